@@ -1,0 +1,38 @@
+# The commands of the project. Each builds .venv first, if it is not there or older than what it is built from.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help demo test test-all check bench constraints clean
+
+help:  ## list the commands
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vaejax needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: .venv/.installed  ## train the default VAE on the embedded digits, evaluate it and draw it (runs/demo)
+	$(BIN)/python experiments/train.py --out runs/demo --overwrite
+
+test: .venv/.installed  ## the tests, without the slow ones
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: .venv/.installed  ## every test
+	$(BIN)/python -m pytest
+
+check: .venv/.installed  ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+bench: .venv/.installed  ## training speed against a hand-written loop, and PyTorch where it is installed
+	$(BIN)/python scripts/bench_train.py
+
+constraints: .venv/.installed  ## resolve constraints.txt anew, for every supported Python
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --universal --python-version 3.11 --no-header --no-annotate --all-extras --upgrade pyproject.toml --output-file constraints.txt
+
+clean:  ## remove what the commands made, runs excepted
+	rm -rf .venv .pytest_cache .ruff_cache build *.egg-info

@@ -1,0 +1,35 @@
+"""vaejax: variational autoencoders in JAX. This file is the table of contents."""
+
+from vaejax import distributions as distributions
+from vaejax.conditionals import Bernoulli as Bernoulli
+from vaejax.conditionals import DiagNormal as DiagNormal
+from vaejax.conditionals import Gaussian as Gaussian
+from vaejax.data import Dataset as Dataset
+from vaejax.data import Pixels as Pixels
+from vaejax.data import load as load
+from vaejax.data import pixels as pixels
+from vaejax.elbo import elbo as elbo
+from vaejax.elbo import elbo_bound as elbo_bound
+from vaejax.elbo import iwae as iwae
+from vaejax.elbo import iwae_bound as iwae_bound
+from vaejax.elbo import log_marginal as log_marginal
+from vaejax.elbo import log_weights as log_weights
+from vaejax.elbo import minibatch as minibatch
+from vaejax.elbo import renyi_bound as renyi_bound
+from vaejax.estimators import AnalyticKL as AnalyticKL
+from vaejax.estimators import Pathwise as Pathwise
+from vaejax.estimators import StickTheLanding as StickTheLanding
+from vaejax.evaluation import active_units as active_units
+from vaejax.evaluation import evaluate as evaluate
+from vaejax.evaluation import posterior_means as posterior_means
+from vaejax.models import VAE as VAE
+from vaejax.networks import MLP as MLP
+from vaejax.networks import ConvDecoder as ConvDecoder
+from vaejax.networks import ConvEncoder as ConvEncoder
+from vaejax.networks import GatedMLP as GatedMLP
+from vaejax.priors import NumPyroPrior as NumPyroPrior
+from vaejax.priors import StandardNormal as StandardNormal
+from vaejax.priors import VampPrior as VampPrior
+from vaejax.training import Run as Run
+from vaejax.training import fit as fit
+from vaejax.types import Params as Params

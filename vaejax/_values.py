@@ -1,0 +1,127 @@
+"""Two kinds of object: a `value` is static and hashable, a `pytree` holds arrays.
+
+A component (a prior, an estimator, a model) is a value: it carries choices, never numbers that are learned. Two values with
+equal fields are equal and hash equal, so `jax.jit` traces once for both. A distribution is a pytree: it carries the numbers,
+so `jax.vmap`, `jax.grad` and `jax.lax.stop_gradient` act on it directly.
+"""
+
+import dataclasses
+from functools import partial
+from types import FunctionType
+from typing import Any, dataclass_transform
+
+import jax
+import numpy as np
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def value(cls):
+    """A frozen dataclass whose fields must be hashable; an unhashable one is refused when the value is made."""
+    validate = cls.__dict__.get("__post_init__")
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            require_hashable(getattr(self, field.name), f"{type(self).__name__}.{field.name}")
+        if validate:
+            validate(self)
+
+    cls.__post_init__ = __post_init__
+    return dataclasses.dataclass(frozen=True)(cls)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def pytree(cls):
+    """A frozen dataclass that JAX sees through: every field is a child."""
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+
+
+def require_hashable(obj: Any, path: str) -> None:
+    """Raises a TypeError that names the innermost field at fault and what to write instead."""
+    try:
+        hash(obj)
+    except TypeError:
+        path, obj = _innermost(obj, path)
+        remedy = f"write a tuple, {tuple(obj)}" if isinstance(obj, list) else "use a hashable value"
+        raise TypeError(f"{path} = {obj!r} is a {type(obj).__name__}, which cannot be hashed; {remedy}") from None
+
+
+def _innermost(obj: Any, path: str) -> tuple[str, Any]:
+    if dataclasses.is_dataclass(obj):
+        for field in dataclasses.fields(obj):
+            inner = getattr(obj, field.name, None)
+            try:
+                hash(inner)
+            except TypeError:
+                return _innermost(inner, f"{path}.{field.name}")
+    return path, obj
+
+
+@value
+class Partial:
+    """`functools.partial` by value: two with equal parts are equal, where functools compares by identity."""
+
+    func: Any
+    args: tuple
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args, **keywords):
+        return self.func(*self.args, *args, **dict(self.keywords), **keywords)
+
+
+def by_value(function):
+    """`function` itself, or the equal-by-value form of a `functools.partial`."""
+    if not isinstance(function, partial):
+        return function
+    return Partial(by_value(function.func), function.args, tuple(sorted(function.keywords.items())))
+
+
+class ByStructure:
+    """An Optax optimiser that equals any other made by the same calls, so that both share one compiled program.
+
+    Optax builds closures, which compare by identity: `optax.adam(1e-3)` typed twice would compile twice. Compared here are the
+    code of Optax's own functions and what they close over; a function from elsewhere, such as a user's schedule, is compared
+    by identity, since it may read variables that change.
+    """
+
+    def __init__(self, optimizer):
+        self.init, self.update = optimizer.init, optimizer.update
+        self._structure = _structure(optimizer, frozenset())
+
+    def __eq__(self, other):
+        return isinstance(other, ByStructure) and self._structure == other._structure
+
+    def __hash__(self):
+        return hash(self._structure)
+
+
+def _structure(obj: Any, parents: frozenset[int]) -> Any:
+    if id(obj) in parents:
+        return "cycle"
+    inside = partial(_structure, parents=parents | {id(obj)})
+    if isinstance(obj, FunctionType) and obj.__module__.startswith("optax"):
+        cells = tuple(inside(cell.cell_contents) for cell in obj.__closure__ or ())
+        return obj.__code__, cells, inside(obj.__defaults__), inside(obj.__kwdefaults__)
+    if isinstance(obj, partial):
+        return inside(obj.func), inside(obj.args), inside(obj.keywords)
+    if isinstance(obj, tuple | list):
+        return type(obj), tuple(inside(item) for item in obj)
+    if isinstance(obj, dict):
+        return type(obj), tuple((key, inside(item)) for key, item in obj.items())
+    if isinstance(obj, np.ndarray | jax.Array):
+        return obj.shape, str(obj.dtype), np.asarray(obj).tobytes()
+    if obj is None or isinstance(obj, bool | int | float | str | bytes | np.generic | np.dtype | type):
+        return type(obj), obj
+    return Identity(obj)
+
+
+class Identity:
+    """`obj`, compared by identity. It holds on to obj, so that the identity is not given to another."""
+
+    def __init__(self, obj: Any):
+        self.obj = obj
+
+    def __eq__(self, other):
+        return isinstance(other, Identity) and self.obj is other.obj
+
+    def __hash__(self):
+        return id(self.obj)
