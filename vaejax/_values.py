@@ -16,12 +16,16 @@ import numpy as np
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def value(cls):
-    """A frozen dataclass whose fields must be hashable; an unhashable one is refused when the value is made."""
+    """A frozen dataclass whose fields must be hashable; an unhashable one is refused when the value is made.
+
+    A `functools.partial` among the fields becomes a `Partial`, so that it too is compared by its parts.
+    """
     validate = cls.__dict__.get("__post_init__")
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
             require_hashable(getattr(self, field.name), f"{type(self).__name__}.{field.name}")
+            object.__setattr__(self, field.name, by_value(getattr(self, field.name)))
         if validate:
             validate(self)
 

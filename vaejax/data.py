@@ -250,6 +250,8 @@ def check_data(data: PyTree, support: str = "real", transform: Callable | None =
 
 
 def _is_binary(x: np.ndarray) -> bool:
+    if x.dtype.kind in "biu":
+        return bool(x.min() >= 0 and x.max() <= 1)
     return bool(((x == 0) | (x == 1)).all())
 
 

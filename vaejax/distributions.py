@@ -18,14 +18,19 @@ from vaejax.types import Distribution, Key, Scalar
 LOG_2PI = math.log(2 * math.pi)
 
 
-def require_event(value: jax.Array, shape: tuple[int, ...], name: str) -> jax.Array:
-    """`value`, or a ValueError if it is not one event: broadcasting would turn a batch into a wrong scalar in silence."""
+def one_event(name: str, value: jax.Array, *parameters: jax.Array) -> list[jax.Array]:
+    """`value` and the parameters as vectors, or a ValueError if value is not one event.
+
+    Without the check, broadcasting would turn a batch into one wrong number in silence. As vectors, because on a CPU a sum
+    over an image [28, 28] takes a third longer than one over its 784 pixels.
+    """
+    shape = parameters[0].shape
     if jnp.shape(value) != shape:
         raise ValueError(
             f"{name}.log_prob got a value of shape {jnp.shape(value)}, but one event has shape {shape}; "
             "these functions take one example: use jax.vmap or vaejax.minibatch"
         )
-    return jnp.asarray(value)
+    return [jnp.ravel(jnp.asarray(array, parameters[0].dtype)) for array in (value, *parameters)]
 
 
 @pytree
@@ -43,9 +48,9 @@ class DiagNormal:
         return self.loc + jnp.exp(self.log_scale) * jax.random.normal(key, self.loc.shape, self.loc.dtype)
 
     def log_prob(self, value: jax.Array) -> Scalar:
-        value = require_event(value, self.loc.shape, "DiagNormal").astype(self.loc.dtype)
-        noise = (value - self.loc) * jnp.exp(-self.log_scale)
-        return -jnp.sum(0.5 * noise**2 + self.log_scale) - 0.5 * LOG_2PI * self.loc.size
+        value, loc, log_scale = one_event("DiagNormal", value, self.loc, self.log_scale)
+        noise = (value - loc) * jnp.exp(-log_scale)
+        return -jnp.sum(0.5 * noise**2 + log_scale) - 0.5 * LOG_2PI * loc.size
 
 
 @pytree
@@ -62,8 +67,8 @@ class Bernoulli:
         return jax.random.bernoulli(key, self.mean).astype(self.logits.dtype)
 
     def log_prob(self, value: jax.Array) -> Scalar:
-        value = require_event(value, self.logits.shape, "Bernoulli").astype(self.logits.dtype)
-        return jnp.sum(value * self.logits - log1p_exp(self.logits))
+        value, logits = one_event("Bernoulli", value, self.logits)
+        return jnp.sum(value * logits - log1p_exp(logits))
 
 
 @jax.custom_jvp

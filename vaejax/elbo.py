@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
-from vaejax._values import by_value, value
+from vaejax._values import value
 from vaejax.types import Bound, Distribution, Key, Model, Params, PyTree, Scalar
 
 
@@ -118,7 +118,7 @@ def minibatch(objective: Callable[[Params, Any, Key], Scalar], dataset_size: int
     """
     if dataset_size is not None:
         require_count(dataset_size, "dataset_size")
-    return Minibatch(by_value(objective), dataset_size)
+    return Minibatch(objective, dataset_size)
 
 
 @value

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax._values import by_value, value
+from vaejax._values import value
 from vaejax.data import check_data
 from vaejax.elbo import elbo, log_marginal, require_count
 from vaejax.types import Key, LatentVariableModel, Model, Params, PyTree
@@ -83,7 +83,7 @@ def evaluate(
     check_data(xs, getattr(getattr(model, "likelihood", None), "support", "real"), transform)
     require_count(num_samples, "num_samples")
     bounds, marginals, means = (
-        map_dataset(Transformed(by_value(partial(function, model)), transform), params, xs, key, batch_size)
+        map_dataset(Transformed(partial(function, model), transform), params, xs, key, batch_size)
         for function in (elbo, partial(_log_marginal, num_samples), _posterior_mean)
     )
     return Evaluation(estimate(bounds), estimate(marginals), int(active_units(means).sum()), num_samples)
@@ -93,7 +93,7 @@ def posterior_means(
     model: Model, params: Params, xs: jax.Array, key: Key, *, transform: Callable[[Any, Key], Any] | None = None, batch_size: int = 100
 ) -> np.ndarray:
     """E_q[z | x_i] for every example, [n, *z.shape]."""
-    function = Transformed(by_value(partial(_posterior_mean, model)), transform)
+    function = Transformed(partial(_posterior_mean, model), transform)
     return np.asarray(map_dataset(function, params, xs, key, batch_size))
 
 

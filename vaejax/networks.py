@@ -69,7 +69,8 @@ class ConvEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        h = x if jnp.ndim(x) == 3 else x[..., None]
+        h = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        h = h if h.ndim == 3 else h[..., None]
         for width in self.channels:
             h = self.activation(Conv(width)(h))
         h = self.activation(nn.Dense(self.hidden)(jnp.ravel(h)))
@@ -120,7 +121,7 @@ class ConvTranspose(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], self.features))
+        kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=0), (x.shape[-1], 3, 3, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return conv_transpose(x, kernel) + bias
 
@@ -132,7 +133,7 @@ def conv(x: Float[Array, "h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Arr
     return jax.lax.platform_dependent(x, kernel, cpu=conv_gemm, default=conv_lax)
 
 
-def conv_transpose(x: Float[Array, "h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "2h 2w d"]:
+def conv_transpose(x: Float[Array, "h w c"], kernel: Float[Array, "c 3 3 d"]) -> Float[Array, "2h 2w d"]:
     """A transposed convolution of stride 2 with SAME padding, no bias."""
     return jax.lax.platform_dependent(x, kernel, cpu=conv_transpose_gemm, default=conv_transpose_lax)
 
@@ -143,37 +144,43 @@ def conv_lax(x, kernel):
 
 
 def conv_transpose_lax(x, kernel):
-    flipped = kernel[::-1, ::-1]  # so that kernel[i, j] is what input pixel (p, q) adds to output pixel (2p + i, 2q + j)
+    # Flipped, so that kernel[:, i, j] is what input pixel (p, q) adds to output pixel (2p + i, 2q + j).
+    flipped = jnp.moveaxis(kernel, 0, 2)[::-1, ::-1]
     return jax.lax.conv_transpose(x[None], flipped, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
 
 
 def conv_gemm(x, kernel):
-    height, width, depth = x.shape
-    rows, columns = -(-height // 2), -(-width // 2)
-    x = jnp.pad(x, (_same_padding(height), _same_padding(width), (0, 0)))
-    taps = [x[i : i + 2 * rows : 2, j : j + 2 * columns : 2] for i in range(3) for j in range(3)]
-    return jnp.concatenate(taps, axis=-1) @ kernel.reshape(9 * depth, -1)
-
-
-def _same_padding(length: int) -> tuple[int, int]:
-    total = 1 if length % 2 == 0 else 2
-    return total // 2, total - total // 2
+    x = jnp.pad(x, ((x.shape[0] % 2, 0), (x.shape[1] % 2, 0), (0, 0)))
+    return patches(x) @ kernel.reshape(-1, kernel.shape[-1])
 
 
 def conv_transpose_gemm(x, kernel):
-    # Output pixel (2p + a, 2q + b) sees only the taps of its own parity: four small products, and no multiplication by the
-    # zeros that a transposed convolution puts between the pixels of its input.
-    height, width, depth = x.shape
-    padded = jnp.pad(x, ((1, 0), (1, 0), (0, 0)))
-    here, left, above, corner = x, padded[1:, :-1], padded[:-1, 1:], padded[:-1, :-1]
+    return overlap_add(x @ kernel.reshape(x.shape[-1], -1))
 
-    def product(*pairs):
-        inputs, taps = zip(*pairs, strict=True)
-        return jnp.concatenate(inputs, axis=-1) @ jnp.concatenate([kernel[tap] for tap in taps], axis=0)
 
-    even_even = product((here, (0, 0)), (left, (0, 2)), (above, (2, 0)), (corner, (2, 2)))
-    even_odd = product((here, (0, 1)), (above, (2, 1)))
-    odd_even = product((here, (1, 0)), (left, (1, 2)))
-    odd_odd = product((here, (1, 1)))
-    rows = jnp.stack([jnp.stack([even_even, even_odd], axis=2), jnp.stack([odd_even, odd_odd], axis=2)], axis=1)
-    return rows.reshape(2 * height, 2 * width, -1)
+def patches(x: Float[Array, "2h 2w c"]) -> Float[Array, "h w 9*c"]:
+    """For each output pixel the 3x3 input pixels that it sees, side by side."""
+    rows, columns = x.shape[0], x.shape[1]
+    x = jnp.pad(x, ((0, 1), (0, 1), (0, 0)))
+    return jnp.concatenate([x[i : i + rows : 2, j : j + columns : 2] for i in range(3) for j in range(3)], axis=-1)
+
+
+def overlap_add(taps: Float[Array, "h w 9*d"]) -> Float[Array, "2h 2w d"]:
+    """The transpose of `patches`: each pixel's 3x3 contributions, added where they fall.
+
+    Written by the parity of the output pixel, and with one split, so that its own transpose is one concatenation.
+    """
+    height, width, _ = taps.shape
+    tap = jnp.split(taps, 9, axis=-1)
+    even_even = tap[0] + _right(tap[2]) + _down(tap[6]) + _down(_right(tap[8]))
+    even_odd, odd_even, odd_odd = tap[1] + _down(tap[7]), tap[3] + _right(tap[5]), tap[4]
+    rows = jnp.stack([even_even, even_odd], axis=2), jnp.stack([odd_even, odd_odd], axis=2)
+    return jnp.stack(rows, axis=1).reshape(2 * height, 2 * width, -1)
+
+
+def _down(x):
+    return jnp.pad(x, ((1, 0), (0, 0), (0, 0)))[:-1]
+
+
+def _right(x):
+    return jnp.pad(x, ((0, 0), (1, 0), (0, 0)))[:, :-1]

@@ -29,7 +29,7 @@ from vaejax.interrupts import Signals
 from vaejax.types import Key, Params, PyTree
 
 STEPS_PER_CALL = 1_000  # at most; the array of rows is made for so many, so another number is another program
-SECONDS_PER_CALL = 0.5  # what the number of steps in a call aims at: how soon the progress bar and Ctrl-C are answered
+SECONDS_PER_CALL = 1.0  # what the number of steps in a call aims at: how soon the progress bar and Ctrl-C are answered
 
 
 class Run(NamedTuple):
@@ -94,7 +94,7 @@ def fit(
         leave by KeyboardInterrupt or SystemExit(143). With `resume` the run goes on from the newest intact checkpoint, if
         there is one, to the same bits; `config` is stored in each and must then be equal.
       mesh: each batch is sharded over the mesh's axis "data"; parameters and data are replicated.
-      callback: called with the run so far after each compiled call, about twice a second. The arrays in it are valid until it
+      callback: called with the run so far after each compiled call, about once a second. The arrays in it are valid until it
         returns, since the next call writes over them.
 
     Raises ValueError before anything compiles if the arguments do not fit each other, NonFiniteError if training breaks down.

@@ -1,0 +1,359 @@
+"""Train a VAE, evaluate it and draw what it learned: the experiment that every other one starts from.
+
+    python experiments/train.py                                          # the embedded digits, 30 seconds
+    python experiments/train.py --data fashion_mnist --prior vamp:500 --latent-dim 40 --num-steps 20000 --out runs/vamp
+    python experiments/train.py --resume --out runs/vamp                 # go on after a kill, to the same bits
+
+The run's folder gets config.json, metrics.jsonl, checkpoints/, result.json and four pictures. The last line on standard output
+is one JSON object with the results.
+"""
+
+import dataclasses
+import json
+import math
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import numpy as np
+import numpyro.distributions as npd
+import optax
+import tyro
+
+import vaejax
+from vaejax import plots
+from vaejax.checkpoints import CheckpointError
+from vaejax.data import Policy, check_data, unknown
+from vaejax.training import NonFiniteError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A VAE and how it is trained. Names with a colon take a number: vamp:500."""
+
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
+    data_folder: str | None = None
+    """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
+    binarisation: Policy = "dynamic"
+    """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or none."""
+    prior: str = "normal"
+    """normal, vamp:COMPONENTS (pseudo-inputs start at training examples), or laplace."""
+    likelihood: str = "bernoulli"
+    """bernoulli, gaussian (its scale learned), or gaussian:SCALE."""
+    encoder: Literal["diag-normal"] = "diag-normal"
+    """The family of q(z|x)."""
+    net: Literal["mlp", "gated", "conv"] = "mlp"
+    """The nets of encoder and decoder."""
+    hidden: tuple[int, ...] = (200, 200)
+    """Widths of the hidden layers (mlp and gated)."""
+    latent_dim: int = 2
+    """Dimensions of z."""
+    estimator: str = "pathwise"
+    """pathwise, iwae, analytic-kl, or stick-the-landing."""
+    num_samples: int = 1
+    """K, the samples of z in each bound."""
+    num_steps: int = 10_000
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate: cosine falls to 0 at num_steps."""
+    clip_norm: float | None = None
+    """Clip the gradient's global norm to this."""
+    validate_every: int = 500
+    patience: int | None = None
+    """Stop after so many validations without a better one, and evaluate the best."""
+    checkpoint_every: int = 2_000
+    eval_samples: int = 500
+    """Importance samples per example for log p(x)."""
+    seed: int = 0
+    devices: int = 1
+    """Shard each batch over so many devices."""
+    out: str = "runs/train"
+    """The run's folder."""
+    resume: bool = False
+    """Go on from the newest checkpoint in --out; flags that are not given are the run's own."""
+    overwrite: bool = False
+    """Replace the run in --out."""
+
+    def __post_init__(self):
+        for name in ("latent_dim", "num_samples", "num_steps", "batch_size", "validate_every", "checkpoint_every", "eval_samples", "devices"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} = {getattr(self, name)}; it must be at least 1")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise ValueError(f"learning_rate = {self.learning_rate}; it must be positive")
+
+
+# What may differ between a run and its continuation: how far and where it goes, not what it computes.
+FREE_TO_CHANGE = {"resume", "overwrite", "num_steps", "out", "data_folder", "eval_samples", "devices", "patience", "checkpoint_every", "validate_every"}
+
+
+def named(kind: str, name: str, table: dict[str, Callable]):
+    """The value that `name`, or `name:argument`, stands for in the table."""
+    key, _, argument = name.partition(":")
+    if key not in table:
+        raise ValueError(unknown(kind, name, list(table)))
+    try:
+        return table[key](*([argument] if argument else []))
+    except (TypeError, ValueError) as error:
+        remedy = "it takes no number" if argument and isinstance(error, TypeError) else f"give a number, such as {key}:10"
+        raise ValueError(f"{kind} {name!r}: {remedy}") from None
+
+
+def build_model(config: Config, x: np.ndarray) -> vaejax.VAE:
+    """The model of a configuration, for examples like x."""
+    dim, shape = config.latent_dim, x.shape
+    if config.net == "conv":
+        encoder, decoder = vaejax.ConvEncoder(dim, heads=2), vaejax.ConvDecoder(shape)
+    else:
+        net = {"mlp": partial(vaejax.MLP, activation=nn.relu), "gated": vaejax.GatedMLP}[config.net]
+        encoder, decoder = net(dim, config.hidden, heads=2), net(shape, config.hidden[::-1])
+    prior = named(
+        "prior",
+        config.prior,
+        {
+            "normal": lambda: vaejax.StandardNormal(dim),
+            "vamp": lambda components: vaejax.VampPrior(int(components)),
+            "laplace": lambda: vaejax.NumPyroPrior(partial(laplace, dim)),
+        },
+    )
+    likelihood = named(
+        "likelihood",
+        config.likelihood,
+        {
+            "bernoulli": lambda: vaejax.Bernoulli(decoder),
+            "gaussian": lambda scale="learned": vaejax.Gaussian(decoder, scale if scale == "learned" else float(scale)),
+        },
+    )
+    return vaejax.VAE(prior, likelihood, vaejax.DiagNormal(encoder))
+
+
+def laplace(dim: int) -> npd.Distribution:
+    return npd.Laplace(0.0, 1.0).expand((dim,)).to_event(1)
+
+
+def build_objective(config: Config, model: vaejax.VAE):
+    """The mean bound of a batch under the configuration's estimator."""
+    samples = config.num_samples
+    estimators = {
+        "pathwise": lambda: vaejax.Pathwise(samples),
+        "iwae": lambda: vaejax.Pathwise(samples, vaejax.iwae_bound),
+        "analytic-kl": lambda: vaejax.AnalyticKL(samples),
+        "stick-the-landing": lambda: vaejax.StickTheLanding(samples),
+    }
+    return vaejax.minibatch(partial(named("estimator", config.estimator, estimators), model))
+
+
+def build_optimizer(config: Config) -> optax.GradientTransformation:
+    cosine = config.schedule == "cosine"
+    rate = optax.cosine_decay_schedule(config.learning_rate, config.num_steps) if cosine else config.learning_rate
+    adam = optax.adam(rate)
+    return adam if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+
+
+def initial_params(config: Config, model: vaejax.VAE, images: np.ndarray, transform, key) -> vaejax.Params:
+    """`model.init`, with training examples as the pseudo-inputs of a VampPrior."""
+    init_key, rows_key, pixels_key = jax.random.split(key, 3)
+    params = model.init(init_key, jax.vmap(transform)(images[:1], jax.random.split(pixels_key, 1))[0])
+    if isinstance(model.prior, vaejax.VampPrior):
+        count = model.prior.num_components
+        if count > len(images):
+            raise ValueError(f"prior vamp:{count} starts at {count} training examples, but there are {len(images)}; choose fewer")
+        rows = np.asarray(jax.random.choice(rows_key, len(images), (count,), replace=False))
+        params.theta["prior"] = jax.vmap(transform)(images[rows], jax.random.split(pixels_key, count))
+    return params
+
+
+def environment() -> dict:
+    """What a result depends on beside the configuration."""
+    packages = ("vaejax", "jax", "jaxlib", "flax", "optax", "numpy", "numpyro", "orbax-checkpoint")
+    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return {
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
+        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "platform": platform.platform(),
+        "git": git.stdout.strip() or None,
+    }
+
+
+class MetricsLog:
+    """metrics.jsonl: the mean bound of every 100 steps, and each validation, as training goes. A resumed run writes it anew."""
+
+    def __init__(self, path: Path, every: int = 100):
+        self.path, self.every = path, every
+        self.rows = self.validations = 0
+        self.times: list[tuple[int, float]] = []
+
+    def __call__(self, run: vaejax.Run) -> None:
+        self.times.append((run.step, time.perf_counter()))
+        bound, history = run.history["bound"], run.history
+        ends = range((self.rows + 1) * self.every, run.step + 1, self.every)
+        rows = [{"step": end, "bound": float(bound[end - self.every : end].mean())} for end in ends]
+        later = slice(self.validations, None)
+        pairs = zip(history["validation_step"][later].tolist(), history["validation_bound"][later].tolist(), strict=True)
+        rows += [{"step": step, "validation_bound": bound} for step, bound in pairs]
+        with self.path.open("a" if len(self.times) > 1 else "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        self.rows, self.validations = self.rows + len(ends), len(history["validation_step"])
+
+    def steps_per_second(self) -> float | None:
+        """Between the first compiled call, whose time is the compiler's, and the last."""
+        if len(self.times) < 2:
+            return None
+        (first, began), (last, ended) = self.times[0], self.times[-1]
+        return round((last - first) / (ended - began), 2)
+
+
+def prepared_folder(config: Config) -> Path:
+    """The run's folder, empty or to be continued. Raises ValueError rather than write over another run."""
+    out = Path(config.out)
+    if not config.resume and out.exists() and any(out.iterdir()):
+        if not config.overwrite:
+            raise ValueError(f"{out} already holds a run: --resume it, --overwrite it, or name another --out")
+        if not (out / "config.json").exists():
+            raise ValueError(f"{out} holds no config.json, so it is not a run, and is not overwritten; name another --out")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+def train(config: Config) -> dict:
+    """Runs the experiment and returns its result. Everything that can be refused is refused before the folder is touched."""
+    dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
+    init_key, fit_key, evaluate_key, plot_key = jax.random.split(jax.random.key(config.seed), 4)
+    model = build_model(config, dataset.train.images[0])
+    objective, optimizer = build_objective(config, model), build_optimizer(config)
+    support = model.likelihood.support
+    for name in ("train", "valid", "test"):
+        check_data(getattr(dataset, name).images, support, transform, name=f"{config.data} ({name})")
+    if config.batch_size > len(dataset.train.images):
+        raise ValueError(f"batch_size = {config.batch_size}, but {config.data} has {len(dataset.train.images)} training examples")
+    if config.devices > jax.device_count() or config.batch_size % config.devices:
+        raise ValueError(f"devices = {config.devices}: there are {jax.device_count()}, and batch_size = {config.batch_size} must divide over them")
+    mesh = jax.make_mesh((config.devices,), ("data",)) if config.devices > 1 else None
+    params = initial_params(config, model, dataset.train.images, transform, init_key)
+
+    out = prepared_folder(config)
+    facts = {"config": dataclasses.asdict(config), "data": dataset.source, **environment()}
+    (out / "config.json").write_text(json.dumps(facts, indent=2) + "\n")
+    print(f"{config.data}: {dataset.source}", file=sys.stderr)
+
+    log, began = MetricsLog(out / "metrics.jsonl"), time.perf_counter()
+    run = vaejax.fit(
+        objective,
+        params,
+        optimizer,
+        dataset.train.images,
+        fit_key,
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        transform=transform,
+        validation=dataset.valid.images,
+        validate_every=config.validate_every,
+        patience=config.patience,
+        checkpoints=out / "checkpoints",
+        checkpoint_every=config.checkpoint_every,
+        resume=config.resume,
+        config=fixed(config),
+        mesh=mesh,
+        callback=log,
+    )
+    train_seconds = time.perf_counter() - began
+    params = run.params if config.patience is None else run.best_params
+
+    print("evaluating on the test set ...", file=sys.stderr)
+    settings = {"transform": transform, "batch_size": 100}
+    evaluation = vaejax.evaluate(model, params, dataset.test.images, evaluate_key, num_samples=config.eval_samples, **settings)
+    draw(out, model, params, run, dataset, transform, plot_key)
+    result = {
+        "test_elbo": evaluation.elbo.mean,
+        "test_elbo_standard_error": evaluation.elbo.standard_error,
+        "test_log_marginal": evaluation.log_marginal.mean,
+        "test_log_marginal_standard_error": evaluation.log_marginal.standard_error,
+        "eval_samples": config.eval_samples,
+        "active_units": evaluation.active_units,
+        "latent_dim": config.latent_dim,
+        "validation_bound": float(run.history["validation_bound"][-1]),
+        "step": run.step,
+        "train_seconds": round(train_seconds, 2),
+        "steps_per_second": log.steps_per_second(),
+        "out": str(out),
+    }
+    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(f"test ELBO           {evaluation.elbo} nats\ntest log p(x)       {evaluation.log_marginal} nats (K = {config.eval_samples})")
+    print(f"active units        {evaluation.active_units} of {config.latent_dim}\npictures            {out}/*.png")
+    return result
+
+
+def draw(out: Path, model: vaejax.VAE, params: vaejax.Params, run: vaejax.Run, dataset: vaejax.Dataset, transform, key) -> None:
+    """The four pictures of a run."""
+    sample_key, pixels_key, reconstruct_key, latent_key = jax.random.split(key, 4)
+    shown = dataset.test.images[:64]
+    xs = jax.vmap(transform)(shown, jax.random.split(pixels_key, len(shown)))
+    images, labels = dataset.test.images[:5_000], dataset.test.labels
+    means = vaejax.posterior_means(model, params, images, latent_key, transform=transform)
+    figures = {
+        "curves": plots.curves(run.history, dataset.name),
+        "samples": plots.samples(model, params, sample_key),
+        "reconstructions": plots.reconstructions(model, params, xs, reconstruct_key),
+        "latent": plots.latent(model, params, means, None if labels is None else labels[: len(images)]),
+    }
+    for name, figure in figures.items():
+        figure.savefig(out / f"{name}.png", dpi=150)
+
+
+def fixed(config: Config) -> dict:
+    """The fields that a continuation must share. A cosine schedule depends on the length of the run, so then it counts."""
+    free = FREE_TO_CHANGE - ({"num_steps"} if config.schedule == "cosine" else set())
+    return {name: field for name, field in dataclasses.asdict(config).items() if name not in free}
+
+
+def saved_config(out: str) -> Config:
+    """The configuration of the run in `out`."""
+    path = Path(out) / "config.json"
+    if not path.exists():
+        raise ValueError(f"nothing to resume: {path} does not exist; name the run's folder with --out, or leave out --resume")
+    fields = json.loads(path.read_text())["config"]
+    return Config(**{name: tuple(field) if isinstance(field, list) else field for name, field in fields.items()})
+
+
+def parse(argv: list[str] | None) -> Config:
+    """The configuration of a command line. With --resume, flags that are not given are the run's own."""
+    config = tyro.cli(Config, args=argv)
+    if not config.resume:
+        return config
+    saved = dataclasses.replace(saved_config(config.out), resume=True, out=config.out)
+    config = tyro.cli(Config, args=argv, default=saved)
+    now = fixed(config)
+    differences = [f"{name}: saved {was!r}, now {now[name]!r}" for name, was in fixed(saved).items() if name in now and now[name] != was]
+    if differences:
+        raise ValueError(f"{config.out} was trained with another configuration; {'; '.join(differences)}")
+    return config
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line. The user's mistakes are one line on standard error, and exit status 2."""
+    jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/vaejax/xla").expanduser()))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        print(json.dumps(train(parse(argv))))
+    except (ValueError, TypeError, FileNotFoundError, CheckpointError, NonFiniteError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

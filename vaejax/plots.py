@@ -1,0 +1,139 @@
+"""Pictures of a run and of its model. Every function returns a matplotlib Figure and touches no global state."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+from vaejax.models import VAE
+from vaejax.types import Key, Params
+
+INK, GREY = "#22313f", "#95a5a6"
+BLUE, ORANGE = "#2c6fbb", "#d9730d"
+
+
+def curves(history: dict[str, np.ndarray], title: str = "") -> Figure:
+    """The minibatch bound, smoothed, and the validation bound against the step, nats per example.
+
+    The axis starts where the first twentieth of the run ends, for the first steps would flatten the rest.
+    """
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.add_subplot()
+    bound, steps, validation = history["bound"], history["validation_step"], history["validation_bound"]
+    window = max(1, len(bound) // 100)
+    smooth = bound[: len(bound) // window * window].reshape(-1, window).mean(1)
+    centres = (np.arange(len(smooth)) + 0.5) * window
+    axes.plot(centres, smooth, color=BLUE, lw=1.5, label=f"training, mean of {window} steps" if window > 1 else "training")
+    if len(steps):
+        axes.plot(steps, validation, color=ORANGE, lw=1.5, marker="o", ms=3, label="validation")
+        best = int(validation.argmax())
+        axes.axhline(validation[best], color=ORANGE, lw=0.6, ls=":")
+        axes.annotate(f"{validation[best]:.2f}", (steps[best], validation[best]), (0, 5), textcoords="offset points", ha="right", color=ORANGE)
+    shown = np.concatenate([smooth[len(smooth) // 20 :], validation])
+    margin = 0.05 * (np.ptp(shown) or 1.0)
+    axes.set_ylim(shown.min() - margin, shown.max() + 2 * margin)
+    axes.set(xlabel="step", ylabel="bound (nats per example)", title=title)
+    axes.legend(frameon=False, loc="lower right")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def image_grid(images, columns: int, title: str = "", rows_together: int = 1) -> Figure:
+    """Images [n, h, w] or [n, h, w, 3], values in [0, 1], row by row; every `rows_together` rows stand close together."""
+    canvas = tile(np.asarray(images), columns, rows_together)
+    width = 0.62 * columns
+    figure = Figure(figsize=(width, width * canvas.shape[0] / canvas.shape[1] + (0.4 if title else 0)), layout="constrained")
+    axes = figure.add_subplot()
+    _show(axes, canvas)
+    axes.set_title(title, fontsize=11)
+    return figure
+
+
+def tile(images: np.ndarray, columns: int, rows_together: int = 1, gap: int | None = None) -> np.ndarray:
+    """Many images on one canvas, with white between them."""
+    images = np.clip(images, 0, 1)
+    count, height, width, *colour = images.shape
+    gap = max(1, height // 8) if gap is None else gap
+    tops = [row * (height + gap) + row // rows_together * (gap if rows_together > 1 else 0) for row in range(-(-count // columns))]
+    white = 1.0 if colour else 0.0  # grey images are shown as ink on paper, so that their 0 is white
+    canvas = np.full((tops[-1] + height, columns * (width + gap) - gap, *colour), white)
+    for i, image in enumerate(images):
+        top, left = tops[i // columns], i % columns * (width + gap)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def _show(axes, image, **where) -> None:
+    axes.imshow(image, cmap="gray_r" if image.ndim == 2 else None, vmin=0, vmax=1, interpolation="nearest", **where)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+
+
+def samples(model: VAE, params: Params, key: Key, rows: int = 8, columns: int = 16) -> Figure:
+    """E[x | z] at rows x columns draws z from the prior."""
+    images = jax.vmap(lambda key: prior_image(model, params, key))(jax.random.split(key, rows * columns))
+    return image_grid(images, columns, "means of p(x | z), z from the prior")
+
+
+def prior_image(model: VAE, params: Params, key: Key) -> jax.Array:
+    """E[x | z], z ~ p(z)."""
+    return model.p_x_given_z(params, model.p_z(params).sample(key)).mean  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def reconstructions(model: VAE, params: Params, xs, key: Key, columns: int = 16) -> Figure:
+    """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
+    xs = jnp.asarray(xs)
+    decoded = jax.vmap(model.reconstruct, (None, 0, 0))(params, xs, jax.random.split(key, len(xs)))
+    blocks = [
+        block
+        for start in range(0, len(xs), columns)
+        for block in (xs[start : start + columns], decoded[start : start + columns])
+    ]
+    return image_grid(np.concatenate(blocks), columns, "x, and below it the mean of p(x | z) at one z from q(z | x)", rows_together=2)
+
+
+def latent(model: VAE, params: Params, means: np.ndarray, labels: np.ndarray | None, size: int = 16) -> Figure:
+    """The posterior means coloured by class: themselves in two dimensions, else their first two principal components.
+
+    With two latents a second panel shows the decoded manifold: E[x | z] at the quantiles of a standard normal.
+    """
+    planar = means.shape[1] == 2
+    figure = Figure(figsize=(11.5 if planar else 6.2, 5.4), layout="constrained")
+    panels = figure.subplots(1, 2 if planar else 1, squeeze=False)[0]
+    points, names = (means, ("$z_1$", "$z_2$")) if planar else _principal_components(means)
+    _scatter(figure, panels[0], points, labels)
+    panels[0].set(xlabel=names[0], ylabel=names[1], title="posterior means")
+    if planar:
+        quantiles = np.asarray(jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size))
+        zs = jnp.stack(jnp.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
+        images = jax.vmap(lambda z: model.p_x_given_z(params, z).mean)(zs)  # pyright: ignore[reportAttributeAccessIssue]
+        _show(panels[1], tile(np.asarray(images), size))
+        panels[1].set(xlabel="$z_1$ →", ylabel="$z_2$ →", title="decoded manifold, at normal quantiles")
+    return figure
+
+
+def _principal_components(means: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
+    centred = means - means.mean(0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    share = singular**2 / (singular**2).sum()
+    return centred @ directions[:2].T, [f"component {i + 1} ({100 * share[i]:.0f} % of the variance)" for i in range(2)]
+
+
+def _scatter(figure, axes, points: np.ndarray, labels: np.ndarray | None) -> None:
+    size = 14 if len(points) <= 1_000 else 5
+    if points.shape[1] == 1:
+        points = np.column_stack([points, np.zeros(len(points))])
+    if labels is None:
+        axes.scatter(*points.T, s=size, color=BLUE, linewidths=0, alpha=0.5)
+    else:
+        classes = np.unique(labels)
+        for i, name in enumerate(classes):
+            chosen = labels == name
+            axes.scatter(*points[chosen].T, s=size, color=f"C{i}" if len(classes) <= 10 else None, linewidths=0, alpha=0.75, label=str(name))
+        if len(classes) <= 10:
+            axes.legend(frameon=False, markerscale=20 / size, handletextpad=0.1, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set_aspect("equal", "datalim")
+    axes.spines[["top", "right"]].set_visible(False)
