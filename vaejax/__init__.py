@@ -33,3 +33,4 @@ from vaejax.priors import VampPrior as VampPrior
 from vaejax.training import Run as Run
 from vaejax.training import fit as fit
 from vaejax.types import Params as Params
+from vaejax._values import value as value

@@ -69,9 +69,10 @@ class Checkpoints:
         items = {"state": args.StandardSave(state), "record": args.JsonSave(record)}
         if history:
             items["history"] = args.StandardSave(history)
+        self.wait()  # the background thread may still be moving an old step into the trash
+        self._empty_trash()
         if not self._manager.save(step, args=args.Composite(**items)):
             raise CheckpointError(f"step {step} was not saved: {self.directory} already holds step {self.steps()[-1]}")
-        self._empty_trash()
 
     def restore(self, like: PyTree) -> tuple[int, PyTree, dict[str, np.ndarray]] | None:
         """(step, state, history) of the newest intact step, as host arrays; None if there is none at all.

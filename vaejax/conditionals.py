@@ -6,11 +6,25 @@ the density is for, so that data outside it are refused before anything runs: "b
 
 from typing import ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
+from flax.errors import ScopeParamShapeError
 
 from vaejax import distributions
 from vaejax._values import value
 from vaejax.types import Distribution, Key, Net, PyTree
+
+
+def apply(net: Net, params: PyTree, given):
+    """`net.apply(params, given)`, or a ValueError that says what to type where `given` is not one example."""
+    try:
+        return net.apply(params, given)
+    except ScopeParamShapeError:
+        shapes = ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(given))
+        raise ValueError(
+            f"{type(net).__name__} got an input of shape {shapes}, which its parameters do not fit; "
+            "these functions take one example: use jax.vmap or vaejax.minibatch"
+        ) from None
 
 
 @value
@@ -24,7 +38,7 @@ class Bernoulli:
         return self.net.init(key, given)
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return distributions.Bernoulli(self.net.apply(params, given))
+        return distributions.Bernoulli(apply(self.net, params, given))
 
 
 @value
@@ -47,7 +61,7 @@ class Gaussian:
         return params | {"log_scale": jnp.zeros(())} if self.scale == "learned" else params
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        loc = self.net.apply(params["net"], given)
+        loc = apply(self.net, params["net"], given)
         log_scale = params["log_scale"] if self.scale == "learned" else jnp.log(jnp.asarray(self.scale, loc.dtype))
         return distributions.DiagNormal(loc, jnp.broadcast_to(log_scale, loc.shape))
 
@@ -68,7 +82,7 @@ class DiagNormal:
         return self.net.init(key, given)
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        heads = self.net.apply(params, given)
+        heads = apply(self.net, params, given)
         if not isinstance(heads, tuple) or len(heads) != 2:
             raise TypeError("DiagNormal wants a net that returns (loc, log_scale), such as vaejax.MLP(dim, heads=2)")
         loc, log_scale = heads

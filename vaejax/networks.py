@@ -111,7 +111,7 @@ class Conv(nn.Module):
     def __call__(self, x):
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (3, 3, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv(x, kernel) + bias
+        return conv(x, kernel) + bias[None, None]
 
 
 class ConvTranspose(nn.Module):
@@ -123,7 +123,7 @@ class ConvTranspose(nn.Module):
     def __call__(self, x):
         kernel = self.param("kernel", nn.initializers.lecun_normal(in_axis=0), (x.shape[-1], 3, 3, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        return conv_transpose(x, kernel) + bias
+        return conv_transpose(x, kernel) + bias[None, None]
 
 
 # The one place that chooses by platform. On a CPU a convolution inside lax.scan runs on a slow path (jax issue 12868), and a

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from vaejax._values import ByStructure, by_value, value
@@ -104,6 +104,8 @@ def fit(
         require_count(count, name)
     _check(objective, data, validation, transform, batch_size, patience, mesh)
     order_key, noise_key, validation_key = jax.random.split(key, 3)
+    if mesh is not None:  # only the batch is placed by hand; the compiler places the rest
+        mesh = Mesh(mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names))
     trainer = Trainer(objective, ByStructure(optimizer), transform, mesh, batch_size)
     held_out = Transformed(objective.objective, transform) if isinstance(objective, Minibatch) else None
 

@@ -1,0 +1,178 @@
+"""Checkpoints come back bit for bit, or not at all and with the reason."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import vaejax
+from vaejax.checkpoints import CheckpointError, CheckpointMismatch, Checkpoints
+
+PARAMS = vaejax.Params({"prior": (), "likelihood": {"kernel": jnp.arange(12.0).reshape(3, 4)}}, {"bias": jnp.ones(5)})
+STATE = (PARAMS, optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(PARAMS), ())
+
+
+def state_at(step):
+    return jax.tree.map(lambda leaf: leaf + step, STATE)
+
+
+def history_at(step):
+    return {"bound": np.arange(step, dtype=np.float32), "validation_step": np.zeros(0, np.int32)}
+
+
+def assert_same_bits(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Steps 10, 20 and 30."""
+    with Checkpoints(tmp_path / "run", {"lr": 0.001}) as store:
+        for step in (10, 20, 30):
+            store.save(step, state_at(step), history_at(step))
+    return tmp_path / "run"
+
+
+def restore(directory, like=STATE, config=None):
+    with Checkpoints(directory, {"lr": 0.001} if config is None else config) as store, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = store.restore(like)
+        return found, [str(warning.message) for warning in caught if "checkpoint damaged" in str(warning.message)], store.steps()
+
+
+def test_round_trip(saved):
+    (step, state, history), reported, _ = restore(saved)
+    assert step == 30 and not reported
+    assert_same_bits(state, state_at(30))
+    assert_same_bits(history, {"bound": history_at(30)["bound"]})
+
+
+def test_an_empty_directory_has_nothing_to_restore(tmp_path):
+    assert restore(tmp_path / "none")[0] is None
+
+
+def test_only_the_newest_are_kept_and_the_trash_is_emptied(tmp_path):
+    with Checkpoints(tmp_path, max_to_keep=2) as store:
+        for step in range(1, 8):
+            store.save(step, STATE, {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["6", "7"]
+
+
+def test_saving_below_the_latest_step_is_an_error_not_a_silence(saved):
+    with Checkpoints(saved, {"lr": 0.001}) as store, pytest.raises(CheckpointError, match="step 15 was not saved: .* already holds step 30"):
+        store.save(15, STATE, {})
+
+
+def damages(directory):
+    """Every file of the step that matters, emptied, truncated, deleted, and with bits flipped."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.stat().st_size)
+    for path in files:
+        content = path.read_bytes()
+        yield path, "emptied", b""
+        yield path, "truncated", content[: len(content) // 2]
+        yield path, "deleted", None
+        for share in (0.3, 0.9):
+            flipped = bytearray(content)
+            flipped[int(share * len(content))] ^= 0x10
+            yield path, f"bit at {share}", bytes(flipped)
+
+
+def test_damage_is_noticed_and_the_step_before_restored(saved, tmp_path):
+    """Each damage to the newest step gives it back intact, or the one before it with a report: never wrong numbers."""
+    outcomes = {"intact": 0, "fell back": 0}
+    for path, kind, content in damages(saved / "30"):
+        if path.name.startswith(("commit_success", "_CHECKPOINT_METADATA")) and kind != "emptied":
+            continue  # not read on a local disk
+        copy = tmp_path / "damaged copy"
+        shutil.copytree(saved, copy)
+        target = copy / path.relative_to(saved)
+        target.unlink() if content is None else target.write_bytes(content)
+        (step, state, history), reported, steps = restore(copy)
+        assert_same_bits(state, state_at(step))
+        assert_same_bits(history["bound"], history_at(step)["bound"])
+        assert (step, len(reported)) in ((30, 0), (20, 1)), (path, kind)
+        if step == 20:
+            assert steps == [10, 20] and (copy / "damaged" / "30").exists() and "step 30" in reported[0]
+        outcomes["intact" if step == 30 else "fell back"] += 1
+        shutil.rmtree(copy)
+    assert outcomes["fell back"] >= 20, outcomes
+
+
+def test_when_all_are_damaged_one_error_lists_each(saved):
+    for step in ("10", "20", "30"):
+        for path in (saved / step / "record").rglob("metadata"):
+            path.write_text("{")
+    with pytest.raises(CheckpointError, match="no intact checkpoint.*step 30: .*step 20: .*step 10: "), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        restore(saved)
+
+
+def test_after_a_fallback_the_run_can_save_again(saved):
+    next((saved / "30" / "record").rglob("metadata")).write_text("{")
+    with Checkpoints(saved, {"lr": 0.001}) as store:
+        with pytest.warns(UserWarning, match="checkpoint damaged, moved to"):
+            assert store.restore(STATE)[0] == 20
+        store.save(25, state_at(25), history_at(25))
+    assert restore(saved)[0][0] == 25
+
+
+WIDER = PARAMS._replace(phi={"bias": jnp.ones(6)})
+RENAMED = PARAMS._replace(phi={"offset": jnp.ones(5)})
+HALF = PARAMS._replace(phi={"bias": jnp.ones(5, jnp.bfloat16)})
+OTHERS = {
+    "wider": ((WIDER, *STATE[1:]), r"another model: \['state'\]\[0\].phi\['bias'\]: saved \[\[5\], 'float32'\], now \[\[6\], 'float32'\]"),
+    "renamed": ((RENAMED, *STATE[1:]), r"phi\['bias'\]: saved .*, now nothing; .*phi\['offset'\]: saved nothing, now"),
+    "dtype": ((HALF, *STATE[1:]), r"saved \[\[5\], 'float32'\], now \[\[5\], 'bfloat16'\]"),
+    "optimiser": ((PARAMS, optax.sgd(1e-3).init(PARAMS), ()), "another model"),
+}
+
+
+@pytest.mark.parametrize("like, message", OTHERS.values(), ids=OTHERS)
+def test_another_model_stops_and_names_the_leaf(saved, like, message):
+    with pytest.raises(CheckpointMismatch, match=message) as error:
+        restore(saved, like)
+    assert "\n" not in str(error.value)
+    assert restore(saved)[0][0] == 30
+
+
+def test_another_configuration_stops_and_names_the_field(saved):
+    with pytest.raises(CheckpointMismatch, match="another configuration: lr: saved 0.001, now 0.0003"):
+        restore(saved, config={"lr": 0.0003})
+
+
+SAVER = """
+import sys, numpy as np
+from vaejax.checkpoints import Checkpoints
+with Checkpoints(sys.argv[1]) as store:
+    for step in range(1, 10_000):
+        store.save(step, {"a": np.full(250_000, step, np.float32)}, {})
+        if step > 1:
+            print(step - 1, flush=True)  # Orbax waits for the save before this one: it is on disk
+"""
+
+
+@pytest.mark.parametrize("delay", [0.05, 0.11, 0.23])
+def test_killed_in_the_middle_of_a_save(tmp_path, delay):
+    """What was acknowledged is there, and the newest step is whole."""
+    process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    acknowledged = int(process.stdout.readline())
+    time.sleep(delay)
+    process.send_signal(signal.SIGKILL)
+    acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
+    process.wait()
+    found, _, _ = restore(tmp_path, {"a": np.zeros(250_000, np.float32)}, config={}) if os.listdir(tmp_path) else (None, 0, 0)
+    step, state, _ = found
+    assert step >= acknowledged
+    assert (state["a"] == step).all()

@@ -1,0 +1,74 @@
+"""Nets of one example, and the one place where a convolution is chosen by platform."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vaejax
+from vaejax import networks
+
+GENERATOR = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (7, 7), (5, 4), (1, 3), (28, 28)])
+@pytest.mark.parametrize("form", ["conv", "conv_transpose"])
+def test_matrix_product_form_equals_lax(x64, shape, form):
+    gemm, lax = getattr(networks, f"{form}_gemm"), getattr(networks, f"{form}_lax")
+    kernel = GENERATOR.normal(size=(3, 3, 3, 5))  # three channels in: [3 3 c d] and [c 3 3 d] are one shape
+    x = GENERATOR.normal(size=(*shape, 3))
+    np.testing.assert_allclose(gemm(x, kernel), lax(x, kernel), rtol=1e-11, atol=1e-11)
+    weights = GENERATOR.normal(size=gemm(x, kernel).shape)
+    gradients = [jax.grad(lambda *args, f=f: jnp.vdot(f(*args), weights), (0, 1))(x, kernel) for f in (gemm, lax)]
+    for ours, theirs in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_conv_transpose_is_the_transpose_of_a_convolution(x64):
+    """<conv(x), y> = <x, conv_transpose(y)> for one kernel, its two channel axes exchanged."""
+    kernel, x, y = (jnp.asarray(GENERATOR.normal(size=shape)) for shape in ((3, 3, 2, 4), (6, 8, 2), (3, 4, 4)))
+    transposed = networks.conv_transpose(y, jnp.transpose(kernel, (3, 0, 1, 2)))
+    np.testing.assert_allclose(jnp.vdot(networks.conv(x, kernel), y), jnp.vdot(x, transposed), rtol=1e-12)
+
+
+def test_the_cpu_runs_no_convolution():
+    x, kernel = jnp.zeros((8, 8, 1)), jnp.zeros((3, 3, 1, 2))
+    assert " convolution(" not in jax.jit(networks.conv).lower(x, kernel).compile().as_text()
+    assert " convolution(" in jax.jit(networks.conv_lax).lower(x, kernel).compile().as_text()
+
+
+NETS = {
+    "mlp": (vaejax.MLP(5, (7,)), (4,), (5,)),
+    "mlp of images": (vaejax.MLP((8, 6), (7,)), (3,), (8, 6)),
+    "gated": (vaejax.GatedMLP((8, 6), (7, 5)), (8, 6), (8, 6)),
+    "conv encoder": (vaejax.ConvEncoder(5, (3, 4), 6), (9, 7), (5,)),
+    "conv encoder of colour": (vaejax.ConvEncoder(5, (3, 4), 6), (9, 7, 3), (5,)),
+    "conv decoder": (vaejax.ConvDecoder((9, 7), (4, 3), 6), (5,), (9, 7)),
+    "conv decoder of colour": (vaejax.ConvDecoder((12, 8, 3), (4, 3), 6), (5,), (12, 8, 3)),
+}
+
+
+@pytest.mark.parametrize("net, given, out", NETS.values(), ids=NETS)
+def test_nets_take_one_example(net, given, out):
+    xs = jnp.asarray(GENERATOR.normal(size=(3, *given)), jnp.float32)
+    params = net.init(jax.random.key(0), xs[0])
+    batched = jax.vmap(net.apply, (None, 0))(params, xs)
+    assert batched.shape == (3, *out)
+    for x, y in zip(xs, batched, strict=True):
+        np.testing.assert_allclose(net.apply(params, x), y, rtol=1e-5, atol=1e-5)
+    heads = net.clone(heads=2) if hasattr(net, "heads") else None
+    if heads is not None:
+        loc, log_scale = heads.apply(heads.init(jax.random.key(0), xs[0]), xs[0])
+        assert loc.shape == log_scale.shape == out
+
+
+def test_stored_pixels_are_taken_as_numbers():
+    net = vaejax.ConvEncoder(2, (3,), 4)
+    image = GENERATOR.integers(0, 2, (4, 4)).astype(np.uint8)
+    params = net.init(jax.random.key(0), image)
+    np.testing.assert_array_equal(net.apply(params, image), net.apply(params, image.astype(np.float32)))
+
+
+def test_equal_nets_are_one_static():
+    assert vaejax.MLP((8, 8), (3,)) == vaejax.MLP((8, 8), (3,))
+    assert hash(vaejax.MLP((8, 8), (3,))) == hash(vaejax.MLP((8, 8), (3,)))
