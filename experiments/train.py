@@ -20,7 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -87,7 +87,16 @@ class Config:
     """Replace the run in --out."""
 
     def __post_init__(self):
-        for name in ("latent_dim", "num_samples", "num_steps", "batch_size", "validate_every", "checkpoint_every", "eval_samples", "devices"):
+        for name in (
+            "latent_dim",
+            "num_samples",
+            "num_steps",
+            "batch_size",
+            "validate_every",
+            "checkpoint_every",
+            "eval_samples",
+            "devices",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} = {getattr(self, name)}; it must be at least 1")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
@@ -95,7 +104,18 @@ class Config:
 
 
 # What may differ between a run and its continuation: how far and where it goes, not what it computes.
-FREE_TO_CHANGE = {"resume", "overwrite", "num_steps", "out", "data_folder", "eval_samples", "devices", "patience", "checkpoint_every", "validate_every"}
+FREE_TO_CHANGE = {
+    "resume",
+    "overwrite",
+    "num_steps",
+    "out",
+    "data_folder",
+    "eval_samples",
+    "devices",
+    "patience",
+    "checkpoint_every",
+    "validate_every",
+}
 
 
 def named(kind: str, name: str, table: dict[str, Callable]):
@@ -233,13 +253,15 @@ def train(config: Config) -> dict:
     init_key, fit_key, evaluate_key, plot_key = jax.random.split(jax.random.key(config.seed), 4)
     model = build_model(config, dataset.train.images[0])
     objective, optimizer = build_objective(config, model), build_optimizer(config)
-    support = model.likelihood.support
+    support = getattr(model.likelihood, "support", "real")
     for name in ("train", "valid", "test"):
         check_data(getattr(dataset, name).images, support, transform, name=f"{config.data} ({name})")
     if config.batch_size > len(dataset.train.images):
         raise ValueError(f"batch_size = {config.batch_size}, but {config.data} has {len(dataset.train.images)} training examples")
     if config.devices > jax.device_count() or config.batch_size % config.devices:
-        raise ValueError(f"devices = {config.devices}: there are {jax.device_count()}, and batch_size = {config.batch_size} must divide over them")
+        raise ValueError(
+            f"devices = {config.devices}: there are {jax.device_count()}, and batch_size = {config.batch_size} must divide over them"
+        )
     mesh = jax.make_mesh((config.devices,), ("data",)) if config.devices > 1 else None
     params = initial_params(config, model, dataset.train.images, transform, init_key)
 
@@ -269,7 +291,7 @@ def train(config: Config) -> dict:
         callback=log,
     )
     train_seconds = time.perf_counter() - began
-    params = run.params if config.patience is None else run.best_params
+    params = run.best_params if config.patience and run.best_params else run.params
 
     print("evaluating on the test set ...", file=sys.stderr)
     settings = {"transform": transform, "batch_size": 100}
@@ -324,7 +346,8 @@ def saved_config(out: str) -> Config:
     if not path.exists():
         raise ValueError(f"nothing to resume: {path} does not exist; name the run's folder with --out, or leave out --resume")
     fields = json.loads(path.read_text())["config"]
-    return Config(**{name: tuple(field) if isinstance(field, list) else field for name, field in fields.items()})
+    values: dict[str, Any] = {name: tuple(field) if isinstance(field, list) else field for name, field in fields.items()}
+    return Config(**values)
 
 
 def parse(argv: list[str] | None) -> Config:

@@ -11,6 +11,7 @@ of one scan, buffers donated, one draw of noise for a batch. It shares no code w
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import platform
@@ -61,12 +62,12 @@ def vaejax_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     model = vaejax.VAE(vaejax.StandardNormal(workload.latent_dim), vaejax.Bernoulli(decoder), vaejax.DiagNormal(encoder))
     bound = vaejax.elbo_bound if workload.num_samples == 1 else vaejax.iwae_bound
     params = model.init(jax.random.key(0), data[0])
-    data = jnp.asarray(data)
+    stored = jnp.asarray(data)
 
     def run():
         objective = vaejax.minibatch(partial(vaejax.Pathwise(workload.num_samples, bound), model))
         settings = {"num_steps": workload.num_steps, "batch_size": workload.batch_size, "progress": False}
-        vaejax.fit(objective, params, optax.adam(1e-3), data, jax.random.key(1), **settings)
+        vaejax.fit(objective, params, optax.adam(1e-3), stored, jax.random.key(1), **settings)
 
     return run
 
@@ -75,10 +76,10 @@ def hand_written_run(workload: Workload, data: np.ndarray) -> Callable[[], None]
     activation = {"relu": nn.relu, "tanh": jnp.tanh}[workload.activation]
     dim, batch_size, num_samples = workload.latent_dim, workload.batch_size, workload.num_samples
     keys = iter(jax.random.split(jax.random.key(0), 20))
-    data = jnp.asarray(data.reshape(DATA_SIZE, 784), jnp.float32)
+    vectors = jnp.asarray(data.reshape(DATA_SIZE, 784), jnp.float32)
 
     def layers(*sizes):
-        return [(jax.random.normal(next(keys), (m, n)) / math.sqrt(m), jnp.zeros(n)) for m, n in zip(sizes, sizes[1:], strict=False)]
+        return [(jax.random.normal(next(keys), (m, n)) / math.sqrt(m), jnp.zeros(n)) for m, n in itertools.pairwise(sizes)]
 
     def mlp(layers, h):
         for weights, bias in layers[:-1]:
@@ -120,7 +121,7 @@ def hand_written_run(workload: Workload, data: np.ndarray) -> Callable[[], None]
         params = jax.tree.map(jnp.array, start)
         shuffled = np.random.default_rng(0).permutation(DATA_SIZE)
         rows = np.resize(shuffled, (workload.num_steps, batch_size)).astype(np.int32)
-        _, losses = scan(params, optimizer.init(params), data, rows, jax.random.split(jax.random.key(1), workload.num_steps))
+        _, losses = scan(params, optimizer.init(params), vectors, rows, jax.random.split(jax.random.key(1), workload.num_steps))
         np.asarray(losses)
 
     return run
@@ -135,7 +136,7 @@ def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     activation = {"relu": tnn.ReLU, "tanh": tnn.Tanh}[workload.activation]
 
     def mlp(*sizes):
-        parts = [part for m, n in zip(sizes, sizes[1:-1], strict=False) for part in (tnn.Linear(m, n), activation())]
+        parts = [part for m, n in itertools.pairwise(sizes[:-1]) for part in (tnn.Linear(m, n), activation())]
         return tnn.Sequential(*parts, tnn.Linear(sizes[-2], sizes[-1]))
 
     if workload.conv:
@@ -155,7 +156,7 @@ def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
 
     def run():
-        shuffled = torch.randperm(DATA_SIZE)
+        shuffled, loss = torch.randperm(DATA_SIZE), torch.zeros(())
         for i in range(workload.num_steps):
             start = i * workload.batch_size % (DATA_SIZE - workload.batch_size)
             x = images[shuffled[start : start + workload.batch_size]]

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import vaejax
-from vaejax.checkpoints import CheckpointError, CheckpointMismatch, Checkpoints
+from vaejax.checkpoints import CheckpointError, CheckpointMismatchError, Checkpoints
 
 PARAMS = vaejax.Params({"prior": (), "likelihood": {"kernel": jnp.arange(12.0).reshape(3, 4)}}, {"bias": jnp.ones(5)})
 STATE = (PARAMS, optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(PARAMS), ())
@@ -71,7 +71,10 @@ def test_only_the_newest_are_kept_and_the_trash_is_emptied(tmp_path):
 
 
 def test_saving_below_the_latest_step_is_an_error_not_a_silence(saved):
-    with Checkpoints(saved, {"lr": 0.001}) as store, pytest.raises(CheckpointError, match="step 15 was not saved: .* already holds step 30"):
+    with (
+        Checkpoints(saved, {"lr": 0.001}) as store,
+        pytest.raises(CheckpointError, match="step 15 was not saved: .* already holds step 30"),
+    ):
         store.save(15, STATE, {})
 
 
@@ -141,14 +144,14 @@ OTHERS = {
 
 @pytest.mark.parametrize("like, message", OTHERS.values(), ids=OTHERS)
 def test_another_model_stops_and_names_the_leaf(saved, like, message):
-    with pytest.raises(CheckpointMismatch, match=message) as error:
+    with pytest.raises(CheckpointMismatchError, match=message) as error:
         restore(saved, like)
     assert "\n" not in str(error.value)
     assert restore(saved)[0][0] == 30
 
 
 def test_another_configuration_stops_and_names_the_field(saved):
-    with pytest.raises(CheckpointMismatch, match="another configuration: lr: saved 0.001, now 0.0003"):
+    with pytest.raises(CheckpointMismatchError, match="another configuration: lr: saved 0.001, now 0.0003"):
         restore(saved, config={"lr": 0.0003})
 
 

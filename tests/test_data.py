@@ -37,7 +37,11 @@ def test_digits():
 @pytest.mark.skipif(not DEBIAN_FASHION_MNIST.exists(), reason="Debian's dataset-fashion-mnist is not installed")
 def test_fashion_mnist_as_debian_installs_it():
     fashion = load("fashion_mnist")
-    assert [split.images.shape for split in (fashion.train, fashion.valid, fashion.test)] == [(50_000, 28, 28), (10_000, 28, 28), (10_000, 28, 28)]
+    assert [split.images.shape for split in (fashion.train, fashion.valid, fashion.test)] == [
+        (50_000, 28, 28),
+        (10_000, 28, 28),
+        (10_000, 28, 28),
+    ]
     assert np.bincount(fashion.test.labels).tolist() == [1000] * 10
     np.testing.assert_allclose(np.concatenate([fashion.train.images, fashion.valid.images]).mean() / 255, 0.2860, atol=5e-5)
 
@@ -67,7 +71,10 @@ def write_idx(path, array):
 def test_idx_files(tmp_path, subfolder):
     generator, folder = np.random.default_rng(0), tmp_path / subfolder
     folder.mkdir(exist_ok=True)
-    arrays = {"train": generator.integers(0, 256, (10_020, 4, 4)).astype(np.uint8), "t10k": generator.integers(0, 256, (6, 4, 4)).astype(np.uint8)}
+    arrays = {
+        "train": generator.integers(0, 256, (10_020, 4, 4)).astype(np.uint8),
+        "t10k": generator.integers(0, 256, (6, 4, 4)).astype(np.uint8),
+    }
     for name, images in arrays.items():
         write_idx(folder / f"{name}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{name}-labels-idx1-ubyte.gz", images[:, 0, 0])
@@ -90,7 +97,7 @@ def test_npz_without_pickle(tmp_path):
         load("mnist", tmp_path)
 
 
-BUILDER = '''
+BUILDER = """
 import sys
 import numpy as np
 import tensorflow_datasets as tfds
@@ -116,7 +123,7 @@ for one, other in zip((dataset.train, dataset.valid, dataset.test), (again.train
 for split in (dataset.train, dataset.valid, dataset.test):
     assert (split.images == split.images[:, :1, :1]).all() and (split.images[:, 0, 0] % 3 == split.labels).all()
 print([split.images.shape for split in (dataset.train, dataset.valid, dataset.test)], sorted(dataset.test.images[:, 0, 0].tolist()))
-'''
+"""
 
 
 def test_tfds_for_real_and_without_tensorflow(tmp_path, monkeypatch):
@@ -138,13 +145,17 @@ def test_a_set_that_is_nowhere_says_how_to_get_it(tmp_path, monkeypatch):
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("name, near", [("fashon_mnist", "did you mean fashion_mnist"), ("mnits", "did you mean mnist"), ("zzz", "known: digits")])
+@pytest.mark.parametrize(
+    "name, near", [("fashon_mnist", "did you mean fashion_mnist"), ("mnits", "did you mean mnist"), ("zzz", "known: digits")]
+)
 def test_unknown_names(name, near):
     with pytest.raises(ValueError, match=f"unknown data set '{name}'; .*{near}"):
         load(name)
 
 
-@pytest.mark.parametrize("name", ["tfds:../x", "tfds:/etc/passwd", "tfds:a/../b", "tfds:", "tfds:a/b/c", "tfds:.hidden", "tfds:a b", "tfds:a;b", "tfds:a\n"])
+@pytest.mark.parametrize(
+    "name", ["tfds:../x", "tfds:/etc/passwd", "tfds:a/../b", "tfds:", "tfds:a/b/c", "tfds:.hidden", "tfds:a b", "tfds:a;b", "tfds:a\n"]
+)
 def test_hostile_names_are_refused_before_the_disk_is_touched(name, tmp_path):
     with pytest.raises(ValueError, match="a name is letters, digits"):
         load(name)
@@ -200,7 +211,12 @@ GOOD = np.zeros((5, 3), np.float32)
 BAD = {
     "0..255 into a Bernoulli": (GOOD + 255, "binary", None, r"values in \[255, 255\] that are not 0 or 1.*transform=vaejax.Pixels\(255"),
     "grey into a Bernoulli": (GOOD + 0.5, "binary", None, r"not 0 or 1.*transform=vaejax.Pixels\(1, policy\)"),
-    "grey without a policy": (GREY.train.images, "binary", vaejax.Pixels(255, "none"), "choose a binarisation, one of dynamic, static or threshold"),
+    "grey without a policy": (
+        GREY.train.images,
+        "binary",
+        vaejax.Pixels(255, "none"),
+        "choose a binarisation, one of dynamic, static or threshold",
+    ),
     "negative": (GOOD - 1, "binary", None, "not 0 or 1"),
     "beyond the maximum": (GREY.train.images, "binary", vaejax.Pixels(16), r"values in \[0, 255\], outside 0..16"),
     "below zero": (GOOD - 1, "binary", vaejax.Pixels(1), r"values in \[-1.0, -1.0\], outside 0..1"),
@@ -224,7 +240,9 @@ def test_bad_data_are_refused(data, support, transform, message):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("data, support, transform", [(GOOD, "binary", None), (GOOD > 1, "binary", None), (GREY.train.images, "binary", vaejax.Pixels(255))])
+@pytest.mark.parametrize(
+    "data, support, transform", [(GOOD, "binary", None), (GOOD > 1, "binary", None), (GREY.train.images, "binary", vaejax.Pixels(255))]
+)
 def test_good_data_pass(data, support, transform):
     check_data(data, support, transform)
     check_data({"x": data, "y": data}, "real")

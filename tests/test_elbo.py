@@ -56,8 +56,8 @@ def test_renyi_bound(x64):
     assert vaejax.renyi_bound(0.5) == vaejax.renyi_bound(0.5)
     posterior, q, a = (0.5, 0.3), (0.8, 0.1), 0.5
     v = a * q[0] + (1 - a) * posterior[0]  # the moment of order 1 - a, with the roles of a and 1 - a exchanged
-    log_moment = (
-        0.5 * (a * math.log(posterior[0]) + (1 - a) * math.log(q[0]) - math.log(v)) - a * (1 - a) * (posterior[1] - q[1]) ** 2 / (2 * v)
+    log_moment = 0.5 * (a * math.log(posterior[0]) + (1 - a) * math.log(q[0]) - math.log(v)) - a * (1 - a) * (posterior[1] - q[1]) ** 2 / (
+        2 * v
     )
     noise, weights = gauss_hermite(60)
     zs = q[1] + np.sqrt(q[0]) * noise[:, 0]

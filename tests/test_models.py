@@ -13,9 +13,7 @@ import vaejax
 
 POINT = LinearGaussian()
 XS = (np.random.default_rng(0).random((5, 4)) < 0.5).astype(np.float32)
-MODEL = vaejax.VAE(
-    vaejax.StandardNormal(2), vaejax.Bernoulli(vaejax.MLP(4, (5,))), vaejax.DiagNormal(vaejax.MLP(2, (5,), heads=2))
-)
+MODEL = vaejax.VAE(vaejax.StandardNormal(2), vaejax.Bernoulli(vaejax.MLP(4, (5,))), vaejax.DiagNormal(vaejax.MLP(2, (5,), heads=2)))
 PARAMS = MODEL.init(jax.random.key(0), XS[0])
 
 
@@ -59,10 +57,6 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(function):
 
 def test_equal_models_trace_once():
     traces = []
-
-    @jax.jit
-    def elbo(params, x, key):
-        raise NotImplementedError
 
     def counted(model, params, x, key):
         traces.append(1)

@@ -54,7 +54,9 @@ def test_vamp_prior_of_all_the_data_is_the_aggregated_posterior(x64):
     np.testing.assert_allclose(density, expected, rtol=1e-9, atol=1e-300)
 
 
-@pytest.mark.parametrize("prior, zero", [(vaejax.StandardNormal(2), True), (vaejax.NumPyroPrior(laplace), True), (vaejax.VampPrior(3), False)])
+@pytest.mark.parametrize(
+    "prior, zero", [(vaejax.StandardNormal(2), True), (vaejax.NumPyroPrior(laplace), True), (vaejax.VampPrior(3), False)]
+)
 def test_phi_gradient_of_the_log_joint(prior, zero):
     """Exactly zero for a plain prior, and not for a VampPrior, whose density needs the encoder."""
     model = model_with(prior)

@@ -16,14 +16,12 @@ import pytest
 from oracles import Line
 
 import vaejax
-from vaejax.checkpoints import CheckpointMismatch
+from vaejax.checkpoints import CheckpointMismatchError
 from vaejax.training import NonFiniteError
 
 XS = vaejax.load("digits").train.images
 PIXELS = vaejax.Pixels(16)
-MODEL = vaejax.VAE(
-    vaejax.StandardNormal(2), vaejax.Bernoulli(vaejax.MLP((8, 8), (16,))), vaejax.DiagNormal(vaejax.MLP(2, (16,), heads=2))
-)
+MODEL = vaejax.VAE(vaejax.StandardNormal(2), vaejax.Bernoulli(vaejax.MLP((8, 8), (16,))), vaejax.DiagNormal(vaejax.MLP(2, (16,), heads=2)))
 PARAMS = MODEL.init(jax.random.key(0), XS[0])
 OBJECTIVE = vaejax.minibatch(partial(vaejax.Pathwise(), MODEL))
 KEY = jax.random.key(1)
@@ -31,7 +29,15 @@ KEY = jax.random.key(1)
 
 def fit(num_steps=20, batch_size=32, **settings):
     """A small run; 20 steps of 32 pass the end of no epoch, of 100 they do."""
-    defaults = {"objective": OBJECTIVE, "params": PARAMS, "optimizer": optax.adam(1e-3), "data": XS, "key": KEY, "transform": PIXELS, "progress": False}
+    defaults = {
+        "objective": OBJECTIVE,
+        "params": PARAMS,
+        "optimizer": optax.adam(1e-3),
+        "data": XS,
+        "key": KEY,
+        "transform": PIXELS,
+        "progress": False,
+    }
     return vaejax.fit(num_steps=num_steps, batch_size=batch_size, **(defaults | settings))
 
 
@@ -82,7 +88,7 @@ def test_history_and_the_callers_arrays():
     assert run.step == 30 and run.history["bound"].shape == (30,) and run.history["bound"].dtype == np.float32
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(PARAMS))
     assert run.history["bound"][-5:].mean() > run.history["bound"][:5].mean()
-    assert run.best_params == ()
+    assert run.best_params is None
 
 
 def test_steps_equal_a_plain_loop():
@@ -133,7 +139,9 @@ def test_optimisers_of_each_part_schedules_and_clipping():
     labels = vaejax.Params("theta", "phi", "psi")
     optimizer = optax.chain(
         optax.clip_by_global_norm(1.0),
-        optax.multi_transform({"theta": optax.adam(optax.linear_schedule(1e-3, 0.0, 20)), "phi": optax.set_to_zero(), "psi": optax.sgd(1e-2)}, labels),
+        optax.multi_transform(
+            {"theta": optax.adam(optax.linear_schedule(1e-3, 0.0, 20)), "phi": optax.set_to_zero(), "psi": optax.sgd(1e-2)}, labels
+        ),
     )
     run = fit(10, optimizer=optimizer)
     assert_same_bits(run.params.phi, PARAMS.phi)
@@ -226,7 +234,7 @@ def test_a_run_is_not_written_over(tmp_path):
 def test_resuming_with_another_configuration_names_the_field(tmp_path, change, message):
     settings = {"checkpoints": tmp_path, "config": {"learning_rate": 0.001}}
     fit(3, **settings)
-    with pytest.raises(CheckpointMismatch, match=message):
+    with pytest.raises(CheckpointMismatchError, match=message):
         fit(**({"num_steps": 6, "resume": True} | settings | change))
 
 
@@ -295,5 +303,7 @@ def test_line_fits():
     """Any net with init and apply serves, and any Gaussian data."""
     model = vaejax.VAE(vaejax.StandardNormal(1), vaejax.Gaussian(Line(), 1.0), vaejax.DiagNormal(vaejax.MLP(1, (), heads=2)))
     xs = np.random.default_rng(0).normal(size=(100, 1)).astype(np.float32)
-    run = fit(5, 10, objective=vaejax.minibatch(partial(vaejax.StickTheLanding(), model)), params=model.init(KEY, xs[0]), data=xs, transform=None)
+    run = fit(
+        5, 10, objective=vaejax.minibatch(partial(vaejax.StickTheLanding(), model)), params=model.init(KEY, xs[0]), data=xs, transform=None
+    )
     assert run.step == 5

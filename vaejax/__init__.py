@@ -1,6 +1,7 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
 from vaejax import distributions as distributions
+from vaejax._values import value as value
 from vaejax.conditionals import Bernoulli as Bernoulli
 from vaejax.conditionals import DiagNormal as DiagNormal
 from vaejax.conditionals import Gaussian as Gaussian
@@ -33,4 +34,3 @@ from vaejax.priors import VampPrior as VampPrior
 from vaejax.training import Run as Run
 from vaejax.training import fit as fit
 from vaejax.types import Params as Params
-from vaejax._values import value as value

@@ -22,7 +22,7 @@ def value(cls):
     """
     validate = cls.__dict__.get("__post_init__")
 
-    def __post_init__(self):
+    def __post_init__(self):  # noqa: N807
         for field in dataclasses.fields(self):
             require_hashable(getattr(self, field.name), f"{type(self).__name__}.{field.name}")
             object.__setattr__(self, field.name, by_value(getattr(self, field.name)))

@@ -25,7 +25,7 @@ class CheckpointError(RuntimeError):
     """No step could be restored, or one could not be saved."""
 
 
-class CheckpointMismatch(ValueError):
+class CheckpointMismatchError(ValueError):
     """The checkpoint belongs to another run: another model, configuration or data set."""
 
 
@@ -78,13 +78,13 @@ class Checkpoints:
         """(step, state, history) of the newest intact step, as host arrays; None if there is none at all.
 
         `like` has the structure, shapes and dtypes to expect. A damaged step is moved aside with a warning and the one
-        before it tried; a step of another run raises CheckpointMismatch; if all are damaged, CheckpointError.
+        before it tried; a step of another run raises CheckpointMismatchError; if all are damaged, CheckpointError.
         """
         causes = []
         for step in reversed(self.steps()):
             try:
                 return step, *self._restore(step, like)
-            except CheckpointMismatch:
+            except CheckpointMismatchError:
                 raise
             except Exception as error:  # damaged files make Orbax raise almost anything
                 causes.append(f"step {step}: {type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}")
@@ -156,4 +156,4 @@ def _require_same(step: int, what: str, now: Mapping, saved: Mapping) -> None:
     ]
     if differences:
         more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
-        raise CheckpointMismatch(f"step {step} was saved with another {what}: " + "; ".join(differences[:5]) + more)
+        raise CheckpointMismatchError(f"step {step} was saved with another {what}: " + "; ".join(differences[:5]) + more)

@@ -19,6 +19,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from vaejax._values import value
 from vaejax.types import Key, PyTree
@@ -92,7 +93,7 @@ def load(name: str, folder: str | Path | None = None) -> Dataset:
     arrays = _read_tfds(tfds_name, places)
     cache.parent.mkdir(parents=True, exist_ok=True)
     partial_file = cache.with_suffix(f".{os.getpid()}.tmp.npz")
-    np.savez_compressed(partial_file, **arrays)
+    np.savez_compressed(partial_file, **arrays)  # pyright: ignore[reportArgumentType]
     partial_file.replace(cache)
     return _split(name, arrays, f"TFDS, decoded in {cache}")
 
@@ -165,7 +166,7 @@ def _read_tfds(name: str, tried: list[Path]) -> dict[str, np.ndarray]:
     for part, split in {"train": "train", "valid": "validation", "test": "test"}.items():
         if split in builder.info.splits:
             source = builder.as_data_source(split)
-            examples = source.__getitems__(range(len(source)))
+            examples = source.__getitems__(range(len(source)))  # pyright: ignore[reportCallIssue]
             if "image" not in examples[0]:
                 raise ValueError(f"tfds:{name} has the features {sorted(examples[0])}; load needs one named 'image'")
             images = np.stack([example["image"] for example in examples])
@@ -192,7 +193,7 @@ class Pixels:
     def support(self) -> str:
         return "unit interval" if self.policy == "none" and self.maximum != 1 else "binary"
 
-    def __call__(self, stored: jax.Array, key: Key) -> jax.Array:
+    def __call__(self, stored: ArrayLike, key: Key) -> jax.Array:
         x = jnp.asarray(stored, jnp.float32) / self.maximum
         if self.policy == "dynamic":
             return jax.random.bernoulli(key, x).astype(x.dtype)
@@ -245,7 +246,7 @@ def check_data(data: PyTree, support: str = "real", transform: Callable | None =
     elif transform is None and support == "binary" and not _is_binary(x):
         raise ValueError(
             f"{name} has values in [{low:g}, {high:g}] that are not 0 or 1, and a Bernoulli likelihood is for 0 and 1: give "
-            f"transform=vaejax.Pixels({255 if high > 1 else 1}, policy) with a policy of dynamic or threshold, or binarise the data yourself"
+            f"transform=vaejax.Pixels({255 if high > 1 else 1}, policy) with policy dynamic or threshold, or binarise the data yourself"
         )
 
 

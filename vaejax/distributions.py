@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
 from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax._values import pytree
@@ -18,7 +19,7 @@ from vaejax.types import Distribution, Key, Scalar
 LOG_2PI = math.log(2 * math.pi)
 
 
-def one_event(name: str, value: jax.Array, *parameters: jax.Array) -> list[jax.Array]:
+def one_event(name: str, value: ArrayLike, *parameters: jax.Array) -> list[jax.Array]:
     """`value` and the parameters as vectors, or a ValueError if value is not one event.
 
     Without the check, broadcasting would turn a batch into one wrong number in silence. As vectors, because on a CPU a sum
@@ -47,7 +48,7 @@ class DiagNormal:
     def sample(self, key: Key) -> jax.Array:
         return self.loc + jnp.exp(self.log_scale) * jax.random.normal(key, self.loc.shape, self.loc.dtype)
 
-    def log_prob(self, value: jax.Array) -> Scalar:
+    def log_prob(self, value: ArrayLike) -> Scalar:
         value, loc, log_scale = one_event("DiagNormal", value, self.loc, self.log_scale)
         noise = (value - loc) * jnp.exp(-log_scale)
         return -jnp.sum(0.5 * noise**2 + log_scale) - 0.5 * LOG_2PI * loc.size
@@ -66,13 +67,13 @@ class Bernoulli:
     def sample(self, key: Key) -> jax.Array:
         return jax.random.bernoulli(key, self.mean).astype(self.logits.dtype)
 
-    def log_prob(self, value: jax.Array) -> Scalar:
+    def log_prob(self, value: ArrayLike) -> Scalar:
         value, logits = one_event("Bernoulli", value, self.logits)
         return jnp.sum(value * logits - log1p_exp(logits))
 
 
 @jax.custom_jvp
-def log1p_exp(x: jax.Array) -> jax.Array:
+def log1p_exp(x: ArrayLike) -> jax.Array:
     """log(1 + exp x), finite for any x. `jax.nn.softplus` takes three times as long on a CPU (value and gradient)."""
     return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
 
@@ -93,14 +94,14 @@ class Mixture:
 
     @property
     def mean(self) -> jax.Array:
-        return jnp.tensordot(jax.nn.softmax(self.logits), self.components.mean, 1)  # pyright: ignore[reportAttributeAccessIssue]
+        return jnp.tensordot(jax.nn.softmax(self.logits), self.components.mean, 1)
 
     def sample(self, key: Key) -> jax.Array:
         component_key, value_key = jax.random.split(key)
         c = jax.random.categorical(component_key, self.logits)
         return jax.tree.map(lambda leaf: leaf[c], self.components).sample(value_key)
 
-    def log_prob(self, value: jax.Array) -> Scalar:
+    def log_prob(self, value: ArrayLike) -> Scalar:
         log_p = jax.vmap(lambda component: component.log_prob(value))(self.components)
         return logsumexp(jax.nn.log_softmax(self.logits) + log_p)
 

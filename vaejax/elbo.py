@@ -14,13 +14,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax._values import value
 from vaejax.types import Bound, Distribution, Key, Model, Params, PyTree, Scalar
 
 
-def log_weights(model: Model, params: Params, x: jax.Array, q: Distribution, zs: PyTree) -> Float[Array, " k"]:
+def log_weights(model: Model, params: Params, x: ArrayLike, q: Distribution, zs: PyTree) -> Float[Array, " k"]:
     """log w_k = log p_theta(x, z_k) - log q(z_k), nats, for K samples `zs` along the leading axis."""
     return map_samples(lambda z: model.log_joint(params, x, z) - q.log_prob(z), zs)
 
@@ -71,19 +72,19 @@ def sample_posterior(q: Distribution, key: Key, num_samples: int) -> PyTree:
     return map_samples(q.sample, jax.random.split(key, num_samples))
 
 
-def elbo(model: Model, params: Params, x: jax.Array, key: Key, num_samples: int = 1) -> Scalar:
+def elbo(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int = 1) -> Scalar:
     """mean_k [log p_theta(x, z_k) - log q_phi(z_k | x)], z_k ~ q: an unbiased estimate of the ELBO of one example, nats."""
     q = model.posterior(params, x)
     return elbo_bound(log_weights(model, params, x, q, sample_posterior(q, key, num_samples)))
 
 
-def iwae(model: Model, params: Params, x: jax.Array, key: Key, num_samples: int) -> Scalar:
+def iwae(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int) -> Scalar:
     """log mean_k w_k: the importance-weighted bound of one example, nats. All K samples in memory: see `log_marginal`."""
     q = model.posterior(params, x)
     return iwae_bound(log_weights(model, params, x, q, sample_posterior(q, key, num_samples)))
 
 
-def log_marginal(model: Model, params: Params, x: jax.Array, key: Key, num_samples: int, chunk: int = 100) -> Scalar:
+def log_marginal(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int, chunk: int = 100) -> Scalar:
     """log mean_k w_k, the importance-sampled log p(x) of one example, nats, in memory that grows with `chunk` alone.
 
     Sample k has the key fold_in(key, k), so `chunk` changes the result by rounding only. Each chunk is computed again in the

@@ -6,6 +6,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from vaejax._values import value
 from vaejax.distributions import kl_divergence
@@ -27,7 +28,7 @@ class Pathwise:
     def __post_init__(self):
         require_count(self.num_samples, "Pathwise.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: jax.Array, key: Key) -> Scalar:
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = model.posterior(params, x)
         zs = sample_posterior(q, key, self.num_samples)
         return self.bound(log_weights(model, params, x, q, zs))
@@ -46,7 +47,7 @@ class AnalyticKL:
     def __post_init__(self):
         require_count(self.num_samples, "AnalyticKL.num_samples")
 
-    def __call__(self, model: LatentVariableModel, params: Params, x: jax.Array, key: Key) -> Scalar:
+    def __call__(self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key) -> Scalar:
         if not hasattr(model, "p_z"):
             raise TypeError(f"AnalyticKL needs a model with p_z and p_x_given_z; {type(model).__name__} has no prior to show")
         q = model.posterior(params, x)
@@ -69,7 +70,7 @@ class StickTheLanding:
     def __post_init__(self):
         require_count(self.num_samples, "StickTheLanding.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: jax.Array, key: Key) -> Scalar:
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = model.posterior(params, x)
         zs = sample_posterior(q, key, self.num_samples)
         return elbo_bound(log_weights(model, params, x, jax.lax.stop_gradient(q), zs))

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from vaejax._values import value
 from vaejax.data import check_data
@@ -69,7 +70,7 @@ class Transformed:
 def evaluate(
     model: LatentVariableModel,
     params: Params,
-    xs: jax.Array,
+    xs: ArrayLike,
     key: Key,
     *,
     num_samples: int = 500,
@@ -90,7 +91,7 @@ def evaluate(
 
 
 def posterior_means(
-    model: Model, params: Params, xs: jax.Array, key: Key, *, transform: Callable[[Any, Key], Any] | None = None, batch_size: int = 100
+    model: Model, params: Params, xs: ArrayLike, key: Key, *, transform: Callable[[Any, Key], Any] | None = None, batch_size: int = 100
 ) -> np.ndarray:
     """E_q[z | x_i] for every example, [n, *z.shape]."""
     function = Transformed(partial(_posterior_mean, model), transform)
@@ -102,7 +103,7 @@ def _log_marginal(num_samples: int, model: Model, params: Params, x, key: Key):
 
 
 def _posterior_mean(model: Model, params: Params, x, key: Key):
-    return model.posterior(params, x).mean  # pyright: ignore[reportAttributeAccessIssue]
+    return model.posterior(params, x).mean
 
 
 def active_units(means: np.ndarray, threshold: float = 0.01) -> np.ndarray:

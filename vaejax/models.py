@@ -1,6 +1,7 @@
 """Models: three pure functions of one example, `init`, `log_joint` and `posterior`."""
 
 import jax
+from jax.typing import ArrayLike
 
 from vaejax._values import value
 from vaejax.types import Conditional, Distribution, Key, Params, Prior, Scalar
@@ -19,7 +20,7 @@ class VAE:
     likelihood: Conditional
     encoder: Conditional
 
-    def init(self, key: Key, x: jax.Array) -> Params:
+    def init(self, key: Key, x: ArrayLike) -> Params:
         """Parameters for examples like x. The latent that the likelihood is shown is a sample of q(z | x)."""
         prior_key, likelihood_key, encoder_key, z_key = jax.random.split(key, 4)
         phi = self.encoder.init(encoder_key, x)
@@ -35,11 +36,11 @@ class VAE:
         """The likelihood p_theta(x | z)."""
         return self.likelihood(params.theta["likelihood"], z)
 
-    def log_joint(self, params: Params, x: jax.Array, z) -> Scalar:
+    def log_joint(self, params: Params, x: ArrayLike, z) -> Scalar:
         """log p_theta(x, z), nats."""
         return self.p_z(params).log_prob(z) + self.p_x_given_z(params, z).log_prob(x)
 
-    def posterior(self, params: Params, x: jax.Array) -> Distribution:
+    def posterior(self, params: Params, x: ArrayLike) -> Distribution:
         """The approximate posterior q_phi(z | x)."""
         return self.encoder(params.phi, x)
 
@@ -49,7 +50,7 @@ class VAE:
         z = self.p_z(params).sample(z_key)
         return self.p_x_given_z(params, z).sample(x_key), z
 
-    def reconstruct(self, params: Params, x: jax.Array, key: Key) -> jax.Array:
+    def reconstruct(self, params: Params, x: ArrayLike, key: Key) -> jax.Array:
         """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample."""
         z = self.posterior(params, x).sample(key)
-        return self.p_x_given_z(params, z).mean  # pyright: ignore[reportAttributeAccessIssue]
+        return self.p_x_given_z(params, z).mean

@@ -30,7 +30,9 @@ def curves(history: dict[str, np.ndarray], title: str = "") -> Figure:
         axes.plot(steps, validation, color=ORANGE, lw=1.5, marker="o", ms=3, label="validation")
         best = int(validation.argmax())
         axes.axhline(validation[best], color=ORANGE, lw=0.6, ls=":")
-        axes.annotate(f"{validation[best]:.2f}", (steps[best], validation[best]), (0, 5), textcoords="offset points", ha="right", color=ORANGE)
+        axes.annotate(
+            f"{validation[best]:.2f}", (steps[best], validation[best]), (0, 5), textcoords="offset points", ha="right", color=ORANGE
+        )
     shown = np.concatenate([smooth[len(smooth) // 20 :], validation])
     margin = 0.05 * (np.ptp(shown) or 1.0)
     axes.set_ylim(shown.min() - margin, shown.max() + 2 * margin)
@@ -80,18 +82,14 @@ def samples(model: VAE, params: Params, key: Key, rows: int = 8, columns: int = 
 
 def prior_image(model: VAE, params: Params, key: Key) -> jax.Array:
     """E[x | z], z ~ p(z)."""
-    return model.p_x_given_z(params, model.p_z(params).sample(key)).mean  # pyright: ignore[reportAttributeAccessIssue]
+    return model.p_x_given_z(params, model.p_z(params).sample(key)).mean
 
 
 def reconstructions(model: VAE, params: Params, xs, key: Key, columns: int = 16) -> Figure:
     """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
     xs = jnp.asarray(xs)
     decoded = jax.vmap(model.reconstruct, (None, 0, 0))(params, xs, jax.random.split(key, len(xs)))
-    blocks = [
-        block
-        for start in range(0, len(xs), columns)
-        for block in (xs[start : start + columns], decoded[start : start + columns])
-    ]
+    blocks = [block for start in range(0, len(xs), columns) for block in (xs[start : start + columns], decoded[start : start + columns])]
     return image_grid(np.concatenate(blocks), columns, "x, and below it the mean of p(x | z) at one z from q(z | x)", rows_together=2)
 
 
@@ -109,7 +107,7 @@ def latent(model: VAE, params: Params, means: np.ndarray, labels: np.ndarray | N
     if planar:
         quantiles = np.asarray(jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size))
         zs = jnp.stack(jnp.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
-        images = jax.vmap(lambda z: model.p_x_given_z(params, z).mean)(zs)  # pyright: ignore[reportAttributeAccessIssue]
+        images = jax.vmap(lambda z: model.p_x_given_z(params, z).mean)(zs)
         _show(panels[1], tile(np.asarray(images), size))
         panels[1].set(xlabel="$z_1$ →", ylabel="$z_2$ →", title="decoded manifold, at normal quantiles")
     return figure
@@ -132,7 +130,9 @@ def _scatter(figure, axes, points: np.ndarray, labels: np.ndarray | None) -> Non
         classes = np.unique(labels)
         for i, name in enumerate(classes):
             chosen = labels == name
-            axes.scatter(*points[chosen].T, s=size, color=f"C{i}" if len(classes) <= 10 else None, linewidths=0, alpha=0.75, label=str(name))
+            axes.scatter(
+                *points[chosen].T, s=size, color=f"C{i}" if len(classes) <= 10 else None, linewidths=0, alpha=0.75, label=str(name)
+            )
         if len(classes) <= 10:
             axes.legend(frameon=False, markerscale=20 / size, handletextpad=0.1, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set_aspect("equal", "datalim")

@@ -4,15 +4,17 @@
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 from vaejax import distributions
 from vaejax._values import value
 from vaejax.types import Distribution, Key, PyTree
 
-Encoder = Callable[[jax.Array], Distribution]
+Encoder = Callable[[ArrayLike], Distribution]
 
 
 @value
@@ -21,7 +23,7 @@ class StandardNormal:
 
     dim: int
 
-    def init(self, key: Key, x: jax.Array) -> PyTree:
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
@@ -46,7 +48,7 @@ class VampPrior:
         if self.num_components < 1:
             raise ValueError(f"VampPrior.num_components = {self.num_components}; a mixture needs at least 1")
 
-    def init(self, key: Key, x: jax.Array) -> PyTree:
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
         noise = jax.random.normal(key, (self.num_components, *jnp.shape(x)))
         return jnp.asarray(x, noise.dtype)[None] + self.init_scale * noise
 
@@ -61,16 +63,17 @@ class NumPyroPrior:
     A lambda equals only itself, so define it once: each new one is a new program to compile.
     """
 
-    factory: Callable[[], Distribution]
+    factory: Callable[[], Any]
 
-    def init(self, key: Key, x: jax.Array) -> PyTree:
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
         p = self.factory()
-        if getattr(p, "batch_shape", ()) != ():
+        batch_shape = getattr(p, "batch_shape", ())
+        if batch_shape != ():
             raise ValueError(
-                f"NumPyroPrior: {type(p).__name__} has batch_shape {p.batch_shape}, so its log_prob is not one number; "
-                f"add .to_event({len(p.batch_shape)})"
+                f"NumPyroPrior: {type(p).__name__} has batch_shape {batch_shape}, so its log_prob is not one number; "
+                f"add .to_event({len(batch_shape)})"
             )
         return p

@@ -33,7 +33,7 @@ SECONDS_PER_CALL = 1.0  # what the number of steps in a call aims at: how soon t
 
 
 class Run(NamedTuple):
-    """What `fit` returns. `best_params` are those of the best validation, () where there was none.
+    """What `fit` returns. `best_params` are those of the best validation, None where there was none.
 
     `history` holds host arrays: `bound` [step], the value on each minibatch before its update, nats per example;
     `validation_step` and `validation_bound` [v].
@@ -43,7 +43,7 @@ class Run(NamedTuple):
     opt_state: PyTree
     step: int
     history: dict[str, np.ndarray]
-    best_params: Params | tuple = ()
+    best_params: Params | None = None
 
 
 NO_HISTORY = {
@@ -111,7 +111,7 @@ def fit(
 
     # Copied, since the compiled steps write over the arrays that they are given, and these are the caller's.
     params = _copy(params)
-    run = Run(params, optimizer.init(params), 0, NO_HISTORY, _copy(params) if validation is not None else ())
+    run = Run(params, optimizer.init(params), 0, NO_HISTORY, _copy(params) if validation is not None else None)
     replicated = NamedSharding(mesh, PartitionSpec()) if mesh is not None else None
     with _open(checkpoints, config, key, batch_size, data) as store, Signals(active=store is not None) as signals:
         run = run if store is None else _restored(store, run, resume)
@@ -180,11 +180,10 @@ class Trainer:
         for i in range(count):
             bound, gradient = _bound_and_gradient(self, run.params, data, rows[i], noise_key, run.step)
             fault = "the bound" if not np.isfinite(bound) else _first_non_finite(gradient, "the gradient of ")
-            if fault is None:
-                one = np.tile(rows[i], (len(rows), 1))
-                arguments = (*_copy((run.params, run.opt_state)), data, one, noise_key, run.step, 1)
-                params, opt_state, _, finite = _steps(self, *arguments)
-                fault = None if finite else _first_non_finite(params, "the update of ")
+            one = np.tile(rows[i], (len(rows), 1))
+            params, opt_state, _, finite = _steps(self, *_copy((run.params, run.opt_state)), data, one, noise_key, run.step, 1)
+            if fault is None and not finite:
+                fault = _first_non_finite(params, "the update of ")
             if fault is not None:
                 return NonFiniteError(f"step {run.step}: {fault} is not finite; rows of the batch: {rows[i].tolist()}", run)
             history = run.history | {"bound": np.append(run.history["bound"], np.float32(bound))}
@@ -291,12 +290,12 @@ def _restored(store: Checkpoints, run: Run, resume: bool) -> Run:
 
 
 def _arrays(run: Run) -> tuple:
-    return run.params, run.opt_state, run.best_params
+    return run.params, run.opt_state, run.best_params or ()
 
 
 def _with_arrays(run: Run, arrays) -> Run:
     params, opt_state, best_params = arrays
-    return run._replace(params=params, opt_state=opt_state, best_params=best_params)
+    return run._replace(params=params, opt_state=opt_state, best_params=best_params or None)
 
 
 def _copy(tree: PyTree) -> PyTree:

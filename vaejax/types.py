@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-import jax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PRNGKeyArray
 
 Key = PRNGKeyArray
@@ -28,6 +28,9 @@ class Distribution(Protocol):
     def sample(self, key: Key) -> Any: ...
     def log_prob(self, value: Any, /) -> Scalar: ...
 
+    @property
+    def mean(self) -> Any: ...  # where it is known: pictures and summaries use it, bounds do not
+
 
 class Net(Protocol):
     """A function of one example with parameters: a Linen module, or any value with these two methods."""
@@ -39,8 +42,8 @@ class Net(Protocol):
 class Prior(Protocol):
     """p_theta(z) as a functional of q: `prior(theta_prior, q)`, where q is the function x -> q_phi(z|x)."""
 
-    def init(self, key: Key, x: jax.Array) -> PyTree: ...
-    def __call__(self, params: PyTree, q: Callable[[jax.Array], Distribution]) -> Distribution: ...
+    def init(self, key: Key, x: ArrayLike) -> PyTree: ...
+    def __call__(self, params: PyTree, q: Callable[[ArrayLike], Distribution]) -> Distribution: ...
 
 
 class Conditional(Protocol):
@@ -53,9 +56,9 @@ class Conditional(Protocol):
 class Model(Protocol):
     """Three pure functions of one example."""
 
-    def init(self, key: Key, x: jax.Array) -> Params: ...
-    def log_joint(self, params: Params, x: jax.Array, z: Any) -> Scalar: ...
-    def posterior(self, params: Params, x: jax.Array) -> Distribution: ...
+    def init(self, key: Key, x: ArrayLike) -> Params: ...
+    def log_joint(self, params: Params, x: ArrayLike, z: Any) -> Scalar: ...
+    def posterior(self, params: Params, x: ArrayLike) -> Distribution: ...
 
 
 class LatentVariableModel(Model, Protocol):
