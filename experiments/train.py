@@ -86,22 +86,6 @@ class Config:
     overwrite: bool = False
     """Replace the run in --out."""
 
-    def __post_init__(self):
-        for name in (
-            "latent_dim",
-            "num_samples",
-            "num_steps",
-            "batch_size",
-            "validate_every",
-            "checkpoint_every",
-            "eval_samples",
-            "devices",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)}; it must be at least 1")
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
-            raise ValueError(f"learning_rate = {self.learning_rate}; it must be positive")
-
 
 # What may differ between a run and its continuation: how far and where it goes, not what it computes.
 FREE_TO_CHANGE = {
@@ -116,6 +100,16 @@ FREE_TO_CHANGE = {
     "checkpoint_every",
     "validate_every",
 }
+
+
+def check(config: Config) -> None:
+    """Raises ValueError for a number that cannot be."""
+    counts = "latent_dim num_samples num_steps batch_size validate_every checkpoint_every eval_samples devices"
+    for name in counts.split():
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} = {getattr(config, name)}; it must be at least 1")
+    if not (config.learning_rate > 0 and math.isfinite(config.learning_rate)):
+        raise ValueError(f"learning_rate = {config.learning_rate}; it must be positive")
 
 
 def named(kind: str, name: str, table: dict[str, Callable]):
@@ -184,13 +178,13 @@ def build_optimizer(config: Config) -> optax.GradientTransformation:
 def initial_params(config: Config, model: vaejax.VAE, images: np.ndarray, transform, key) -> vaejax.Params:
     """`model.init`, with training examples as the pseudo-inputs of a VampPrior."""
     init_key, rows_key, pixels_key = jax.random.split(key, 3)
-    params = model.init(init_key, jax.vmap(transform)(images[:1], jax.random.split(pixels_key, 1))[0])
+    params = jax.jit(model.init)(init_key, transform(images[0], pixels_key))
     if isinstance(model.prior, vaejax.VampPrior):
         count = model.prior.num_components
         if count > len(images):
             raise ValueError(f"prior vamp:{count} starts at {count} training examples, but there are {len(images)}; choose fewer")
         rows = np.asarray(jax.random.choice(rows_key, len(images), (count,), replace=False))
-        params.theta["prior"] = jax.vmap(transform)(images[rows], jax.random.split(pixels_key, count))
+        params.theta["prior"] = jax.jit(jax.vmap(transform))(images[rows], jax.random.split(pixels_key, count))
     return params
 
 
@@ -249,6 +243,7 @@ def prepared_folder(config: Config) -> Path:
 
 def train(config: Config) -> dict:
     """Runs the experiment and returns its result. Everything that can be refused is refused before the folder is touched."""
+    check(config)
     dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
     init_key, fit_key, evaluate_key, plot_key = jax.random.split(jax.random.key(config.seed), 4)
     model = build_model(config, dataset.train.images[0])
@@ -305,7 +300,7 @@ def train(config: Config) -> dict:
         "eval_samples": config.eval_samples,
         "active_units": evaluation.active_units,
         "latent_dim": config.latent_dim,
-        "validation_bound": float(run.history["validation_bound"][-1]),
+        "validation_bound": float(run.history["validation_bound"][-1]) if len(run.history["validation_bound"]) else None,
         "step": run.step,
         "train_seconds": round(train_seconds, 2),
         "steps_per_second": log.steps_per_second(),
@@ -321,7 +316,7 @@ def draw(out: Path, model: vaejax.VAE, params: vaejax.Params, run: vaejax.Run, d
     """The four pictures of a run."""
     sample_key, pixels_key, reconstruct_key, latent_key = jax.random.split(key, 4)
     shown = dataset.test.images[:64]
-    xs = jax.vmap(transform)(shown, jax.random.split(pixels_key, len(shown)))
+    xs = jax.jit(jax.vmap(transform))(shown, jax.random.split(pixels_key, len(shown)))
     images, labels = dataset.test.images[:5_000], dataset.test.labels
     means = vaejax.posterior_means(model, params, images, latent_key, transform=transform)
     figures = {

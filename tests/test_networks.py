@@ -51,14 +51,15 @@ NETS = {
 @pytest.mark.parametrize("net, given, out", NETS.values(), ids=NETS)
 def test_nets_take_one_example(net, given, out):
     xs = jnp.asarray(GENERATOR.normal(size=(3, *given)), jnp.float32)
-    params = net.init(jax.random.key(0), xs[0])
-    batched = jax.vmap(net.apply, (None, 0))(params, xs)
+    params = jax.jit(net.init)(jax.random.key(0), xs[0])
+    batched = jax.jit(jax.vmap(net.apply, (None, 0)))(params, xs)
     assert batched.shape == (3, *out)
+    one = jax.jit(net.apply)
     for x, y in zip(xs, batched, strict=True):
-        np.testing.assert_allclose(net.apply(params, x), y, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(one(params, x), y, rtol=1e-5, atol=1e-5)
     heads = net.clone(heads=2) if hasattr(net, "heads") else None
     if heads is not None:
-        loc, log_scale = heads.apply(heads.init(jax.random.key(0), xs[0]), xs[0])
+        loc, log_scale = jax.jit(heads.init_with_output)(jax.random.key(0), xs[0])[0]
         assert loc.shape == log_scale.shape == out
 
 

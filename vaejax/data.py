@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -165,8 +165,8 @@ def _read_tfds(name: str, tried: list[Path]) -> dict[str, np.ndarray]:
     arrays = {}
     for part, split in {"train": "train", "valid": "validation", "test": "test"}.items():
         if split in builder.info.splits:
-            source = builder.as_data_source(split)
-            examples = source.__getitems__(range(len(source)))  # pyright: ignore[reportCallIssue]
+            source: Any = builder.as_data_source(split)
+            examples = source.__getitems__(range(len(source)))
             if "image" not in examples[0]:
                 raise ValueError(f"tfds:{name} has the features {sorted(examples[0])}; load needs one named 'image'")
             images = np.stack([example["image"] for example in examples])

@@ -76,7 +76,7 @@ def _show(axes, image, **where) -> None:
 
 def samples(model: VAE, params: Params, key: Key, rows: int = 8, columns: int = 16) -> Figure:
     """E[x | z] at rows x columns draws z from the prior."""
-    images = jax.vmap(lambda key: prior_image(model, params, key))(jax.random.split(key, rows * columns))
+    images = jax.jit(jax.vmap(lambda key: prior_image(model, params, key)))(jax.random.split(key, rows * columns))
     return image_grid(images, columns, "means of p(x | z), z from the prior")
 
 
@@ -88,7 +88,7 @@ def prior_image(model: VAE, params: Params, key: Key) -> jax.Array:
 def reconstructions(model: VAE, params: Params, xs, key: Key, columns: int = 16) -> Figure:
     """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
     xs = jnp.asarray(xs)
-    decoded = jax.vmap(model.reconstruct, (None, 0, 0))(params, xs, jax.random.split(key, len(xs)))
+    decoded = jax.jit(jax.vmap(model.reconstruct, (None, 0, 0)))(params, xs, jax.random.split(key, len(xs)))
     blocks = [block for start in range(0, len(xs), columns) for block in (xs[start : start + columns], decoded[start : start + columns])]
     return image_grid(np.concatenate(blocks), columns, "x, and below it the mean of p(x | z) at one z from q(z | x)", rows_together=2)
 
@@ -101,13 +101,13 @@ def latent(model: VAE, params: Params, means: np.ndarray, labels: np.ndarray | N
     planar = means.shape[1] == 2
     figure = Figure(figsize=(11.5 if planar else 6.2, 5.4), layout="constrained")
     panels = figure.subplots(1, 2 if planar else 1, squeeze=False)[0]
-    points, names = (means, ("$z_1$", "$z_2$")) if planar else _principal_components(means)
+    points, names = (means, ("$z_1$", "$z_2$")) if means.shape[1] <= 2 else _principal_components(means)
     _scatter(figure, panels[0], points, labels)
     panels[0].set(xlabel=names[0], ylabel=names[1], title="posterior means")
     if planar:
         quantiles = np.asarray(jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size))
         zs = jnp.stack(jnp.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
-        images = jax.vmap(lambda z: model.p_x_given_z(params, z).mean)(zs)
+        images = jax.jit(jax.vmap(lambda z: model.p_x_given_z(params, z).mean))(zs)
         _show(panels[1], tile(np.asarray(images), size))
         panels[1].set(xlabel="$z_1$ →", ylabel="$z_2$ →", title="decoded manifold, at normal quantiles")
     return figure

@@ -88,8 +88,8 @@ def fit(
       objective: (params, xs, key) -> mean bound of a batch, nats: `vaejax.minibatch(partial(vaejax.Pathwise(), model))`.
       data: arrays with a leading axis of examples. They go to the device once, in their own dtype.
       transform: `transform(x, key)` of one stored example, applied inside the step: scaling, binarisation.
-      validation: held-out examples in the same form. Every `validate_every` steps, and at the end, the mean bound over all of
-        them is recorded, each time with the same noise. Training stops after `patience` validations without a better one.
+      validation: held-out examples in the same form. Every `validate_every` steps the mean bound over all of them is
+        recorded, each time with the same noise. Training stops after `patience` validations without a better one.
       checkpoints: a directory to save to every `checkpoint_every` steps, at the end, and on Ctrl-C or SIGTERM, which then
         leave by KeyboardInterrupt or SystemExit(143). With `resume` the run goes on from the newest intact checkpoint, if
         there is one, to the same bits; `config` is stored in each and must then be equal.
@@ -125,7 +125,7 @@ def fit(
                 count = min(min(stops) - run.step, steps_per_call)
                 run = trainer.advance(run, data, order_key, noise_key, count)
                 steps_per_call = _steps_per_call(count, time.perf_counter() - began)
-                if validation is not None and (run.step % validate_every == 0 or run.step == num_steps):
+                if validation is not None and run.step % validate_every == 0:
                     run = _validated(run, held_out, validation, validation_key)
                 if store is not None and run.step % checkpoint_every == 0:
                     store.save(run.step, _arrays(run), run.history)
