@@ -17,10 +17,10 @@ demo: .venv/.installed  ## train the default VAE on the embedded digits, evaluat
 	$(BIN)/python experiments/train.py --out runs/demo --overwrite
 
 test: .venv/.installed  ## the tests, without the slow ones
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-all: .venv/.installed  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: .venv/.installed  ## lint, format and types
 	$(BIN)/ruff check .

@@ -16,18 +16,20 @@ sys.path.insert(0, str(ROOT / "experiments"))
 import train  # noqa: E402
 
 SMALL = [
-    "--hidden",
-    "16",
-    "--num-steps",
-    "60",
-    "--batch-size",
-    "50",
-    "--validate-every",
-    "20",
-    "--checkpoint-every",
-    "20",
-    "--eval-samples",
-    "20",
+    *[
+        "--hidden",
+        "16",
+        "--num-steps",
+        "60",
+        "--batch-size",
+        "50",
+        "--validate-every",
+        "20",
+        "--checkpoint-every",
+        "20",
+        "--eval-samples",
+        "20",
+    ]
 ]
 PICTURES = {"curves.png", "samples.png", "reconstructions.png", "latent.png"}
 
@@ -67,11 +69,14 @@ VARIANTS = {
     "laplace, conv, stl": ["--prior", "laplace", "--net", "conv", "--estimator", "stick-the-landing", "--latent-dim", "3"],
     "gaussian, analytic kl": ["--likelihood", "gaussian", "--binarisation", "none", "--estimator", "analytic-kl", "--schedule", "cosine"],
     "static, clipped, early": ["--binarisation", "static", "--clip-norm", "1", "--patience", "5", "--likelihood", "bernoulli"],
-    "eight devices": ["--devices", "2"],
+    "two devices": ["--devices", "2"],
 }
 
 
-@pytest.mark.parametrize("flags", VARIANTS.values(), ids=VARIANTS)
+SLOW = {"two devices", "static, clipped, early"}  # fit's own tests have these; here only their flags are new
+
+
+@pytest.mark.parametrize("flags", [pytest.param(v, id=k, marks=[pytest.mark.slow] * (k in SLOW)) for k, v in VARIANTS.items()])
 def test_flags_make_other_models(flags, capsys):
     assert train.main([*SMALL, *flags]) == 0
     result = last_line(capsys.readouterr().out)

@@ -97,10 +97,11 @@ def test_steps_equal_a_plain_loop():
     rows = vaejax.data.batch_rows(order_key, len(XS), 32, 0, 5)
     optimizer = optax.adam(1e-3)
     params, opt_state, bounds = PARAMS, optimizer.init(PARAMS), []
+    loss_and_gradient = jax.jit(jax.value_and_grad(lambda p, xs, key: -OBJECTIVE(p, xs, key)))
     for step in range(5):
         transform_key, objective_key = jax.random.split(jax.random.fold_in(noise_key, step))
         xs = jax.vmap(PIXELS)(XS[rows[step]], jax.random.split(transform_key, 32))
-        loss, gradient = jax.value_and_grad(lambda p, xs=xs, key=objective_key: -OBJECTIVE(p, xs, key))(params)
+        loss, gradient = loss_and_gradient(params, xs, objective_key)
         updates, opt_state = optimizer.update(gradient, opt_state, params)
         params, bounds = optax.apply_updates(params, updates), [*bounds, -loss]
     run = fit(5)
