@@ -1,6 +1,6 @@
 """Training speed: `vaejax.fit` against a hand-written JAX loop and, where torch is installed, a plain PyTorch loop.
 
-    python scripts/bench_train.py                    # all four workloads, about 5 minutes on two cores
+    python scripts/bench_train.py                    # all four workloads, about 10 minutes on two cores
     python scripts/bench_train.py --workloads W2 W4 --repeats 9
 
 The systems take turns in one process, each timed over a whole run of the same number of steps from a warm start; what is
@@ -18,6 +18,7 @@ import platform
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -43,7 +44,7 @@ class Workload:
 
 
 WORKLOADS = {
-    "W1": Workload((500,), 20, 128, 1, "relu", num_steps=600),
+    "W1": Workload((500,), 20, 128, 1, "relu", num_steps=1200),
     "W2": Workload((200, 200), 50, 100, 1, "tanh", num_steps=1000),
     "W3": Workload((200, 200), 50, 20, 50, "tanh", num_steps=200),
     "W4": Workload((256,), 32, 128, 1, "relu", num_steps=160, conv=True),
@@ -191,6 +192,7 @@ def main(workloads: tuple[str, ...] = tuple(WORKLOADS), repeats: int = 7) -> Non
       workloads: Which of W1 to W4.
       repeats: How many turns each system takes.
     """
+    jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/vaejax/xla").expanduser()))
     try:
         import torch
 

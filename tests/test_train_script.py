@@ -15,22 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
 import train  # noqa: E402
 
-SMALL = [
-    *[
-        "--hidden",
-        "16",
-        "--num-steps",
-        "60",
-        "--batch-size",
-        "50",
-        "--validate-every",
-        "20",
-        "--checkpoint-every",
-        "20",
-        "--eval-samples",
-        "20",
-    ]
-]
+SMALL = "--hidden 16 --num-steps 60 --batch-size 50 --validate-every 20 --checkpoint-every 20 --eval-samples 20"
+SMALL = SMALL.split()
 PICTURES = {"curves.png", "samples.png", "reconstructions.png", "latent.png"}
 
 

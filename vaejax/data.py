@@ -238,22 +238,23 @@ def check_data(data: PyTree, support: str = "real", transform: Callable | None =
     if isinstance(transform, Pixels):
         if low < 0 or high > transform.maximum:
             raise ValueError(f"{name} has values in [{low}, {high}], outside 0..{transform.maximum:g}; give the maximum that is theirs")
-        if support == "binary" and transform.support != "binary" and not _is_binary(x / transform.maximum):
+        if support == "binary" and transform.support != "binary" and not _is_binary(x, low, high, transform.maximum):
             raise ValueError(
                 f"{name} is grey and a Bernoulli likelihood is for 0 and 1: choose a binarisation, one of dynamic, static or "
                 "threshold, or a Gaussian likelihood"
             )
-    elif transform is None and support == "binary" and not _is_binary(x):
+    elif transform is None and support == "binary" and not _is_binary(x, low, high):
         raise ValueError(
             f"{name} has values in [{low:g}, {high:g}] that are not 0 or 1, and a Bernoulli likelihood is for 0 and 1: give "
             f"transform=vaejax.Pixels({255 if high > 1 else 1}, policy) with policy dynamic or threshold, or binarise the data yourself"
         )
 
 
-def _is_binary(x: np.ndarray) -> bool:
-    if x.dtype.kind in "biu":
-        return bool(x.min() >= 0 and x.max() <= 1)
-    return bool(((x == 0) | (x == 1)).all())
+def _is_binary(x: np.ndarray, low, high, one: float = 1) -> bool:
+    """Whether every value is 0 or `one`. Whole numbers between 0 and 1 can be nothing else, which spares a pass."""
+    if low < 0 or high > one:
+        return False
+    return (x.dtype.kind in "biu" and one == 1) or bool(((x == 0) | (x == one)).all())
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:

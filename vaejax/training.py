@@ -118,7 +118,7 @@ def fit(
         run = _with_arrays(run, jax.device_put(_arrays(run), replicated))
         data, validation = jax.device_put((data, validation), replicated)
         with tqdm(total=num_steps, initial=run.step, unit="step", disable=not progress, dynamic_ncols=True) as bar:
-            steps_per_call = 10
+            steps_per_call = 1
             while run.step < num_steps and not _out_of_patience(run.history, patience) and not signals.received:
                 began = time.perf_counter()
                 stops = [num_steps, *((run.step // every + 1) * every for every in (validate_every, checkpoint_every))]
@@ -246,7 +246,7 @@ def _parts(objective) -> tuple:
 
 def _steps_per_call(count: int, seconds: float) -> int:
     """For the next call; at most ten times as many, since the first call's time is the compiler's."""
-    return min(STEPS_PER_CALL, 10 * count, max(10, int(count * SECONDS_PER_CALL / seconds)))
+    return min(STEPS_PER_CALL, 10 * count, max(1, int(count * SECONDS_PER_CALL / seconds)))
 
 
 def _validated(run: Run, held_out: Transformed | None, validation: PyTree, key: Key) -> Run:
