@@ -1,11 +1,22 @@
 """Train a VAE, evaluate it and draw what it learned: the experiment that every other one starts from.
 
-    python experiments/train.py                                          # the embedded digits, 30 seconds
-    python experiments/train.py --data fashion_mnist --prior vamp:500 --latent-dim 40 --num-steps 20000 --out runs/vamp
-    python experiments/train.py --resume --out runs/vamp                 # go on after a kill, to the same bits
+    python experiments/train.py                                                   # the embedded digits
+    python experiments/train.py --data fashion_mnist --latent-dim 20 --num-steps 30000 --out runs/fashion
+    python experiments/train.py --data binarized_mnist --latent-dim 40 --num-steps 30000 --out runs/binarized
+    python experiments/train.py --resume --out runs/fashion --num-steps 60000     # go on, to the same bits
 
 The run's folder gets config.json, metrics.jsonl, checkpoints/, result.json and four pictures. The last line on standard output
 is one JSON object with the results.
+
+Measured on two cores of an Intel Xeon, seed 0, in nats per test example (log p(x) by 500 importance samples):
+
+    command   training   test ELBO         test log p(x)     active units
+    first        24 s     -23.38 +- 0.24    -22.96 +- 0.23    2 of 2
+    second      185 s    -238.81 +- 0.77   -235.78 +- 0.76    7 of 20      (other work on the machine)
+    third       207 s     -99.55 +- 0.28    -93.43 +- 0.26   14 of 40      (other work on the machine)
+
+Expected: no published figure is for these settings (two layers of 200, 30,000 steps). On the static set a one-layer VAE trained
+to convergence is reported near -88; this run is short, and it is there to be repeated in minutes.
 """
 
 import dataclasses

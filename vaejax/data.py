@@ -165,7 +165,7 @@ def _read_tfds(name: str, tried: list[Path]) -> dict[str, np.ndarray]:
     arrays = {}
     for part, split in {"train": "train", "valid": "validation", "test": "test"}.items():
         if split in builder.info.splits:
-            source: Any = builder.as_data_source(split)
+            source: Any = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
             examples = source.__getitems__(range(len(source)))
             if "image" not in examples[0]:
                 raise ValueError(f"tfds:{name} has the features {sorted(examples[0])}; load needs one named 'image'")
