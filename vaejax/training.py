@@ -220,7 +220,7 @@ def _first_non_finite(tree: PyTree, what: str) -> str | None:
 
 def _check(objective, data, validation, transform, batch_size, patience, mesh) -> None:
     """Raises ValueError for arguments that do not fit each other."""
-    support = next((part.likelihood.support for part in _parts(objective) if hasattr(part, "likelihood")), "real")
+    support = next((getattr(part.likelihood, "support", "real") for part in _parts(objective) if hasattr(part, "likelihood")), "real")
     check_data(data, support, transform)
     size = len(jax.tree.leaves(data)[0])
     if batch_size > size:

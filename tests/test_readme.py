@@ -1,0 +1,21 @@
+"""The README's notebook example runs as it stands, but for the length of its training."""
+
+import re
+from pathlib import Path
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+
+
+def test_the_example_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names = {}
+    exec(code.replace("num_steps=5_000", "num_steps=5, progress=False"), names)
+    assert names["run"].step == 5
+    assert names["laplace"].prior != names["vamp"].prior
+    assert "Evaluation(elbo=Estimate(mean=-" in capsys.readouterr().out
+
+
+def test_its_files_are_there():
+    root = Path(__file__).resolve().parents[1]
+    for path in re.findall(r"(?:docs|experiments|scripts|tests)/\w+\.\w+", README):
+        assert (root / path).exists(), path
