@@ -22,8 +22,8 @@ LOG_2PI = math.log(2 * math.pi)
 def one_event(name: str, value: ArrayLike, *parameters: jax.Array) -> list[jax.Array]:
     """`value` and the parameters as vectors, or a ValueError if value is not one event.
 
-    Without the check, broadcasting would turn a batch into one wrong number in silence. As vectors, because on a CPU a sum
-    over an image [28, 28] takes a third longer than one over its 784 pixels.
+    Without the check, broadcasting would turn a batch into one wrong number in silence. As vectors, because on a CPU a whole
+    training step with 50 samples took a third longer where this sum ran over [28, 28] than over 784.
     """
     shape = parameters[0].shape
     if jnp.shape(value) != shape:
