@@ -43,7 +43,7 @@ import tyro
 import vaejax
 from vaejax import plots
 from vaejax.checkpoints import CheckpointError
-from vaejax.data import Policy, check_data, unknown
+from vaejax.data import Policy, check_data, support_of, unknown
 from vaejax.training import NonFiniteError
 
 
@@ -259,7 +259,7 @@ def train(config: Config) -> dict:
     init_key, fit_key, evaluate_key, plot_key = jax.random.split(jax.random.key(config.seed), 4)
     model = build_model(config, dataset.train.images[0])
     objective, optimizer = build_objective(config, model), build_optimizer(config)
-    support = getattr(model.likelihood, "support", "real")
+    support = support_of(model)
     for name in ("train", "valid", "test"):
         check_data(getattr(dataset, name).images, support, transform, name=f"{config.data} ({name})")
     if config.batch_size > len(dataset.train.images):

@@ -220,6 +220,11 @@ def pixels(dataset: Dataset, policy: Policy = "dynamic", seed: int = 0) -> tuple
     return Dataset(dataset.name, *drawn, maximum=1, source=source), Pixels(1, "none")
 
 
+def support_of(model: Any) -> str:
+    """Which data a model's likelihood is for; "real", any finite number, where it does not say."""
+    return getattr(getattr(model, "likelihood", None), "support", "real")
+
+
 def check_data(data: PyTree, support: str = "real", transform: Callable | None = None, name: str = "data") -> None:
     """Raises ValueError for data that a likelihood with this support cannot have: on the host, before anything compiles."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]

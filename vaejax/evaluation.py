@@ -13,7 +13,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vaejax._values import value
-from vaejax.data import check_data
+from vaejax.data import check_data, support_of
 from vaejax.elbo import elbo, log_marginal, require_count
 from vaejax.types import Key, LatentVariableModel, Model, Params, PyTree
 
@@ -81,7 +81,7 @@ def evaluate(
 
     `transform(x, key)` is what training applied to one stored example, such as a binarisation.
     """
-    check_data(xs, getattr(getattr(model, "likelihood", None), "support", "real"), transform)
+    check_data(xs, support_of(model), transform)
     require_count(num_samples, "num_samples")
     bounds, marginals, means = (
         map_dataset(Transformed(partial(function, model), transform), params, xs, key, batch_size)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from vaejax._values import ByStructure, by_value, value
 from vaejax.checkpoints import Checkpoints
-from vaejax.data import batch_rows, check_data
+from vaejax.data import batch_rows, check_data, support_of
 from vaejax.elbo import Minibatch, require_count
 from vaejax.evaluation import Transformed, estimate, map_dataset
 from vaejax.interrupts import Signals
@@ -220,7 +220,7 @@ def _first_non_finite(tree: PyTree, what: str) -> str | None:
 
 def _check(objective, data, validation, transform, batch_size, patience, mesh) -> None:
     """Raises ValueError for arguments that do not fit each other."""
-    support = next((getattr(part.likelihood, "support", "real") for part in _parts(objective) if hasattr(part, "likelihood")), "real")
+    support = support_of(next((part for part in _parts(objective) if hasattr(part, "likelihood")), None))
     check_data(data, support, transform)
     size = len(jax.tree.leaves(data)[0])
     if batch_size > size:
