@@ -11,7 +11,7 @@ import pytest
 import vaejax
 
 LAYERS = (
-    ("_values", "types", "interrupts", "data"),
+    ("_values", "_gemm", "types", "interrupts", "data"),
     ("distributions", "networks"),
     ("priors", "conditionals"),
     ("models",),
@@ -21,7 +21,7 @@ LAYERS = (
     ("training", "plots"),
 )
 # Within the lowest layer: what the others of it stand on.
-FOUNDATIONS = ("_values", "types")
+FOUNDATIONS = ("_values", "_gemm", "types")
 ROOT = Path(vaejax.__file__).parent
 MODULES = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "__init__")
 

@@ -1,12 +1,14 @@
 """Nets of one example, and the one place where a convolution is chosen by platform."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vaejax
-from vaejax import networks
+from vaejax import _gemm
 
 GENERATOR = np.random.default_rng(0)
 
@@ -14,7 +16,7 @@ GENERATOR = np.random.default_rng(0)
 @pytest.mark.parametrize("shape", [(8, 8), (7, 7), (5, 4), (1, 3), (28, 28)])
 @pytest.mark.parametrize("form", ["conv", "conv_transpose"])
 def test_matrix_product_form_equals_lax(x64, shape, form):
-    gemm, lax = getattr(networks, f"{form}_gemm"), getattr(networks, f"{form}_lax")
+    gemm, lax = getattr(_gemm, f"{form}_gemm"), getattr(_gemm, f"{form}_lax")
     kernel = GENERATOR.normal(size=(3, 3, 3, 5))  # three channels in: [3 3 c d] and [c 3 3 d] are one shape
     x = GENERATOR.normal(size=(*shape, 3))
     np.testing.assert_allclose(gemm(x, kernel), lax(x, kernel), rtol=1e-11, atol=1e-11)
@@ -27,14 +29,49 @@ def test_matrix_product_form_equals_lax(x64, shape, form):
 def test_conv_transpose_is_the_transpose_of_a_convolution(x64):
     """<conv(x), y> = <x, conv_transpose(y)> for one kernel, its two channel axes exchanged."""
     kernel, x, y = (jnp.asarray(GENERATOR.normal(size=shape)) for shape in ((3, 3, 2, 4), (6, 8, 2), (3, 4, 4)))
-    transposed = networks.conv_transpose(y, jnp.transpose(kernel, (3, 0, 1, 2)))
-    np.testing.assert_allclose(jnp.vdot(networks.conv(x, kernel), y), jnp.vdot(x, transposed), rtol=1e-12)
+    transposed = _gemm.conv_transpose(y, jnp.transpose(kernel, (3, 0, 1, 2)))
+    np.testing.assert_allclose(jnp.vdot(_gemm.conv(x, kernel), y), jnp.vdot(x, transposed), rtol=1e-12)
 
 
 def test_the_cpu_runs_no_convolution():
     x, kernel = jnp.zeros((8, 8, 1)), jnp.zeros((3, 3, 1, 2))
-    assert " convolution(" not in jax.jit(networks.conv).lower(x, kernel).compile().as_text()
-    assert " convolution(" in jax.jit(networks.conv_lax).lower(x, kernel).compile().as_text()
+    assert " convolution(" not in jax.jit(_gemm.conv).lower(x, kernel).compile().as_text()
+    assert " convolution(" in jax.jit(_gemm.conv_lax).lower(x, kernel).compile().as_text()
+
+
+def test_matmul_is_matmul_under_every_transformation(x64):
+    xs, kernels = jnp.asarray(GENERATOR.normal(size=(4, 5, 3))), jnp.asarray(GENERATOR.normal(size=(4, 3, 2)))
+
+    def results(product):
+        def loss(kernel, x):
+            return jnp.sum(jnp.sin(product(x, kernel)))
+
+        def batch_loss(kernel, xs):
+            return jnp.mean(jax.vmap(jax.vmap(loss, (None, 0)), (None, 0))(kernel, xs))
+
+        yield jax.value_and_grad(batch_loss, (0, 1))(kernels[0], xs)
+        yield jax.vmap(jax.grad(loss, (0, 1)), (None, 0))(kernels[0], xs)  # a gradient for each example
+        yield jax.vmap(jax.grad(loss, (0, 1)))(kernels, xs)  # a kernel for each, as for seeds
+        yield jax.vmap(product, (1, 0))(jnp.moveaxis(xs, 0, 1), kernels)
+        yield jax.vmap(product, (None, 0))(xs[0], kernels)
+        yield jax.hessian(loss)(kernels[0], xs[0])
+        yield jax.jvp(lambda x: product(x, kernels[0]), (xs[0],), (xs[1],))
+        yield jax.jit(product)(xs, kernels[0])
+
+    for ours, theirs in zip(results(_gemm.matmul), results(jnp.matmul), strict=True):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-12, atol=1e-12), ours, theirs)
+
+
+def test_products_of_a_batch_are_of_two_matrices():
+    """What `matmul` is for: under two vmaps no product, forward or backward, has more than two axes."""
+
+    def loss(kernel, xs):
+        return jnp.sum(jax.vmap(jax.vmap(lambda x: _gemm.matmul(x[None], kernel)[0]))(xs) ** 2)
+
+    text = jax.jit(jax.grad(loss)).lower(jnp.zeros((3, 2)), jnp.zeros((5, 4, 3))).as_text()
+    products = [line for line in text.splitlines() if "dot_general" in line]
+    assert len(products) == 2
+    assert all("tensor<20x" in line and "x5x" not in line for line in products)
 
 
 NETS = {
