@@ -1,14 +1,33 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
 from vaejax import distributions as distributions
+from vaejax import flows as flows
+from vaejax import sphere as sphere
+from vaejax import supports as supports
 from vaejax._values import value as value
 from vaejax.conditionals import Bernoulli as Bernoulli
+from vaejax.conditionals import Categorical as Categorical
+from vaejax.conditionals import ContinuousBernoulli as ContinuousBernoulli
 from vaejax.conditionals import DiagNormal as DiagNormal
+from vaejax.conditionals import DiscretizedLogistic as DiscretizedLogistic
+from vaejax.conditionals import FullNormal as FullNormal
 from vaejax.conditionals import Gaussian as Gaussian
+from vaejax.conditionals import InverseAutoregressive as InverseAutoregressive
+from vaejax.conditionals import Laplace as Laplace
+from vaejax.conditionals import LowRankNormal as LowRankNormal
+from vaejax.conditionals import NegativeBinomial as NegativeBinomial
+from vaejax.conditionals import NumPyroConditional as NumPyroConditional
+from vaejax.conditionals import OneHotCategorical as OneHotCategorical
+from vaejax.conditionals import Poisson as Poisson
+from vaejax.conditionals import RealNVP as RealNVP
+from vaejax.conditionals import RelaxedBernoulli as RelaxedBernoulli
+from vaejax.conditionals import RelaxedCategorical as RelaxedCategorical
+from vaejax.conditionals import VonMisesFisher as VonMisesFisher
 from vaejax.data import Dataset as Dataset
 from vaejax.data import Pixels as Pixels
 from vaejax.data import load as load
 from vaejax.data import pixels as pixels
+from vaejax.divergences import kl_divergence as kl_divergence
 from vaejax.elbo import elbo as elbo
 from vaejax.elbo import elbo_bound as elbo_bound
 from vaejax.elbo import iwae as iwae
@@ -19,6 +38,7 @@ from vaejax.elbo import minibatch as minibatch
 from vaejax.elbo import renyi_bound as renyi_bound
 from vaejax.estimators import AnalyticKL as AnalyticKL
 from vaejax.estimators import Pathwise as Pathwise
+from vaejax.estimators import ScoreFunction as ScoreFunction
 from vaejax.estimators import StickTheLanding as StickTheLanding
 from vaejax.evaluation import active_units as active_units
 from vaejax.evaluation import evaluate as evaluate
@@ -28,8 +48,14 @@ from vaejax.networks import MLP as MLP
 from vaejax.networks import ConvDecoder as ConvDecoder
 from vaejax.networks import ConvEncoder as ConvEncoder
 from vaejax.networks import GatedMLP as GatedMLP
+from vaejax.priors import FactorialBernoulli as FactorialBernoulli
+from vaejax.priors import FactorialCategorical as FactorialCategorical
+from vaejax.priors import FlowPrior as FlowPrior
+from vaejax.priors import LearnedNormal as LearnedNormal
+from vaejax.priors import MixtureOfGaussians as MixtureOfGaussians
 from vaejax.priors import NumPyroPrior as NumPyroPrior
 from vaejax.priors import StandardNormal as StandardNormal
+from vaejax.priors import UniformOnSphere as UniformOnSphere
 from vaejax.priors import VampPrior as VampPrior
 from vaejax.training import Run as Run
 from vaejax.training import fit as fit

@@ -33,9 +33,14 @@ def value(cls):
     return dataclasses.dataclass(frozen=True)(cls)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def static(default: Any = dataclasses.MISSING) -> Any:
+    """A field of a pytree that is part of its structure, not a child: hashable, and known when a program is compiled."""
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
 def pytree(cls):
-    """A frozen dataclass that JAX sees through: every field is a child."""
+    """A frozen dataclass that JAX sees through: every field is a child, except those marked `static()`."""
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
 
 

@@ -22,6 +22,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vaejax._values import value
+from vaejax.supports import BINARY, COUNTS, REAL, Support
 from vaejax.types import Key, PyTree
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
@@ -189,10 +190,6 @@ class Pixels:
     maximum: float
     policy: Policy = "dynamic"
 
-    @property
-    def support(self) -> str:
-        return "unit interval" if self.policy == "none" and self.maximum != 1 else "binary"
-
     def __call__(self, stored: ArrayLike, key: Key) -> jax.Array:
         x = jnp.asarray(stored, jnp.float32) / self.maximum
         if self.policy == "dynamic":
@@ -220,12 +217,12 @@ def pixels(dataset: Dataset, policy: Policy = "dynamic", seed: int = 0) -> tuple
     return Dataset(dataset.name, *drawn, maximum=1, source=source), Pixels(1, "none")
 
 
-def support_of(model: Any) -> str:
-    """Which data a model's likelihood is for; "real", any finite number, where it does not say."""
-    return getattr(getattr(model, "likelihood", None), "support", "real")
+def support_of(model: Any) -> Support:
+    """Which data a model's likelihood is for; any finite number, where it does not say."""
+    return getattr(getattr(model, "likelihood", None), "support", REAL)
 
 
-def check_data(data: PyTree, support: str = "real", transform: Callable | None = None, name: str = "data") -> None:
+def check_data(data: PyTree, support: Support = REAL, transform: Callable | None = None, name: str = "data") -> None:
     """Raises ValueError for data that a likelihood with this support cannot have: on the host, before anything compiles."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
     if not leaves or any(leaf.ndim == 0 or leaf.size == 0 for leaf in leaves):
@@ -243,23 +240,19 @@ def check_data(data: PyTree, support: str = "real", transform: Callable | None =
     if isinstance(transform, Pixels):
         if low < 0 or high > transform.maximum:
             raise ValueError(f"{name} has values in [{low}, {high}], outside 0..{transform.maximum:g}; give the maximum that is theirs")
-        if support == "binary" and transform.support != "binary" and not _is_binary(x, low, high, transform.maximum):
-            raise ValueError(
-                f"{name} is grey and a Bernoulli likelihood is for 0 and 1: choose a binarisation, one of dynamic, static or "
-                "threshold, or a Gaussian likelihood"
-            )
-    elif transform is None and support == "binary" and not _is_binary(x, low, high):
-        raise ValueError(
-            f"{name} has values in [{low:g}, {high:g}] that are not 0 or 1, and a Bernoulli likelihood is for 0 and 1: give "
-            f"transform=vaejax.Pixels({255 if high > 1 else 1}, policy) with policy dynamic or threshold, or binarise the data yourself"
-        )
-
-
-def _is_binary(x: np.ndarray, low, high, one: float = 1) -> bool:
-    """Whether every value is 0 or `one`. Whole numbers between 0 and 1 can be nothing else, which spares a pass."""
-    if low < 0 or high > one:
-        return False
-    return (x.dtype.kind in "biu" and one == 1) or bool(((x == 0) | (x == one)).all())
+        if transform.policy == "none" and not support.contains(x, transform.maximum):
+            remedy = {
+                BINARY: "choose a binarisation, one of dynamic, static or threshold, or a likelihood of grey pixels, such as "
+                "ContinuousBernoulli or Gaussian",
+            }.get(support, f"these are multiples of 1/{transform.maximum:g}: give the likelihood num_levels={transform.maximum + 1:g}")
+            raise ValueError(f"{name} is grey and this likelihood is for {support.description}: {remedy}")
+    elif transform is None and not support.contains(x):
+        maximum = 255 if high > 1 else 1
+        remedy = {
+            BINARY: f"give transform=vaejax.Pixels({maximum}, policy) with policy dynamic or threshold, or binarise the data yourself",
+            COUNTS: "round them, or choose a likelihood of real numbers, such as Gaussian",
+        }.get(support, f'give transform=vaejax.Pixels({maximum}, "none"), which scales stored pixels, or scale the data yourself')
+        raise ValueError(f"{name} has values in [{low:g}, {high:g}], and this likelihood is for {support.description}: {remedy}")
 
 
 def unknown(kind: str, name: str, known: list[str]) -> str:

@@ -18,12 +18,25 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax._values import value
+from vaejax.distributions import sample_and_log_prob
 from vaejax.types import Bound, Distribution, Key, Model, Params, PyTree, Scalar
 
 
 def log_weights(model: Model, params: Params, x: ArrayLike, q: Distribution, zs: PyTree) -> Float[Array, " k"]:
-    """log w_k = log p_theta(x, z_k) - log q(z_k), nats, for K samples `zs` along the leading axis."""
+    """log w_k = log p_theta(x, z_k) - log q(z_k), nats, for K given samples `zs` along the leading axis."""
     return map_samples(lambda z: model.log_joint(params, x, z) - q.log_prob(z), zs)
+
+
+def sample_log_weight(model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key) -> Scalar:
+    """log w of one sample of q, nats: all that a bound needs of q is the log-density of its own samples."""
+    z, log_q = sample_and_log_prob(q, key)
+    return model.log_joint(params, x, z) - log_q
+
+
+def sample_log_weights(model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_samples: int) -> Float[Array, " k"]:
+    """log w_k of K independent samples of q, nats."""
+    require_count(num_samples, "num_samples")
+    return map_samples(lambda key: sample_log_weight(model, params, x, q, key), jax.random.split(key, num_samples))
 
 
 def map_samples(function: Callable, zs: PyTree) -> Any:
@@ -75,13 +88,13 @@ def sample_posterior(q: Distribution, key: Key, num_samples: int) -> PyTree:
 def elbo(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int = 1) -> Scalar:
     """mean_k [log p_theta(x, z_k) - log q_phi(z_k | x)], z_k ~ q: an unbiased estimate of the ELBO of one example, nats."""
     q = model.posterior(params, x)
-    return elbo_bound(log_weights(model, params, x, q, sample_posterior(q, key, num_samples)))
+    return elbo_bound(sample_log_weights(model, params, x, q, key, num_samples))
 
 
 def iwae(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int) -> Scalar:
     """log mean_k w_k: the importance-weighted bound of one example, nats. All K samples in memory: see `log_marginal`."""
     q = model.posterior(params, x)
-    return iwae_bound(log_weights(model, params, x, q, sample_posterior(q, key, num_samples)))
+    return iwae_bound(sample_log_weights(model, params, x, q, key, num_samples))
 
 
 def log_marginal(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int, chunk: int = 100) -> Scalar:
@@ -97,8 +110,7 @@ def log_marginal(model: Model, params: Params, x: ArrayLike, key: Key, num_sampl
     q = model.posterior(params, x)
 
     def log_weight(k):
-        z = q.sample(jax.random.fold_in(key, k))
-        return model.log_joint(params, x, z) - q.log_prob(z)
+        return sample_log_weight(model, params, x, q, jax.random.fold_in(key, k))
 
     @jax.checkpoint
     def add_chunk(total, start):

@@ -29,6 +29,9 @@ def map_dataset(function, params: Params, xs: PyTree, key: Key, batch_size: int 
     return jax.lax.map(one, jnp.arange(size), batch_size=min(batch_size, size))
 
 
+MEAN_SAMPLES = 100
+
+
 class Estimate(NamedTuple):
     """A mean over examples and its standard error, in float64."""
 
@@ -93,7 +96,7 @@ def evaluate(
 def posterior_means(
     model: Model, params: Params, xs: ArrayLike, key: Key, *, transform: Callable[[Any, Key], Any] | None = None, batch_size: int = 100
 ) -> np.ndarray:
-    """E_q[z | x_i] for every example, [n, *z.shape]."""
+    """E_q[z | x_i] for every example, [n, *z.shape]; the mean of 100 samples where a family has no closed form for it."""
     function = Transformed(partial(_posterior_mean, model), transform)
     return np.asarray(map_dataset(function, params, xs, key, batch_size))
 
@@ -103,7 +106,8 @@ def _log_marginal(num_samples: int, model: Model, params: Params, x, key: Key):
 
 
 def _posterior_mean(model: Model, params: Params, x, key: Key):
-    return model.posterior(params, x).mean
+    q = model.posterior(params, x)
+    return q.mean if hasattr(q, "mean") else jnp.mean(jax.vmap(q.sample)(jax.random.split(key, MEAN_SAMPLES)), axis=0)
 
 
 def active_units(means: np.ndarray, threshold: float = 0.01) -> np.ndarray:

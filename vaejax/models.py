@@ -4,7 +4,29 @@ import jax
 from jax.typing import ArrayLike
 
 from vaejax._values import value
+from vaejax.supports import BINARY, ONE_HOT, REAL, SIMPLEX, SPHERE, UNIT_INTERVAL
 from vaejax.types import Conditional, Distribution, Key, Params, Prior, Scalar
+
+ENCODERS = {
+    REAL: "DiagNormal, FullNormal, LowRankNormal, Laplace, RealNVP or InverseAutoregressive",
+    BINARY: "Bernoulli",
+    ONE_HOT: "OneHotCategorical",
+    UNIT_INTERVAL: "RelaxedBernoulli or ContinuousBernoulli",
+    SIMPLEX: "RelaxedCategorical",
+    SPHERE: "VonMisesFisher",
+}
+
+
+def require_same_support(prior: Prior, encoder: Conditional) -> None:
+    """Raises ValueError for a prior and an encoder whose latents live on different sets: KL(q || p) is then infinite or undefined."""
+    of_prior, of_encoder = getattr(prior, "support", None), getattr(encoder, "support", None)
+    if of_prior is None or of_encoder is None or of_prior == of_encoder:
+        return
+    remedy = f"; for this prior use an encoder such as {ENCODERS[of_prior]}" if of_prior in ENCODERS else ""
+    raise ValueError(
+        f"{type(prior).__name__} is a prior on {of_prior.name} latents ({of_prior.description}) and {type(encoder).__name__} an encoder of "
+        f"{of_encoder.name} ones ({of_encoder.description}), so KL(q || p) is infinite or not defined{remedy}"
+    )
 
 
 @value
@@ -19,6 +41,9 @@ class VAE:
     prior: Prior
     likelihood: Conditional
     encoder: Conditional
+
+    def __post_init__(self):
+        require_same_support(self.prior, self.encoder)
 
     def init(self, key: Key, x: ArrayLike) -> Params:
         """Parameters for examples like x. The latent that the likelihood is shown is a sample of q(z | x)."""

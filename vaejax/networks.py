@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -27,6 +28,11 @@ def split_heads(flat: Float[Array, " n"], out: Shape, heads: int):
 
 def size(out: Shape) -> int:
     return out if isinstance(out, int) else math.prod(out)
+
+
+def soft_bound(raw: jax.Array, limit: float) -> jax.Array:
+    """b tanh(raw / b): raw itself near 0, smooth, and never beyond b."""
+    return limit * jnp.tanh(raw / limit)
 
 
 class MLP(nn.Module):

@@ -1,0 +1,182 @@
+"""Normalising flows: a simple density pushed through invertible layers, log p(y) = log p_0(z) - sum log |det dy/dz|.
+
+A layer is a value with `init(key, z, context)`, `forward(params, z, context) -> (y, log_det)` and `inverse(params, y, context) ->
+(z, log_det)`, the log-determinant being that of the forward map in both. Each ends by reversing the order of the coordinates, so
+that the next one sees them from the other end. With a context (a vector, or None) the flow is conditional.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vaejax._gemm import matmul
+from vaejax._values import pytree, static, value
+from vaejax.distributions import as_event, sample_and_log_prob
+from vaejax.networks import Dense, soft_bound
+from vaejax.types import Distribution, Key, PyTree, Scalar
+
+MAX_LOG_SCALE = 3.0  # of one layer
+Vector = Float[Array, " d"]
+
+
+@pytree
+class Flow:
+    """log p(y) = log base(z) - sum_l log |det| of layer l at z = inverse(y), nats."""
+
+    base: Distribution
+    params: tuple[PyTree, ...]
+    context: Float[Array, " c"] | None
+    layers: tuple[Any, ...] = static()
+
+    def sample(self, key: Key) -> Vector:
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Vector, Scalar]:
+        z, log_prob = sample_and_log_prob(self.base, key)
+        for layer, params in zip(self.layers, self.params, strict=True):
+            z, log_det = layer.forward(params, z, self.context)
+            log_prob -= log_det
+        return z, log_prob
+
+    def log_prob(self, value: ArrayLike) -> Scalar:
+        for layer in self.layers:
+            if not layer.has_inverse:
+                raise TypeError(
+                    f"{type(layer).__name__} has no cheap log-density at a point that it did not sample itself; vaejax.Pathwise needs "
+                    "none, and vaejax.RealNVP has one everywhere"
+                )
+        z, log_det_sum = as_event("Flow", value, self.base.mean), 0.0
+        for layer, params in reversed(list(zip(self.layers, self.params, strict=True))):
+            z, log_det = layer.inverse(params, z, self.context)
+            log_det_sum += log_det
+        return self.base.log_prob(z) - log_det_sum
+
+
+def init_layers(layers: tuple[Any, ...], key: Key, z: Vector, context: jax.Array | None) -> tuple[PyTree, ...]:
+    """Parameters of each layer. They start close to the identity."""
+    return tuple(layer.init(layer_key, z, context) for layer, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True))
+
+
+@value
+class Coupling:
+    """y_b = z_b exp(s(z_a)) + m(z_a), y_a = z_a, for the two halves a, b of the coordinates. Reference: Dinh et al. 2017, eq. 7-8."""
+
+    hidden: tuple[int, ...] = (64,)
+    has_inverse = True
+
+    def init(self, key: Key, z: Vector, context: jax.Array | None) -> PyTree:
+        if z.size < 2:
+            raise ValueError(f"a coupling layer moves half of the coordinates by the other half: it needs 2 or more, not {z.size}")
+        return self._net(z).init(key, self._halves(z)[0], context)
+
+    def forward(self, params: PyTree, z: Vector, context: jax.Array | None):
+        kept, moved = self._halves(z)
+        shift, log_scale = self._net(z).apply(params, kept, context)
+        return jnp.concatenate([kept, moved * jnp.exp(log_scale) + shift])[::-1], jnp.sum(log_scale)
+
+    def inverse(self, params: PyTree, y: Vector, context: jax.Array | None):
+        kept, moved = self._halves(y[::-1])
+        shift, log_scale = self._net(y).apply(params, kept, context)
+        return jnp.concatenate([kept, (moved - shift) * jnp.exp(-log_scale)]), jnp.sum(log_scale)
+
+    def _halves(self, z: Vector):
+        return z[: z.size // 2], z[z.size // 2 :]
+
+    def _net(self, z: Vector) -> "Conditioner":
+        return Conditioner(z.size - z.size // 2, self.hidden)
+
+
+@value
+class Autoregressive:
+    """y_i = z_i exp(s_i) + m_i, where s_i and m_i are functions of the coordinates before i: triangular, so det is the diagonal.
+
+    direction "inverse" (a masked autoregressive flow): they are functions of y, so a density at any y is one pass of the net, and a
+    sample takes d of them. "forward" (an inverse autoregressive flow): functions of z, so a sample with its density is one
+    pass; a density elsewhere would take d, and is refused by `Flow`.
+    References: Papamakarios et al. 2017, eq. 3-4; Kingma et al. 2016, eq. 10-11.
+    """
+
+    direction: Literal["forward", "inverse"]
+    hidden: tuple[int, ...] = (64,)
+
+    @property
+    def has_inverse(self) -> bool:
+        return self.direction == "inverse"
+
+    def init(self, key: Key, z: Vector, context: jax.Array | None) -> PyTree:
+        return MaskedConditioner(self.hidden).init(key, z, context)
+
+    def forward(self, params: PyTree, z: Vector, context: jax.Array | None):
+        shift, log_scale = self._conditioned(params, z if self.direction == "forward" else self._solve(params, z, context, _moved), context)
+        return (z * jnp.exp(log_scale) + shift)[::-1], jnp.sum(log_scale)
+
+    def inverse(self, params: PyTree, y: Vector, context: jax.Array | None):
+        y = y[::-1]
+        shift, log_scale = self._conditioned(
+            params, y if self.direction == "inverse" else self._solve(params, y, context, _moved_back), context
+        )
+        return (y - shift) * jnp.exp(-log_scale), jnp.sum(log_scale)
+
+    def _conditioned(self, params: PyTree, z: Vector, context: jax.Array | None):
+        return MaskedConditioner(self.hidden).apply(params, z, context)
+
+    def _solve(self, params: PyTree, given: Vector, context: jax.Array | None, move: Callable) -> Vector:
+        """The other side's coordinates, one after another: after i rounds the first i are right."""
+        return jax.lax.fori_loop(
+            0, given.size, lambda _, found: move(given, *self._conditioned(params, found, context)), jnp.zeros_like(given)
+        )
+
+
+def _moved(z, shift, log_scale):
+    return z * jnp.exp(log_scale) + shift
+
+
+def _moved_back(y, shift, log_scale):
+    return (y - shift) * jnp.exp(-log_scale)
+
+
+class Conditioner(nn.Module):
+    """(h, context) -> shift and log_scale, each of size `out`."""
+
+    out: int
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, h, context):
+        h = h if context is None else jnp.concatenate([h, context])
+        for width in self.hidden:
+            h = nn.tanh(Dense(width)(h))
+        shift, log_scale = jnp.split(Dense(2 * self.out, kernel_init=nn.initializers.normal(0.01))(h), 2)
+        return shift, soft_bound(log_scale, MAX_LOG_SCALE)
+
+
+class MaskedConditioner(nn.Module):
+    """(z, context) -> shift and log_scale of z's shape, entry i of both a function of z_1 .. z_(i-1) and of the context alone.
+
+    Hidden unit k sees the first k mod d coordinates. Reference: Germain et al. 2015 (MADE), eq. 8-13.
+    """
+
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, z, context):
+        h, seen = z, np.arange(1, z.size + 1)
+        for i, width in enumerate(self.hidden):
+            degrees = np.arange(width) % z.size
+            h = self._masked(f"hidden_{i}", h, seen[:, None] <= degrees[None], nn.initializers.lecun_normal())
+            h = nn.tanh(h if context is None else h + Dense(width, name=f"context_{i}")(context))
+            seen = degrees
+        mask = np.tile(seen[:, None] < np.arange(1, z.size + 1)[None], 2)
+        shift, log_scale = jnp.split(self._masked("out", h, mask, nn.initializers.normal(0.01)), 2)
+        return shift, soft_bound(log_scale, MAX_LOG_SCALE)
+
+    def _masked(self, name: str, h, mask: np.ndarray, init) -> jax.Array:
+        kernel = self.param(f"{name}_kernel", init, mask.shape)
+        bias = self.param(f"{name}_bias", nn.initializers.zeros, mask.shape[1:])
+        return matmul(h, kernel * jnp.asarray(mask, kernel.dtype)) + bias
