@@ -8,19 +8,20 @@
 The run's folder gets config.json, metrics.jsonl, checkpoints/, result.json and four pictures. The last line on standard output
 is one JSON object with the results.
 
-Measured on two cores of an Intel Xeon, seed 0, in nats per test example (log p(x) by 500 importance samples), the second and
-third at revision de50c68:
+Measured on two cores of an Intel Xeon, seed 0, at revision cd2b31b with other work on the machine, in nats per test example (log p(x)
+by 500 importance samples):
 
     command   training   test ELBO         test log p(x)     active units
-    first        24 s     -23.38 +- 0.24    -22.96 +- 0.23    2 of 2
-    second      185 s    -238.81 +- 0.77   -235.78 +- 0.76    7 of 20      (other work on the machine)
-    third       207 s     -99.55 +- 0.28    -93.43 +- 0.26   14 of 40      (other work on the machine)
+    first        34 s     -23.41 +- 0.24    -22.95 +- 0.23    2 of 2
+    second      192 s    -238.34 +- 0.77   -235.21 +- 0.76    8 of 20
+    third       243 s     -99.41 +- 0.28    -93.38 +- 0.26   14 of 40
 
 Expected: no published figure is for these settings, which are short runs, to be repeated in minutes. For scale: on the static set
 nbip/IWAE quotes log p(x) = -88.71 from the appendix of Burda et al. for a one-layer VAE trained for 3,280 epochs; here it is 60.
 """
 
 import dataclasses
+import inspect
 import json
 import math
 import platform
@@ -59,11 +60,13 @@ class Config:
     binarisation: Policy = "dynamic"
     """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or none."""
     prior: str = "normal"
-    """normal, vamp:COMPONENTS (pseudo-inputs start at training examples), or laplace."""
+    """normal, learned-normal, mixture:COMPONENTS, vamp:COMPONENTS (pseudo-inputs start at training examples), flow:LAYERS,
+    maf:LAYERS, laplace, student-t, or sphere."""
     likelihood: str = "bernoulli"
-    """bernoulli, gaussian (its scale learned), or gaussian:SCALE."""
-    encoder: Literal["diag-normal"] = "diag-normal"
-    """The family of q(z|x)."""
+    """bernoulli, continuous-bernoulli, gaussian (its scale learned), gaussian:SCALE, laplace, categorical:LEVELS or
+    discretized-logistic:LEVELS."""
+    encoder: str = "diag-normal"
+    """diag-normal, full-normal, low-rank:RANK, laplace, real-nvp:LAYERS, iaf:LAYERS, or vmf (for the sphere)."""
     net: Literal["mlp", "gated", "conv"] = "mlp"
     """The nets of encoder and decoder."""
     hidden: tuple[int, ...] = (200, 200)
@@ -71,9 +74,11 @@ class Config:
     latent_dim: int = 2
     """Dimensions of z."""
     estimator: str = "pathwise"
-    """pathwise, iwae, analytic-kl, or stick-the-landing."""
+    """pathwise, iwae, analytic-kl, stick-the-landing, or score-function."""
     num_samples: int = 1
     """K, the samples of z in each bound."""
+    warm_up: int = 0
+    """Steps over which the weight of the KL rises from 0 to 1 (pathwise only)."""
     num_steps: int = 10_000
     batch_size: int = 100
     learning_rate: float = 1e-3
@@ -125,47 +130,89 @@ def check(config: Config) -> None:
 
 
 def named(kind: str, name: str, table: dict[str, Callable]):
-    """The value that `name`, or `name:argument`, stands for in the table."""
+    """The value that `name`, or `name:number`, stands for in the table."""
     key, _, argument = name.partition(":")
     if key not in table:
         raise ValueError(unknown(kind, name, list(table)))
+    parameters = inspect.signature(table[key]).parameters.values()
+    if argument and not parameters:
+        raise ValueError(f"{kind} {name!r}: it takes no number")
+    if not argument and any(parameter.default is parameter.empty for parameter in parameters):
+        raise ValueError(f"{kind} {name!r}: give a number, such as {key}:10")
     try:
-        return table[key](*([argument] if argument else []))
-    except (TypeError, ValueError) as error:
-        remedy = "it takes no number" if argument and isinstance(error, TypeError) else f"give a number, such as {key}:10"
-        raise ValueError(f"{kind} {name!r}: {remedy}") from None
+        number = [float(argument) if "." in argument or "e" in argument else int(argument)] if argument else []
+    except ValueError:
+        raise ValueError(f"{kind} {name!r}: {argument!r} is no number; give one, such as {key}:10") from None
+    return table[key](*number)
 
 
 def build_model(config: Config, x: np.ndarray) -> vaejax.VAE:
     """The model of a configuration, for examples like x."""
-    dim, shape = config.latent_dim, x.shape
-    if config.net == "conv":
-        encoder, decoder = vaejax.ConvEncoder(dim, heads=2), vaejax.ConvDecoder(shape)
-    else:
-        net = {"mlp": partial(vaejax.MLP, activation=nn.relu), "gated": vaejax.GatedMLP}[config.net]
-        encoder, decoder = net(dim, config.hidden, heads=2), net(shape, config.hidden[::-1])
-    prior = named(
-        "prior",
-        config.prior,
-        {
-            "normal": lambda: vaejax.StandardNormal(dim),
-            "vamp": lambda components: vaejax.VampPrior(int(components)),
-            "laplace": lambda: vaejax.NumPyroPrior(partial(laplace, dim)),
-        },
-    )
-    likelihood = named(
-        "likelihood",
-        config.likelihood,
-        {
-            "bernoulli": lambda: vaejax.Bernoulli(decoder),
-            "gaussian": lambda scale="learned": vaejax.Gaussian(decoder, scale if scale == "learned" else float(scale)),
-        },
-    )
-    return vaejax.VAE(prior, likelihood, vaejax.DiagNormal(encoder))
+    return vaejax.VAE(build_prior(config), build_likelihood(config, x.shape), build_encoder(config))
+
+
+def build_prior(config: Config):
+    dim = config.latent_dim
+    table = {
+        "normal": lambda: vaejax.StandardNormal(dim),
+        "learned-normal": lambda: vaejax.LearnedNormal(dim),
+        "mixture": lambda components: vaejax.MixtureOfGaussians(dim, components),
+        "vamp": lambda components: vaejax.VampPrior(components),
+        "flow": lambda layers=4: vaejax.FlowPrior(dim, layers),
+        "maf": lambda layers=4: vaejax.FlowPrior(dim, layers, kind="autoregressive"),
+        "laplace": lambda: vaejax.NumPyroPrior(partial(laplace, dim)),
+        "student-t": lambda: vaejax.NumPyroPrior(partial(student_t, dim)),
+        "sphere": lambda: vaejax.UniformOnSphere(dim),
+    }
+    return named("prior", config.prior, table)
+
+
+def build_likelihood(config: Config, shape: tuple[int, ...]):
+    def decoder(out=shape, heads=1):
+        if config.net == "conv":
+            return vaejax.ConvDecoder(out, heads=heads)
+        return NETS[config.net](out, config.hidden[::-1], heads=heads)
+
+    table = {
+        "bernoulli": lambda: vaejax.Bernoulli(decoder()),
+        "continuous-bernoulli": lambda: vaejax.ContinuousBernoulli(decoder()),
+        "gaussian": lambda *scale: vaejax.Gaussian(decoder(), *(scale or ("learned",))),
+        "laplace": lambda: vaejax.Laplace(decoder(heads=2)),
+        "categorical": lambda levels=256: vaejax.Categorical(decoder((*shape, levels)), levels),
+        "discretized-logistic": lambda levels=256: vaejax.DiscretizedLogistic(decoder(heads=2), levels),
+    }
+    return named("likelihood", config.likelihood, table)
+
+
+def build_encoder(config: Config):
+    dim = config.latent_dim
+
+    def encoder(heads=1):
+        if config.net == "conv":
+            return vaejax.ConvEncoder(dim, heads=heads)
+        return NETS[config.net](dim, config.hidden, heads=heads)
+
+    table = {
+        "diag-normal": lambda: vaejax.DiagNormal(encoder(2)),
+        "full-normal": lambda: vaejax.FullNormal(encoder(dim + 2)),
+        "low-rank": lambda rank: vaejax.LowRankNormal(encoder(2 + rank)),
+        "laplace": lambda: vaejax.Laplace(encoder(2)),
+        "real-nvp": lambda layers=4: vaejax.RealNVP(encoder(3), layers),
+        "iaf": lambda layers=2: vaejax.InverseAutoregressive(encoder(3), layers),
+        "vmf": lambda: vaejax.VonMisesFisher(encoder()),
+    }
+    return named("encoder", config.encoder, table)
+
+
+NETS = {"mlp": partial(vaejax.MLP, activation=nn.relu), "gated": vaejax.GatedMLP}
 
 
 def laplace(dim: int) -> npd.Distribution:
     return npd.Laplace(0.0, 1.0).expand((dim,)).to_event(1)
+
+
+def student_t(dim: int) -> npd.Distribution:
+    return npd.StudentT(5.0, 0.0, 1.0).expand((dim,)).to_event(1)
 
 
 def build_objective(config: Config, model: vaejax.VAE):
@@ -176,8 +223,14 @@ def build_objective(config: Config, model: vaejax.VAE):
         "iwae": lambda: vaejax.Pathwise(samples, vaejax.iwae_bound),
         "analytic-kl": lambda: vaejax.AnalyticKL(samples),
         "stick-the-landing": lambda: vaejax.StickTheLanding(samples),
+        "score-function": lambda: vaejax.ScoreFunction(samples),
     }
-    return vaejax.minibatch(partial(named("estimator", config.estimator, estimators), model))
+    estimator = named("estimator", config.estimator, estimators)
+    if config.warm_up:
+        if config.estimator != "pathwise":
+            raise ValueError(f"warm_up = {config.warm_up} with estimator {config.estimator!r}: a warm-up is for pathwise alone")
+        estimator = vaejax.Beta(vaejax.WarmUp(config.warm_up), samples)
+    return vaejax.minibatch(partial(estimator, model))
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformation:

@@ -13,6 +13,7 @@ from oracles import assert_mean
 
 import vaejax
 from vaejax.data import DEBIAN_FASHION_MNIST, Dataset, Split, batch_rows, check_data, load, pixels
+from vaejax.supports import BINARY, COUNTS, REAL, UNIT_INTERVAL, levels
 
 
 @pytest.fixture(autouse=True)
@@ -167,7 +168,7 @@ GREY = Dataset("grey", *(Split(np.full((4000, 2, 2), [[0, 64], [128, 255]], np.u
 
 def test_dynamic_binarisation_is_drawn_from_the_key():
     dataset, transform = pixels(GREY, "dynamic")
-    assert dataset is GREY and transform.support == "binary"
+    assert dataset is GREY and transform.policy == "dynamic"
     keys = jax.random.split(jax.random.key(0), 40_000)
     draws = jax.vmap(transform, (None, 0))(GREY.train.images[0], keys)
     assert set(np.unique(draws)) == {0.0, 1.0}
@@ -209,27 +210,41 @@ def test_order_is_a_function_of_key_and_step(start, stop):
 
 GOOD = np.zeros((5, 3), np.float32)
 BAD = {
-    "0..255 into a Bernoulli": (GOOD + 255, "binary", None, r"values in \[255, 255\] that are not 0 or 1.*transform=vaejax.Pixels\(255"),
-    "grey into a Bernoulli": (GOOD + 0.5, "binary", None, r"not 0 or 1.*transform=vaejax.Pixels\(1, policy\)"),
+    "0..255 into a Bernoulli": (
+        GOOD + 255,
+        BINARY,
+        None,
+        r"values in \[255, 255\], and this likelihood is for 0 and 1: .*transform=vaejax.Pixels\(255",
+    ),
+    "grey into a Bernoulli": (GOOD + 0.5, BINARY, None, r"is for 0 and 1: .*transform=vaejax.Pixels\(1, policy\)"),
     "grey without a policy": (
         GREY.train.images,
-        "binary",
+        BINARY,
         vaejax.Pixels(255, "none"),
         "choose a binarisation, one of dynamic, static or threshold",
     ),
-    "negative": (GOOD - 1, "binary", None, "not 0 or 1"),
-    "beyond the maximum": (GREY.train.images, "binary", vaejax.Pixels(16), r"values in \[0, 255\], outside 0..16"),
-    "below zero": (GOOD - 1, "binary", vaejax.Pixels(1), r"values in \[-1.0, -1.0\], outside 0..1"),
-    "NaN": (np.where(np.arange(15).reshape(5, 3) == 7, np.nan, GOOD), "real", None, "NaN or infinity, first in row 2"),
-    "infinity": (GOOD + np.inf, "real", None, "NaN or infinity, first in row 0"),
-    "no examples": (GOOD[:0], "real", None, r"is empty: shapes \[\(0, 3\)\]"),
-    "no pixels": (GOOD[:, :0], "real", None, "is empty"),
-    "a number": (np.float32(3), "real", None, "is empty"),
-    "nothing": ((), "real", None, "is empty"),
-    "ragged": ((GOOD, GOOD[:3]), "real", None, r"different lengths, \[5, 3\]"),
-    "strings": (np.array(["a", "b"]), "real", None, "dtype <U1; give real numbers"),
-    "objects": (np.array([{}, {}]), "real", None, "dtype object"),
-    "complex": (GOOD + 1j, "real", None, "dtype complex"),
+    "negative": (GOOD - 1, BINARY, None, "is for 0 and 1"),
+    "grey into counts": (GOOD + 0.5, COUNTS, None, "is for 0, 1, 2, ...: round them"),
+    "stored pixels into a unit interval": (
+        GREY.train.images,
+        UNIT_INTERVAL,
+        None,
+        r'numbers from 0 to 1: give transform=vaejax.Pixels\(255, "none"\)',
+    ),
+    "256 levels into 17": (GREY.train.images, levels(17), vaejax.Pixels(255, "none"), "multiples of 1/16 from 0 to 1.* num_levels=256"),
+    "off the grid": (GOOD + 0.3, levels(17), None, "multiples of 1/16"),
+    "beyond the maximum": (GREY.train.images, BINARY, vaejax.Pixels(16), r"values in \[0, 255\], outside 0..16"),
+    "below zero": (GOOD - 1, BINARY, vaejax.Pixels(1), r"values in \[-1.0, -1.0\], outside 0..1"),
+    "NaN": (np.where(np.arange(15).reshape(5, 3) == 7, np.nan, GOOD), REAL, None, "NaN or infinity, first in row 2"),
+    "infinity": (GOOD + np.inf, REAL, None, "NaN or infinity, first in row 0"),
+    "no examples": (GOOD[:0], REAL, None, r"is empty: shapes \[\(0, 3\)\]"),
+    "no pixels": (GOOD[:, :0], REAL, None, "is empty"),
+    "a number": (np.float32(3), REAL, None, "is empty"),
+    "nothing": ((), REAL, None, "is empty"),
+    "ragged": ((GOOD, GOOD[:3]), REAL, None, r"different lengths, \[5, 3\]"),
+    "strings": (np.array(["a", "b"]), REAL, None, "dtype <U1; give real numbers"),
+    "objects": (np.array([{}, {}]), REAL, None, "dtype object"),
+    "complex": (GOOD + 1j, REAL, None, "dtype complex"),
 }
 
 
@@ -241,11 +256,22 @@ def test_bad_data_are_refused(data, support, transform, message):
 
 
 @pytest.mark.parametrize(
-    "data, support, transform", [(GOOD, "binary", None), (GOOD > 1, "binary", None), (GREY.train.images, "binary", vaejax.Pixels(255))]
+    "data, support, transform",
+    [
+        (GOOD, BINARY, None),
+        (GOOD > 1, BINARY, None),
+        (GREY.train.images, BINARY, vaejax.Pixels(255)),
+        (GREY.train.images, REAL, vaejax.Pixels(255, "none")),
+        (GREY.train.images, UNIT_INTERVAL, vaejax.Pixels(255, "none")),
+        (GREY.train.images, levels(256), vaejax.Pixels(255, "none")),
+        (np.arange(17) / 16, levels(17), None),
+        (np.arange(17, dtype=np.float32) / np.float32(16), levels(17), None),
+        (GREY.train.images, COUNTS, None),
+    ],
 )
 def test_good_data_pass(data, support, transform):
     check_data(data, support, transform)
-    check_data({"x": data, "y": data}, "real")
+    check_data({"x": data, "y": data}, REAL)
 
 
 def test_digits_state_their_source_and_licence():

@@ -20,8 +20,10 @@ LAYERS = (
     ("models",),
     ("elbo",),
     ("estimators",),
+    ("objectives",),
     ("evaluation", "checkpoints"),
     ("training", "plots"),
+    ("seeds",),
 )
 ROOT = Path(vaejax.__file__).parent
 MODULES = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "__init__")

@@ -111,7 +111,7 @@ def test_steps_equal_a_plain_loop():
 
 def test_every_cut_into_calls_gives_the_same_bits(monkeypatch):
     whole = fit(20)
-    monkeypatch.setattr(vaejax.training, "_steps_per_call", lambda count, seconds: 3)
+    monkeypatch.setattr(vaejax.training, "next_count", lambda count, seconds: 3)
     assert_same_bits(state(fit(20)), state(whole))
 
 

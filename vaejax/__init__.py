@@ -28,6 +28,7 @@ from vaejax.data import Pixels as Pixels
 from vaejax.data import load as load
 from vaejax.data import pixels as pixels
 from vaejax.divergences import kl_divergence as kl_divergence
+from vaejax.elbo import Terms as Terms
 from vaejax.elbo import elbo as elbo
 from vaejax.elbo import elbo_bound as elbo_bound
 from vaejax.elbo import iwae as iwae
@@ -48,6 +49,16 @@ from vaejax.networks import MLP as MLP
 from vaejax.networks import ConvDecoder as ConvDecoder
 from vaejax.networks import ConvEncoder as ConvEncoder
 from vaejax.networks import GatedMLP as GatedMLP
+from vaejax.networks import ResidualDecoder as ResidualDecoder
+from vaejax.networks import ResidualEncoder as ResidualEncoder
+from vaejax.objectives import TCVAE as TCVAE
+from vaejax.objectives import Beta as Beta
+from vaejax.objectives import Cyclical as Cyclical
+from vaejax.objectives import FreeBits as FreeBits
+from vaejax.objectives import WarmUp as WarmUp
+from vaejax.objectives import kl_decomposition as kl_decomposition
+from vaejax.objectives import optimal_scale as optimal_scale
+from vaejax.objectives import with_optimal_scale as with_optimal_scale
 from vaejax.priors import FactorialBernoulli as FactorialBernoulli
 from vaejax.priors import FactorialCategorical as FactorialCategorical
 from vaejax.priors import FlowPrior as FlowPrior
@@ -57,6 +68,7 @@ from vaejax.priors import NumPyroPrior as NumPyroPrior
 from vaejax.priors import StandardNormal as StandardNormal
 from vaejax.priors import UniformOnSphere as UniformOnSphere
 from vaejax.priors import VampPrior as VampPrior
+from vaejax.seeds import fit_seeds as fit_seeds
 from vaejax.training import Run as Run
 from vaejax.training import fit as fit
 from vaejax.types import Params as Params

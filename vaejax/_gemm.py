@@ -5,6 +5,9 @@ and their weight gradients contract several axes, for which XLA first makes a tr
 `vmap` into its rows, so that every product and every gradient is of two plain matrices, as a hand-written batch would be.
 """
 
+from functools import partial
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jax.core import ShapedArray
@@ -46,9 +49,9 @@ batching.primitive_batchers[_matmul_p] = _matmul_batched
 
 # The one place that chooses by platform. On a CPU a convolution inside a compiled loop runs on a slow path (jax issue 12868),
 # and a matrix product of strided slices takes its place; on accelerators lax.conv is the fast one.
-def conv(x: Float[Array, "h w c"], kernel: Float[Array, "3 3 c d"]) -> Float[Array, "h/2 w/2 d"]:
-    """A convolution of stride 2 with SAME padding, no bias."""
-    return jax.lax.platform_dependent(x, kernel, cpu=conv_gemm, default=conv_lax)
+def conv(x: Float[Array, "h w c"], kernel: Float[Array, "3 3 c d"], stride: Literal[1, 2] = 2) -> Float[Array, "h/stride w/stride d"]:
+    """A convolution of stride 1 or 2 with SAME padding, no bias; odd sizes are rounded up."""
+    return jax.lax.platform_dependent(x, kernel, cpu=partial(conv_gemm, stride=stride), default=partial(conv_lax, stride=stride))
 
 
 def conv_transpose(x: Float[Array, "h w c"], kernel: Float[Array, "c 3 3 d"]) -> Float[Array, "2h 2w d"]:
@@ -56,9 +59,9 @@ def conv_transpose(x: Float[Array, "h w c"], kernel: Float[Array, "c 3 3 d"]) ->
     return jax.lax.platform_dependent(x, kernel, cpu=conv_transpose_gemm, default=conv_transpose_lax)
 
 
-def conv_lax(x, kernel):
+def conv_lax(x, kernel, stride=2):
     dimensions = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x[None], kernel, (2, 2), "SAME", dimension_numbers=dimensions)[0]
+    return jax.lax.conv_general_dilated(x[None], kernel, (stride, stride), "SAME", dimension_numbers=dimensions)[0]
 
 
 def conv_transpose_lax(x, kernel):
@@ -67,24 +70,25 @@ def conv_transpose_lax(x, kernel):
     return jax.lax.conv_transpose(x[None], flipped, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))[0]
 
 
-def conv_gemm(x, kernel):
-    x = jnp.pad(x, ((x.shape[0] % 2, 0), (x.shape[1] % 2, 0), (0, 0)))
-    return matmul(patches(x), kernel.reshape(-1, kernel.shape[-1]))
+def conv_gemm(x, kernel, stride=2):
+    above, left = (1, 1) if stride == 1 else (x.shape[0] % 2, x.shape[1] % 2)
+    x = jnp.pad(x, ((above, 0), (left, 0), (0, 0)))
+    return matmul(patches(x, stride), kernel.reshape(-1, kernel.shape[-1]))
 
 
 def conv_transpose_gemm(x, kernel):
     return overlap_add(matmul(x, kernel.reshape(x.shape[-1], -1)))
 
 
-def patches(x: Float[Array, "2h 2w c"]) -> Float[Array, "h w 9*c"]:
-    """For each output pixel the 3x3 input pixels that it sees, side by side."""
-    rows, columns = x.shape[0], x.shape[1]
+def patches(x: Float[Array, "rows columns c"], stride: int = 2) -> Float[Array, "h w 9*c"]:
+    """For each output pixel the 3x3 input pixels that it sees, side by side; x is padded above and on the left already."""
+    rows, columns = x.shape[0] - 1, x.shape[1] - 1  # what one tap spans
     x = jnp.pad(x, ((0, 1), (0, 1), (0, 0)))
-    return jnp.concatenate([x[i : i + rows : 2, j : j + columns : 2] for i in range(3) for j in range(3)], axis=-1)
+    return jnp.concatenate([x[i : i + rows : stride, j : j + columns : stride] for i in range(3) for j in range(3)], axis=-1)
 
 
 def overlap_add(taps: Float[Array, "h w 9*d"]) -> Float[Array, "2h 2w d"]:
-    """The transpose of `patches`: each pixel's 3x3 contributions, added where they fall.
+    """The transpose of `patches` of stride 2: each pixel's 3x3 contributions, added where they fall.
 
     Written by the parity of the output pixel, and with one split, so that its own transpose is one concatenation.
     """

@@ -1,8 +1,8 @@
 """Conditionals p(. | given), whose parameters a net gives: likelihoods, encoders, classifiers, nodes of a graph.
 
 `conditional.init(key, given)` gives its parameters, `conditional(params, given)` a Distribution. `support` says which values
-the density is for, so that data, or a prior, on another set are refused before anything runs. Log-scales, log-rates and the
-like are bounded by `soft_bound`, so that no output of a net, however large, makes a density overflow.
+the density is for, so that data, or a prior, on another set are refused before anything runs. What a docstring calls raw passes
+through `soft_bound`, so that no output of a net, however large, makes a density overflow: log-scales to +-7, log-rates to +-15.
 """
 
 from collections.abc import Callable
@@ -12,16 +12,21 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
 from flax.errors import ScopeParamShapeError
+from jax.scipy.special import gammaln
 
 from vaejax import distributions, sphere
-from vaejax._values import value
+from vaejax._values import pytree, value
 from vaejax.flows import Autoregressive, Coupling, Flow, init_layers
 from vaejax.networks import soft_bound
 from vaejax.supports import BINARY, COUNTS, ONE_HOT, REAL, SIMPLEX, SPHERE, UNIT_INTERVAL, Support, levels
-from vaejax.types import Distribution, Key, Net, PyTree
+from vaejax.types import Distribution, Key, Net, PyTree, Scalar
 
 MAX_LOG_SCALE = 7.0  # in float32 exp(2 s) overflows at s = 44
+MAX_LOADING = 30.0  # in units of the scale: two coordinates correlate by up to 0.999, and float32 can still invert that
+MAX_LOG_SCALE_OF_LEVELS = 10.0  # 1/255 is exp(-5.5)
 MAX_LOG_RATE = 15.0  # three million counts
+MAX_CONCENTRATION = 1e4  # of a direction: 0.01 wide
+NO_DIRECTION = 1e-6  # a concentration that is uniform to as many digits
 
 
 def apply(net: Net, params: PyTree, given):
@@ -37,10 +42,29 @@ def apply(net: Net, params: PyTree, given):
 
 
 def heads(owner: Any, output: Any, names: str, at_least: int | None = None, at_most: int | None = None) -> tuple[jax.Array, ...]:
-    """The outputs of a net, as many as its owner has names for, or a TypeError that says what to write."""
+    """The outputs of a net, as many as its owner has names for and the first two of one shape, or a TypeError that says what to write."""
     count = len(names.split(", "))
     if not isinstance(output, tuple) or not (at_least or count) <= len(output) <= (at_most or count):
         raise TypeError(f"{type(owner).__name__} wants a net that returns ({names}), such as vaejax.MLP(dim, heads={at_least or count})")
+    if output[0].shape != output[1].shape:
+        raise TypeError(f"{type(owner).__name__} wants ({names}) of one shape; its net's have {[head.shape for head in output]}")
+    return output
+
+
+def vectors(owner: Any, output: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    """These heads, or a TypeError where they are no vectors: for densities that mix the coordinates of one."""
+    if any(head.ndim != 1 for head in output):
+        raise TypeError(
+            f"{type(owner).__name__} is a density of vectors, so its net's heads have shape [d], not {[head.shape for head in output]}; "
+            "write vaejax.MLP(d, ...) with a number d"
+        )
+    return output
+
+
+def one_head(owner: Any, output: Any, name: str) -> jax.Array:
+    """The one output of a net, or a TypeError that says what to write."""
+    if isinstance(output, tuple):
+        raise TypeError(f"{type(owner).__name__} wants a net that returns {name} alone, such as vaejax.MLP(dim), not {len(output)} heads")
     return output
 
 
@@ -72,11 +96,30 @@ class DiagNormal(OfNet):
         return distributions.DiagNormal(loc, log_scale if self.max_log_scale is None else soft_bound(log_scale, self.max_log_scale))
 
 
+@pytree
+class CholeskyNormal(distributions.Event):
+    """NumPyro's multivariate normal, whose own samples have log N(z; loc, A A') = log N(noise; 0, I) - log det A, z = loc + A noise.
+
+    That needs no A^-1, so it is exact and finite however close to singular A is.
+    """
+
+    base: npd.MultivariateNormal
+
+    def sample_and_log_prob(self, key: Key) -> tuple[jax.Array, Scalar]:
+        loc, scale_tril = jnp.asarray(self.base.loc), jnp.asarray(self.base.scale_tril)
+        zeros = jnp.zeros_like(loc)
+        standard = distributions.DiagNormal(zeros, zeros)
+        noise = standard.sample(key)
+        return loc + scale_tril @ noise, standard.log_prob(noise) - jnp.sum(jnp.log(jnp.diag(scale_tril)))
+
+
 @value
 class FullNormal(OfNet):
-    """N(x; loc, L L'), L = diag(exp log_scale) (I + lower). The net gives d + 2 heads of shape [d]: loc, raw log_scale, and d rows.
+    """N(x; loc, S L L' S), S = diag exp(log_scale), L = I + strictly lower. The net gives d + 2 heads of shape [d].
 
-    Of the rows only what lies below the diagonal is used: `vaejax.MLP(d, heads=d + 2)`.
+    They are loc, raw log_scale, and d raw rows of which only what lies below the diagonal is used: `vaejax.MLP(d, heads=d + 2)`. The
+    entries of L are in units of the scale, bounded at 30, so that a pair correlates by up to 0.9994. From ten dimensions on, rows
+    that are all at that bound have an inverse beyond float32: of its own samples the density stays finite, of others it may not.
     """
 
     net: Net
@@ -85,28 +128,30 @@ class FullNormal(OfNet):
     def __call__(self, params: PyTree, given) -> Distribution:
         output = apply(self.net, params, given)
         dim = jax.tree.leaves(output)[0].size
-        loc, log_scale, *rows = heads(self, output, "loc, log_scale, row 1, ..., row d", at_least=dim + 2, at_most=dim + 2)
-        unit = jnp.eye(dim, dtype=loc.dtype) + jnp.tril(soft_bound(jnp.stack(rows), MAX_LOG_SCALE), -1)
+        outputs = heads(self, output, "loc, log_scale, row 1, ..., row d", at_least=dim + 2, at_most=dim + 2)
+        loc, log_scale, *rows = vectors(self, outputs)
+        unit = jnp.eye(dim, dtype=loc.dtype) + jnp.tril(soft_bound(jnp.stack(rows), MAX_LOADING), -1)
         scale_tril = jnp.exp(soft_bound(log_scale, MAX_LOG_SCALE))[:, None] * unit
-        return distributions.Event(npd.MultivariateNormal(loc, scale_tril=scale_tril))
+        return CholeskyNormal(npd.MultivariateNormal(loc, scale_tril=scale_tril))
 
 
 @value
 class LowRankNormal(OfNet):
-    """N(x; loc, diag exp(2 log_scale) + F F'). The net gives 2 + r heads of shape [d]: loc, raw log_scale, and the r columns of F.
+    """N(x; loc, S (I + F F') S), S = diag exp(log_scale), F [d, r]. The net gives 2 + r heads of shape [d].
 
-    The number of heads is the rank: `vaejax.MLP(d, heads=2 + r)`.
+    They are loc, raw log_scale, and the r raw columns of F: the number of heads is the rank, `vaejax.MLP(d, heads=2 + r)`. The entries of
+    F are in units of the scale, bounded at 30, so that a pair correlates by up to 0.9989.
     """
 
     net: Net
     support: ClassVar[Support] = REAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        output = apply(self.net, params, given)
-        loc, log_scale, *columns = heads(self, output, "loc, log_scale, column 1, ..., column r", at_least=3, at_most=1_000)
-        factor = soft_bound(jnp.stack(columns, axis=1), 100.0)
-        variances = jnp.exp(2 * soft_bound(log_scale, MAX_LOG_SCALE))
-        return distributions.Event(npd.LowRankMultivariateNormal(loc, factor, variances))
+        outputs = heads(self, apply(self.net, params, given), "loc, log_scale, column 1, ..., column r", at_least=3, at_most=1_000)
+        loc, log_scale, *columns = vectors(self, outputs)
+        scale = jnp.exp(soft_bound(log_scale, MAX_LOG_SCALE))
+        factor = scale[:, None] * soft_bound(jnp.stack(columns, axis=1), MAX_LOADING)
+        return distributions.Event(npd.LowRankMultivariateNormal(loc, factor, scale**2))
 
 
 @value
@@ -136,13 +181,16 @@ class Gaussian:
         if self.scale == "learned":
             params["log_scale"] = jnp.zeros(())
         elif self.scale == "per-dimension":
-            params["log_scale"] = jnp.zeros_like(apply(self.net, params["net"], given))
+            params["log_scale"] = jnp.zeros_like(self._loc(params["net"], given))
         return params
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        loc = apply(self.net, params["net"], given)
+        loc = self._loc(params["net"], given)
         log_scale = jnp.log(jnp.asarray(self.scale, loc.dtype)) if isinstance(self.scale, int | float) else params["log_scale"]
-        return distributions.DiagNormal(loc, jnp.broadcast_to(soft_bound(log_scale, MAX_LOG_SCALE), loc.shape))
+        return distributions.DiagNormal(loc, jnp.broadcast_to(log_scale, loc.shape))
+
+    def _loc(self, params: PyTree, given) -> jax.Array:
+        return one_head(self, apply(self.net, params, given), "the mean")
 
 
 @value
@@ -161,8 +209,11 @@ class OfFlow:
     """A flow on a diagonal normal base. The net gives (loc, raw log_scale) of the base and, with a third head, a context for the layers."""
 
     net: Net
-    layers: tuple[Any, ...]
     support: ClassVar[Support] = REAL
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        raise NotImplementedError
 
     def init(self, key: Key, given) -> PyTree:
         net_key, flow_key = jax.random.split(key)
@@ -170,13 +221,13 @@ class OfFlow:
         loc, _, *context = self._heads(params, given)
         return {"net": params, "flow": init_layers(self.layers, flow_key, loc, context[0] if context else None)}
 
-    def __call__(self, params: PyTree, given) -> Distribution:
+    def __call__(self, params: PyTree, given) -> Flow:
         loc, log_scale, *context = self._heads(params["net"], given)
         base = distributions.DiagNormal(loc, soft_bound(log_scale, MAX_LOG_SCALE))
         return Flow(base, params["flow"], context[0] if context else None, self.layers)
 
     def _heads(self, params: PyTree, given) -> tuple[jax.Array, ...]:
-        return heads(self, apply(self.net, params, given), "loc, log_scale, context", at_least=2, at_most=3)
+        return vectors(self, heads(self, apply(self.net, params, given), "loc, log_scale, context", at_least=2, at_most=3))
 
 
 @value
@@ -191,7 +242,7 @@ class RealNVP(OfFlow):
     hidden: tuple[int, ...] = (64,)
 
     @property
-    def layers(self):
+    def layers(self) -> tuple[Any, ...]:
         return (Coupling(self.hidden),) * self.num_layers
 
 
@@ -207,27 +258,29 @@ class InverseAutoregressive(OfFlow):
     hidden: tuple[int, ...] = (64,)
 
     @property
-    def layers(self):
+    def layers(self) -> tuple[Any, ...]:
         return (Autoregressive("forward", self.hidden),) * self.num_layers
 
 
 @value
 class VonMisesFisher(OfNet):
-    """vMF(x; loc, kappa) on the unit sphere. The net gives the natural parameter h = kappa loc, one head of shape [d].
+    """vMF(x; loc, kappa) on the unit sphere. The net gives the natural parameter h = kappa loc, one head of shape [d], d >= 2.
 
-    kappa = |h|, bounded at 10,000. Reference: Davidson et al. 2018.
+    kappa is |h|, bounded at 10,000. Reference: Davidson et al. 2018.
     """
 
     net: Net
     support: ClassVar[Support] = SPHERE
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        natural = apply(self.net, params, given)
-        if not isinstance(natural, jax.Array) or natural.ndim != 1:
-            raise TypeError("VonMisesFisher wants a net that returns one vector, kappa times the mean direction, such as vaejax.MLP(dim)")
-        largest = jnp.maximum(jnp.max(jnp.abs(natural)), 1e-3)  # so that the squares neither overflow nor vanish
-        length = largest * jnp.sqrt(jnp.sum((natural / largest) ** 2) + 1e-12)
-        return sphere.VonMisesFisher(natural / length, soft_bound(length, 1e4))
+        natural = one_head(self, apply(self.net, params, given), "kappa times the mean direction")
+        if natural.ndim != 1 or natural.size < 2:
+            raise TypeError(f"VonMisesFisher wants a vector of 2 or more from its net, such as vaejax.MLP(dim), not shape {natural.shape}")
+        largest = jax.lax.stop_gradient(jnp.max(jnp.abs(natural)))
+        unit = jnp.maximum(largest, NO_DIRECTION)  # so that the squares neither overflow nor vanish
+        natural = natural.at[0].add(jnp.where(largest < NO_DIRECTION, NO_DIRECTION, 0))  # at 0 any direction will do, but one is needed
+        length = unit * jnp.linalg.norm(natural / unit)
+        return sphere.VonMisesFisher(natural / length, soft_bound(length, MAX_CONCENTRATION))
 
 
 # Of pixels.
@@ -241,7 +294,7 @@ class Bernoulli(OfNet):
     support: ClassVar[Support] = BINARY
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return distributions.Bernoulli(apply(self.net, params, given))
+        return distributions.Bernoulli(one_head(self, apply(self.net, params, given), "logits"))
 
 
 @value
@@ -252,7 +305,7 @@ class ContinuousBernoulli(OfNet):
     support: ClassVar[Support] = UNIT_INTERVAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return distributions.ContinuousBernoulli(apply(self.net, params, given))
+        return distributions.ContinuousBernoulli(one_head(self, apply(self.net, params, given), "logits"))
 
 
 @value
@@ -267,10 +320,12 @@ class Categorical(OfNet):
         return levels(self.num_levels)
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        logits = apply(self.net, params, given)
-        if not isinstance(logits, jax.Array) or logits.shape[-1] != self.num_levels:
-            shapes = [leaf.shape for leaf in jax.tree.leaves(logits)]
-            raise TypeError(f"Categorical wants a net that returns logits [*x.shape, {self.num_levels}], not {shapes}")
+        logits = one_head(self, apply(self.net, params, given), "logits")
+        if logits.shape[-1] != self.num_levels:
+            raise TypeError(
+                f"Categorical wants a net that returns logits of shape [*x.shape, {self.num_levels}], such as "
+                f"vaejax.MLP((*x.shape, {self.num_levels})), not {logits.shape}"
+            )
         return distributions.Levels(logits)
 
 
@@ -295,8 +350,8 @@ class DiscretizedLogistic(OfNet):
         if len(outputs) % 3:
             raise TypeError(f"DiscretizedLogistic wants 2 heads, or 3 for each component of a mixture, not {len(outputs)}")
         logits, loc, log_scale = jnp.split(jnp.stack(outputs, axis=-1), 3, axis=-1)
-        # Locations start in the middle of the pixels' range, scales at a tenth of it.
-        return distributions.DiscretizedLogistic(logits, loc + 0.5, soft_bound(log_scale - 2.0, MAX_LOG_SCALE), self.num_levels)
+        # Locations start in the middle of the pixels' range, scales at a seventh of it; the least puts all the mass on one level.
+        return distributions.DiscretizedLogistic(logits, loc + 0.5, soft_bound(log_scale - 2.0, MAX_LOG_SCALE_OF_LEVELS), self.num_levels)
 
 
 # Of counts.
@@ -310,7 +365,8 @@ class Poisson(OfNet):
     support: ClassVar[Support] = COUNTS
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return event(npd.Poisson(jnp.exp(soft_bound(apply(self.net, params, given), MAX_LOG_RATE))))
+        log_rate = one_head(self, apply(self.net, params, given), "log-rates")
+        return event(npd.Poisson(jnp.exp(soft_bound(log_rate, MAX_LOG_RATE))))
 
 
 @value
@@ -323,7 +379,18 @@ class NegativeBinomial(OfNet):
     def __call__(self, params: PyTree, given) -> Distribution:
         log_mean, log_concentration = heads(self, apply(self.net, params, given), "log_mean, log_concentration")
         mean, concentration = jnp.exp(soft_bound(log_mean, MAX_LOG_RATE)), jnp.exp(soft_bound(log_concentration, MAX_LOG_SCALE))
-        return event(npd.NegativeBinomial2(mean, concentration))
+        return event(_NegativeBinomial(mean, concentration))
+
+
+class _NegativeBinomial(npd.NegativeBinomial2):
+    """NumPyro's takes its constant from JAX's `betaln`, which in float64 is right to eight digits only."""
+
+    concentration: jax.Array
+    rate: jax.Array
+
+    def log_prob(self, value):
+        x, c, rate = jnp.asarray(value, jnp.result_type(self.rate)), self.concentration, self.rate
+        return gammaln(x + c) - gammaln(c) - gammaln(x + 1) - c * jnp.log1p(1 / rate) - x * jnp.log1p(rate)
 
 
 # Of discrete latents; for binary ones `Bernoulli` serves.
@@ -337,7 +404,7 @@ class OneHotCategorical(OfNet):
     support: ClassVar[Support] = ONE_HOT
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return distributions.OneHotCategorical(apply(self.net, params, given))
+        return distributions.OneHotCategorical(one_head(self, apply(self.net, params, given), "logits"))
 
 
 @value
@@ -349,7 +416,7 @@ class RelaxedBernoulli(OfNet):
     support: ClassVar[Support] = UNIT_INTERVAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return relaxed_bernoulli(self.temperature, apply(self.net, params, given))
+        return relaxed_bernoulli(self.temperature, one_head(self, apply(self.net, params, given), "logits"))
 
 
 @value
@@ -361,12 +428,27 @@ class RelaxedCategorical(OfNet):
     support: ClassVar[Support] = SIMPLEX
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        logits = apply(self.net, params, given)
+        logits = one_head(self, apply(self.net, params, given), "logits")
         return distributions.RelaxedOneHotCategorical(jnp.asarray(self.temperature, logits.dtype), logits)
 
 
 def relaxed_bernoulli(temperature: float, logits: jax.Array) -> Distribution:
-    return event(npd.RelaxedBernoulliLogits(jnp.asarray(temperature, logits.dtype), logits))
+    return event(_RelaxedBernoulli(jnp.asarray(temperature, logits.dtype), logits))
+
+
+class _RelaxedBernoulli(npd.RelaxedBernoulliLogits):
+    """NumPyro's keeps its samples off 0 and 1, where the density is infinite or 0; here the values that it is given too."""
+
+    logits: jax.Array
+
+    @property
+    def mean(self) -> jax.Array:
+        """Of the Bernoulli in the limit T -> 0; the relaxed one has no closed form."""
+        return jax.nn.sigmoid(self.logits)
+
+    def log_prob(self, value, intermediates=None):
+        limits = jnp.finfo(self.logits.dtype)
+        return super().log_prob(jnp.clip(value, limits.tiny, 1 - limits.eps), intermediates)
 
 
 # Of anything else.

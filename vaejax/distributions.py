@@ -112,10 +112,8 @@ class ContinuousBernoulli:
         return jax.grad(lambda logits: jnp.sum(_log_expm1_over(logits)))(self.logits)
 
     def sample(self, key: Key) -> jax.Array:
-        u = jax.random.uniform(key, self.logits.shape, self.logits.dtype)
-        steep = jnp.maximum(jnp.abs(self.logits), 1e-6)  # below that the density is flat to all digits
-        x = -jnp.log1p(u * jnp.expm1(-steep)) / steep  # falls from x = 0, so that nothing overflows
-        return jnp.where(self.logits > 0, 1 - x, x)
+        u = jax.random.uniform(key, self.logits.shape, self.logits.dtype) + jnp.finfo(self.logits.dtype).epsneg  # never 0 or 1
+        return _continuous_bernoulli_quantile(u, self.logits)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, logits = one_event("ContinuousBernoulli", value, self.logits)
@@ -124,11 +122,24 @@ class ContinuousBernoulli:
 
 def _log_expm1_over(x: jax.Array) -> jax.Array:
     """log((exp x - 1) / x) = x/2 + log(sinh(a)/a), a = |x|/2: by its series near 0, where the quotient is 0/0."""
-    small = jnp.abs(x) < 0.2
+    small = jnp.abs(x) < 0.4
     a = jnp.where(small, 1, jnp.abs(x) / 2)
     square = jnp.where(small, x, 0) ** 2 / 4
-    series = square / 6 * (1 - square / 30 * (1 - square * 4 / 63 * (1 - square * 3 / 40)))
-    return x / 2 + jnp.where(small, series, a - jnp.log(2 * a) + jnp.log1p(-jnp.exp(-2 * a)))
+    series = jnp.zeros_like(x)
+    for coefficient in (-691 / 3831077250, 1 / 467775, -1 / 37800, 1 / 2835, -1 / 180, 1 / 6):
+        series = square * (coefficient + series)
+    return x / 2 + jnp.where(small, series, a - jnp.log(2 * a) + jnp.log(-jnp.expm1(-2 * a)))
+
+
+def _continuous_bernoulli_quantile(u: jax.Array, logits: jax.Array) -> jax.Array:
+    """x with cdf (exp(l x) - 1) / (exp l - 1) = u: log(1 + u (exp l - 1)) / l, by the first terms of its series near l = 0."""
+    small = jnp.abs(logits) < 0.1
+    # The terms are the cumulants of a Bernoulli variable of probability u; what is left out is below 1e-9.
+    l, variance, skew = jnp.where(small, logits, 0), u * (1 - u), 1 - 2 * u
+    series = u + variance * l / 2 * (1 + l / 3 * (skew + l / 4 * (1 - 6 * variance + l / 5 * skew * (1 - 12 * variance))))
+    steep = jnp.where(small, 1, jnp.abs(logits))
+    x = -jnp.log1p(jnp.where(logits > 0, 1 - u, u) * jnp.expm1(-steep)) / steep  # falls from x = 0, so that nothing overflows
+    return jnp.where(small, series, jnp.where(logits > 0, 1 - x, x))
 
 
 @pytree
@@ -168,18 +179,26 @@ class RelaxedOneHotCategorical:
 
     def sample(self, key: Key) -> jax.Array:
         gumbel = jax.random.gumbel(key, self.logits.shape, self.logits.dtype)
-        return jnp.maximum(jax.nn.softmax((self.logits + gumbel) / self.temperature), _tiny(self.logits))
+        return jnp.maximum(jax.nn.softmax((self.logits + gumbel) / self.temperature), _floor(self.logits))
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         num_categories = self.logits.shape[-1]
-        log_x = jnp.log(jnp.maximum(as_event("RelaxedOneHotCategorical", value, self.logits), _tiny(self.logits)))
+        log_x = jnp.log(jnp.maximum(as_event("RelaxedOneHotCategorical", value, self.logits), _floor(self.logits)))
         constant = math.lgamma(num_categories) + (num_categories - 1) * jnp.log(self.temperature)
         partition = num_categories * logsumexp(self.logits - self.temperature * log_x, axis=-1)
         return jnp.sum(constant + jnp.sum(self.logits - (self.temperature + 1) * log_x, axis=-1) - partition)
 
 
-def _tiny(array: jax.Array):
-    return jnp.finfo(array.dtype).tiny
+def _floor(array: jax.Array):
+    """The least coordinate of a relaxed sample: small, and far enough above underflow that its inverse, times T + 1, is finite."""
+    return jnp.finfo(array.dtype).tiny / jnp.finfo(array.dtype).eps
+
+
+def _as_levels(name: str, value: ArrayLike, like: jax.Array, num_levels: int) -> jax.Array:
+    """`as_event`, but whole numbers are refused where they must be counts of levels: 255 would pass for the brightest in silence."""
+    if num_levels > 2 and jnp.issubdtype(jnp.asarray(value).dtype, jnp.integer):
+        raise ValueError(f"{name} takes pixels k / {num_levels - 1} in [0, 1], and got whole numbers; divide them by {num_levels - 1}")
+    return as_event(name, value, like)
 
 
 @pytree
@@ -197,7 +216,7 @@ class Levels:
         return jax.random.categorical(key, self.logits).astype(self.logits.dtype) / (self.logits.shape[-1] - 1)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
-        value = as_event("Levels", value, self.logits[..., 0])
+        value = _as_levels("Levels", value, self.logits[..., 0], self.logits.shape[-1])
         k = jnp.round(value * (self.logits.shape[-1] - 1)).astype(jnp.int32)
         return jnp.sum(jnp.take_along_axis(jax.nn.log_softmax(self.logits), k[..., None], axis=-1))
 
@@ -235,7 +254,7 @@ class DiscretizedLogistic:
         return jnp.clip(jnp.round(x * (self.num_levels - 1)) / (self.num_levels - 1), 0, 1)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
-        value = as_event("DiscretizedLogistic", value, self.loc[..., 0])[..., None]
+        value = _as_levels("DiscretizedLogistic", value, self.loc[..., 0], self.num_levels)[..., None]
         width = 1 / (self.num_levels - 1)
         precision = jnp.exp(-self.log_scale)
         below, above = ((value + edge - self.loc) * precision for edge in (-width / 2, width / 2))
@@ -251,6 +270,10 @@ class Event:
     """A NumPyro distribution as one event: its own density, but a value of another shape is refused, not broadcast."""
 
     base: npd.Distribution
+
+    @property
+    def name(self) -> str:
+        return type(getattr(self.base, "base_dist", self.base)).__name__
 
     @property
     def reparameterised(self) -> bool:
@@ -271,9 +294,11 @@ class Event:
         return jnp.asarray(self.base.sample(key))
 
     def log_prob(self, value: ArrayLike) -> Scalar:
+        if self.base.batch_shape:
+            raise ValueError(f"{self.name} has batch_shape {self.base.batch_shape}; add .to_event({len(self.base.batch_shape)})")
         if jnp.shape(value) != self.base.event_shape:
-            raise ValueError(_wrong_shape(type(self.base).__name__, jnp.shape(value), self.base.event_shape))
-        return self.base.log_prob(jnp.asarray(value))
+            raise ValueError(_wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
+        return jnp.asarray(self.base.log_prob(jnp.asarray(value)))
 
 
 @pytree
@@ -282,6 +307,7 @@ class Mixture:
 
     logits: Float[Array, " c"]
     components: Distribution
+    reparameterised: ClassVar[bool] = False
 
     @property
     def mean(self) -> jax.Array:
@@ -299,8 +325,9 @@ class Mixture:
 
 def sample_and_log_prob(q: Distribution, key: Key) -> tuple[PyTree, Scalar]:
     """(z, log q(z)), z ~ q. A distribution with a cheaper way than one after the other, or no other way, has this method."""
-    if hasattr(q, "sample_and_log_prob"):
-        return q.sample_and_log_prob(key)
+    both = getattr(q, "sample_and_log_prob", None)
+    if both is not None:
+        return both(key)
     z = q.sample(key)
     return z, q.log_prob(z)
 

@@ -10,37 +10,65 @@ from vaejax.types import Distribution, Scalar
 
 
 def kl_divergence(q: Distribution, p: Distribution) -> Scalar:
-    """KL(q || p) = E_q[log q - log p] in closed form, nats. Raises TypeError for a pair without one."""
+    """KL(q || p) = E_q[log q - log p] in closed form, nats.
+
+    Raises TypeError for a pair without one, ValueError for one whose events have different shapes.
+    """
+    try:
+        kl = _closed_form(q, p)
+    except NotImplementedError:  # NumPyro's word for a KL or an entropy that it has not
+        kl = None
+    if kl is None:
+        q_name, p_name = (d.name if isinstance(d, Event) else type(d).__name__ for d in (q, p))
+        raise TypeError(
+            f"KL({q_name} || {p_name}) has no closed form here; use vaejax.Pathwise or vaejax.StickTheLanding, which estimate it"
+        )
+    return kl
+
+
+def _closed_form(q: Distribution, p: Distribution) -> Scalar | None:
     if isinstance(q, DiagNormal) and isinstance(p, DiagNormal):
+        _require_same_event(q.loc, p.loc)
         return jnp.sum(kl_per_dimension(q, p))
-    if isinstance(q, Event) and isinstance(p, DiagNormal) and q.base.support in (npd.constraints.real_vector, _REALS):
+    if isinstance(q, Event) and isinstance(p, DiagNormal) and q.base.support == _REAL_VECTOR:
+        _require_same_event(q.mean, p.loc)
         return -q.entropy() - expected_log_prob(p, q.mean, q.variance)
     if isinstance(q, Bernoulli) and isinstance(p, Bernoulli):
-        return jnp.sum(q.mean * (q.logits - p.logits) - log1p_exp(q.logits) + log1p_exp(p.logits))
+        _require_same_event(q.logits, p.logits)
+        return _bernoulli_kl_of_ones(q.logits, p.logits) + _bernoulli_kl_of_ones(-q.logits, -p.logits)
     if isinstance(q, OneHotCategorical) and isinstance(p, OneHotCategorical):
+        _require_same_event(q.logits, p.logits)
         return jnp.sum(q.mean * (jax.nn.log_softmax(q.logits) - jax.nn.log_softmax(p.logits)))
     if isinstance(q, VonMisesFisher) and isinstance(p, UniformOnSphere):
-        return -q.entropy() + p.entropy()
+        _require_same_event(q.loc, p.like)
+        return p.entropy() - q.entropy()
     q_base, p_base = (d.base if isinstance(d, Event) else d for d in (q, p))
     if isinstance(q_base, npd.Distribution) and isinstance(p_base, npd.Distribution):
-        try:
-            return npd.kl_divergence(q_base, p_base)
-        except NotImplementedError:
-            pass
-    raise TypeError(
-        f"KL({type(q_base).__name__} || {type(p_base).__name__}) has no closed form here; "
-        "use vaejax.Pathwise or vaejax.StickTheLanding, which estimate it"
-    )
+        _require_same_event(q_base, p_base)
+        return npd.kl_divergence(q_base, p_base)
+    return None
 
 
-_REALS = npd.constraints.independent(npd.constraints.real, 1)
+_REAL_VECTOR = npd.constraints.independent(npd.constraints.real, 1)
+
+
+def _bernoulli_kl_of_ones(q_logits: jax.Array, p_logits: jax.Array) -> Scalar:
+    """sum q(1) log(q(1) / p(1)): nothing cancels, however large the logits."""
+    return jnp.sum(jax.nn.sigmoid(q_logits) * (log1p_exp(-p_logits) - log1p_exp(-q_logits)))
+
+
+def _require_same_event(q, p) -> None:
+    """Broadcasting would turn two shapes into one wrong number in silence."""
+    q_shape, p_shape = (d.shape() if isinstance(d, npd.Distribution) else d.shape for d in (q, p))
+    if q_shape != p_shape:
+        raise ValueError(f"KL(q || p) of events of two shapes, {q_shape} under q and {p_shape} under p; these functions take one example")
 
 
 def kl_per_dimension(q: DiagNormal, p: DiagNormal) -> jax.Array:
     """KL(q_j || p_j) of each coordinate, nats; their sum is KL(q || p)."""
     log_ratio = q.log_scale - p.log_scale
     shift = (q.loc - p.loc) * jnp.exp(-p.log_scale)
-    return 0.5 * (jnp.exp(2 * log_ratio) + shift**2 - 1) - log_ratio
+    return 0.5 * (jnp.expm1(2 * log_ratio) + shift**2) - log_ratio
 
 
 def expected_log_prob(p: DiagNormal, mean: jax.Array, variance: jax.Array) -> Scalar:

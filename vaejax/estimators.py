@@ -61,11 +61,10 @@ class AnalyticKL:
     def __call__(self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key) -> Scalar:
         if not hasattr(model, "p_z"):
             raise TypeError(f"AnalyticKL needs a model with p_z and p_x_given_z; {type(model).__name__} has no prior to show")
-        q = model.posterior(params, x)  # KL first, so that a pair without one is refused with that reason
-        kl = kl_divergence(q, model.p_z(params))
-        zs = sample_posterior(reparameterised_posterior(self, model, params, x), key, self.num_samples)
+        q = reparameterised_posterior(self, model, params, x)
+        zs = sample_posterior(q, key, self.num_samples)
         log_p_x = jax.vmap(lambda z: model.p_x_given_z(params, z).log_prob(x))(zs)
-        return jnp.mean(log_p_x) - kl
+        return jnp.mean(log_p_x) - kl_divergence(q, model.p_z(params))
 
 
 @value

@@ -1,8 +1,9 @@
 """Normalising flows: a simple density pushed through invertible layers, log p(y) = log p_0(z) - sum log |det dy/dz|.
 
 A layer is a value with `init(key, z, context)`, `forward(params, z, context) -> (y, log_det)` and `inverse(params, y, context) ->
-(z, log_det)`, the log-determinant being that of the forward map in both. Each ends by reversing the order of the coordinates, so
-that the next one sees them from the other end. With a context (a vector, or None) the flow is conditional.
+(z, log_det)`, the log-determinant being that of the forward map in both. `fast_inverse` says whether the inverse is one pass of
+its net. Each layer ends by reversing the order of the coordinates, so that the next one sees them from the other end. With a
+context (a vector, or None) the flow is conditional.
 """
 
 from collections.abc import Callable
@@ -17,9 +18,9 @@ from jaxtyping import Array, Float
 
 from vaejax._gemm import matmul
 from vaejax._values import pytree, static, value
-from vaejax.distributions import as_event, sample_and_log_prob
+from vaejax.distributions import DiagNormal, as_event
 from vaejax.networks import Dense, soft_bound
-from vaejax.types import Distribution, Key, PyTree, Scalar
+from vaejax.types import Key, Net, PyTree, Scalar
 
 MAX_LOG_SCALE = 3.0  # of one layer
 Vector = Float[Array, " d"]
@@ -27,18 +28,26 @@ Vector = Float[Array, " d"]
 
 @pytree
 class Flow:
-    """log p(y) = log base(z) - sum_l log |det| of layer l at z = inverse(y), nats."""
+    """log p(y) = log N(z; base) - sum_l log |det| of layer l, nats, z being y taken back through the layers.
 
-    base: Distribution
+    `sample_and_log_prob` goes forward only. `log_prob` goes backward, and is refused where a layer has no fast inverse.
+    """
+
+    base: DiagNormal
     params: tuple[PyTree, ...]
     context: Float[Array, " c"] | None
     layers: tuple[Any, ...] = static()
+
+    @property
+    def mean(self) -> Vector:
+        raise AttributeError("a flow has no closed form for its mean; average samples")
 
     def sample(self, key: Key) -> Vector:
         return self.sample_and_log_prob(key)[0]
 
     def sample_and_log_prob(self, key: Key) -> tuple[Vector, Scalar]:
-        z, log_prob = sample_and_log_prob(self.base, key)
+        z = self.base.sample(key)
+        log_prob = self.base.log_prob(z)
         for layer, params in zip(self.layers, self.params, strict=True):
             z, log_det = layer.forward(params, z, self.context)
             log_prob -= log_det
@@ -46,12 +55,12 @@ class Flow:
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         for layer in self.layers:
-            if not layer.has_inverse:
+            if not layer.fast_inverse:
                 raise TypeError(
-                    f"{type(layer).__name__} has no cheap log-density at a point that it did not sample itself; vaejax.Pathwise needs "
-                    "none, and vaejax.RealNVP has one everywhere"
+                    f"a flow of {layer} has no cheap log-density at a point that it did not sample itself; vaejax.Pathwise needs none, "
+                    "and vaejax.RealNVP has one everywhere"
                 )
-        z, log_det_sum = as_event("Flow", value, self.base.mean), 0.0
+        z, log_det_sum = as_event("Flow", value, self.base.loc), 0.0
         for layer, params in reversed(list(zip(self.layers, self.params, strict=True))):
             z, log_det = layer.inverse(params, z, self.context)
             log_det_sum += log_det
@@ -65,30 +74,30 @@ def init_layers(layers: tuple[Any, ...], key: Key, z: Vector, context: jax.Array
 
 @value
 class Coupling:
-    """y_b = z_b exp(s(z_a)) + m(z_a), y_a = z_a, for the two halves a, b of the coordinates. Reference: Dinh et al. 2017, eq. 7-8."""
+    """y_a = z_a, y_b = z_b exp(s(z_a)) + m(z_a), for the two halves a, b of the coordinates. Reference: Dinh et al. 2017, eq. 7-8."""
 
     hidden: tuple[int, ...] = (64,)
-    has_inverse = True
+    fast_inverse = True
 
     def init(self, key: Key, z: Vector, context: jax.Array | None) -> PyTree:
         if z.size < 2:
             raise ValueError(f"a coupling layer moves half of the coordinates by the other half: it needs 2 or more, not {z.size}")
-        return self._net(z).init(key, self._halves(z)[0], context)
+        return self._net(z).init(key, (self._halves(z)[0], context))
 
-    def forward(self, params: PyTree, z: Vector, context: jax.Array | None):
+    def forward(self, params: PyTree, z: Vector, context: jax.Array | None) -> tuple[Vector, Scalar]:
         kept, moved = self._halves(z)
-        shift, log_scale = self._net(z).apply(params, kept, context)
-        return jnp.concatenate([kept, moved * jnp.exp(log_scale) + shift])[::-1], jnp.sum(log_scale)
+        shift, log_scale = self._net(z).apply(params, (kept, context))
+        return jnp.concatenate([kept, _move(moved, shift, log_scale)])[::-1], jnp.sum(log_scale)
 
-    def inverse(self, params: PyTree, y: Vector, context: jax.Array | None):
+    def inverse(self, params: PyTree, y: Vector, context: jax.Array | None) -> tuple[Vector, Scalar]:
         kept, moved = self._halves(y[::-1])
-        shift, log_scale = self._net(y).apply(params, kept, context)
-        return jnp.concatenate([kept, (moved - shift) * jnp.exp(-log_scale)]), jnp.sum(log_scale)
+        shift, log_scale = self._net(y).apply(params, (kept, context))
+        return jnp.concatenate([kept, _move_back(moved, shift, log_scale)]), jnp.sum(log_scale)
 
-    def _halves(self, z: Vector):
+    def _halves(self, z: Vector) -> tuple[Vector, Vector]:
         return z[: z.size // 2], z[z.size // 2 :]
 
-    def _net(self, z: Vector) -> "Conditioner":
+    def _net(self, z: Vector) -> Net:
         return Conditioner(z.size - z.size // 2, self.hidden)
 
 
@@ -105,39 +114,46 @@ class Autoregressive:
     direction: Literal["forward", "inverse"]
     hidden: tuple[int, ...] = (64,)
 
+    def __post_init__(self):
+        if self.direction not in ("forward", "inverse"):
+            raise ValueError(f'Autoregressive.direction = {self.direction!r}; choose "forward" or "inverse"')
+
     @property
-    def has_inverse(self) -> bool:
+    def fast_inverse(self) -> bool:
         return self.direction == "inverse"
 
     def init(self, key: Key, z: Vector, context: jax.Array | None) -> PyTree:
-        return MaskedConditioner(self.hidden).init(key, z, context)
+        return self._net.init(key, (z, context))
 
-    def forward(self, params: PyTree, z: Vector, context: jax.Array | None):
-        shift, log_scale = self._conditioned(params, z if self.direction == "forward" else self._solve(params, z, context, _moved), context)
-        return (z * jnp.exp(log_scale) + shift)[::-1], jnp.sum(log_scale)
+    def forward(self, params: PyTree, z: Vector, context: jax.Array | None) -> tuple[Vector, Scalar]:
+        source = z if self.direction == "forward" else self._solve(params, z, context, _move)
+        shift, log_scale = self._net.apply(params, (source, context))
+        return _move(z, shift, log_scale)[::-1], jnp.sum(log_scale)
 
-    def inverse(self, params: PyTree, y: Vector, context: jax.Array | None):
+    def inverse(self, params: PyTree, y: Vector, context: jax.Array | None) -> tuple[Vector, Scalar]:
         y = y[::-1]
-        shift, log_scale = self._conditioned(
-            params, y if self.direction == "inverse" else self._solve(params, y, context, _moved_back), context
-        )
-        return (y - shift) * jnp.exp(-log_scale), jnp.sum(log_scale)
+        source = y if self.direction == "inverse" else self._solve(params, y, context, _move_back)
+        shift, log_scale = self._net.apply(params, (source, context))
+        return _move_back(y, shift, log_scale), jnp.sum(log_scale)
 
-    def _conditioned(self, params: PyTree, z: Vector, context: jax.Array | None):
-        return MaskedConditioner(self.hidden).apply(params, z, context)
+    @property
+    def _net(self) -> Net:
+        return MaskedConditioner(self.hidden)
 
     def _solve(self, params: PyTree, given: Vector, context: jax.Array | None, move: Callable) -> Vector:
-        """The other side's coordinates, one after another: after i rounds the first i are right."""
-        return jax.lax.fori_loop(
-            0, given.size, lambda _, found: move(given, *self._conditioned(params, found, context)), jnp.zeros_like(given)
-        )
+        """The other side's coordinates, one after another: after i rounds the first i are right, and nobody reads the last."""
+
+        def one_round(_, found):
+            return move(given, *self._net.apply(params, (found, context)))
+
+        return jax.lax.fori_loop(0, given.size - 1, one_round, jnp.zeros_like(given))
 
 
-def _moved(z, shift, log_scale):
+def _move(z: Vector, shift: Vector, log_scale: Vector) -> Vector:
     return z * jnp.exp(log_scale) + shift
 
 
-def _moved_back(y, shift, log_scale):
+def _move_back(y: Vector, shift: Vector, log_scale: Vector) -> Vector:
     return (y - shift) * jnp.exp(-log_scale)
 
 
@@ -148,7 +164,8 @@ class Conditioner(nn.Module):
     hidden: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, h, context):
+    def __call__(self, given):
+        h, context = given
         h = h if context is None else jnp.concatenate([h, context])
         for width in self.hidden:
             h = nn.tanh(Dense(width)(h))
@@ -159,24 +176,27 @@ class Conditioner(nn.Module):
 class MaskedConditioner(nn.Module):
     """(z, context) -> shift and log_scale of z's shape, entry i of both a function of z_1 .. z_(i-1) and of the context alone.
 
-    Hidden unit k sees the first k mod d coordinates. Reference: Germain et al. 2015 (MADE), eq. 8-13.
+    Each hidden unit sees the first few coordinates, its degree, and feeds those after them. The degrees are spread evenly, so
+    that a layer narrower than z loses none of them. Reference: Germain et al. 2015 (MADE), eq. 8-13.
     """
 
     hidden: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, z, context):
+    def __call__(self, given):
+        z, context = given
+        fewest = 0 if context is not None or z.size == 1 else 1  # without a context a unit that sees nothing is a constant
         h, seen = z, np.arange(1, z.size + 1)
         for i, width in enumerate(self.hidden):
-            degrees = np.arange(width) % z.size
-            h = self._masked(f"hidden_{i}", h, seen[:, None] <= degrees[None], nn.initializers.lecun_normal())
-            h = nn.tanh(h if context is None else h + Dense(width, name=f"context_{i}")(context))
+            degrees = np.linspace(fewest, z.size - 1, width).round().astype(int)
+            mask = seen[:, None] <= degrees[None]
+            h = nn.tanh(self._masked(f"hidden_{i}", h, context, mask, nn.initializers.lecun_normal()))
             seen = degrees
         mask = np.tile(seen[:, None] < np.arange(1, z.size + 1)[None], 2)
-        shift, log_scale = jnp.split(self._masked("out", h, mask, nn.initializers.normal(0.01)), 2)
+        shift, log_scale = jnp.split(self._masked("out", h, context, mask, nn.initializers.normal(0.01)), 2)
         return shift, soft_bound(log_scale, MAX_LOG_SCALE)
 
-    def _masked(self, name: str, h, mask: np.ndarray, init) -> jax.Array:
+    def _masked(self, name: str, h, context, mask: np.ndarray, init) -> jax.Array:
         kernel = self.param(f"{name}_kernel", init, mask.shape)
-        bias = self.param(f"{name}_bias", nn.initializers.zeros, mask.shape[1:])
-        return matmul(h, kernel * jnp.asarray(mask, kernel.dtype)) + bias
+        h = matmul(h, kernel * jnp.asarray(mask, kernel.dtype)) + self.param(f"{name}_bias", nn.initializers.zeros, mask.shape[1:])
+        return h if context is None else h + Dense(mask.shape[1], use_bias=False, kernel_init=init, name=f"{name}_context")(context)

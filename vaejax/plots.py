@@ -113,6 +113,56 @@ def latent(model: VAE, params: Params, means: np.ndarray, labels: np.ndarray | N
     return figure
 
 
+def priors(
+    entries: dict[str, tuple[VAE, Params, np.ndarray]], labels: np.ndarray | None, key: Key, grid: tuple[int, int] = (5, 5)
+) -> Figure:
+    """For each named (model, params, zs): above, the prior and draws zs of the aggregated posterior; below, the prior's draws decoded.
+
+    zs [n, d] has one draw of q(z | x_i) for each of n examples, coloured by class. With two latents the prior is drawn by its density, with
+    more by draws of its own, in grey, on the first two principal components of zs.
+    """
+    figure = Figure(figsize=(2.9 * len(entries), 6.1), layout="constrained")
+    panels = figure.subplots(2, len(entries), squeeze=False)
+    for (name, (model, params, zs)), above, below in zip(entries.items(), *panels, strict=True):
+        keys = jax.random.split(key, grid[0] * grid[1])
+        _prior_and_posterior(above, model, params, np.asarray(zs), labels, key)
+        images = jax.jit(jax.vmap(lambda key, model=model, params=params: prior_image(model, params, key)))(keys)
+        _show(below, tile(np.asarray(images), grid[1]))
+        above.set_title(name, fontsize=11)
+    panels[0, 0].set_ylabel("p(z), and draws of q(z | x)")
+    panels[1, 0].set_ylabel("means of p(x | z), z from p(z)")
+    if labels is not None and len(np.unique(labels)) <= 10:
+        handles, names = panels[0, 0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside right upper", frameon=False, markerscale=3, handletextpad=0.1)
+    return figure
+
+
+def _prior_and_posterior(axes, model: VAE, params: Params, zs: np.ndarray, labels: np.ndarray | None, key: Key) -> None:
+    """Draws of the aggregated posterior over the density of the prior, or over its draws."""
+    p_z = model.p_z(params)
+    draws = np.asarray(jax.jit(jax.vmap(p_z.sample))(jax.random.split(key, 1_000)))
+    if zs.shape[1] == 2:
+        low, high = np.quantile(np.concatenate([zs, draws]), [0.005, 0.995], axis=0)
+        margin = 0.15 * (high - low)
+        first, second = (np.linspace(low[i] - margin[i], high[i] + margin[i], 160) for i in range(2))
+        points = np.stack(np.meshgrid(first, second), axis=-1)
+        density = np.exp(np.asarray(jax.jit(jax.vmap(jax.vmap(p_z.log_prob)))(jnp.asarray(points, jnp.float32))))
+        axes.contourf(first, second, density, levels=12, cmap="Greys", alpha=0.8)
+        axes.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
+    else:
+        centre = zs.mean(0)
+        directions = np.linalg.svd(zs - centre, full_matrices=False)[2][:2].T
+        zs, draws = (zs - centre) @ directions, (draws - centre) @ directions
+        axes.scatter(*draws.T, s=6, color=GREY, linewidths=0, alpha=0.6)
+    if labels is None:
+        axes.scatter(*zs.T, s=4, color=BLUE, linewidths=0, alpha=0.8)
+    else:
+        for i, name in enumerate(np.unique(labels)):
+            axes.scatter(*zs[labels == name].T, s=4, color=f"C{i % 10}", linewidths=0, alpha=0.8, label=str(name))
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
 def _principal_components(means: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
     centred = means - means.mean(0)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)

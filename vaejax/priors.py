@@ -200,8 +200,10 @@ class NumPyroPrior:
 
     @property
     def support(self) -> Support | None:
-        """What NumPyro says of it, as far as this library has a name for that."""
-        return SUPPORTS_OF_NUMPYRO.get(_constraint(self.factory().support))
+        """What NumPyro says of it, under this library's name where it has one."""
+        constraint = self.factory().support
+        kind = _constraint(constraint)
+        return SUPPORTS_OF_NUMPYRO.get(kind, Support(kind.__name__.strip("_").lower(), f"NumPyro's {constraint}"))
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()

@@ -1,0 +1,156 @@
+"""One model, several priors, several seeds: what a prior is worth, in a table and a figure.
+
+    python experiments/swap_priors.py                                                      # the embedded digits, two latents
+    python experiments/swap_priors.py --data binarized_mnist --latent-dim 40 --num-steps 20000 --out runs/swap_mnist
+
+Encoder, likelihood and everything else stay as they are; only the prior is another value. Each row of the table is the mean over the
+seeds, with its standard error over seeds, of quantities over the test set; the figure shows the first seed. `result.json` has them all,
+and so has the last line on standard output.
+
+Measured, at revision REVISION, on two cores of an Intel Xeon:
+
+MEASURED
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+from train import Config as TrainConfig
+from train import build_model, build_objective, build_optimizer, environment, initial_params
+
+import vaejax
+from vaejax import plots
+from vaejax.data import Policy, check_data, support_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Priors to compare on one model. Names with a colon take a number: vamp:500."""
+
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
+    data_folder: str | None = None
+    """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
+    binarisation: Policy = "dynamic"
+    priors: tuple[str, ...] = ("normal", "mixture:10", "vamp:50", "flow:4", "laplace")
+    """As --prior of train.py."""
+    encoder: str = "diag-normal"
+    """As --encoder of train.py."""
+    hidden: tuple[int, ...] = (200, 200)
+    """Widths of the hidden layers."""
+    latent_dim: int = 2
+    num_seeds: int = 3
+    num_steps: int = 5_000
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    warm_up: int = 0
+    """Steps over which the weight of the KL rises from 0 to 1."""
+    eval_samples: int = 500
+    """Importance samples per example for log p(x)."""
+    eval_size: int | None = None
+    """So many test examples, the first ones; None takes all."""
+    out: str = "runs/swap_priors"
+    """The folder for result.json and priors.png, made anew."""
+    seed: int = 0
+
+
+def of_training(config: Config, prior: str) -> TrainConfig:
+    """The configuration of train.py with this prior."""
+    shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config) if hasattr(TrainConfig, field.name)}
+    return TrainConfig(**{name: field for name, field in shared.items() if name not in ("out", "seed")}, prior=prior)
+
+
+def compare(config: Config, prior: str, dataset: vaejax.Dataset, transform) -> tuple[dict, vaejax.VAE, vaejax.Params]:
+    """The row of one prior, with the model and the parameters of its first seed."""
+    settings = of_training(config, prior)
+    model = build_model(settings, dataset.train.images[0])
+    check_data(dataset.train.images, support_of(model), transform, name=config.data)
+    init_key, fit_key, evaluate_key = jax.random.split(jax.random.key(config.seed), 3)  # the same for every prior
+    starts = [initial_params(settings, model, dataset.train.images, transform, key) for key in jax.random.split(init_key, config.num_seeds)]
+    began = time.perf_counter()
+    run = vaejax.fit_seeds(
+        build_objective(settings, model),
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts),
+        build_optimizer(settings),
+        dataset.train.images,
+        jax.random.split(fit_key, config.num_seeds),
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        transform=transform,
+    )
+    seconds = time.perf_counter() - began
+    seeds = [jax.tree.map(lambda leaf, s=s: leaf[s], run.params) for s in range(config.num_seeds)]
+    images = dataset.test.images[: config.eval_size]
+    evaluations = [
+        vaejax.evaluate(model, params, images, evaluate_key, num_samples=config.eval_samples, transform=transform) for params in seeds
+    ]
+    row = {
+        "prior": prior,
+        "elbo": [evaluation.elbo.mean for evaluation in evaluations],
+        "log_marginal": [evaluation.log_marginal.mean for evaluation in evaluations],
+        "standard_error_over_examples": evaluations[0].log_marginal.standard_error,
+        "active_units": [evaluation.active_units for evaluation in evaluations],
+        "train_seconds": round(seconds, 1),
+    }
+    return row, model, seeds[0]
+
+
+def mean_and_error(values: list[float]) -> str:
+    """Over seeds."""
+    spread = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return f"{np.mean(values):.2f} ± {spread:.2f}"
+
+
+def table(rows: list[dict]) -> str:
+    header = ["| prior | test ELBO | test log p(x) | active units |", "|---|---|---|---|"]
+    cells = [
+        f"| {row['prior']} | {mean_and_error(row['elbo'])} | {mean_and_error(row['log_marginal'])} | {np.mean(row['active_units']):.1f} |"
+        for row in rows
+    ]
+    return "\n".join([*header, *cells])
+
+
+def aggregated(model: vaejax.VAE, params: vaejax.Params, xs, key) -> np.ndarray:
+    """One draw of q(z | x) for every x."""
+    return np.asarray(jax.jit(jax.vmap(lambda x, key: model.posterior(params, x).sample(key)))(xs, jax.random.split(key, len(xs))))
+
+
+def main(config: Config) -> dict:
+    dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
+    for prior in config.priors:  # all names are looked up before the first one trains
+        build_model(of_training(config, prior), dataset.train.images[0])
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    pixels_key, draw_key, plot_key = jax.random.split(jax.random.key(config.seed + 1), 3)
+    shown = dataset.test.images[:1_000]
+    xs = jax.jit(jax.vmap(transform))(shown, jax.random.split(pixels_key, len(shown)))
+    rows, entries = [], {}
+    for prior in config.priors:
+        row, model, params = compare(config, prior, dataset, transform)
+        print(f"{prior}: test ELBO {mean_and_error(row['elbo'])}, {row['train_seconds']} s", file=sys.stderr)
+        rows.append(row)
+        entries[prior] = model, params, aggregated(model, params, xs, draw_key)
+    labels = None if dataset.test.labels is None else dataset.test.labels[: len(shown)]
+    plots.priors(entries, labels, plot_key).savefig(out / "priors.png", dpi=150)
+    print(f"nats per example, mean over {config.num_seeds} seeds ± standard error over seeds; log p(x) with K = {config.eval_samples}")
+    print(table(rows))
+    result = {"config": dataclasses.asdict(config), "data": dataset.source, "rows": rows, **environment()}
+    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    return {"rows": rows, "out": str(out)}
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/vaejax/xla").expanduser()))
+    jax.config.update("jax_num_cpu_devices", len(__import__("os").sched_getaffinity(0)))
+    try:
+        print(json.dumps(main(tyro.cli(Config))))
+    except (ValueError, TypeError, FileNotFoundError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
