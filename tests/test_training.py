@@ -242,7 +242,7 @@ def test_resuming_with_another_configuration_names_the_field(tmp_path, change, m
 # Bad input: refused in one line, before anything compiles, and without a file.
 
 BAD = {
-    "0..255 into a Bernoulli": ({"transform": None}, r"data has values in \[0, 16\] that are not 0 or 1"),
+    "0..255 into a Bernoulli": ({"transform": None}, r"data has values in \[0, 16\], and this likelihood is for 0 and 1"),
     "grey": ({"transform": vaejax.Pixels(16, "none")}, "choose a binarisation, one of dynamic, static or threshold"),
     "NaN": ({"data": np.full((50, 8, 8), np.nan), "transform": None}, "data has a NaN or infinity, first in row 0"),
     "empty": ({"data": XS[:0]}, "data is empty"),
