@@ -176,7 +176,7 @@ def build_likelihood(config: Config, shape: tuple[int, ...]):
     table = {
         "bernoulli": lambda: vaejax.Bernoulli(decoder()),
         "continuous-bernoulli": lambda: vaejax.ContinuousBernoulli(decoder()),
-        "gaussian": lambda *scale: vaejax.Gaussian(decoder(), *(scale or ("learned",))),
+        "gaussian": lambda scale=None: vaejax.Gaussian(decoder(), "learned" if scale is None else scale),
         "laplace": lambda: vaejax.Laplace(decoder(heads=2)),
         "categorical": lambda levels=256: vaejax.Categorical(decoder((*shape, levels)), levels),
         "discretized-logistic": lambda levels=256: vaejax.DiscretizedLogistic(decoder(heads=2), levels),

@@ -7,7 +7,7 @@ rules that mathematics gives.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -86,13 +86,18 @@ ESTIMATORS: dict[str, Callable] = {
 }
 
 
+@cache
+def model_and_shapes(prior: str, encoder: str, likelihood: str) -> tuple[vaejax.VAE, vaejax.Params]:
+    """A model, and the shapes of its parameters."""
+    model = vaejax.VAE(PRIORS[prior](), LIKELIHOODS[likelihood](), ENCODERS[encoder]())
+    return model, jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(PIXELS))
+
+
 def refusal(prior: str, encoder: str, estimator: str, likelihood: str = "Bernoulli") -> str | None:
     """The sentence with which a combination is refused, found by tracing it; None if it is not."""
-    x, key = jnp.zeros(PIXELS), jax.random.key(0)
     try:
-        model = vaejax.VAE(PRIORS[prior](), LIKELIHOODS[likelihood](), ENCODERS[encoder]())
-        params = jax.eval_shape(model.init, key, x)
-        jax.eval_shape(partial(ESTIMATORS[estimator](), model), params, x, key)
+        model, params = model_and_shapes(prior, encoder, likelihood)
+        jax.eval_shape(partial(ESTIMATORS[estimator](), model), params, jnp.zeros(PIXELS), jax.random.key(0))
     except (TypeError, ValueError) as error:
         return str(error)
     return None

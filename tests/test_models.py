@@ -46,7 +46,11 @@ FUNCTIONS = {
 }
 
 
-@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+SLOW_EAGERLY = {"iwae", "log_marginal"}
+CASES = [pytest.param(f, id=name, marks=[pytest.mark.slow] * (name in SLOW_EAGERLY)) for name, f in FUNCTIONS.items()]
+
+
+@pytest.mark.parametrize("function", CASES)
 def test_jit_equals_eager_and_vmap_equals_a_loop(function):
     keys = jax.random.split(jax.random.key(1), len(XS))
     loop = [function(x, key) for x, key in zip(XS, keys, strict=True)]
@@ -120,7 +124,7 @@ def test_encoder_scale_is_bounded_and_smooth(raw):
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, "shared"])
 def test_gaussian_scale_is_stated(scale):
-    with pytest.raises(ValueError, match=f'Gaussian.scale = {scale!r}; give a positive number, or "learned"'):
+    with pytest.raises(ValueError, match=f'Gaussian.scale = {scale!r}; give a positive number, "learned" or "per-dimension"'):
         vaejax.Gaussian(vaejax.MLP(4), scale)
 
 

@@ -55,14 +55,23 @@ VARIANTS = {
     "laplace, conv, stl": ["--prior", "laplace", "--net", "conv", "--estimator", "stick-the-landing", "--latent-dim", "3"],
     "gaussian, analytic kl": ["--likelihood", "gaussian", "--binarisation", "none", "--estimator", "analytic-kl", "--schedule", "cosine"],
     "mixture, iaf, grey": ["--prior", "mixture:3", "--encoder", "iaf", "--likelihood", "continuous-bernoulli", "--binarisation", "none"],
-    "flow, low-rank, levels": "--prior flow:2 --encoder low-rank:1 --likelihood discretized-logistic:17 --binarisation none".split(),
+    "flow, low-rank, levels": [
+        "--prior",
+        "flow:2",
+        "--encoder",
+        "low-rank:1",
+        "--likelihood",
+        "discretized-logistic:17",
+        "--binarisation",
+        "none",
+    ],
     "warm-up": ["--warm-up", "30", "--prior", "learned-normal"],
     "static, clipped, early": ["--binarisation", "static", "--clip-norm", "1", "--patience", "5", "--likelihood", "bernoulli"],
     "two devices": ["--devices", "2"],
 }
 
 
-SLOW = {"two devices", "static, clipped, early"}  # fit's own tests have these; here only their flags are new
+SLOW = VARIANTS.keys() - {"vamp, gated, iwae", "mixture, iaf, grey"}  # what they do is tested elsewhere; here only flags are new
 
 
 @pytest.mark.parametrize("flags", [pytest.param(v, id=k, marks=[pytest.mark.slow] * (k in SLOW)) for k, v in VARIANTS.items()])

@@ -160,7 +160,7 @@ class Gaussian:
 
     `scale` is a number, "learned" (one for all dimensions) or "per-dimension" (learned, one for each). It decides the balance
     between reconstruction and KL, so it is never silently 1. The best shared scale for a batch, in closed form (sigma-VAE,
-    Rybkin et al. 2021, eq. 5), is `vaejax.optimal_scale` around the objective of a "learned" one.
+    Rybkin et al. 2021), is `vaejax.optimal_scale` around the objective of a "learned" one.
     """
 
     net: Net
@@ -409,7 +409,7 @@ class OneHotCategorical(OfNet):
 
 @value
 class RelaxedBernoulli(OfNet):
-    """prod_i BinConcrete(z_i; net(x)_i, temperature) on (0, 1). The net gives logits. Reference: Maddison et al. 2017, appendix B."""
+    """prod_i BinConcrete(z_i; net(x)_i, temperature) on (0, 1). The net gives logits. Reference: Maddison et al. 2017."""
 
     net: Net
     temperature: float = 0.5

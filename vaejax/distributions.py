@@ -101,7 +101,7 @@ def _log1p_exp_jvp(primals, tangents):
 class ContinuousBernoulli:
     """sum_i [x_i l_i - log((exp l_i - 1) / l_i)], nats, on [0, 1]: the Bernoulli's formula with the constant that it lacks there.
 
-    Reference: Loaiza-Ganem & Cunningham 2019, eq. 6-8, whose lambda is sigmoid(l).
+    Reference: Loaiza-Ganem & Cunningham 2019, whose lambda is sigmoid(l).
     """
 
     logits: Float[Array, "..."]
@@ -166,7 +166,7 @@ class RelaxedOneHotCategorical:
     """log Concrete(x; logits, temperature), nats: independent points x_i of the simplex that tend to one-hot vectors as T -> 0.
 
     log p = sum_i [log (n-1)! + (n-1) log T + sum_c (l_ic - (T+1) log x_ic) - n logsumexp_c(l_ic - T log x_ic)], n categories,
-    with respect to the first n - 1 coordinates. Reference: Maddison, Mnih & Teh 2017, eq. 10; Jang, Gu & Poole 2017.
+    with respect to the first n - 1 coordinates. Reference: Maddison, Mnih & Teh 2017; Jang, Gu & Poole 2017.
     """
 
     temperature: Float[Array, ""]
@@ -227,7 +227,7 @@ class DiscretizedLogistic:
 
     F_ic is the logistic cdf of loc_ic, exp(log_scale_ic), d = 1/(n-1), w = softmax(logits), and the end levels take the tails.
     Each difference is sigmoid(b) sigmoid(-a) (1 - exp(a - b)) with a < b the two arguments, so nothing cancels or underflows.
-    Reference: Kingma et al. 2016, section 5 and appendix A; Salimans et al. 2017, eq. 2 for the mixture.
+    Reference: Kingma et al. 2016; Salimans et al. 2017 for the mixture.
     """
 
     logits: Float[Array, "... c"]
@@ -281,7 +281,10 @@ class Event:
 
     @property
     def mean(self) -> jax.Array:
-        return self.base.mean
+        try:
+            return self.base.mean
+        except NotImplementedError:  # which hasattr would let through
+            raise AttributeError(f"{type(self.base).__name__} has no closed form for its mean; average samples") from None
 
     @property
     def variance(self) -> jax.Array:

@@ -74,7 +74,7 @@ def init_layers(layers: tuple[Any, ...], key: Key, z: Vector, context: jax.Array
 
 @value
 class Coupling:
-    """y_a = z_a, y_b = z_b exp(s(z_a)) + m(z_a), for the two halves a, b of the coordinates. Reference: Dinh et al. 2017, eq. 7-8."""
+    """y_a = z_a, y_b = z_b exp(s(z_a)) + m(z_a), for the two halves a, b of the coordinates. Reference: Dinh et al. 2017."""
 
     hidden: tuple[int, ...] = (64,)
     fast_inverse = True
@@ -108,7 +108,7 @@ class Autoregressive:
     direction "inverse" (a masked autoregressive flow): they are functions of y, so a density at any y is one pass of the net, and a
     sample takes d of them. "forward" (an inverse autoregressive flow): functions of z, so a sample with its density is one
     pass; a density elsewhere would take d, and is refused by `Flow`.
-    References: Papamakarios et al. 2017, eq. 3-4; Kingma et al. 2016, eq. 10-11.
+    References: Papamakarios et al. 2017; Kingma et al. 2016.
     """
 
     direction: Literal["forward", "inverse"]
@@ -177,7 +177,7 @@ class MaskedConditioner(nn.Module):
     """(z, context) -> shift and log_scale of z's shape, entry i of both a function of z_1 .. z_(i-1) and of the context alone.
 
     Each hidden unit sees the first few coordinates, its degree, and feeds those after them. The degrees are spread evenly, so
-    that a layer narrower than z loses none of them. Reference: Germain et al. 2015 (MADE), eq. 8-13.
+    that a layer narrower than z loses none of them. Reference: Germain et al. 2015 (MADE).
     """
 
     hidden: tuple[int, ...]

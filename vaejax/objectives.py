@@ -180,7 +180,7 @@ class FreeBits:
 
     A latent that tells less than `nats` on average pays for so many anyway, so nothing pushes it to tell less. The KL is in
     closed form: q and the prior are diagonal normals. `vaejax.fit(vaejax.FreeBits(model, 0.1), ...)`.
-    Reference: Kingma et al. 2016, appendix C.8, with groups of one latent.
+    Reference: Kingma et al. 2016, with groups of one latent.
     """
 
     model: LatentVariableModel
@@ -246,9 +246,9 @@ def aggregation_weights(batch_size: int, dataset_size: int, estimator: Weighting
     """W with q(z_i) estimated by sum_j W_ij q(z_i | x_j): x_1..x_M are M of the N examples, and z_i ~ q(z | x_i).
 
     "stratified": 1/N for j = i, (N-1)/(N (M-1)) for the others. Unbiased for q(z_i) at a given z_i, and exact at M = N. Chen et al.
-    2018, appendix C.2, weigh one of the others less than the rest; this is the mean over which one: as unbiased, with less variance.
+    2018, weigh one of the others less than the rest; this is the mean over which one: as unbiased, with less variance.
     "weighted": 1/(N M) for all. Too low, by a factor M or more, which is N at M = N. At M = N, then, the parts of the KL are off by
-    constants, multiples of log N, and the gradient is right. Chen et al. 2018, section 3.1.
+    constants, multiples of log N, and the gradient is right. Chen et al. 2018.
     """
     if batch_size > dataset_size:
         raise ValueError(f"dataset_size = {dataset_size}, but the batch has {batch_size} examples; give the size of the whole data set")
@@ -278,7 +278,7 @@ def kl_decomposition(
 
     The sum is the mean of log q(z|x) - log p(z) at the samples, to rounding. With xs all the data (`dataset_size` left out) q(z) is
     exact; of a batch it is estimated, see `aggregation_weights`, and its logarithm is biased. Memory grows as batch^2 x dim.
-    Needs diagonal normals for q and the prior. Reference: Chen et al. 2018, section 3.
+    Needs diagonal normals for q and the prior. Reference: Chen et al. 2018.
     """
     return _sampled(kl_decomposition, model, params, xs, key, dataset_size, estimator)[1]
 
@@ -310,7 +310,7 @@ class TCVAE:
 
     The three are the parts of the KL, see `KLDecomposition`; each weight is a number or a schedule. `dataset_size` is the number of
     training examples, which the estimators of q(z) need. Needs diagonal normals for q and the prior.
-    Reference: Chen et al. 2018, section 3, whose beta-TCVAE has alpha = gamma = 1.
+    Reference: Chen et al. 2018, whose beta-TCVAE has alpha = gamma = 1.
     """
 
     model: LatentVariableModel

@@ -52,7 +52,7 @@ class VonMisesFisher:
     """log vMF(z; loc, kappa) = kappa <loc, z> - log C, nats, on the unit sphere of R^d, d >= 2. |loc| = 1 is the caller's.
 
     Its samples are reparameterised: exactly, by implicit differentiation of the cdf of <loc, z>, where Davidson et al. 2018
-    correct the gradient of a rejection sampler. Reference: Mardia & Jupp 2000, section 9.3; the sampler is that of Wood 1994.
+    correct the gradient of a rejection sampler. Reference: Mardia & Jupp 2000; the sampler is that of Wood 1994.
     """
 
     loc: Float[Array, " d"]

@@ -1,0 +1,35 @@
+"""The notebooks run from top to bottom, and show what they promise."""
+
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+NOTEBOOKS = Path(__file__).resolve().parents[1] / "experiments" / "notebooks"
+
+
+def executed(name: str, **replacements: str) -> list[dict]:
+    """What every cell of a notebook puts out, with some of its source replaced."""
+    notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
+    for old, new in replacements.values():
+        assert sum(old in cell.source for cell in notebook.cells) == 1, f"{name} has no longer one {old!r}"
+        for cell in notebook.cells:
+            cell.source = cell.source.replace(old, new)
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
+    return [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+def check_swap_priors(outputs: list[dict]) -> None:
+    tables = [data["text/markdown"] for data in outputs if "text/markdown" in data]
+    assert [table.count("\n") for table in tables] == [6, 4]  # five priors, then three, under two lines of header
+    assert sum("image/png" in data for data in outputs) == 2
+
+
+def test_swap_priors_in_short():
+    check_swap_priors(executed("swap_priors.ipynb", steps=("num_steps = 3_000", "num_steps = 20")))
+
+
+@pytest.mark.slow
+def test_swap_priors():
+    check_swap_priors(executed("swap_priors.ipynb"))
