@@ -110,8 +110,8 @@ def cover() -> list[tuple[str, str, str, str]]:
     ]
 
 
-# Every other one here; `make test-all` trains the whole product.
-@pytest.mark.parametrize("prior, encoder, estimator, likelihood", cover()[::2])
+# Every third one here; `make test-all` trains the whole product.
+@pytest.mark.parametrize("prior, encoder, estimator, likelihood", cover()[::3])
 def test_a_cover_of_the_product_trains(prior, encoder, estimator, likelihood):
     check_trains(prior, encoder, estimator, likelihood)
 

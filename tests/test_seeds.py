@@ -28,7 +28,7 @@ def alone(starts):
     return [vaejax.fit(OBJECTIVE, params, optax.adam(1e-2), IMAGES, key, **SETTINGS) for params, key in zip(seeds, KEYS, strict=True)]
 
 
-@pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.slow), "cores"])
+@pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.slow), pytest.param("cores", marks=pytest.mark.slow)])
 def test_each_seed_is_as_alone(strategy, starts, alone):
     """To the same bits by "map"; the others by rounding. Three seeds over eight devices also tries the padding."""
     run = vaejax.fit_seeds(OBJECTIVE, starts, optax.adam(1e-2), IMAGES, KEYS, strategy=strategy, **SETTINGS)

@@ -71,7 +71,7 @@ VARIANTS = {
 }
 
 
-SLOW = VARIANTS.keys() - {"vamp, gated, iwae", "mixture, iaf, grey"}  # what they do is tested elsewhere; here only flags are new
+SLOW = VARIANTS.keys() - {"vamp, gated, iwae"}  # what they do is tested elsewhere; here only flags are new
 
 
 @pytest.mark.parametrize("flags", [pytest.param(v, id=k, marks=[pytest.mark.slow] * (k in SLOW)) for k, v in VARIANTS.items()])
