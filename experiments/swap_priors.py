@@ -12,7 +12,6 @@ Expected: a VampPrior above a standard normal where there are many latents (Tomc
 
 import dataclasses
 import json
-import os
 import sys
 import time
 from pathlib import Path
@@ -21,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
+from common import command_line, environment, use_all_cores
 from train import Config as TrainConfig
-from train import build_model, build_objective, build_optimizer, environment, initial_params
+from train import build_model, build_objective, build_optimizer, initial_params
 
 import vaejax
 from vaejax import plots
@@ -146,10 +146,5 @@ def main(config: Config) -> dict:
 
 
 if __name__ == "__main__":
-    jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/vaejax/xla").expanduser()))
-    jax.config.update("jax_num_cpu_devices", os.cpu_count() or 1)
-    try:
-        print(json.dumps(main(tyro.cli(Config))))
-    except (ValueError, TypeError, FileNotFoundError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    use_all_cores()
+    sys.exit(command_line(lambda: main(tyro.cli(Config))))

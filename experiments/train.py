@@ -24,14 +24,11 @@ import dataclasses
 import inspect
 import json
 import math
-import platform
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,12 +38,11 @@ import numpy as np
 import numpyro.distributions as npd
 import optax
 import tyro
+from common import command_line, environment
 
 import vaejax
 from vaejax import plots
-from vaejax.checkpoints import CheckpointError
 from vaejax.data import Policy, check_data, support_of, unknown
-from vaejax.training import NonFiniteError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,18 +249,6 @@ def initial_params(config: Config, model: vaejax.VAE, images: np.ndarray, transf
     return params
 
 
-def environment() -> dict:
-    """What a result depends on beside the configuration."""
-    packages = ("vaejax", "jax", "jaxlib", "flax", "optax", "numpy", "numpyro", "orbax-checkpoint")
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True)
-    return {
-        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "platform": platform.platform(),
-        "git": git.stdout.strip() or None,
-    }
-
-
 class MetricsLog:
     """metrics.jsonl: the mean bound of every 100 steps, and each validation, as training goes. A resumed run writes it anew."""
 
@@ -426,17 +410,7 @@ def parse(argv: list[str] | None) -> Config:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line. The user's mistakes are one line on standard error, and exit status 2."""
-    jax.config.update("jax_compilation_cache_dir", str(Path("~/.cache/vaejax/xla").expanduser()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    try:
-        print(json.dumps(train(parse(argv))))
-    except (ValueError, TypeError, FileNotFoundError, CheckpointError, NonFiniteError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return command_line(lambda: train(parse(argv)))
 
 
 if __name__ == "__main__":

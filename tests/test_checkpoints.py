@@ -166,7 +166,7 @@ with Checkpoints(sys.argv[1]) as store:
 """
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.11, 0.23])
+@pytest.mark.parametrize("delay", [0.11, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.05, 0.23))])
 def test_killed_in_the_middle_of_a_save(tmp_path, delay):
     """What was acknowledged is there, and the newest step is whole."""
     process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpyro.distributions as npd
 import optax
 import pytest
+from cases import cases
 from oracles import gauss_hermite
 from scipy import special, stats
 
@@ -216,6 +217,7 @@ def test_density_equals_scipy(x64, case):
     np.testing.assert_allclose(jax.jit(jax.vmap(log_probs))(outputs), expected, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_full_normal_in_many_dimensions_is_finite_where_it_samples():
     """There the inverse of its factor overflows at such outputs, so that the density elsewhere does."""
     signs = GENERATOR.choice([-1.0, 1.0], size=(8, 22, 20)).astype(np.float32)
@@ -250,7 +252,9 @@ def test_low_rank_normal_keeps_its_digits():
 ALIKE = {"Gaussian, learned", "Gaussian, per dimension", "LowRankNormal, rank 2", "DiscretizedLogistic", "NumPyroConditional"}
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ALIKE])
+@pytest.mark.parametrize(
+    "name", cases([name for name in CASES if name not in ALIKE], slow=("VonMisesFisher", "FullNormal", "LowRankNormal"))
+)
 def test_extreme_outputs_are_finite(name):
     """The density of data, that of samples where they move with the outputs, and all their gradients, at raw outputs of +-1e4."""
     case = CASES[name]
@@ -415,6 +419,7 @@ def the_sum(conditional, xs, weights=1.0):
     return np.sum(np.exp(jax.jit(jax.vmap(p.log_prob))(jnp.asarray(xs))) * weights)
 
 
+@pytest.mark.slow
 def test_densities_integrate_to_one(x64):
     plane, cell = grids(-20, 20, 201, 2)
     for make, heads in ((vaejax.FullNormal, 4), (vaejax.LowRankNormal, 3)):
@@ -464,6 +469,7 @@ class Linear:
         return params["W"] @ z + params["b"]
 
 
+@pytest.mark.slow
 def test_posterior_families_nest():
     """ELBO of the trained q on a correlated linear-Gaussian model: diagonal <= low rank <= full <= log p(x), the first by the exact gap.
 

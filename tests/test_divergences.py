@@ -10,8 +10,9 @@ import pytest
 from oracles import gauss_hermite
 from scipy import stats
 
-from vaejax.distributions import Bernoulli, DiagNormal, Event, OneHotCategorical
+from vaejax.distributions import Bernoulli, DiagNormal, OneHotCategorical
 from vaejax.divergences import expected_log_prob, kl_divergence, kl_per_dimension
+from vaejax.events import Event
 from vaejax.sphere import UniformOnSphere, VonMisesFisher
 
 GENERATOR = np.random.default_rng(0)

@@ -107,6 +107,7 @@ def test_forward_autoregressive_refuses_a_density_elsewhere():
         flow.log_prob(jnp.zeros(2))
 
 
+@pytest.mark.slow
 @LAYERS
 def test_every_parameter_has_a_gradient(layer):
     flow = a_flow(layer, dim=3, context_size=2, scale=0.3)

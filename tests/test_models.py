@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import cases
 from oracles import LinearGaussian, assert_distributed
 from scipy import stats
 
@@ -46,8 +47,7 @@ FUNCTIONS = {
 }
 
 
-SLOW_EAGERLY = {"iwae", "log_marginal"}
-CASES = [pytest.param(f, id=name, marks=[pytest.mark.slow] * (name in SLOW_EAGERLY)) for name, f in FUNCTIONS.items()]
+CASES = cases(FUNCTIONS, slow=("iwae", "log_marginal"))
 
 
 @pytest.mark.parametrize("function", CASES)

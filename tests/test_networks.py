@@ -290,6 +290,7 @@ def test_decoders_serve_every_likelihood_of_pixels(kind, shape):
         assert jax.eval_shape(log_prob, jax.random.key(0)).shape == ()
 
 
+@pytest.mark.slow
 def test_a_residual_pair_learns_what_it_is_shown():
     """Eight random images, a context that names each: 200 steps of Adam leave less than a quarter of the error of their mean."""
     encoder, decoder = networks.ResidualEncoder(3, (8,), 16), networks.ResidualDecoder((6, 5), (8,), 16)

@@ -20,7 +20,8 @@ import vaejax
 from vaejax import objectives
 from vaejax.elbo import Terms, model_of, schedules_of
 from vaejax.evaluation import Transformed, estimate, map_dataset
-from vaejax.objectives import TCVAE, Beta, Cyclical, FreeBits, WarmUp, kl_decomposition, optimal_scale, with_optimal_scale
+from vaejax.objectives import TCVAE, Beta, FreeBits, kl_decomposition, optimal_scale, with_optimal_scale
+from vaejax.schedules import Cyclical, WarmUp
 from vaejax.training import NonFiniteError
 
 KEY = jax.random.key(1)
@@ -419,6 +420,7 @@ def steps_written_out(num_steps):
     return parts
 
 
+@pytest.mark.slow
 def test_history_has_both_and_the_gradient_is_of_the_objective():
     """With parameters that stand still, row t is the objective at step t, written out. Then one step along its gradient."""
     parts = steps_written_out(12)
@@ -456,6 +458,7 @@ def test_resumed_to_the_same_bits_in_the_middle_of_a_schedule(tmp_path):
         assert_same_bits(fit(16, objective, checkpoints=tmp_path / str(cut), resume=True, **settings), whole)
 
 
+@pytest.mark.slow
 def test_rows_stay_aligned_when_the_objective_changes(tmp_path):
     """Before there was a weight, and after, the bound was what was maximised. A bound alone has no second row."""
     first = fit(4, checkpoints=tmp_path)
@@ -474,6 +477,7 @@ def test_typed_anew_a_scheduled_objective_compiles_nothing():
     assert names == []
 
 
+@pytest.mark.slow
 def test_validation_is_of_the_bound():
     """Whatever is maximised, at parameters that stand still. And patience begins after the schedule: the validation at 16 is the first
     that counts.
@@ -491,6 +495,7 @@ def test_validation_is_of_the_bound():
     assert (run.history["objective"] < run.history["bound"] - 1).all()
 
 
+@pytest.mark.slow
 def test_fit_at_the_optimal_scale_follows_it():
     """On data of scale 0.1 the parameter comes down from 1, the validation with it, and the closed form has little to add."""
     xs = 0.2 + 0.1 * np.random.default_rng(0).normal(size=(400, 2)).astype(np.float32)

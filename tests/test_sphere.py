@@ -80,7 +80,7 @@ def test_integrates_to_one(x64):
     np.testing.assert_allclose(np.exp(over_kappas(np.eye(3)[0], kappas, ball)[0]) @ np.repeat(weights * 2 * np.pi / 10, 10), 1, rtol=1e-11)
 
 
-@pytest.mark.parametrize("dim", [2, 5])
+@pytest.mark.parametrize("dim", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_samples_follow_the_density(x64, dim):
     """The angle from loc against its cdf; the direction around loc uniform and independent of it; |z| = 1."""
     loc = direction(dim)
@@ -150,6 +150,7 @@ def test_pathwise_gradients_are_those_of_the_expectation(x64):
     assert_mean(by_angle, expected[1], detectable=0.05)
 
 
+@pytest.mark.slow
 def test_float32_samples_at_extreme_concentrations():
     """On the circle, where <loc, z> rounds to +-1 most often: samples are on it, and their log-densities and all gradients finite."""
     loc = jnp.asarray(direction(2), jnp.float32)

@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from cases import cases
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "experiments"))
@@ -74,7 +75,7 @@ VARIANTS = {
 SLOW = VARIANTS.keys() - {"vamp, gated, iwae"}  # what they do is tested elsewhere; here only flags are new
 
 
-@pytest.mark.parametrize("flags", [pytest.param(v, id=k, marks=[pytest.mark.slow] * (k in SLOW)) for k, v in VARIANTS.items()])
+@pytest.mark.parametrize("flags", cases(VARIANTS, SLOW))
 def test_flags_make_other_models(flags, capsys):
     assert train.main([*SMALL, *flags]) == 0
     result = last_line(capsys.readouterr().out)
@@ -139,8 +140,9 @@ def test_resume_takes_the_runs_own_flags_and_refuses_others(tmp_path, capsys):
     assert "another configuration; latent_dim: saved 2, now 3; learning_rate: saved 0.001, now 0.1" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
-def test_interrupted_it_saves_and_resumes_to_the_same_bits(tmp_path, number, status, capsys):
+@pytest.mark.parametrize("stop", cases({"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}, slow=("SIGTERM",)))
+def test_interrupted_it_saves_and_resumes_to_the_same_bits(tmp_path, stop, capsys):
+    number, status = stop
     command = [sys.executable, str(ROOT / "experiments/train.py"), *SMALL, "--num-steps", "1000000", "--checkpoint-every", "1000000"]
     process = subprocess.Popen([*command, "--out", "cut"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     metrics, deadline = tmp_path / "cut/metrics.jsonl", time.monotonic() + 120

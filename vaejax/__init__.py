@@ -1,6 +1,7 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
 from vaejax import distributions as distributions
+from vaejax import events as events
 from vaejax import flows as flows
 from vaejax import sphere as sphere
 from vaejax import supports as supports
@@ -53,9 +54,7 @@ from vaejax.networks import ResidualDecoder as ResidualDecoder
 from vaejax.networks import ResidualEncoder as ResidualEncoder
 from vaejax.objectives import TCVAE as TCVAE
 from vaejax.objectives import Beta as Beta
-from vaejax.objectives import Cyclical as Cyclical
 from vaejax.objectives import FreeBits as FreeBits
-from vaejax.objectives import WarmUp as WarmUp
 from vaejax.objectives import kl_decomposition as kl_decomposition
 from vaejax.objectives import optimal_scale as optimal_scale
 from vaejax.objectives import with_optimal_scale as with_optimal_scale
@@ -68,6 +67,8 @@ from vaejax.priors import NumPyroPrior as NumPyroPrior
 from vaejax.priors import StandardNormal as StandardNormal
 from vaejax.priors import UniformOnSphere as UniformOnSphere
 from vaejax.priors import VampPrior as VampPrior
+from vaejax.schedules import Cyclical as Cyclical
+from vaejax.schedules import WarmUp as WarmUp
 from vaejax.seeds import fit_seeds as fit_seeds
 from vaejax.training import Run as Run
 from vaejax.training import fit as fit

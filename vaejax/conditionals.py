@@ -12,14 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
 from flax.errors import ScopeParamShapeError
-from jax.scipy.special import gammaln
 
-from vaejax import distributions, sphere
-from vaejax._values import pytree, value
+from vaejax import distributions, events, sphere
+from vaejax._values import value
 from vaejax.flows import Autoregressive, Coupling, Flow, init_layers
 from vaejax.networks import soft_bound
 from vaejax.supports import BINARY, COUNTS, ONE_HOT, REAL, SIMPLEX, SPHERE, UNIT_INTERVAL, Support, levels
-from vaejax.types import Distribution, Key, Net, PyTree, Scalar
+from vaejax.types import Distribution, Key, Net, PyTree
 
 MAX_LOG_SCALE = 7.0  # in float32 exp(2 s) overflows at s = 44
 MAX_LOADING = 30.0  # in units of the scale: two coordinates correlate by up to 0.999, and float32 can still invert that
@@ -76,6 +75,10 @@ class OfNet:
     def init(self, key: Key, given) -> PyTree:
         return self.net.init(key, given)
 
+    def logits(self, params: PyTree, given) -> jax.Array:
+        """The net's one head, where it is logits."""
+        return one_head(self, apply(self.net, params, given), "logits")
+
 
 # Of real vectors.
 
@@ -94,23 +97,6 @@ class DiagNormal(OfNet):
     def __call__(self, params: PyTree, given) -> Distribution:
         loc, log_scale = heads(self, apply(self.net, params, given), "loc, log_scale")
         return distributions.DiagNormal(loc, log_scale if self.max_log_scale is None else soft_bound(log_scale, self.max_log_scale))
-
-
-@pytree
-class CholeskyNormal(distributions.Event):
-    """NumPyro's multivariate normal, whose own samples have log N(z; loc, A A') = log N(noise; 0, I) - log det A, z = loc + A noise.
-
-    That needs no A^-1, so it is exact and finite however close to singular A is.
-    """
-
-    base: npd.MultivariateNormal
-
-    def sample_and_log_prob(self, key: Key) -> tuple[jax.Array, Scalar]:
-        loc, scale_tril = jnp.asarray(self.base.loc), jnp.asarray(self.base.scale_tril)
-        zeros = jnp.zeros_like(loc)
-        standard = distributions.DiagNormal(zeros, zeros)
-        noise = standard.sample(key)
-        return loc + scale_tril @ noise, standard.log_prob(noise) - jnp.sum(jnp.log(jnp.diag(scale_tril)))
 
 
 @value
@@ -132,7 +118,7 @@ class FullNormal(OfNet):
         loc, log_scale, *rows = vectors(self, outputs)
         unit = jnp.eye(dim, dtype=loc.dtype) + jnp.tril(soft_bound(jnp.stack(rows), MAX_LOADING), -1)
         scale_tril = jnp.exp(soft_bound(log_scale, MAX_LOG_SCALE))[:, None] * unit
-        return CholeskyNormal(npd.MultivariateNormal(loc, scale_tril=scale_tril))
+        return events.CholeskyNormal(npd.MultivariateNormal(loc, scale_tril=scale_tril))
 
 
 @value
@@ -151,7 +137,7 @@ class LowRankNormal(OfNet):
         loc, log_scale, *columns = vectors(self, outputs)
         scale = jnp.exp(soft_bound(log_scale, MAX_LOG_SCALE))
         factor = scale[:, None] * soft_bound(jnp.stack(columns, axis=1), MAX_LOADING)
-        return distributions.Event(npd.LowRankMultivariateNormal(loc, factor, scale**2))
+        return events.Event(npd.LowRankMultivariateNormal(loc, factor, scale**2))
 
 
 @value
@@ -202,7 +188,7 @@ class Laplace(OfNet):
 
     def __call__(self, params: PyTree, given) -> Distribution:
         loc, log_scale = heads(self, apply(self.net, params, given), "loc, log_scale")
-        return event(npd.Laplace(loc, jnp.exp(soft_bound(log_scale, MAX_LOG_SCALE))))
+        return events.one_event_of(npd.Laplace(loc, jnp.exp(soft_bound(log_scale, MAX_LOG_SCALE))))
 
 
 class OfFlow:
@@ -294,7 +280,7 @@ class Bernoulli(OfNet):
     support: ClassVar[Support] = BINARY
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return distributions.Bernoulli(one_head(self, apply(self.net, params, given), "logits"))
+        return distributions.Bernoulli(self.logits(params, given))
 
 
 @value
@@ -305,7 +291,7 @@ class ContinuousBernoulli(OfNet):
     support: ClassVar[Support] = UNIT_INTERVAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return distributions.ContinuousBernoulli(one_head(self, apply(self.net, params, given), "logits"))
+        return distributions.ContinuousBernoulli(self.logits(params, given))
 
 
 @value
@@ -320,7 +306,7 @@ class Categorical(OfNet):
         return levels(self.num_levels)
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        logits = one_head(self, apply(self.net, params, given), "logits")
+        logits = self.logits(params, given)
         if logits.shape[-1] != self.num_levels:
             raise TypeError(
                 f"Categorical wants a net that returns logits of shape [*x.shape, {self.num_levels}], such as "
@@ -366,7 +352,7 @@ class Poisson(OfNet):
 
     def __call__(self, params: PyTree, given) -> Distribution:
         log_rate = one_head(self, apply(self.net, params, given), "log-rates")
-        return event(npd.Poisson(jnp.exp(soft_bound(log_rate, MAX_LOG_RATE))))
+        return events.one_event_of(npd.Poisson(jnp.exp(soft_bound(log_rate, MAX_LOG_RATE))))
 
 
 @value
@@ -379,18 +365,7 @@ class NegativeBinomial(OfNet):
     def __call__(self, params: PyTree, given) -> Distribution:
         log_mean, log_concentration = heads(self, apply(self.net, params, given), "log_mean, log_concentration")
         mean, concentration = jnp.exp(soft_bound(log_mean, MAX_LOG_RATE)), jnp.exp(soft_bound(log_concentration, MAX_LOG_SCALE))
-        return event(_NegativeBinomial(mean, concentration))
-
-
-class _NegativeBinomial(npd.NegativeBinomial2):
-    """NumPyro's takes its constant from JAX's `betaln`, which in float64 is right to eight digits only."""
-
-    concentration: jax.Array
-    rate: jax.Array
-
-    def log_prob(self, value):
-        x, c, rate = jnp.asarray(value, jnp.result_type(self.rate)), self.concentration, self.rate
-        return gammaln(x + c) - gammaln(c) - gammaln(x + 1) - c * jnp.log1p(1 / rate) - x * jnp.log1p(rate)
+        return events.one_event_of(events.NegativeBinomial(mean, concentration))
 
 
 # Of discrete latents; for binary ones `Bernoulli` serves.
@@ -404,7 +379,7 @@ class OneHotCategorical(OfNet):
     support: ClassVar[Support] = ONE_HOT
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return distributions.OneHotCategorical(one_head(self, apply(self.net, params, given), "logits"))
+        return distributions.OneHotCategorical(self.logits(params, given))
 
 
 @value
@@ -416,7 +391,7 @@ class RelaxedBernoulli(OfNet):
     support: ClassVar[Support] = UNIT_INTERVAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        return relaxed_bernoulli(self.temperature, one_head(self, apply(self.net, params, given), "logits"))
+        return events.relaxed_bernoulli(self.temperature, self.logits(params, given))
 
 
 @value
@@ -428,27 +403,7 @@ class RelaxedCategorical(OfNet):
     support: ClassVar[Support] = SIMPLEX
 
     def __call__(self, params: PyTree, given) -> Distribution:
-        logits = one_head(self, apply(self.net, params, given), "logits")
-        return distributions.RelaxedOneHotCategorical(jnp.asarray(self.temperature, logits.dtype), logits)
-
-
-def relaxed_bernoulli(temperature: float, logits: jax.Array) -> Distribution:
-    return event(_RelaxedBernoulli(jnp.asarray(temperature, logits.dtype), logits))
-
-
-class _RelaxedBernoulli(npd.RelaxedBernoulliLogits):
-    """NumPyro's keeps its samples off 0 and 1, where the density is infinite or 0; here the values that it is given too."""
-
-    logits: jax.Array
-
-    @property
-    def mean(self) -> jax.Array:
-        """Of the Bernoulli in the limit T -> 0; the relaxed one has no closed form."""
-        return jax.nn.sigmoid(self.logits)
-
-    def log_prob(self, value, intermediates=None):
-        limits = jnp.finfo(self.logits.dtype)
-        return super().log_prob(jnp.clip(value, limits.tiny, 1 - limits.eps), intermediates)
+        return distributions.relaxed_categorical(self.temperature, self.logits(params, given))
 
 
 # Of anything else.
@@ -467,9 +422,4 @@ class NumPyroConditional(OfNet):
 
     def __call__(self, params: PyTree, given) -> Distribution:
         output = apply(self.net, params, given)
-        return event(self.family(*output) if isinstance(output, tuple) else self.family(output))
-
-
-def event(p: npd.Distribution) -> distributions.Event:
-    """A NumPyro distribution with all its batch axes in one event."""
-    return distributions.Event(p.to_event(len(p.batch_shape)) if p.batch_shape else p)
+        return events.one_event_of(self.family(*output) if isinstance(output, tuple) else self.family(output))

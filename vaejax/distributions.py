@@ -1,8 +1,8 @@
 """Densities in the parametrisation that the library uses: normalised, in nats, summed over one event.
 
 Each is a pytree with `sample(key)` and `log_prob(value)`. NumPyro's distributions have the same two methods, so whatever is
-not here comes from there; `Event` checks the shape of what such a one is given. A distribution with
-`reparameterised = False` has samples that do not depend smoothly on its parameters.
+not here comes from there: see `events`. A distribution with `reparameterised = False` has samples that do not depend smoothly
+on its parameters.
 """
 
 import math
@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as npd
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -34,11 +33,11 @@ def one_event(name: str, value: ArrayLike, *parameters: jax.Array) -> list[jax.A
 def as_event(name: str, value: ArrayLike, like: jax.Array) -> jax.Array:
     """`value` in the dtype of `like`, or a ValueError if it has not its shape."""
     if jnp.shape(value) != like.shape:
-        raise ValueError(_wrong_shape(name, jnp.shape(value), like.shape))
+        raise ValueError(wrong_shape(name, jnp.shape(value), like.shape))
     return jnp.asarray(value, like.dtype)
 
 
-def _wrong_shape(name: str, got: tuple[int, ...], shape: tuple[int, ...]) -> str:
+def wrong_shape(name: str, got: tuple[int, ...], shape: tuple[int, ...]) -> str:
     return (
         f"{name}.log_prob got a value of shape {got}, but one event has shape {shape}; "
         "these functions take one example: use jax.vmap or vaejax.minibatch"
@@ -63,6 +62,12 @@ class DiagNormal:
         value, loc, log_scale = one_event("DiagNormal", value, self.loc, self.log_scale)
         noise = (value - loc) * jnp.exp(-log_scale)
         return -jnp.sum(0.5 * noise**2 + log_scale) - 0.5 * LOG_2PI * loc.size
+
+
+def standard_normal(like: ArrayLike) -> DiagNormal:
+    """N(0, I) over arrays of this shape and dtype."""
+    zeros = jnp.zeros_like(like)
+    return DiagNormal(zeros, zeros)
 
 
 @pytree
@@ -189,6 +194,10 @@ class RelaxedOneHotCategorical:
         return jnp.sum(constant + jnp.sum(self.logits - (self.temperature + 1) * log_x, axis=-1) - partition)
 
 
+def relaxed_categorical(temperature: float, logits: jax.Array) -> RelaxedOneHotCategorical:
+    return RelaxedOneHotCategorical(jnp.asarray(temperature, logits.dtype), logits)
+
+
 def _floor(array: jax.Array):
     """The least coordinate of a relaxed sample: small, and far enough above underflow that its inverse, times T + 1, is finite."""
     return jnp.finfo(array.dtype).tiny / jnp.finfo(array.dtype).eps
@@ -263,45 +272,6 @@ class DiscretizedLogistic:
         inside = (value > width / 2) & (value < 1 - width / 2)
         log_difference = jnp.where(inside, jnp.log(-jnp.expm1(-width * precision)), 0)
         return jnp.sum(logsumexp(jax.nn.log_softmax(self.logits) + log_upper + log_lower + log_difference, axis=-1))
-
-
-@pytree
-class Event:
-    """A NumPyro distribution as one event: its own density, but a value of another shape is refused, not broadcast."""
-
-    base: npd.Distribution
-
-    @property
-    def name(self) -> str:
-        return type(getattr(self.base, "base_dist", self.base)).__name__
-
-    @property
-    def reparameterised(self) -> bool:
-        return self.base.has_rsample
-
-    @property
-    def mean(self) -> jax.Array:
-        try:
-            return self.base.mean
-        except NotImplementedError:  # which hasattr would let through
-            raise AttributeError(f"{type(self.base).__name__} has no closed form for its mean; average samples") from None
-
-    @property
-    def variance(self) -> jax.Array:
-        return self.base.variance
-
-    def entropy(self) -> Scalar:
-        return self.base.entropy()
-
-    def sample(self, key: Key) -> jax.Array:
-        return jnp.asarray(self.base.sample(key))
-
-    def log_prob(self, value: ArrayLike) -> Scalar:
-        if self.base.batch_shape:
-            raise ValueError(f"{self.name} has batch_shape {self.base.batch_shape}; add .to_event({len(self.base.batch_shape)})")
-        if jnp.shape(value) != self.base.event_shape:
-            raise ValueError(_wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
-        return jnp.asarray(self.base.log_prob(jnp.asarray(value)))
 
 
 @pytree

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
 
-from vaejax.distributions import LOG_2PI, Bernoulli, DiagNormal, Event, OneHotCategorical, log1p_exp
+from vaejax.distributions import LOG_2PI, Bernoulli, DiagNormal, OneHotCategorical, log1p_exp
+from vaejax.events import Event
 from vaejax.sphere import UniformOnSphere, VonMisesFisher
 from vaejax.types import Distribution, Scalar
 

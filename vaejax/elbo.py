@@ -174,7 +174,7 @@ class Reported:
     objective: Objective
 
     def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
-        result = self.objective(params, x, key, **({"step": 0} if schedules_of(self.objective) else {}))
+        result = self.objective(params, x, key, **step_of(self.objective, 0))
         return result.bound if isinstance(result, Terms) else result
 
 
@@ -200,6 +200,11 @@ def schedules_of(objective: Any) -> tuple[tuple[str, Any], ...]:
         return objective.schedules
     inner = getattr(objective, "objective", getattr(objective, "func", None))
     return () if inner is None else schedules_of(inner)
+
+
+def step_of(objective: Any, step: ArrayLike) -> dict[str, ArrayLike]:
+    """The keyword `step`, for an objective with a schedule."""
+    return {"step": step} if schedules_of(objective) else {}
 
 
 def require_count(number: int, name: str) -> None:

@@ -26,6 +26,12 @@ def reparameterised_posterior(estimator, model: Model, params: Params, x: ArrayL
     return q
 
 
+def require_factors(owner, model: Model) -> None:
+    """Raises TypeError for a model that does not show its two factors."""
+    if not hasattr(model, "p_z"):
+        raise TypeError(f"{type(owner).__name__} needs a model with p_z and p_x_given_z; {type(model).__name__} has no prior to show")
+
+
 @value
 class Pathwise:
     """Value: bound(log w). Gradient: its total derivative, through z = T(noise; phi) and through log q itself.
@@ -59,8 +65,7 @@ class AnalyticKL:
         require_count(self.num_samples, "AnalyticKL.num_samples")
 
     def __call__(self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        if not hasattr(model, "p_z"):
-            raise TypeError(f"AnalyticKL needs a model with p_z and p_x_given_z; {type(model).__name__} has no prior to show")
+        require_factors(self, model)
         q = reparameterised_posterior(self, model, params, x)
         zs = sample_posterior(q, key, self.num_samples)
         log_p_x = jax.vmap(lambda z: model.p_x_given_z(params, z).log_prob(x))(zs)

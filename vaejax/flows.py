@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from vaejax._gemm import matmul
 from vaejax._values import pytree, static, value
 from vaejax.distributions import DiagNormal, as_event
-from vaejax.networks import Dense, soft_bound
+from vaejax.networks import Dense, flat, soft_bound
 from vaejax.types import Key, Net, PyTree, Scalar
 
 MAX_LOG_SCALE = 3.0  # of one layer
@@ -165,8 +165,7 @@ class Conditioner(nn.Module):
 
     @nn.compact
     def __call__(self, given):
-        h, context = given
-        h = h if context is None else jnp.concatenate([h, context])
+        h = flat(given)
         for width in self.hidden:
             h = nn.tanh(Dense(width)(h))
         shift, log_scale = jnp.split(Dense(2 * self.out, kernel_init=nn.initializers.normal(0.01))(h), 2)

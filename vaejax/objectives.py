@@ -1,13 +1,12 @@
-"""Objectives beside the bound: a weight on the KL and its schedules, free bits, the parts of the KL, the best scale of a Gaussian.
+"""Objectives beside the bound: a weight on the KL, free bits, the parts of the KL, the best scale of a Gaussian.
 
 Each gives `Terms(bound, objective)`, nats per example. What is maximised is `objective`; what is reported is `bound`, the plain
 bound with every weight at 1, of the same samples. So runs under different objectives can be compared, and no weight can pass
 for a better model.
 """
 
-import math
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,126 +19,9 @@ from vaejax.conditionals import MAX_LOG_SCALE, Gaussian
 from vaejax.distributions import DiagNormal, as_event, sample_and_log_prob
 from vaejax.divergences import kl_per_dimension
 from vaejax.elbo import Minibatch, Objective, Terms, elbo, map_samples, model_of, require_count, sample_posterior
-from vaejax.estimators import AnalyticKL, reparameterised_posterior
+from vaejax.estimators import AnalyticKL, reparameterised_posterior, require_factors
+from vaejax.schedules import Schedule, Weight, at_step, require_numbers, require_weights, scheduled
 from vaejax.types import Key, LatentVariableModel, Params, PyTree, Scalar
-
-
-class Schedule(Protocol):
-    """A weight as a function of the step, of known length, so that `fit` can hold it against the length of the run."""
-
-    @property
-    def length(self) -> int:
-        """The step from which it has been where it leads."""
-        ...
-
-    def __call__(self, step: ArrayLike) -> Any: ...
-    def check(self, num_steps: int, name: str) -> None:
-        """Raises ValueError if a run of `num_steps` would stop before the weight is where it leads."""
-        ...
-
-
-Weight = float | Schedule
-
-
-@value
-class WarmUp:
-    """start + (end - start) min(step / num_steps, 1). Reference: Bowman et al. 2016; Sønderby et al. 2016, for beta."""
-
-    num_steps: int
-    start: float = 0.0
-    end: float = 1.0
-
-    def __post_init__(self):
-        require_count(self.num_steps, "WarmUp.num_steps")
-        _require_numbers(self, start=self.start, end=self.end)
-
-    @property
-    def length(self) -> int:
-        return self.num_steps
-
-    def __call__(self, step: ArrayLike) -> jax.Array:
-        return self.start + (self.end - self.start) * jnp.minimum(step / self.num_steps, 1)
-
-    def check(self, num_steps: int, name: str) -> None:
-        if num_steps < self.num_steps:
-            reached = self.start + (self.end - self.start) * num_steps / self.num_steps
-            raise ValueError(
-                f"{name} is warmed up over {self.num_steps} steps, but num_steps = {num_steps}: the run would end at {name} {reached:.3g}; "
-                f"warm up over at most {num_steps} steps, or train for at least {self.num_steps}"
-            )
-
-
-@value
-class Cyclical:
-    """Of each `period` steps the first part, `ramp` of them, rises from start to end; the rest stays at end. Reference: Fu et al. 2019."""
-
-    period: int
-    ramp: float = 0.5
-    start: float = 0.0
-    end: float = 1.0
-
-    def __post_init__(self):
-        require_count(self.period, "Cyclical.period")
-        _require_numbers(self, start=self.start, end=self.end)
-        if not 0 < self.ramp * self.period <= self.period - 1:
-            raise ValueError(
-                f"Cyclical.ramp = {self.ramp}; it is the part of a period that rises, above 0, and leaves a step of {self.period} at end"
-            )
-
-    @property
-    def length(self) -> int:
-        return self.period
-
-    def __call__(self, step: ArrayLike) -> jax.Array:
-        return self.start + (self.end - self.start) * jnp.minimum(jnp.mod(step, self.period) / (self.ramp * self.period), 1)
-
-    def check(self, num_steps: int, name: str) -> None:
-        into_cycle = (num_steps - 1) % self.period
-        if num_steps < self.period or into_cycle < self.ramp * self.period:
-            last = self.start + (self.end - self.start) * min(into_cycle / (self.ramp * self.period), 1)
-            whole = -(-num_steps // self.period) * self.period
-            raise ValueError(
-                f"{name} has a cycle of {self.period} steps, and num_steps = {num_steps} are no whole cycles: the last step would be at "
-                f"{name} {last:.3g}; train for {whole} steps, or choose a period that divides num_steps"
-            )
-
-
-def _require_numbers(owner: Any, **numbers: float) -> None:
-    for name, number in numbers.items():
-        if not (isinstance(number, int | float) and math.isfinite(number) and number >= 0):
-            raise ValueError(f"{type(owner).__name__}.{name} = {number!r}; it must be a number, at least 0")
-
-
-def _require_weights(owner: Any, **weights: Weight) -> None:
-    for name, weight in weights.items():
-        if not callable(weight):
-            _require_numbers(owner, **{name: weight})
-        elif not hasattr(weight, "length"):
-            raise TypeError(
-                f"{type(owner).__name__}.{name} = {weight!r} does not say how long it is, so it cannot be held against the run; "
-                "use vaejax.WarmUp or vaejax.Cyclical, or give it the attributes of vaejax.objectives.Schedule"
-            )
-
-
-def _scheduled(**weights: Weight) -> tuple[tuple[str, Schedule], ...]:
-    """Those of the weights that move with the step."""
-    return tuple((name, weight) for name, weight in weights.items() if callable(weight))
-
-
-def _at(weight: Weight, step: ArrayLike | None) -> Any:
-    """The weight at a step."""
-    if not callable(weight):
-        return weight
-    if step is None:
-        raise TypeError(
-            f"{weight} needs the step: call the objective with step=, as `fit` does for one that is put together by functools.partial"
-        )
-    return weight(step)
-
-
-def _require_factors(owner: Any, model: Any) -> None:
-    if not hasattr(model, "p_z"):
-        raise TypeError(f"{type(owner).__name__} needs a model with p_z and p_x_given_z; {type(model).__name__} has no prior to show")
 
 
 @value
@@ -155,15 +37,15 @@ class Beta:
     num_samples: int = 1
 
     def __post_init__(self):
-        _require_weights(self, weight=self.weight)
+        require_weights(self, weight=self.weight)
         require_count(self.num_samples, "Beta.num_samples")
 
     @property
     def schedules(self) -> tuple[tuple[str, Schedule], ...]:
-        return _scheduled(beta=self.weight)
+        return scheduled(beta=self.weight)
 
     def __call__(self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key, step: ArrayLike | None = None) -> Terms:
-        _require_factors(self, model)
+        require_factors(self, model)
         q = reparameterised_posterior(self, model, params, x)
 
         def one(key):
@@ -171,7 +53,7 @@ class Beta:
             return model.p_x_given_z(params, z).log_prob(x), model.p_z(params).log_prob(z) - log_q
 
         log_p_x, log_ratio = map(jnp.mean, map_samples(one, jax.random.split(key, self.num_samples)))
-        return Terms(log_p_x + log_ratio, log_p_x + _at(self.weight, step) * log_ratio)
+        return Terms(log_p_x + log_ratio, log_p_x + at_step(self.weight, step) * log_ratio)
 
 
 @value
@@ -188,8 +70,8 @@ class FreeBits:
     num_samples: int = 1
 
     def __post_init__(self):
-        _require_factors(self, self.model)
-        _require_numbers(self, nats=self.nats)
+        require_factors(self, self.model)
+        require_numbers(self, nats=self.nats)
         require_count(self.num_samples, "FreeBits.num_samples")
 
     @property
@@ -321,14 +203,14 @@ class TCVAE:
     estimator: Weighting = "stratified"
 
     def __post_init__(self):
-        _require_factors(self, self.model)
+        require_factors(self, self.model)
         require_count(self.dataset_size, "TCVAE.dataset_size")
-        _require_weights(self, alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+        require_weights(self, alpha=self.alpha, beta=self.beta, gamma=self.gamma)
         _require_estimator(self.estimator)
 
     @property
     def schedules(self) -> tuple[tuple[str, Schedule], ...]:
-        return _scheduled(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+        return scheduled(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
 
     @property
     def objective(self) -> Objective:
@@ -338,7 +220,7 @@ class TCVAE:
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike | None = None) -> Terms:
         log_p_x, parts = _sampled(self, self.model, params, xs, key, self.dataset_size, self.estimator)
         bound = log_p_x - sum(parts)
-        weights = (_at(weight, step) for weight in (self.alpha, self.beta, self.gamma))
+        weights = (at_step(weight, step) for weight in (self.alpha, self.beta, self.gamma))
         # As what is added to the bound, so that a weight of 1 adds exactly nothing.
         return Terms(bound, bound - sum((weight - 1) * part for weight, part in zip(weights, parts, strict=True)))
 

@@ -150,9 +150,8 @@ def _prior_and_posterior(axes, model: VAE, params: Params, zs: np.ndarray, label
         axes.contourf(first, second, density, levels=12, cmap="Greys", alpha=0.8)
         axes.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
     else:
-        centre = zs.mean(0)
-        directions = np.linalg.svd(zs - centre, full_matrices=False)[2][:2].T
-        zs, draws = (zs - centre) @ directions, (draws - centre) @ directions
+        directions, _ = _principal_directions(zs)
+        zs, draws = (zs - zs.mean(0)) @ directions, (draws - zs.mean(0)) @ directions
         axes.scatter(*draws.T, s=6, color=GREY, linewidths=0, alpha=0.6)
     if labels is None:
         axes.scatter(*zs.T, s=4, color=BLUE, linewidths=0, alpha=0.8)
@@ -164,10 +163,14 @@ def _prior_and_posterior(axes, model: VAE, params: Params, zs: np.ndarray, label
 
 
 def _principal_components(means: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
-    centred = means - means.mean(0)
-    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
-    share = singular**2 / (singular**2).sum()
-    return centred @ directions[:2].T, [f"component {i + 1} ({100 * share[i]:.0f} % of the variance)" for i in range(2)]
+    directions, share = _principal_directions(means)
+    return (means - means.mean(0)) @ directions, [f"component {i + 1} ({100 * share[i]:.0f} % of the variance)" for i in range(2)]
+
+
+def _principal_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first two principal directions [d, 2], and the share of the variance along each direction."""
+    _, singular, directions = np.linalg.svd(points - points.mean(0), full_matrices=False)
+    return directions[:2].T, singular**2 / (singular**2).sum()
 
 
 def _scatter(figure, axes, points: np.ndarray, labels: np.ndarray | None) -> None:

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpyro.distributions as npd
 from jax.typing import ArrayLike
 
-from vaejax import distributions, sphere
+from vaejax import distributions, events, sphere
 from vaejax._values import value
-from vaejax.conditionals import relaxed_bernoulli
 from vaejax.flows import Autoregressive, Coupling, Flow, init_layers
 from vaejax.supports import BINARY, COUNTS, ONE_HOT, REAL, SIMPLEX, SPHERE, UNIT_INTERVAL, Support
 from vaejax.types import Distribution, Key, PyTree
@@ -33,8 +32,7 @@ class StandardNormal:
         return ()
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
-        zeros = jnp.zeros(self.dim)
-        return distributions.DiagNormal(zeros, zeros)
+        return distributions.standard_normal(jnp.zeros(self.dim))
 
 
 @value
@@ -78,8 +76,8 @@ class VampPrior:
     """p(z) = (1/C) sum_c q_phi(z | u_c), with C pseudo-inputs u_c in the space of the data.
 
     theta_prior is the array u of shape [C, *x.shape], learned like any other parameter. `init` scatters it around the one example that
-    it is given; `pseudo_inputs(xs)` of training examples is the better start, and a fixed set of them is
-    `optax.multi_transform` with `optax.set_to_zero` for theta["prior"].
+    it is given. C training examples are the better start, `params._replace(theta={**params.theta, "prior": xs[:C]})`, and they stay
+    as they are under `optax.multi_transform` with `optax.set_to_zero` for theta["prior"].
     Under `vmap` over a batch the pseudo-inputs are encoded once, since they do not depend on the example.
     Reference: Tomczak & Welling 2018, eq. 9.
     """
@@ -126,8 +124,7 @@ class FlowPrior:
         return init_layers(self.layers, key, jnp.zeros(self.dim), None)
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
-        zeros = jnp.zeros(self.dim)
-        return Flow(distributions.DiagNormal(zeros, zeros), params, None, self.layers)
+        return Flow(distributions.standard_normal(jnp.zeros(self.dim)), params, None, self.layers)
 
 
 @value
@@ -162,7 +159,7 @@ class FactorialBernoulli:
         return jnp.zeros(self.dim)
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
-        return distributions.Bernoulli(params) if self.temperature is None else relaxed_bernoulli(self.temperature, params)
+        return distributions.Bernoulli(params) if self.temperature is None else events.relaxed_bernoulli(self.temperature, params)
 
 
 @value
@@ -186,7 +183,7 @@ class FactorialCategorical:
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
         if self.temperature is None:
             return distributions.OneHotCategorical(params)
-        return distributions.RelaxedOneHotCategorical(jnp.asarray(self.temperature, params.dtype), params)
+        return distributions.relaxed_categorical(self.temperature, params)
 
 
 @value
@@ -209,13 +206,9 @@ class NumPyroPrior:
         return ()
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
-        p = self.factory()
-        if p.batch_shape != ():
-            raise ValueError(
-                f"NumPyroPrior: {type(p).__name__} has batch_shape {p.batch_shape}, so its log_prob is not one number; "
-                f"add .to_event({len(p.batch_shape)})"
-            )
-        return distributions.Event(p)
+        p = events.Event(self.factory())
+        p.require_one()
+        return p
 
 
 def _constraint(constraint: Any) -> type:

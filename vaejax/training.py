@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from vaejax._values import ByStructure, value
 from vaejax.checkpoints import Checkpoints
 from vaejax.data import batch_rows, check_data, support_of
-from vaejax.elbo import Objective, Reported, Terms, model_of, of_one_example, require_count, schedules_of
+from vaejax.elbo import Objective, Reported, Terms, model_of, of_one_example, require_count, schedules_of, step_of
 from vaejax.evaluation import Transformed, estimate, map_dataset
 from vaejax.interrupts import Signals
 from vaejax.types import Key, Params, PyTree
@@ -160,7 +160,7 @@ class Trainer:
             xs = jax.vmap(self.transform)(xs, jax.random.split(transform_key, self.batch_size))
         if self.mesh is not None:
             xs = jax.lax.with_sharding_constraint(xs, NamedSharding(self.mesh, PartitionSpec("data")))
-        return self.objective(params, xs, objective_key, **({"step": step} if schedules_of(self.objective) else {}))
+        return self.objective(params, xs, objective_key, **step_of(self.objective, step))
 
     def value_and_gradient(self, params: Params, *args) -> tuple[Any, Params]:
         """The objective at one step, and the gradient of what it maximises."""
@@ -172,10 +172,14 @@ class Trainer:
         (_, value), gradient = jax.value_and_grad(maximised, has_aux=True)(params)
         return value, gradient
 
-    def advance(self, run: Run, data: PyTree, order_key: Key, noise_key: Key, count: int) -> Run:
-        size = len(jax.tree.leaves(data)[0])
+    def rows(self, data: PyTree, order_key: Key, start: int, count: int) -> np.ndarray:
+        """The examples of `count` steps from step `start`, in an array for as many steps as any call has."""
         rows = np.zeros((STEPS_PER_CALL, self.batch_size), np.int32)
-        rows[:count] = batch_rows(order_key, size, self.batch_size, run.step, run.step + count)
+        rows[:count] = batch_rows(order_key, len(jax.tree.leaves(data)[0]), self.batch_size, start, start + count)
+        return rows
+
+    def advance(self, run: Run, data: PyTree, order_key: Key, noise_key: Key, count: int) -> Run:
+        rows = self.rows(data, order_key, run.step, count)
         before = copied((run.params, run.opt_state))
         params, opt_state, values, finite = run_steps(self, run.params, run.opt_state, data, rows, noise_key, run.step, count)
         values = jax.tree.map(lambda leaf: np.asarray(leaf)[:count], values)
