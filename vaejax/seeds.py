@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from vaejax._values import ByStructure
-from vaejax.data import batch_rows, unknown
+from vaejax.data import unknown
 from vaejax.elbo import Objective, require_count
-from vaejax.training import STEPS_PER_CALL, Run, Trainer, check_arguments, check_schedules, copied, next_count, recorded, run_steps
+from vaejax.training import Run, Trainer, check_arguments, check_schedules, next_count, recorded, run_steps
 from vaejax.types import Key, Params, PyTree
 
 Strategy = Literal["vmap", "map", "cores"]
@@ -40,10 +40,10 @@ def fit_seeds(
     run.params)` are the parameters of one seed.
 
     Args:
-      strategy: "vmap": all seeds in one program, the fastest on an accelerator and the slowest on a CPU. "map": one after another in one
-        program, each with the same bits as `fit` gives it alone. "cores": "map" on each of the host's devices, which on a CPU are as
-        many as `jax.config.update("jax_num_cpu_devices", n)` says before anything runs. None: "vmap" on an accelerator, else "cores"
-        where there is more than one device, else "map".
+      strategy: "vmap": all seeds in one program, for accelerators. "map": one after another in one program, each with the same bits as
+        `fit` gives it alone. "cores": "map" on each of the host's devices, which on a CPU are as many as
+        `jax.config.update("jax_num_cpu_devices", n)` says before anything runs; on two cores 1.4 times as fast as one seed after
+        another (scripts/bench_seeds.py). None: "vmap" on an accelerator, else "cores" where there is more than one device, else "map".
 
     Raises ValueError before anything compiles if the arguments do not fit each other, FloatingPointError if a seed breaks down.
     """
@@ -54,7 +54,7 @@ def fit_seeds(
     strategy = strategy or default_strategy()
     if strategy not in get_args(Strategy):
         raise ValueError(unknown("strategy", strategy, list(get_args(Strategy))))
-    num_seeds, size = len(keys), len(jax.tree.leaves(data)[0])
+    num_seeds = len(keys)
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
     if lengths != {(num_seeds,)}:
         raise ValueError(
@@ -62,24 +62,29 @@ def fit_seeds(
         )
 
     trainer = Trainer(objective, ByStructure(optimizer), transform, None, batch_size)
+    mesh = Mesh(np.array(jax.local_devices()[:num_seeds]), "seed") if strategy == "cores" else None
+    split, everywhere = (None if mesh is None else NamedSharding(mesh, spec) for spec in (PartitionSpec("seed"), PartitionSpec()))
+    width = 1 if mesh is None else mesh.size
+    turns = np.arange(-(-num_seeds // width) * width) % num_seeds  # a device that would have no seed repeats one
     order_keys, noise_keys, _ = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(keys), 0, 1)
-    run = Run(copied(params), jax.vmap(optimizer.init)(params), 0, {"bound": np.zeros((0, num_seeds), np.float32)})
-    data, count = jax.device_put(data), 1
+    params, noise_keys = jax.tree.map(lambda leaf: jnp.asarray(leaf)[turns], (params, noise_keys))
+    params, opt_state, noise_keys = jax.device_put((params, jax.vmap(optimizer.init)(params), noise_keys), split)
+    data, count = jax.device_put(data, everywhere), 1
+    run = Run(params, opt_state, 0, {"bound": np.zeros((0, num_seeds), np.float32)})
     with tqdm(total=num_steps, unit="step", desc=f"{num_seeds} seeds", disable=not progress, dynamic_ncols=True) as bar:
         while run.step < num_steps:
             began, count = time.perf_counter(), min(count, num_steps - run.step)
-            rows = np.zeros((num_seeds, STEPS_PER_CALL, batch_size), np.int32)
-            for s in range(num_seeds):
-                rows[s, :count] = batch_rows(order_keys[s], size, batch_size, run.step, run.step + count)
-            state = run.params, run.opt_state, rows, noise_keys
-            params, opt_state, values, finite = _steps_of_seeds(trainer, strategy, *state, data, run.step, count)
-            values = jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:, :count].T, values)
-            _require_finite(values, np.asarray(finite), run.step, count)
+            rows = np.stack([trainer.rows(data, order_keys[s], run.step, count) for s in turns])
+            seeds = run.params, run.opt_state, rows, noise_keys
+            params, opt_state, values, finite = _steps_of_seeds(trainer, strategy, mesh, *seeds, data, run.step, count)
+            values = jax.tree.map(lambda leaf, count=count: np.asarray(leaf)[:num_seeds, :count].T, values)
+            _require_finite(values, np.asarray(finite)[:num_seeds], run.step, count)
             run = Run(params, opt_state, run.step + count, recorded(run.history, values))
             bar.set_postfix(bound=f"{run.history['bound'][-count:].mean():.2f}", refresh=False)
             bar.update(count)
             count = next_count(count, time.perf_counter() - began)
-    return run._replace(history={name: values.T for name, values in run.history.items()})
+    params, opt_state = jax.tree.map(lambda leaf: leaf[:num_seeds], (run.params, run.opt_state))
+    return Run(params, opt_state, run.step, {name: values.T for name, values in run.history.items()})
 
 
 def default_strategy() -> Strategy:
@@ -88,30 +93,24 @@ def default_strategy() -> Strategy:
     return "cores" if jax.local_device_count() > 1 else "map"
 
 
-@partial(jax.jit, static_argnames=("trainer", "strategy"), donate_argnames=("params", "opt_state"))
-def _steps_of_seeds(trainer: Trainer, strategy: Strategy, params, opt_state, rows, noise_keys, data, start, count):
+@partial(jax.jit, static_argnames=("trainer", "strategy", "mesh"), donate_argnames=("params", "opt_state"))
+def _steps_of_seeds(trainer: Trainer, strategy: Strategy, mesh: Mesh | None, params, opt_state, rows, noise_keys, data, start, count):
     """`run_steps` of every seed."""
     seeds = params, opt_state, rows, noise_keys
 
     def one(data, start, count, params, opt_state, rows, noise_key):
         return run_steps(trainer, params, opt_state, data, rows, noise_key, start, count)
 
-    if strategy == "vmap":
-        return jax.vmap(partial(one, data, start, count))(*seeds)
-
     def in_turn(data, start, count, *seeds):
         return jax.lax.map(lambda seed: one(data, start, count, *seed), seeds)
 
+    if strategy == "vmap":
+        return jax.vmap(partial(one, data, start, count))(*seeds)
     if strategy == "map":
         return in_turn(data, start, count, *seeds)
-    devices = jax.local_devices()[: len(rows)]
-    missing = -len(rows) % len(devices)  # seeds that no device would have: the first ones again, and dropped
-    padded = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf[:missing]]), seeds)
     everywhere, split = PartitionSpec(), PartitionSpec("seed")
-    on_devices = jax.shard_map(
-        in_turn, mesh=Mesh(np.array(devices), "seed"), in_specs=(everywhere,) * 3 + (split,) * 4, out_specs=split, check_vma=False
-    )
-    return jax.tree.map(lambda leaf: leaf[: len(rows)], on_devices(data, start, count, *padded))
+    on_devices = jax.shard_map(in_turn, mesh=mesh, in_specs=(everywhere,) * 3 + (split,) * 4, out_specs=split, check_vma=False)
+    return on_devices(data, start, count, *seeds)
 
 
 def _require_finite(values: PyTree, finite: np.ndarray, start: int, count: int) -> None:
