@@ -10,14 +10,16 @@ NOTEBOOKS = Path(__file__).resolve().parents[1] / "experiments" / "notebooks"
 
 
 def executed(name: str, **replacements: str) -> list[dict]:
-    """What every cell of a notebook puts out, with some of its source replaced."""
+    """What every cell of a notebook puts out, with some of its source replaced. Nothing may go to stderr: no warning is for a reader."""
     notebook = nbformat.read(NOTEBOOKS / name, as_version=4)
     for old, new in replacements.values():
         assert sum(old in cell.source for cell in notebook.cells) == 1, f"{name} has no longer one {old!r}"
         for cell in notebook.cells:
             cell.source = cell.source.replace(old, new)
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOKS)}}).execute()
-    return [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert [output["text"] for output in outputs if output.get("name") == "stderr"] == []
+    return [output.get("data", {}) for output in outputs]
 
 
 def check_swap_priors(outputs: list[dict]) -> None:
@@ -27,7 +29,9 @@ def check_swap_priors(outputs: list[dict]) -> None:
 
 
 def test_swap_priors_in_short():
-    check_swap_priors(executed("swap_priors.ipynb", steps=("num_steps = 3_000", "num_steps = 20")))
+    check_swap_priors(
+        executed("swap_priors.ipynb", steps=("num_steps = 3_000", "num_steps = 20"), samples=("num_samples = 500", "num_samples = 20"))
+    )
 
 
 @pytest.mark.slow
