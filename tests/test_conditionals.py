@@ -18,6 +18,7 @@ from scipy import special, stats
 import vaejax
 from vaejax import supports
 from vaejax.distributions import is_reparameterised, sample_and_log_prob
+from vaejax.flows import init_layers
 
 GENERATOR = np.random.default_rng(0)
 BOUND = 7.0  # of log-scales
@@ -270,6 +271,24 @@ def test_extreme_outputs_are_finite(name):
     keys = jax.random.split(jax.random.key(0), len(outputs))
     values, gradients = jax.jit(jax.vmap(jax.value_and_grad(total)))(outputs, keys)
     assert np.isfinite(values).all() and np.isfinite(gradients).all()
+
+
+@pytest.mark.parametrize("family", [vaejax.RealNVP, vaejax.InverseAutoregressive])
+def test_flows_are_finite_at_extreme_outputs(family):
+    """As above, with the location, the scale and the context at +-1e4: of own samples, and of data where the density is known."""
+    conditional = family(Outputs((3,), 3), hidden=(8,))
+    layers = init_layers(conditional.layers, jax.random.key(0), jnp.zeros(3), jnp.zeros(3))
+    outputs = 1e4 * GENERATOR.choice([-1.0, 0.0, 1.0], size=(30, 3, 3)).astype(np.float32)
+
+    def total(outputs, layers, key):
+        q = conditional({"net": stacked(outputs), "flow": layers}, 0.0)
+        z, log_q = sample_and_log_prob(q, key)
+        return log_q + jnp.sum(z) + (q.log_prob(jnp.asarray([0.3, -1.2, 40.0])) if family is vaejax.RealNVP else 0.0)
+
+    values = jax.jit(jax.vmap(jax.value_and_grad(total, argnums=(0, 1)), (0, None, 0)))(
+        outputs, layers, jax.random.split(jax.random.key(1), 30)
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(values))
 
 
 WITH_MLP = {

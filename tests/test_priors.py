@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
 import pytest
+from jax.extend.core import jaxprs_in_params
 from jax.scipy.special import logsumexp
 from oracles import LinearGaussian
 from scipy import stats
@@ -71,14 +72,27 @@ def test_phi_gradient_of_the_log_joint(prior, zero):
 
 
 def test_pseudo_inputs_are_encoded_once_a_batch():
-    """Their share of the work must not grow with the batch: counted in floating-point operations of the compiled program."""
+    """A batch's program has one row for each pseudo-input in the encoder's products; and its compiled work hardly grows with the batch."""
     wide = vaejax.DiagNormal(vaejax.MLP(2, (512, 512), heads=2))
     model = vaejax.VAE(vaejax.VampPrior(50), vaejax.Bernoulli(vaejax.MLP(4, (5,))), wide)
     params = model.init(jax.random.key(0), X)
+    log_joint = jax.vmap(model.log_joint, (None, 0, 0))
 
-    def flops(batch):
-        log_joint = jax.vmap(model.log_joint, (None, 0, 0))
-        return jax.jit(log_joint).lower(params, jnp.zeros((batch, 4)), jnp.zeros((batch, 2))).compile().cost_analysis()["flops"]
+    def batch(size):
+        return params, jnp.zeros((size, 4)), jnp.zeros((size, 2))
+
+    def products(jaxpr):
+        for equation in jaxpr.eqns:
+            if equation.primitive.name == "matmul":
+                yield equation.outvars[0].aval.shape
+            for inner in jaxprs_in_params(equation.params):
+                yield from products(inner)
+
+    of_pseudo_inputs, of_examples = [(50, 512), (50, 512), (50, 4)], [(64, 5), (64, 4)]
+    assert list(products(jax.make_jaxpr(log_joint)(*batch(64)).jaxpr)) == of_pseudo_inputs + of_examples
+
+    def flops(size):
+        return jax.jit(log_joint).lower(*batch(size)).compile().cost_analysis()["flops"]
 
     assert flops(64) < 1.2 * flops(1)
 
