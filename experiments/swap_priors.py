@@ -1,13 +1,23 @@
-"""One model, several priors, several seeds: what a prior is worth, in a table and a figure.
+r"""One model, several priors, several seeds: what a prior is worth, in a table and a figure.
 
     python experiments/swap_priors.py                                                      # the embedded digits, two latents
-    python experiments/swap_priors.py --data binarized_mnist --latent-dim 40 --num-steps 20000 --out runs/swap_mnist
+    python experiments/swap_priors.py --data binarized_mnist --latent-dim 40 --priors normal mixture:50 vamp:200 flow:4 \
+        --num-seeds 2 --num-steps 20000 --eval-size 2000 --out runs/swap_mnist
 
 Encoder, likelihood and everything else stay as they are; only the prior is another value. Each row of the table is the mean over the
 seeds, with its standard error over seeds, of quantities over the test set; the figure shows the first seed. `result.json` has them all,
 and so has the last line on standard output.
 
-Expected: a VampPrior above a standard normal where there are many latents (Tomczak & Welling 2018). Not yet measured at full length.
+Expected: a VampPrior above a standard normal where there are many latents (Tomczak & Welling 2018). Measured by the second command on
+two cores of an Intel Xeon, with the library of revision 949deab, in 17 minutes (training 121, 155, 360 and 214 s), in nats per test example:
+
+    prior         test ELBO         test log p(x)     active units of 40
+    normal        -99.82 +- 0.04    -93.69 +- 0.04    14.5
+    mixture:50    -98.26 +- 0.01    -92.41 +- 0.07    17.0
+    vamp:200      -95.49 +- 0.14    -90.03 +- 0.19    18.5
+    flow:4        -97.08 +- 0.19    -91.19 +- 0.08    39.5
+
+The runs are short (40 epochs), and the errors are over two seeds; of the 2,000 test examples it is 0.6.
 """
 
 import dataclasses
@@ -26,7 +36,7 @@ from train import build_model, build_objective, build_optimizer, initial_params
 
 import vaejax
 from vaejax import plots
-from vaejax.data import Policy, check_data, support_of
+from vaejax.data import Policy, Split, check_data, support_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +64,7 @@ class Config:
     eval_samples: int = 500
     """Importance samples per example for log p(x)."""
     eval_size: int | None = None
-    """So many test examples, the first ones; None takes all."""
+    """So many test examples, drawn at random; None takes all."""
     out: str = "runs/swap_priors"
     """The folder for result.json and priors.png, made anew."""
     seed: int = 0
@@ -86,7 +96,7 @@ def compare(config: Config, prior: str, dataset: vaejax.Dataset, transform) -> t
     )
     seconds = time.perf_counter() - began
     seeds = [jax.tree.map(lambda leaf, s=s: leaf[s], run.params) for s in range(config.num_seeds)]
-    images = dataset.test.images[: config.eval_size]
+    images = dataset.test.images[: config.eval_size]  # `main` has shuffled them
     evaluations = [
         vaejax.evaluate(model, params, images, evaluate_key, num_samples=config.eval_samples, transform=transform) for params in seeds
     ]
@@ -121,13 +131,19 @@ def aggregated(model: vaejax.VAE, params: vaejax.Params, xs, key) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(lambda x, key: model.posterior(params, x).sample(key)))(xs, jax.random.split(key, len(xs))))
 
 
+def shuffled(split: Split, key) -> Split:
+    order = np.asarray(jax.random.permutation(key, len(split.images)))
+    return Split(split.images[order], None if split.labels is None else split.labels[order])
+
+
 def main(config: Config) -> dict:
     dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
     for prior in config.priors:  # all names are looked up before the first one trains
         build_model(of_training(config, prior), dataset.train.images[0])
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    pixels_key, draw_key, plot_key = jax.random.split(jax.random.key(config.seed + 1), 3)
+    order_key, pixels_key, draw_key, plot_key = jax.random.split(jax.random.key(config.seed + 1), 4)
+    dataset = dataset._replace(test=shuffled(dataset.test, order_key))  # some sets are sorted by class
     shown = dataset.test.images[:1_000]
     xs = jax.jit(jax.vmap(transform))(shown, jax.random.split(pixels_key, len(shown)))
     rows, entries = [], {}

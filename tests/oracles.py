@@ -113,20 +113,20 @@ def gauss_hermite(num_nodes, dim=1):
     return jnp.asarray(grid), jnp.asarray(np.prod(list(itertools.product(weights, repeat=dim)), axis=1))
 
 
-def exact_moments(estimator, oracle, num_samples=1, num_nodes=60):
+def exact_moments(estimator, oracle, num_samples=1, num_nodes=60, model=None, params=None, vector=gradient_vector):
     """Exact mean of the value, and exact mean and variance of the gradient in (mu, rho, w), of an estimator: no sampling.
 
     Inside, a key *is* its noise: `split` hands out the rows of the noise and `normal` returns its key. So the estimator runs
     as it stands, at every node of a tensor Gauss-Hermite rule over its K normal draws.
     """
-    model, params, x = oracle.model, oracle.params, oracle.datum
+    model, params, x = model or oracle.model, params or oracle.params, oracle.datum
     noise, weights = gauss_hermite(num_nodes, num_samples)
     split = mock.patch.object(jax.random, "split", lambda key, num=2: key)
     normal = mock.patch.object(jax.random, "normal", lambda key, shape, dtype: key.reshape(shape).astype(dtype))
     with split, normal:
         value_and_gradient = jax.value_and_grad(lambda p, key: estimator(model, p, x, key[:, None]))
         values, gradients = jax.vmap(value_and_gradient, (None, 0))(params, noise)
-    gradients = jax.vmap(gradient_vector)(gradients)
+    gradients = jax.vmap(vector)(gradients)
     mean = weights @ gradients
     return weights @ values, mean, weights @ (gradients - mean[None]) ** 2
 

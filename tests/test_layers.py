@@ -12,14 +12,14 @@ import vaejax
 
 LAYERS = (
     ("_values", "types"),
-    ("_gemm", "supports", "interrupts"),
-    ("data", "distributions", "networks"),
+    ("_gemm", "supports", "interrupts", "noise"),
+    ("data", "distributions", "networks", "baselines"),
     ("events", "sphere", "flows"),
     ("divergences", "conditionals"),
     ("priors",),
     ("models",),
     ("elbo",),
-    ("estimators", "schedules"),
+    ("estimators", "gaussian", "score_function", "schedules"),
     ("objectives",),
     ("evaluation", "checkpoints"),
     ("training", "plots"),

@@ -2,7 +2,7 @@
 
 Each is a pytree with `sample(key)` and `log_prob(value)`. NumPyro's distributions have the same two methods, so whatever is
 not here comes from there: see `events`. A distribution with `reparameterised = False` has samples that do not depend smoothly
-on its parameters.
+on its parameters. One with `from_uniform(u)` says which sample u, uniform numbers of its event's shape, stand for: see `noise`.
 """
 
 import math
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
+from jax.scipy.special import logsumexp, ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -57,6 +57,9 @@ class DiagNormal:
 
     def sample(self, key: Key) -> jax.Array:
         return self.loc + jnp.exp(self.log_scale) * jax.random.normal(key, self.loc.shape, self.loc.dtype)
+
+    def from_uniform(self, u: jax.Array) -> jax.Array:
+        return self.loc + jnp.exp(self.log_scale) * ndtri(u)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, loc, log_scale = one_event("DiagNormal", value, self.loc, self.log_scale)
@@ -118,6 +121,9 @@ class ContinuousBernoulli:
 
     def sample(self, key: Key) -> jax.Array:
         u = jax.random.uniform(key, self.logits.shape, self.logits.dtype) + jnp.finfo(self.logits.dtype).epsneg  # never 0 or 1
+        return self.from_uniform(u)
+
+    def from_uniform(self, u: jax.Array) -> jax.Array:
         return _continuous_bernoulli_quantile(u, self.logits)
 
     def log_prob(self, value: ArrayLike) -> Scalar:

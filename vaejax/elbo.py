@@ -20,7 +20,11 @@ from jaxtyping import Array, Float
 
 from vaejax._values import by_value, value
 from vaejax.distributions import sample_and_log_prob
+from vaejax.noise import Independent, Noise
 from vaejax.types import Bound, Distribution, Key, Model, Params, PyTree, Scalar
+
+INDEPENDENT = Independent()
+stopped = jax.lax.stop_gradient
 
 
 def log_weights(model: Model, params: Params, x: ArrayLike, q: Distribution, zs: PyTree) -> Float[Array, " k"]:
@@ -34,10 +38,12 @@ def sample_log_weight(model: Model, params: Params, x: ArrayLike, q: Distributio
     return model.log_joint(params, x, z) - log_q
 
 
-def sample_log_weights(model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_samples: int) -> Float[Array, " k"]:
-    """log w_k of K independent samples of q, nats."""
+def sample_log_weights(
+    model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_samples: int, noise: Noise = INDEPENDENT
+) -> Float[Array, " k"]:
+    """log w_k of K samples of q, nats, independent or as `noise` has them."""
     require_count(num_samples, "num_samples")
-    return map_samples(lambda key: sample_log_weight(model, params, x, q, key), jax.random.split(key, num_samples))
+    return map_samples(lambda source: sample_log_weight(model, params, x, *noise.at(q, source)), noise.sources(q, key, num_samples))
 
 
 def map_samples(function: Callable, zs: PyTree) -> Any:
@@ -60,6 +66,24 @@ def iwae_bound(log_w: Float[Array, " k"]) -> Scalar:
     return logsumexp(log_w) - math.log(log_w.shape[0])
 
 
+def jackknife_bound(log_w: Float[Array, " k"]) -> Scalar:
+    """K L_K - (K-1) mean_j L_(K-1) without w_j, L_K the log of the mean of K weights: no 1/K term in its bias, and no lower bound.
+
+    Reference: Nowozin 2018 (JVI-1).
+    """
+    k = log_w.shape[0]
+    if k < 2:
+        raise ValueError("jackknife_bound leaves one weight out, so it needs num_samples of at least 2")
+    return k * iwae_bound(log_w) - (k - 1) * jnp.mean(log_mean_of_others(log_w))
+
+
+def log_mean_of_others(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
+    """log of the mean of all weights but w_k, for every k. In log space: from 1 - w_k / sum w it would be log 0 where one dominates."""
+    k = log_w.shape[0]
+    others = jnp.where(jnp.eye(k, dtype=bool), -jnp.inf, log_w[None])
+    return logsumexp(others, axis=1) - math.log(k - 1)
+
+
 def renyi_bound(alpha: float) -> Bound:
     """(1/(1-alpha)) log mean_k w_k^(1-alpha): IWAE at alpha = 0, the ELBO in the limit 1. Reference: Li & Turner 2016, eq. 8.
 
@@ -80,10 +104,20 @@ class RenyiBound:
         return iwae_bound((1 - self.alpha) * log_w) / (1 - self.alpha)
 
 
-def sample_posterior(q: Distribution, key: Key, num_samples: int) -> PyTree:
-    """K independent samples of q along a leading axis."""
+def sample_posterior(q: Distribution, key: Key, num_samples: int, noise: Noise = INDEPENDENT) -> PyTree:
+    """K samples of q along a leading axis, independent or as `noise` has them."""
     require_count(num_samples, "num_samples")
-    return map_samples(q.sample, jax.random.split(key, num_samples))
+
+    def sample(source):
+        at, key = noise.at(q, source)
+        return at.sample(key)
+
+    return map_samples(sample, noise.sources(q, key, num_samples))
+
+
+def with_gradient_of(value: Scalar, surrogate: Scalar) -> Scalar:
+    """A number with this value, and the gradient of `surrogate`."""
+    return stopped(value) + surrogate - stopped(surrogate)
 
 
 def elbo(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int = 1) -> Scalar:

@@ -6,7 +6,7 @@
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
-from jax.scipy.special import gammaln
+from jax.scipy.special import gammaln, ndtri
 from jax.typing import ArrayLike
 
 from vaejax._values import pytree
@@ -45,6 +45,10 @@ class Event:
     def sample(self, key: Key) -> jax.Array:
         return jnp.asarray(self.base.sample(key))
 
+    def from_uniform(self, u: jax.Array) -> jax.Array:
+        """By the inverse distribution function, where the coordinates are independent."""
+        return jnp.asarray(getattr(self.base, "base_dist", self.base).icdf(u))
+
     def log_prob(self, value: ArrayLike) -> Scalar:
         self.require_one()
         if jnp.shape(value) != self.base.event_shape:
@@ -79,6 +83,9 @@ class CholeskyNormal(Event):
         standard = standard_normal(loc)
         noise = standard.sample(key)
         return loc + scale_tril @ noise, standard.log_prob(noise) - jnp.sum(jnp.log(jnp.diag(scale_tril)))
+
+    def from_uniform(self, u: jax.Array) -> jax.Array:
+        return jnp.asarray(self.base.loc) + jnp.asarray(self.base.scale_tril) @ ndtri(u)
 
 
 class NegativeBinomial(npd.NegativeBinomial2):

@@ -7,6 +7,7 @@ context (a vector, or None) the flow is conditional.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -20,6 +21,7 @@ from vaejax._gemm import matmul
 from vaejax._values import pytree, static, value
 from vaejax.distributions import DiagNormal, as_event
 from vaejax.networks import Dense, flat, soft_bound
+from vaejax.noise import AtUniform
 from vaejax.types import Key, Net, PyTree, Scalar
 
 MAX_LOG_SCALE = 3.0  # of one layer
@@ -52,6 +54,9 @@ class Flow:
             z, log_det = layer.forward(params, z, self.context)
             log_prob -= log_det
         return z, log_prob
+
+    def at_uniform(self, u: Vector) -> "Flow":
+        return replace(self, base=AtUniform(self.base, u))
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         for layer in self.layers:
