@@ -9,7 +9,7 @@ seeds, with its standard error over seeds, of quantities over the test set; the 
 and so has the last line on standard output.
 
 Expected: a VampPrior above a standard normal where there are many latents (Tomczak & Welling 2018). Measured by the second command on
-two cores of an Intel Xeon, with the library of revision 949deab, in 17 minutes (training 121, 155, 360 and 214 s), in nats per test example:
+two cores of an Intel Xeon, with the library of revision 949deab, in 17 minutes (training 121, 155, 360 and 214 s), nats per test example:
 
     prior         test ELBO         test log p(x)     active units of 40
     normal        -99.82 +- 0.04    -93.69 +- 0.04    14.5
