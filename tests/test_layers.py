@@ -20,6 +20,7 @@ LAYERS = (
     ("models",),
     ("elbo",),
     ("estimators", "gaussian", "score_function", "schedules"),
+    ("discrete",),
     ("objectives",),
     ("evaluation", "checkpoints"),
     ("training", "plots"),

@@ -68,7 +68,7 @@ def test_the_optimal_constant(x64):
 def test_a_learned_baseline(baseline):
     """theta and phi get what the constant of its value would give them; psi the gradient of -(f - b)^2 / 2; the value is the bound."""
     estimator, key = vaejax.ScoreFunction(1, baseline), jax.random.key(2)
-    psi = jax.tree.map(lambda leaf: leaf + 0.3, estimator.init(jax.random.key(0), POINT.datum))
+    psi = jax.tree.map(lambda leaf: leaf + 0.3, estimator.init(POINT.model, POINT.params, POINT.datum, jax.random.key(0)))
     params = POINT.params._replace(psi=psi)
     b = baseline(psi, POINT.datum, jnp.zeros(1))
     plain = vaejax.ScoreFunction(1, vaejax.ConstantBaseline(float(b)))
@@ -106,6 +106,6 @@ def test_mistakes_are_refused(make, message):
 
 def test_a_baseline_of_two_numbers_is_refused():
     estimator = vaejax.ScoreFunction(1, vaejax.LearnedBaseline(vaejax.MLP(2)))
-    params = POINT.params._replace(psi=estimator.init(jax.random.key(0), POINT.datum))
+    params = POINT.params._replace(psi=estimator.init(POINT.model, POINT.params, POINT.datum, jax.random.key(0)))
     with pytest.raises(TypeError, match="LearnedBaseline wants a net of one output"):
         estimator(POINT.model, params, POINT.datum, jax.random.key(0))

@@ -33,6 +33,13 @@ from vaejax.data import Dataset as Dataset
 from vaejax.data import Pixels as Pixels
 from vaejax.data import load as load
 from vaejax.data import pixels as pixels
+from vaejax.discrete import REBAR as REBAR
+from vaejax.discrete import RELAX as RELAX
+from vaejax.discrete import DisARM as DisARM
+from vaejax.discrete import DoubleControlVariate as DoubleControlVariate
+from vaejax.discrete import Enumerate as Enumerate
+from vaejax.discrete import Relaxed as Relaxed
+from vaejax.discrete import StraightThrough as StraightThrough
 from vaejax.divergences import kl_divergence as kl_divergence
 from vaejax.elbo import Terms as Terms
 from vaejax.elbo import elbo as elbo

@@ -41,7 +41,8 @@ def reparameterised_posterior(estimator, model: Model, params: Params, x: ArrayL
     if not is_reparameterised(q):
         raise TypeError(
             f"{type(estimator).__name__} differentiates through samples of q, and those of {type(q).__name__} do not move smoothly with "
-            "its parameters; use vaejax.ScoreFunction, or a relaxed family: RelaxedBernoulli, RelaxedCategorical"
+            "its parameters; use ScoreFunction, OptimalConstant, VIMCO, OVIS or RWS, for a Bernoulli q also Enumerate, DisARM, REBAR, "
+            "RELAX, DoubleControlVariate, Relaxed or StraightThrough, or the relaxed families RelaxedBernoulli and RelaxedCategorical"
         )
     return q
 

@@ -30,7 +30,7 @@ class ScoreFunction:
     """Value: mean_k f_k. Gradient: mean_k [grad log p_theta(x, z_k) + (f_k - b_k) score_k].
 
     Unbiased for the gradient of the ELBO, whatever the `baseline`; usually with far more variance than `Pathwise` where that applies. A
-    learned baseline has its parameters in `params.psi`: `params._replace(psi=estimator.init(key, x))`.
+    learned baseline has its parameters in `params.psi`: `params._replace(psi=estimator.init(model, params, x, key))`.
     References: Williams 1992 (REINFORCE); `baselines` names those of each baseline.
     """
 
@@ -40,7 +40,7 @@ class ScoreFunction:
     def __post_init__(self):
         require_samples(self, self.baseline.fewest_samples, f"with {type(self.baseline).__name__}")
 
-    def init(self, key: Key, x: ArrayLike):
+    def init(self, model: Model, params: Params, x: ArrayLike, key: Key):
         """psi, the parameters of the baseline."""
         return self.baseline.init(key, x)
 

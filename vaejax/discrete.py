@@ -1,0 +1,319 @@
+"""Gradient estimators for discrete latents, q a `distributions.Bernoulli` or, where it is said, an `OneHotCategorical`.
+
+In the formulas f = log w, b are latents, l their logits, p = sigmoid(l), and a product of vectors is by coordinates. In theta each takes
+grad log p_theta(x, b) at its own samples. The functions ..._gradient are the estimators in l as formulas: of f, l and the random
+numbers alone.
+"""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vaejax._values import value
+from vaejax.distributions import Bernoulli, OneHotCategorical
+from vaejax.elbo import map_samples, require_count, stopped, with_gradient_of
+from vaejax.noise import open_uniform
+from vaejax.score_function import require_samples
+from vaejax.types import Key, Model, Net, Params, PyTree, Scalar
+
+Latents = Float[Array, "..."]
+Function = Callable[[Latents], Scalar]
+MAX_STATES = 2**16
+
+
+def discrete_posterior(estimator, model: Model, params: Params, x: ArrayLike, *families: type) -> Any:
+    """q(z | x), or a TypeError where it is of none of the families."""
+    q = model.posterior(params, x)
+    if not isinstance(q, families):
+        known = " or ".join(family.__name__ for family in families)
+        raise TypeError(
+            f"{type(estimator).__name__} is for latents of {known}, and q is a {type(q).__name__}; "
+            "use vaejax.ScoreFunction, which takes any, or vaejax.Pathwise where samples move smoothly"
+        )
+    return q
+
+
+def log_weight_at(model: Model, params: Params, x: ArrayLike, q: Bernoulli) -> Function:
+    """f(b) = log p(x, b) - log q(b | x), all parameters held fixed; b may lie between 0 and 1."""
+    fixed_params, fixed_q = stopped((params, q))
+    return lambda b: model.log_joint(fixed_params, x, b) - fixed_q.log_prob(b)
+
+
+def with_logit_gradient(model: Model, params: Params, x: ArrayLike, q: Bernoulli, bs: Latents, gradient: Latents) -> Scalar:
+    """Value: mean_k log w(b_k). Gradient: `gradient` in q's logits, mean_k grad log p(x, b_k) elsewhere."""
+    log_joint = map_samples(lambda b: model.log_joint(params, x, b), bs)
+    log_q = map_samples(q.log_prob, bs)
+    return with_gradient_of(jnp.mean(log_joint - log_q), jnp.mean(log_joint) + jnp.sum(stopped(gradient) * q.logits))
+
+
+@value
+class Enumerate:
+    """Value: sum_z q(z|x) [log p(x, z) - log q(z|x)], the ELBO itself. Gradient: its own, exact.
+
+    Of q a Bernoulli or an OneHotCategorical with at most 65,536 states. The key is not used.
+    """
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = discrete_posterior(self, model, params, x, Bernoulli, OneHotCategorical)
+        zs = all_states(q)
+        log_q = jax.vmap(q.log_prob)(zs)
+        log_joint = jax.vmap(lambda z: model.log_joint(params, x, z))(zs)
+        return jnp.sum(jnp.exp(log_q) * (log_joint - log_q))
+
+
+def all_states(q: Bernoulli | OneHotCategorical) -> Float[Array, "n ..."]:
+    """Every value of the latents."""
+    shape, dtype = q.logits.shape, q.logits.dtype
+    num_values, num_latents = (2, math.prod(shape)) if isinstance(q, Bernoulli) else (shape[-1], math.prod(shape[:-1]))
+    if num_values**num_latents > MAX_STATES:
+        raise ValueError(
+            f"Enumerate: {num_latents} latents of {num_values} values have {num_values**num_latents} states, more than {MAX_STATES}; "
+            "use vaejax.ScoreFunction, or fewer latents"
+        )
+    states = np.array(list(itertools.product(range(num_values), repeat=num_latents)))
+    if isinstance(q, Bernoulli):
+        return jnp.asarray(states, dtype).reshape(-1, *shape)
+    return jax.nn.one_hot(states, num_values, dtype=dtype).reshape(-1, *shape)
+
+
+@value
+class Relaxed:
+    """Value: mean_k log w at hard samples. Gradient: of the same at their relaxations, sigmoid or softmax of (l + noise) / T.
+
+    The noise is logistic or Gumbel. Biased, the less the lower T, where the variance grows; the relaxed objective is no bound.
+    References: Maddison, Mnih & Teh 2017; Jang, Gu & Poole 2017.
+    """
+
+    temperature: float = 0.5
+    num_samples: int = 1
+
+    def __post_init__(self):
+        _require_temperature(self)
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = discrete_posterior(self, model, params, x, Bernoulli, OneHotCategorical)
+
+        def one(key):
+            hard, soft = hard_and_soft(q, key, self.temperature)
+            return tuple(model.log_joint(params, x, z) - q.log_prob(z) for z in (hard, soft))
+
+        hard, soft = map_samples(one, jax.random.split(key, self.num_samples))
+        return with_gradient_of(jnp.mean(hard), jnp.mean(soft))
+
+
+@value
+class StraightThrough:
+    """Value: mean_k log w at hard samples. Gradient: of the same, as if d hard / d l were d soft / d l.
+
+    `soft` is the relaxed sample at the `temperature` with the same noise, or, with None, the mean of q. Biased.
+    References: Bengio, Leonard & Courville 2013; Jang, Gu & Poole 2017 for the relaxed one.
+    """
+
+    temperature: float | None = None
+    num_samples: int = 1
+
+    def __post_init__(self):
+        _require_temperature(self)
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = discrete_posterior(self, model, params, x, Bernoulli, OneHotCategorical)
+
+        def one(key):
+            hard, soft = hard_and_soft(q, key, self.temperature or 1.0)
+            soft = q.mean if self.temperature is None else soft
+            z = hard + soft - stopped(soft)
+            return model.log_joint(params, x, z) - q.log_prob(z)
+
+        return jnp.mean(map_samples(one, jax.random.split(key, self.num_samples)))
+
+
+def hard_and_soft(q: Bernoulli | OneHotCategorical, key: Key, temperature: float) -> tuple[Latents, Latents]:
+    """A sample of q, and its relaxation, of the same noise."""
+    if isinstance(q, Bernoulli):
+        soft = q.logits + logit(open_uniform(key, q.logits.shape, q.logits.dtype))
+        return (stopped(soft) > 0).astype(soft.dtype), jax.nn.sigmoid(soft / temperature)
+    soft = q.logits + jax.random.gumbel(key, q.logits.shape, q.logits.dtype)
+    hard = jax.nn.one_hot(jnp.argmax(stopped(soft), axis=-1), soft.shape[-1], dtype=soft.dtype)
+    return hard, jax.nn.softmax(soft / temperature)
+
+
+@value
+class DisARM:
+    """Value: mean_k log w_k, the K samples in antithetic pairs. Gradient in l: that of each pair (b, b'), averaged.
+
+    (f(b) - f(b'))/2 (-1)^b' 1[b != b'] sigmoid(|l|), with b = 1[u < p], b' = 1[1 - u < p]. Unbiased for the gradient of the ELBO. For one
+    latent never of more variance than `ScoreFunction` of two samples; for several it can be. Needs a Bernoulli q.
+    References: Dong, Mnih & Tucker 2020; Yin, Ho, Yan, Qian & Zhou 2020.
+    """
+
+    num_samples: int = 2
+
+    def __post_init__(self):
+        require_samples(self, 2, "")
+        if self.num_samples % 2:
+            raise ValueError(f"DisARM.num_samples = {self.num_samples}, but its samples come in pairs; give an even number")
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = discrete_posterior(self, model, params, x, Bernoulli)
+        us = open_uniform(key, (self.num_samples // 2, *q.logits.shape), q.logits.dtype)
+        f = log_weight_at(model, params, x, q)
+        pairs, gradients = jax.vmap(lambda u: disarm_gradient(f, stopped(q.logits), u))(us)
+        bs = pairs.reshape(-1, *q.logits.shape)
+        return with_logit_gradient(model, params, x, q, bs, jnp.mean(gradients, axis=0))
+
+
+def disarm_gradient(f: Function, logits: Latents, u: Latents) -> tuple[Latents, Latents]:
+    """The pair (b, b') of the uniform numbers u, and the estimate of dE f / dl from it."""
+    p = jax.nn.sigmoid(logits)
+    b, opposite = (u < p).astype(logits.dtype), (1 - u < p).astype(logits.dtype)
+    difference = 0.5 * (f(b) - f(opposite))
+    return jnp.stack([b, opposite]), difference * (1 - 2 * opposite) * (b != opposite) * jax.nn.sigmoid(jnp.abs(logits))
+
+
+class LearnsItsControl:
+    """What the estimators share whose control variate has parameters psi: they minimise the variance.
+
+    The mean of the gradient g does not depend on psi, so that the gradient of |g|^2 is an unbiased one of its total variance. It takes part
+    in the objective as -|g|^2 / 2, with the value taken off again. Reference: Tucker et al. 2017; Grathwohl et al. 2018.
+    """
+
+    def objective(self, model, params: Params, x, q, bs, gradient: Latents) -> Scalar:
+        surrogate = with_logit_gradient(model, params, x, q, bs, gradient)
+        return with_gradient_of(surrogate, surrogate - 0.5 * jnp.sum(gradient**2))
+
+
+@value
+class DoubleControlVariate(LearnsItsControl):
+    """Value: mean_k log w_k. Gradient in l: that of `ScoreFunction` with leave-one-out, of f plus a linear function of b.
+
+    mean_k [h_k - mean_(j != k) (f_j + a g_k (b_j - p))] (b_k - p) - a p (1 - p) mean_k g_k, where g_k = df/db at b_k and
+    h_k = f_k + a (b_k - p) mean_(j != k) g_j. Unbiased for the gradient of the ELBO, for any a: psi, which is learned from 0 on, or the
+    number `coefficient`. Needs a Bernoulli q, f defined between 0 and 1, and 2 or more samples. Reference: Titsias & Shi 2022.
+    """
+
+    num_samples: int = 2
+    coefficient: float | None = None
+
+    def __post_init__(self):
+        require_samples(self, 2, "which leaves one out")
+
+    def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
+        """psi, the coefficient a."""
+        return jnp.zeros(()) if self.coefficient is None else ()
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = discrete_posterior(self, model, params, x, Bernoulli)
+        bs = map_samples(q.sample, jax.random.split(key, self.num_samples))
+        f = log_weight_at(model, params, x, q)
+        a = _psi(self, params) if self.coefficient is None else self.coefficient
+        return self.objective(model, params, x, q, bs, double_control_variate_gradient(f, stopped(q.logits), bs, a))
+
+
+def double_control_variate_gradient(f: Function, logits: Latents, bs: Float[Array, "k ..."], a: ArrayLike) -> Latents:
+    """The estimate of dE f / dl from K samples b of Bernoulli(sigmoid(l)); linear in a."""
+    k, p = len(bs), jax.nn.sigmoid(logits)
+    values, slopes = jax.vmap(jax.value_and_grad(f))(bs)
+    centred = (bs - p[None]).reshape(k, -1)
+    slopes = slopes.reshape(k, -1)
+    linear = centred @ slopes.T  # [i, j]: g_j (b_i - p)
+    others = 1 - jnp.eye(k, dtype=values.dtype)
+    of_itself = values + a * jnp.sum(others * linear, axis=1) / (k - 1)
+    of_others = jnp.sum(others * (values[None] + a * linear.T), axis=1) / (k - 1)
+    score = jnp.mean((of_itself - of_others)[:, None] * centred, axis=0)
+    return score.reshape(p.shape) - a * p * (1 - p) * jnp.mean(slopes, axis=0).reshape(p.shape)
+
+
+class OfRelaxedControl(LearnsItsControl):
+    """REBAR's estimator, for a control variate c that an estimator has: its `control(psi, f)` is the function z -> c(z)."""
+
+    num_samples: int
+
+    def control(self, psi: PyTree, f: Function) -> Function:
+        raise NotImplementedError
+
+    def __post_init__(self):
+        require_count(self.num_samples, f"{type(self).__name__}.num_samples")
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = discrete_posterior(self, model, params, x, Bernoulli)
+        f = log_weight_at(model, params, x, q)
+        control = self.control(_psi(self, params), f)
+        us = open_uniform(key, (self.num_samples, 2, *q.logits.shape), q.logits.dtype)
+        bs, gradients = jax.vmap(lambda u: rebar_gradient(f, control, stopped(q.logits), *u))(us)
+        return self.objective(model, params, x, q, bs, jnp.mean(gradients, axis=0))
+
+
+@value
+class REBAR(OfRelaxedControl):
+    """Value: mean_k log w_k. Gradient in l: mean of (f(b) - c(z~)) (b - p) + dc(z)/dl - dc(z~)/dl, c(z) = eta f(sigmoid(z / T)).
+
+    z = l + logistic noise, b = 1[z > 0], and z~ is z drawn again given b. Unbiased for the gradient of the ELBO for any eta and T: psi,
+    which is learned. Needs a Bernoulli q and f defined between 0 and 1; 3 evaluations of f for each sample. Reference: Tucker et al. 2017.
+    """
+
+    num_samples: int = 1
+
+    def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
+        """psi: eta and log T."""
+        return {"eta": jnp.ones(()), "log_temperature": jnp.full((), math.log(0.5))}
+
+    def control(self, psi: PyTree, f: Function) -> Function:
+        return lambda z: psi["eta"] * f(jax.nn.sigmoid(z * jnp.exp(-psi["log_temperature"])))
+
+
+@value
+class RELAX(OfRelaxedControl):
+    """As `REBAR`, with c(z) = eta f(sigmoid(z / T)) + net(z): what the relaxation does not foresee, the net learns.
+
+    The net takes a latent and gives one number. Reference: Grathwohl et al. 2018.
+    """
+
+    net: Net
+    num_samples: int = 1
+
+    def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
+        """psi: eta, log T and the net's parameters."""
+        net_key, z_key = jax.random.split(key)
+        z = model.posterior(params, x).sample(z_key)
+        return REBAR().init(model, params, x, key) | {"net": self.net.init(net_key, z)}
+
+    def control(self, psi: PyTree, f: Function) -> Function:
+        relaxed = REBAR().control(psi, f)
+        return lambda z: relaxed(z) + jnp.reshape(self.net.apply(psi["net"], z), ())
+
+
+def rebar_gradient(f: Function, control: Function, logits: Latents, u: Latents, v: Latents) -> tuple[Latents, Latents]:
+    """b and the estimate of dE f / dl, from uniform numbers u for z and v for z~."""
+    p = jax.nn.sigmoid(logits)
+    b = (logits + logit(u) > 0).astype(logits.dtype)
+
+    def given_b(logits):
+        one = jax.nn.sigmoid(logits)
+        return logits + logit(jnp.where(b == 1, (1 - one) + v * one, v * (1 - one)))
+
+    of_z = jax.grad(lambda logits: control(logits + logit(u)))(logits)
+    again, of_again = jax.value_and_grad(lambda logits: control(given_b(logits)))(logits)
+    return b, (f(b) - again) * (b - p) + of_z - of_again
+
+
+def logit(u: jax.Array) -> jax.Array:
+    return jnp.log(u) - jnp.log1p(-u)
+
+
+def _psi(estimator: Any, params: Params) -> PyTree:
+    if isinstance(params.psi, tuple) and params.psi == ():
+        raise ValueError(f"{type(estimator).__name__} learns its control: params._replace(psi=estimator.init(model, params, x, key)) first")
+    return params.psi
+
+
+def _require_temperature(estimator: Any) -> None:
+    require_count(estimator.num_samples, f"{type(estimator).__name__}.num_samples")
+    if estimator.temperature is not None and not estimator.temperature > 0:
+        raise ValueError(f"{type(estimator).__name__}.temperature = {estimator.temperature!r}; it must be above 0")
