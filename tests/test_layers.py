@@ -12,7 +12,7 @@ import vaejax
 
 LAYERS = (
     ("_values", "types"),
-    ("_gemm", "supports", "interrupts", "noise"),
+    ("_gemm", "supports", "interrupts", "noise", "pareto"),
     ("data", "distributions", "networks", "baselines"),
     ("events", "sphere", "flows"),
     ("divergences", "conditionals"),
@@ -23,7 +23,7 @@ LAYERS = (
     ("discrete",),
     ("objectives",),
     ("evaluation", "checkpoints"),
-    ("training", "plots"),
+    ("training", "plots", "variance", "total_variance"),
     ("seeds",),
 )
 ROOT = Path(vaejax.__file__).parent

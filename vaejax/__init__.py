@@ -94,6 +94,13 @@ from vaejax.score_function import VIMCO as VIMCO
 from vaejax.score_function import OptimalConstant as OptimalConstant
 from vaejax.score_function import ScoreFunction as ScoreFunction
 from vaejax.seeds import fit_seeds as fit_seeds
+from vaejax.total_variance import minibatch_variance as minibatch_variance
+from vaejax.total_variance import variance_sources as variance_sources
 from vaejax.training import Run as Run
 from vaejax.training import fit as fit
 from vaejax.types import Params as Params
+from vaejax.variance import bias as bias
+from vaejax.variance import gradient_moments as gradient_moments
+from vaejax.variance import spread as spread
+from vaejax.variance import total as total
+from vaejax.variance import variance_ratio as variance_ratio
