@@ -70,7 +70,8 @@ class Config:
     latent_dim: int = 2
     """Dimensions of z."""
     estimator: str = "pathwise"
-    """pathwise, iwae, analytic-kl, stick-the-landing, or score-function."""
+    """Of the ELBO: pathwise, analytic-kl, stick-the-landing, taylor, measure-valued, score-function. Of the importance-weighted bound, with
+    --num-samples of 2 or more: iwae, dreg, rws, vimco, ovis."""
     num_samples: int = 1
     """K, the samples of z in each bound."""
     warm_up: int = 0
@@ -219,7 +220,13 @@ def build_objective(config: Config, model: vaejax.VAE):
         "iwae": lambda: vaejax.Pathwise(samples, vaejax.iwae_bound),
         "analytic-kl": lambda: vaejax.AnalyticKL(samples),
         "stick-the-landing": lambda: vaejax.StickTheLanding(samples),
+        "taylor": lambda: vaejax.TaylorControlVariate(samples),
+        "measure-valued": lambda: vaejax.MeasureValued(samples),
         "score-function": lambda: vaejax.ScoreFunction(samples),
+        "dreg": lambda: vaejax.DReG(samples),
+        "rws": lambda: vaejax.RWS(samples),
+        "vimco": lambda: vaejax.VIMCO(samples),
+        "ovis": lambda: vaejax.OVIS(samples),
     }
     estimator = named("estimator", config.estimator, estimators)
     if config.warm_up:
