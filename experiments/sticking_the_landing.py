@@ -30,7 +30,8 @@ from common import command_line, environment
 from matplotlib.figure import Figure
 
 import vaejax
-from vaejax.variance import Part, Spread
+from vaejax.groups import Part
+from vaejax.variance import Spread
 
 
 @vaejax.value

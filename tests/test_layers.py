@@ -14,7 +14,7 @@ LAYERS = (
     ("_values", "types"),
     ("_gemm", "supports", "interrupts", "noise", "pareto"),
     ("data", "distributions", "networks", "baselines"),
-    ("events", "sphere", "flows"),
+    ("events", "sphere", "flows", "groups"),
     ("divergences", "conditionals"),
     ("priors",),
     ("models",),

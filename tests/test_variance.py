@@ -12,6 +12,7 @@ from oracles import LinearGaussian, Z, exact_moments, gradient_vector
 from scipy import stats
 
 import vaejax
+from vaejax import groups as groups_of
 from vaejax import variance
 from vaejax.pareto import pareto_k
 
@@ -66,7 +67,7 @@ def test_the_interval_covers():
     """Of 200 intervals at 95 % of the trace in phi, from 2,000 draws each, the exact trace lies in a number that is binomial."""
     with jax.enable_x64(True):
         exact = float(np.sum(np.asarray(exact_moments(vaejax.Pathwise(), LinearGaussian())[2])[:2]))
-    groups = {"phi": variance.Part(("phi",))}
+    groups = {"phi": groups_of.Part(("phi",))}
     covered = 0
     for seed in range(200):
         moments = measure(OBJECTIVE, num_draws=2_000, order=2, groups=groups, key=jax.random.key(seed), chunk=100)
@@ -78,7 +79,7 @@ def test_the_interval_covers():
 def test_groups_add_up():
     model = vaejax.VAE(vaejax.LearnedNormal(2), vaejax.Bernoulli(vaejax.MLP(3, (4,))), vaejax.DiagNormal(vaejax.MLP(2, (4,), heads=2)))
     params, x = model.init(jax.random.key(0), jnp.ones(3)), jnp.asarray([0.0, 1.0, 1.0])
-    groups = variance.heads(model, params, x)
+    groups = groups_of.heads(model, params, x)
     assert list(groups) == ["theta prior", "theta likelihood", "phi body", "phi location", "phi scale"]
     moments = vaejax.gradient_moments(partial(vaejax.Pathwise(), model), params, x, jax.random.key(0), 50, groups=groups)
     spreads = vaejax.spread(moments, groups)
@@ -88,7 +89,7 @@ def test_groups_add_up():
     np.testing.assert_allclose(moments.squares["phi location"].sum(), 49 * spreads["phi location"].trace, rtol=1e-4)
     conv = vaejax.VAE(vaejax.StandardNormal(2), model.likelihood, vaejax.FullNormal(vaejax.MLP(2, (4,), heads=4)))
     with pytest.raises(ValueError, match=r"heads wants an encoder DiagNormal .* use parts\(params\)"):
-        variance.heads(conv, conv.init(jax.random.key(0), x), x)
+        groups_of.heads(conv, conv.init(jax.random.key(0), x), x)
 
 
 def test_signal_to_noise_is_unbiased_at_no_signal():
@@ -204,7 +205,7 @@ def test_memory_does_not_grow_with_the_draws():
     sums = (params, params)
 
     def temporaries(size):
-        arguments = (variance.by_value(partial(vaejax.Pathwise(), model)), (variance.Part(("phi",)),), 1, size)
+        arguments = (variance.by_value(partial(vaejax.Pathwise(), model)), (groups_of.Part(("phi",)),), 1, size)
         lowered = variance._add_draws.lower(*arguments, params, x, jax.random.key(0), params, sums, 0, size)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
