@@ -1,5 +1,6 @@
 """The smaller experiments as a user runs them: what they leave, and that it is right."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -32,3 +33,25 @@ def test_swap_priors(tmp_path):
     result, printed = run("swap_priors", *flags, folder=tmp_path)
     assert [row["prior"] for row in result["rows"]] == ["normal", "vamp:5"] and "| vamp:5 |" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"priors.png", "result.json"}
+
+
+@pytest.mark.slow
+def test_gradient_variance_and_its_resumption(tmp_path):
+    """Cut off after one estimator, it goes on with the other and keeps the rows that it has."""
+    flags = "--num-steps 4 --at 0 1 --num-draws 10 --hidden 8 --latent-dim 2 --measured-examples 3".split()  # noqa: SIM905
+    run("gradient_variance", *flags, "--estimators", "pathwise", folder=tmp_path)
+    result, printed = run("gradient_variance", *flags, "--resume", "--estimators", "pathwise", "dreg:2", folder=tmp_path)
+    assert list(result["estimators"]) == ["pathwise", "dreg:2"] and printed.count("**") == 8
+    with (tmp_path / "out" / "variance.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    groups = ["theta likelihood", "phi body", "phi location", "phi scale"]
+    assert sorted((row["estimator"], row["step"], row["group"]) for row in rows) == sorted(
+        (name, step, group) for name in ("pathwise", "dreg:2") for step in ("0", "4") for group in groups
+    )
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "variance.csv",
+        "config.json",
+        "result.json",
+        "along_training.png",
+        "against_work.png",
+    }
