@@ -29,11 +29,10 @@ import numpy as np
 import tyro
 from common import command_line, environment
 from matplotlib.figure import Figure
-from train import Config as TrainConfig
-from train import build_model, build_objective, build_optimizer, initial_params, named
+from train import Setting, build_model, build_objective, build_optimizer, initial_params, named, training_config
 
 import vaejax
-from vaejax.data import Policy, check_data, support_of
+from vaejax.data import check_data, support_of
 from vaejax.groups import heads, parts
 from vaejax.variance import Spread
 
@@ -57,19 +56,13 @@ ESTIMATORS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Setting):
     """A model, a run, and the estimators to measure along it. Names with a colon take a number: dreg:8 has 8 samples."""
 
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
-    data_folder: str | None = None
-    binarisation: Policy = "dynamic"
-    prior: str = "normal"
-    """As --prior of train.py; likewise --likelihood and --encoder."""
-    likelihood: str = "bernoulli"
-    encoder: str = "diag-normal"
-    hidden: tuple[int, ...] = (200, 200)
     latent_dim: int = 10
+    """Dimensions of z."""
+    prior: str = "normal"
+    """As --prior of train.py."""
     estimators: tuple[str, ...] = ("pathwise", "analytic-kl", "stick-the-landing", "pathwise:2", "antithetic:2", "score-function:2")
     """Of pathwise, antithetic, sobol, analytic-kl, stick-the-landing, estimated-coefficient, taylor, measure-valued, score-function, iwae,
     dreg, rws, vimco, ovis."""
@@ -78,8 +71,6 @@ class Config:
     num_steps: int = 3_000
     at: tuple[float, ...] = (0.0, 0.01, 0.1, 0.5, 1.0)
     """The parts of the run after which to measure."""
-    batch_size: int = 100
-    learning_rate: float = 1e-3
     measured_examples: int = 20
     """The size of the fixed minibatch."""
     num_draws: int = 500
@@ -87,7 +78,6 @@ class Config:
     out: str = "runs/gradient_variance"
     resume: bool = False
     """Keep the rows that --out has, of the same configuration."""
-    seed: int = 0
 
 
 WHAT = ("seed", "step", "estimator", "bound", "group")
@@ -115,8 +105,7 @@ def seconds_per_draw(objective, params, xs, key, repeats: int = 30) -> float:
 
 def measure(config: Config, seed: int, log: "Log") -> None:
     """One seed: train to each step, and measure every estimator that has no rows there yet."""
-    settings = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config) if hasattr(TrainConfig, field.name)}
-    training = TrainConfig(**settings | {"estimator": config.trained_by, "seed": seed})
+    training = training_config(config, prior=config.prior, estimator=config.trained_by, num_steps=config.num_steps, seed=seed)
     dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=seed)
     images = dataset.train.images
     model = build_model(training, images[0])

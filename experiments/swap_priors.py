@@ -32,48 +32,32 @@ import numpy as np
 import tyro
 from common import command_line, environment, use_all_cores
 from train import Config as TrainConfig
-from train import build_model, build_objective, build_optimizer, initial_params
+from train import Setting, build_model, build_objective, build_optimizer, initial_params, training_config
 
 import vaejax
 from vaejax import plots
-from vaejax.data import Policy, Split, check_data, support_of
+from vaejax.data import Split, check_data, support_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Setting):
     """Priors to compare on one model. Names with a colon take a number: vamp:500."""
 
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
-    data_folder: str | None = None
-    """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
-    binarisation: Policy = "dynamic"
     priors: tuple[str, ...] = ("normal", "mixture:10", "vamp:50", "flow:4", "laplace")
     """As --prior of train.py."""
-    encoder: str = "diag-normal"
-    """As --encoder of train.py."""
-    hidden: tuple[int, ...] = (200, 200)
-    """Widths of the hidden layers."""
-    latent_dim: int = 2
     num_seeds: int = 3
     num_steps: int = 5_000
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    warm_up: int = 0
-    """Steps over which the weight of the KL rises from 0 to 1."""
     eval_samples: int = 500
     """Importance samples per example for log p(x)."""
     eval_size: int | None = None
     """So many test examples, drawn at random; None takes all."""
     out: str = "runs/swap_priors"
     """The folder for result.json and priors.png, made anew."""
-    seed: int = 0
 
 
 def of_training(config: Config, prior: str) -> TrainConfig:
     """The configuration of train.py with this prior."""
-    shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config) if hasattr(TrainConfig, field.name)}
-    return TrainConfig(**{name: field for name, field in shared.items() if name not in ("out", "seed")}, prior=prior)
+    return training_config(config, prior=prior, num_steps=config.num_steps)
 
 
 def compare(config: Config, prior: str, dataset: vaejax.Dataset, transform) -> tuple[dict, vaejax.VAE, vaejax.Params]:

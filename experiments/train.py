@@ -46,8 +46,8 @@ from vaejax.data import Policy, check_data, support_of, unknown
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """A VAE and how it is trained. Names with a colon take a number: vamp:500."""
+class Setting:
+    """What every experiment on a VAE shares: data, likelihood, encoder and how a step is taken."""
 
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
@@ -55,9 +55,6 @@ class Config:
     """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
     binarisation: Policy = "dynamic"
     """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or none."""
-    prior: str = "normal"
-    """normal, learned-normal, mixture:COMPONENTS, vamp:COMPONENTS (pseudo-inputs start at training examples), flow:LAYERS,
-    maf:LAYERS, laplace, student-t, or sphere."""
     likelihood: str = "bernoulli"
     """bernoulli, continuous-bernoulli, gaussian (its scale learned), gaussian:SCALE, laplace, categorical:LEVELS or
     discretized-logistic:LEVELS."""
@@ -69,17 +66,27 @@ class Config:
     """Widths of the hidden layers (mlp and gated)."""
     latent_dim: int = 2
     """Dimensions of z."""
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    warm_up: int = 0
+    """Steps over which the weight of the KL rises from 0 to 1 (estimator pathwise only)."""
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Setting):
+    """A VAE and how it is trained. Names with a colon take a number: vamp:500."""
+
+    prior: str = "normal"
+    """normal, learned-normal, mixture:COMPONENTS, vamp:COMPONENTS (pseudo-inputs start at training examples), flow:LAYERS,
+    maf:LAYERS, laplace, student-t, or sphere."""
     estimator: str = "pathwise"
     """Of the ELBO: pathwise, analytic-kl, stick-the-landing, taylor, measure-valued, score-function. Of the importance-weighted bound, with
     --num-samples of 2 or more: iwae, dreg, rws, vimco, ovis."""
     num_samples: int = 1
     """K, the samples of z in each bound."""
-    warm_up: int = 0
-    """Steps over which the weight of the KL rises from 0 to 1 (pathwise only)."""
     num_steps: int = 10_000
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    """Of Adam."""
     schedule: Literal["constant", "cosine"] = "constant"
     """Of the learning rate: cosine falls to 0 at num_steps."""
     clip_norm: float | None = None
@@ -90,7 +97,6 @@ class Config:
     checkpoint_every: int = 2_000
     eval_samples: int = 500
     """Importance samples per example for log p(x)."""
-    seed: int = 0
     devices: int = 1
     """Shard each batch over so many devices."""
     out: str = "runs/train"
@@ -99,6 +105,12 @@ class Config:
     """Go on from the newest checkpoint in --out; flags that are not given are the run's own."""
     overwrite: bool = False
     """Replace the run in --out."""
+
+
+def training_config(setting: Setting, **changes: Any) -> Config:
+    """The configuration of a training in another experiment's setting."""
+    shared = {field.name: getattr(setting, field.name) for field in dataclasses.fields(Setting)}
+    return Config(**shared | changes)
 
 
 # What may differ between a run and its continuation: how far and where it goes, not what it computes.
