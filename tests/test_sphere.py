@@ -185,3 +185,17 @@ def test_float32_densities_at_extreme_concentrations():
 def test_a_zero_vector_does_not_become_nan():
     """In float32 one normal number in ten million is exactly 0; on the circle the tangent is one number."""
     assert (_normalised(jnp.zeros(2)) == 0).all() and np.isfinite(jax.jacrev(_normalised)(jnp.zeros(2))).all()
+
+
+@pytest.mark.parametrize("kind", ["rbg", "unsafe_rbg"])
+def test_keys_of_other_kinds(kind):
+    """Mapped over, they once made the rejection loop endless; the draws follow the density, here that of <loc, z> in three dimensions."""
+    q = VonMisesFisher(jnp.asarray([1.0, 0.0, 0.0]), jnp.asarray(2.0))
+    first = jax.jit(jax.vmap(q.sample))(jax.random.split(jax.random.key(0, impl=kind), 40_000))[:, 0]
+    assert_distributed(first, lambda t: np.expm1(2 * (t + 1)) / np.expm1(4))
+
+
+def test_no_number_ends_the_loop():
+    """A broken net gives a sample that is no number, which training reports, and not a loop without end."""
+    q = VonMisesFisher(jnp.asarray([1.0, 0.0, 0.0]), jnp.asarray(jnp.nan))
+    assert np.isnan(jax.jit(q.sample)(jax.random.key(0))).all()

@@ -132,6 +132,9 @@ def _sample_u(dim: int, key: Key, kappa: jax.Array) -> jax.Array:
     It is Wood's proposal and his ratio, written in u, where neither cancels; its uniform z is a normal vector, not a beta variable.
     """
     mode = _mode(kappa, dim)
+    if jax.random.key_impl(key) != "threefry2x32":
+        # Under vmap other kinds draw for all examples from the first one's key, which stands still once that one is done: an endless loop.
+        key = jax.random.wrap_key_data(jax.random.bits(key, (2,), jnp.uint32), impl="threefry2x32")
 
     def draw(state):
         key, _, _ = state
@@ -139,7 +142,8 @@ def _sample_u(dim: int, key: Key, kappa: jax.Array) -> jax.Array:
         vector = jax.random.normal(noise_key, (dim,), kappa.dtype)
         noise = jnp.arcsinh(vector[0] / jnp.linalg.norm(vector[1:]))
         log_ratio = _log_integrand(mode + noise, kappa, dim) - _log_integrand(mode, kappa, dim) + (dim - 1) * _log_cosh(noise)
-        return key, mode + noise, jnp.log(jax.random.uniform(uniform_key, dtype=kappa.dtype)) <= log_ratio
+        refused = jnp.log(jax.random.uniform(uniform_key, dtype=kappa.dtype)) > log_ratio
+        return key, mode + noise, ~refused  # what is not a number is accepted, or the loop would never end
 
     return jax.lax.while_loop(lambda state: ~state[2], draw, (key, mode, jnp.zeros((), bool)))[1]
 
