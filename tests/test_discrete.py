@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import cases
 from jax.flatten_util import ravel_pytree
 from oracles import assert_mean
 
@@ -59,7 +60,7 @@ UNBIASED = {
 }
 
 
-@pytest.mark.parametrize("estimator", UNBIASED.values(), ids=UNBIASED)
+@pytest.mark.parametrize("estimator", cases(UNBIASED, slow=("score function", "DisARM, two pairs", "optimal constant")))
 def test_unbiased_for_the_exact_gradient(estimator):
     """In every parameter of prior, likelihood and encoder, and the value for the ELBO."""
     exact_value, exact = (leaf[0] for leaf in gradients(vaejax.Enumerate(), 1))
@@ -69,7 +70,10 @@ def test_unbiased_for_the_exact_gradient(estimator):
     assert_mean(draws, exact, detectable=0.15)
 
 
-@pytest.mark.parametrize("estimator", [vaejax.VIMCO(2), vaejax.VIMCO(2, "arithmetic"), vaejax.OVIS(2)], ids=str)
+WEIGHTED = {"geometric": vaejax.VIMCO(2), "arithmetic": vaejax.VIMCO(2, "arithmetic"), "OVIS": vaejax.OVIS(2)}
+
+
+@pytest.mark.parametrize("estimator", cases(WEIGHTED, slow=("arithmetic", "OVIS")))
 def test_importance_weighted_ones_by_enumeration(estimator):
     """Exactly: the mean over all 8 x 8 pairs of samples is the gradient of the enumerated bound."""
     q = MODEL.posterior(PARAMS, X)
@@ -182,7 +186,9 @@ def test_the_toy_of_two_hundred_latents(x64):
         assert_mean(g, exact, detectable)
 
 
-@pytest.mark.parametrize("temperature, eta", [(0.5, 1.0), (1.3, 0.6), (0.5, 0.0)])
+@pytest.mark.parametrize(
+    "temperature, eta", [(1.3, 0.6), *(pytest.param(*other, marks=pytest.mark.slow) for other in ((0.5, 1.0), (0.5, 0.0)))]
+)
 def test_rebar_by_quadrature_is_unbiased(x64, temperature, eta):
     """Over both uniform numbers of one Bernoulli variable, for a quadratic f, whose relaxation is not its own."""
 
@@ -203,9 +209,10 @@ def test_rebar_by_quadrature_is_unbiased(x64, temperature, eta):
         np.testing.assert_allclose(pair_weights @ (g - exact) ** 2, plain, rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "estimator", [vaejax.DoubleControlVariate(2), vaejax.REBAR(), vaejax.RELAX(NET(1))], ids=lambda e: type(e).__name__
-)
+LEARNING = {"double control variate": vaejax.DoubleControlVariate(2), "REBAR": vaejax.REBAR(), "RELAX": vaejax.RELAX(NET(1))}
+
+
+@pytest.mark.parametrize("estimator", cases(LEARNING, slow=("double control variate", "RELAX")))
 def test_psi_learns_to_reduce_the_variance(estimator):
     """Its gradient is that of minus half the variance: by finite differences of the logit gradients' square, at the same noise."""
     params, keys = with_psi(estimator), jax.random.split(jax.random.key(5), 200)

@@ -84,6 +84,7 @@ def test_importance_weighted_gradients_at_two_samples(x64, estimator, expected_m
     np.testing.assert_allclose([mean[0], variance[0]], [expected_mean, expected_variance], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_importance_weighted_gradients_at_three_samples(x64):
     """Those that are unbiased have one mean, in every parameter; those of the wake phase another, which is the others' bias."""
     settings = {"num_samples": 3, "num_nodes": 28}
@@ -109,7 +110,7 @@ def test_importance_weighted_gradients_at_three_samples(x64):
     assert (np.abs(wake[:2]) > 0.05).all()
 
 
-@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.9, 1.0])
+@pytest.mark.parametrize("alpha", [0.3, *(pytest.param(alpha, marks=pytest.mark.slow) for alpha in (0.0, 0.9, 1.0))])
 def test_dreg_has_the_mean_of_the_renyi_bounds_gradient(x64, alpha):
     plain = exact_moments(vaejax.Pathwise(2, vaejax.renyi_bound(alpha)), POINT, 2, 40)
     doubly = exact_moments(vaejax.DReG(2, alpha), POINT, 2, 40)

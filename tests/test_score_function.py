@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cases import cases
 from oracles import LinearGaussian, assert_mean, exact_moments, gradient_vector
 
 import vaejax
@@ -28,7 +29,7 @@ CONSTANTS = {"none": 0.0, "mean": A0 + A2, "best in mu": A0 + 3 * A2, "best in r
 FROZEN = {"none": (10.3441912879, 10.5466887517), "mean": (0.9466368273, 1.8486781250)}
 
 
-@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("name", cases(list(CONSTANTS), slow=("best in mu", "best in rho")))
 def test_a_constant_baseline(x64, name):
     c = CONSTANTS[name]
     baseline = vaejax.NoBaseline() if name == "none" else vaejax.ConstantBaseline(float(c))
