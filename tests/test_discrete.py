@@ -103,6 +103,7 @@ def test_biased_ones_have_the_bound_for_their_value(estimator):
         assert_mean(draws, exact, detectable=np.inf)
 
 
+@pytest.mark.slow
 def test_relaxed_samples_of_categories():
     """One-hot latents too; at a low temperature the relaxation is close to its hard sample."""
     model = vaejax.VAE(vaejax.FactorialCategorical(2, 3), MODEL.likelihood, vaejax.OneHotCategorical(NET((2, 3))))

@@ -171,6 +171,7 @@ def test_the_coefficient_of_the_score(x64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_estimated_coefficient(x64):
     """It tends to lam s^2, and leaves the estimator unbiased however few samples it is from."""
     q = POINT.model.posterior(POINT.params, POINT.datum)
@@ -182,6 +183,7 @@ def test_the_estimated_coefficient(x64):
     assert_mean(gradients, POINT.elbo_gradient, detectable=0.1)
 
 
+@pytest.mark.slow
 def test_jackknife_bound(x64):
     """E[K L_K - (K-1) L_(K-1)] exactly, and closer to log p(x) than either."""
     bound = vaejax.Pathwise(3, vaejax.jackknife_bound)

@@ -65,6 +65,7 @@ def test_scrambled_points_stay_a_net(x64):
             assert len(set(map(tuple, one))) == 64
 
 
+@pytest.mark.slow
 def test_quasi_monte_carlo_falls_faster_than_one_over_k():
     """The variance of the total gradient in mu and rho, at K = 4 and K = 64: sixteen times as many samples, over 100 times less."""
 
@@ -77,6 +78,7 @@ def test_quasi_monte_carlo_falls_faster_than_one_over_k():
     assert (variance(4, vaejax.Independent()) < 25 * variance(64, vaejax.Independent())).all()
 
 
+@pytest.mark.slow
 @of_each
 def test_estimators_stay_unbiased(noise):
     for estimator in (
@@ -109,6 +111,7 @@ def test_a_uniform_number_stands_for_a_sample(x64, family, cdf):
     np.testing.assert_allclose(cdf(np.asarray(samples)[:, 0]), u, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_flow_knows_the_density_of_the_sample_at_a_uniform_number(x64):
     """An inverse autoregressive flow, whose density is known nowhere else."""
     layers = (Autoregressive("forward", (8,)),) * 2

@@ -46,6 +46,7 @@ def test_leaving_one_out(x64):
     np.testing.assert_allclose(variance[:2], [0.6786149089, 1.0706117187], rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_of_the_importance_weighted_bound_without_control(x64):
     estimator = partial(multi_sample_score, num_samples=2, control=jnp.zeros_like)
     value, mean, variance = exact_moments(estimator, POINT, 2, 60)

@@ -106,6 +106,7 @@ def test_signal_to_noise_is_unbiased_at_no_signal():
     assert plug_in.mean() > found[0].floor / 2 and found[0].floor == 1 / 50
 
 
+@pytest.mark.slow
 def test_a_heavy_tail_is_called_infinite():
     """A gradient with the tail of Student's t of 3 degrees has no fourth moment; a normal one has."""
 
@@ -146,6 +147,7 @@ def test_ratio_of_two_estimators():
         vaejax.variance_ratio(total, measure(OBJECTIVE, num_draws=10), "phi")
 
 
+@pytest.mark.slow
 def test_bias_is_found_and_not_imagined():
     """Stick-the-landing on the importance-weighted bound is off by the wake gradient; the doubly reparameterised one is not off."""
     with jax.enable_x64(True):
@@ -165,6 +167,7 @@ def b_gradient(gradient):
 XS = jnp.asarray([[0.3], [-1.0], [2.1], [0.7], [1.4]])
 
 
+@pytest.mark.slow
 def test_sources_of_a_minibatchs_variance():
     """Both parts against the closed forms of each example, and their sum against the variance of minibatches, all of them."""
     num_draws = 4_000
