@@ -34,28 +34,6 @@ from vaejax.groups import Part
 from vaejax.variance import Spread
 
 
-@vaejax.value
-class Line:
-    """z -> w z + b."""
-
-    def init(self, key, z):
-        return {"w": jnp.ones(()), "b": jnp.zeros(())}
-
-    def apply(self, params, z):
-        return params["w"] * z + params["b"]
-
-
-@vaejax.value
-class Free:
-    """(loc, log_scale), whatever x is."""
-
-    def init(self, key, x):
-        return {"loc": jnp.zeros(1), "log_scale": jnp.zeros(1)}
-
-    def apply(self, params, x):
-        return params["loc"], params["log_scale"]
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     """The model, the widths and the number of draws."""
@@ -90,10 +68,12 @@ def closed_forms(config: Config, width: float) -> dict[tuple[str, str], float]:
 
 
 def measured(config: Config, width: float, key) -> dict[tuple[str, str], Spread]:
-    model = vaejax.VAE(vaejax.StandardNormal(1), vaejax.Gaussian(Line(), config.tau), vaejax.DiagNormal(Free(), max_log_scale=None))
+    likelihood = vaejax.Gaussian(vaejax.MLP(1, ()), config.tau)
+    model = vaejax.VAE(vaejax.StandardNormal(1), likelihood, vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None))
     lam = 1 + config.w**2 / config.tau**2
     phi = {"loc": jnp.asarray([config.mu]), "log_scale": jnp.asarray([0.5 * math.log(width / lam)])}
-    params = vaejax.Params({"prior": (), "likelihood": {"net": {"w": jnp.asarray(config.w), "b": jnp.asarray(config.b)}}}, phi)
+    line = {"params": {"Dense_0": {"kernel": jnp.asarray([[config.w]]), "bias": jnp.asarray([config.b])}}}
+    params = vaejax.Params({"prior": (), "likelihood": {"net": line}}, phi)
     spreads = {}
     for name, estimator in ESTIMATORS.items():
         arguments = params, jnp.asarray([config.x]), key, config.num_draws

@@ -28,17 +28,6 @@ class Line:
         return params["w"] * z + params["b"]
 
 
-@vaejax.value
-class Free:
-    """(loc, log_scale), whatever x is: q of one data point."""
-
-    def init(self, key, example):
-        return {"loc": jnp.zeros(1), "log_scale": jnp.zeros(1)}
-
-    def apply(self, params, x):
-        return params["loc"], params["log_scale"]
-
-
 @dataclass(frozen=True)
 class LinearGaussian:
     """Numbers of one such model and the closed forms at them. The defaults are the frozen point of the tables below."""
@@ -53,7 +42,7 @@ class LinearGaussian:
     @property
     def model(self):
         likelihood = vaejax.Gaussian(Line(), scale=self.tau)
-        return vaejax.VAE(vaejax.StandardNormal(1), likelihood, vaejax.DiagNormal(Free(), max_log_scale=None))
+        return vaejax.VAE(vaejax.StandardNormal(1), likelihood, vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None))
 
     @property
     def params(self):

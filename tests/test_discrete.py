@@ -242,7 +242,7 @@ REFUSED = {
     "temperature": (lambda: vaejax.Relaxed(0.0), ValueError, "Relaxed.temperature = 0.0; it must be above 0"),
     "no psi": (lambda: vaejax.REBAR()(MODEL, PARAMS, X, jax.random.key(0)), ValueError, r"REBAR learns its control: params._replace\(psi="),
     "too many": (lambda: too_many(), ValueError, "20 latents of 2 values have 1048576 states, more than 65536; use vaejax.ScoreFunction"),
-    "continuous": (lambda: continuous(), TypeError, "DisARM is for latents of Bernoulli, and q is a DiagNormal; use vaejax.ScoreFunction"),
+    "continuous": (lambda: continuous(), TypeError, "DisARM is for a q that is Bernoulli, .* DiagNormal; use vaejax.ScoreFunction"),
     "pathwise": (
         lambda: vaejax.Pathwise()(MODEL, PARAMS, X, jax.random.key(0)),
         TypeError,

@@ -66,6 +66,7 @@ from vaejax.models import VAE as VAE
 from vaejax.networks import MLP as MLP
 from vaejax.networks import ConvDecoder as ConvDecoder
 from vaejax.networks import ConvEncoder as ConvEncoder
+from vaejax.networks import Free as Free
 from vaejax.networks import GatedMLP as GatedMLP
 from vaejax.networks import ResidualDecoder as ResidualDecoder
 from vaejax.networks import ResidualEncoder as ResidualEncoder

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float
 
 from vaejax._values import value
 from vaejax.distributions import Bernoulli, OneHotCategorical
-from vaejax.elbo import map_samples, require_count, stopped, with_gradient_of
+from vaejax.elbo import log_weight_at, map_samples, posterior_of, require_count, stopped, with_gradient_of
 from vaejax.noise import open_uniform
 from vaejax.score_function import require_samples
 from vaejax.types import Key, Model, Net, Params, PyTree, Scalar
@@ -26,24 +26,7 @@ from vaejax.types import Key, Model, Net, Params, PyTree, Scalar
 Latents = Float[Array, "..."]
 Function = Callable[[Latents], Scalar]
 MAX_STATES = 2**16
-
-
-def discrete_posterior(estimator, model: Model, params: Params, x: ArrayLike, *families: type) -> Any:
-    """q(z | x), or a TypeError where it is of none of the families."""
-    q = model.posterior(params, x)
-    if not isinstance(q, families):
-        known = " or ".join(family.__name__ for family in families)
-        raise TypeError(
-            f"{type(estimator).__name__} is for latents of {known}, and q is a {type(q).__name__}; "
-            "use vaejax.ScoreFunction, which takes any, or vaejax.Pathwise where samples move smoothly"
-        )
-    return q
-
-
-def log_weight_at(model: Model, params: Params, x: ArrayLike, q: Bernoulli) -> Function:
-    """f(b) = log p(x, b) - log q(b | x), all parameters held fixed; b may lie between 0 and 1."""
-    fixed_params, fixed_q = stopped((params, q))
-    return lambda b: model.log_joint(fixed_params, x, b) - fixed_q.log_prob(b)
+REMEDY = "use vaejax.ScoreFunction, which takes any, or vaejax.Pathwise where samples move smoothly"
 
 
 def with_logit_gradient(model: Model, params: Params, x: ArrayLike, q: Bernoulli, bs: Latents, gradient: Latents) -> Scalar:
@@ -61,7 +44,7 @@ class Enumerate:
     """
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = discrete_posterior(self, model, params, x, Bernoulli, OneHotCategorical)
+        q = posterior_of(model, params, x, (Bernoulli, OneHotCategorical), self, REMEDY)
         zs = all_states(q)
         log_q = jax.vmap(q.log_prob)(zs)
         log_joint = jax.vmap(lambda z: model.log_joint(params, x, z))(zs)
@@ -98,7 +81,7 @@ class Relaxed:
         _require_temperature(self)
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = discrete_posterior(self, model, params, x, Bernoulli, OneHotCategorical)
+        q = posterior_of(model, params, x, (Bernoulli, OneHotCategorical), self, REMEDY)
 
         def one(key):
             hard, soft = hard_and_soft(q, key, self.temperature)
@@ -123,7 +106,7 @@ class StraightThrough:
         _require_temperature(self)
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = discrete_posterior(self, model, params, x, Bernoulli, OneHotCategorical)
+        q = posterior_of(model, params, x, (Bernoulli, OneHotCategorical), self, REMEDY)
 
         def one(key):
             hard, soft = hard_and_soft(q, key, self.temperature or 1.0)
@@ -161,7 +144,7 @@ class DisARM:
             raise ValueError(f"DisARM.num_samples = {self.num_samples}, but its samples come in pairs; give an even number")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = discrete_posterior(self, model, params, x, Bernoulli)
+        q = posterior_of(model, params, x, (Bernoulli,), self, REMEDY)
         us = open_uniform(key, (self.num_samples // 2, *q.logits.shape), q.logits.dtype)
         f = log_weight_at(model, params, x, q)
         pairs, gradients = jax.vmap(lambda u: disarm_gradient(f, stopped(q.logits), u))(us)
@@ -209,7 +192,7 @@ class DoubleControlVariate(LearnsItsControl):
         return jnp.zeros(()) if self.coefficient is None else ()
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = discrete_posterior(self, model, params, x, Bernoulli)
+        q = posterior_of(model, params, x, (Bernoulli,), self, REMEDY)
         bs = map_samples(q.sample, jax.random.split(key, self.num_samples))
         f = log_weight_at(model, params, x, q)
         a = _psi(self, params) if self.coefficient is None else self.coefficient
@@ -242,7 +225,7 @@ class OfRelaxedControl(LearnsItsControl):
         require_count(self.num_samples, f"{type(self).__name__}.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = discrete_posterior(self, model, params, x, Bernoulli)
+        q = posterior_of(model, params, x, (Bernoulli,), self, REMEDY)
         f = log_weight_at(model, params, x, q)
         control = self.control(_psi(self, params), f)
         us = open_uniform(key, (self.num_samples, 2, *q.logits.shape), q.logits.dtype)

@@ -115,6 +115,26 @@ def sample_posterior(q: Distribution, key: Key, num_samples: int, noise: Noise =
     return map_samples(sample, noise.sources(q, key, num_samples))
 
 
+def log_weight_at(model: Model, params: Params, x: ArrayLike, q: Distribution) -> Callable[[PyTree], Scalar]:
+    """z -> log p(x, z) - log q(z), all parameters held fixed."""
+    fixed_params, fixed_q = stopped((params, q))
+    return lambda z: model.log_joint(fixed_params, x, z) - fixed_q.log_prob(z)
+
+
+def score_of(unravel: Callable, flat: jax.Array, z: PyTree) -> jax.Array:
+    """d log q(z) / d (q's own parameters), flat, of `ravel_pytree(q)`; z held fixed."""
+    return jax.grad(lambda flat: unravel(flat).log_prob(stopped(z)))(flat)
+
+
+def posterior_of(model: Model, params: Params, x: ArrayLike, families: tuple[type, ...], owner: object, remedy: str) -> Any:
+    """q(z | x), or a TypeError where it is of none of the families."""
+    q = model.posterior(params, x)
+    if not isinstance(q, families):
+        known = " or ".join(family.__name__ for family in families)
+        raise TypeError(f"{type(owner).__name__} is for a q that is {known}, and this one is {type(q).__name__}; {remedy}")
+    return q
+
+
 def with_gradient_of(value: Scalar, surrogate: Scalar) -> Scalar:
     """A number with this value, and the gradient of `surrogate`."""
     return stopped(value) + surrogate - stopped(surrogate)

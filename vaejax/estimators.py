@@ -21,6 +21,7 @@ from vaejax.elbo import (
     INDEPENDENT,
     elbo_bound,
     iwae_bound,
+    log_weight_at,
     log_weights,
     map_samples,
     renyi_bound,
@@ -28,6 +29,7 @@ from vaejax.elbo import (
     sample_log_weight,
     sample_log_weights,
     sample_posterior,
+    score_of,
     stopped,
     with_gradient_of,
 )
@@ -147,11 +149,6 @@ def best_coefficient(model: Model, params: Params, x: ArrayLike, q: Distribution
     return -covariance / (jnp.sum(scores**2) / num_pilot)
 
 
-def score_of(unravel, flat: jax.Array, z) -> jax.Array:
-    """d log q(z) / d (q's own parameters), flat."""
-    return jax.grad(lambda flat: unravel(flat).log_prob(stopped(z)))(flat)
-
-
 @value
 class DReG:
     """Value: renyi_bound(alpha)(log w), IWAE at alpha = 0. Gradient in phi: the path derivative of sum_k c_k log w_k.
@@ -202,7 +199,7 @@ class GeneralisedDReG:
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)
         w = jax.nn.softmax(stopped(path))
-        log_weight = jax.grad(lambda z: model.log_joint(stopped(params), x, z) - stopped(q).log_prob(z))
+        log_weight = jax.grad(log_weight_at(model, params, x, q))
         log_ratio = jax.grad(lambda z: stopped(q).log_prob(z) - stopped(p).log_prob(z))
 
         def as_prior_sample(z):

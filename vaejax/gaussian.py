@@ -8,20 +8,11 @@ from jax.typing import ArrayLike
 
 from vaejax._values import value
 from vaejax.distributions import DiagNormal
-from vaejax.elbo import INDEPENDENT, map_samples, require_count, sample_posterior, stopped, with_gradient_of
+from vaejax.elbo import INDEPENDENT, log_weight_at, map_samples, posterior_of, require_count, sample_posterior, stopped, with_gradient_of
 from vaejax.noise import Noise
 from vaejax.types import Key, Model, Params, Scalar
 
-
-def diagonal_posterior(estimator, model: Model, params: Params, x: ArrayLike) -> DiagNormal:
-    """q(z | x), or a TypeError where it is no diagonal normal."""
-    q = model.posterior(params, x)
-    if not isinstance(q, DiagNormal):
-        raise TypeError(
-            f"{type(estimator).__name__} knows the derivatives of a diagonal normal alone, and q is a {type(q).__name__}; "
-            "use vaejax.DiagNormal, or vaejax.Pathwise or vaejax.ScoreFunction"
-        )
-    return q
+REMEDY = "use the encoder vaejax.DiagNormal, or the estimators vaejax.Pathwise or vaejax.ScoreFunction"
 
 
 @value
@@ -40,7 +31,7 @@ class TaylorControlVariate:
         require_count(self.num_samples, "TaylorControlVariate.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = diagonal_posterior(self, model, params, x)
+        q = posterior_of(model, params, x, (DiagNormal,), self, REMEDY)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         centre = stopped(q.loc)
         slope = jax.grad(lambda z: model.log_joint(stopped(params), x, z))
@@ -72,7 +63,7 @@ class MeasureValued:
         require_count(self.num_samples, "MeasureValued.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = diagonal_posterior(self, model, params, x)
+        q = posterior_of(model, params, x, (DiagNormal,), self, REMEDY)
         sample_key, radial_key, sign_key, uniform_key = jax.random.split(key, 4)
         zs = stopped(sample_posterior(q, sample_key, self.num_samples))
         shape, dtype = zs.shape, zs.dtype
@@ -80,15 +71,11 @@ class MeasureValued:
         rayleigh, maxwell = (jnp.linalg.norm(part, axis=0) for part in (two_three[:2], two_three[2:]))
         maxwell = maxwell * jax.random.rademacher(sign_key, shape, dtype)
         uniform = jax.random.uniform(uniform_key, shape, dtype)
-        fixed = stopped((params, q))
-
-        def log_weight(z):
-            return model.log_joint(fixed[0], x, z) - fixed[1].log_prob(z)
-
-        gradients = jax.vmap(lambda *numbers: measure_valued_gradient(log_weight, fixed[1], *numbers))(zs, rayleigh, maxwell, uniform)
+        log_weight, fixed_q = log_weight_at(model, params, x, q), stopped(q)
+        gradients = jax.vmap(lambda *numbers: measure_valued_gradient(log_weight, fixed_q, *numbers))(zs, rayleigh, maxwell, uniform)
         d_loc, d_log_scale = (jnp.mean(stopped(gradient), axis=0) for gradient in gradients)
         log_joint = map_samples(lambda z: model.log_joint(params, x, z), zs)
-        log_q = map_samples(fixed[1].log_prob, zs)
+        log_q = map_samples(fixed_q.log_prob, zs)
         surrogate = jnp.mean(log_joint) + jnp.sum(d_loc * q.loc + d_log_scale * q.log_scale)
         return with_gradient_of(jnp.mean(log_joint - log_q), surrogate)
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from vaejax._gemm import conv, conv_transpose, dot_general
+from vaejax._values import value
 
 Shape = int | tuple[int, ...]
 Norm = Literal["none", "layer", "group"]
@@ -63,6 +64,21 @@ class MLP(nn.Module):
         for width in self.hidden:
             h = self.activation(normalise(self.norm, Dense(width)(h)))
         return split_heads(Dense(self.heads * size(self.out))(h), self.out, self.heads)
+
+
+@value
+class Free:
+    """One learned array for each name, of shape `out`, whatever the example: q of one data point, with no amortisation."""
+
+    out: Shape
+    names: tuple[str, ...] = ("loc", "log_scale")
+
+    def init(self, key, example):
+        return {name: jnp.zeros(self.out) for name in self.names}
+
+    def apply(self, params, example):
+        arrays = [params[name] for name in self.names]
+        return tuple(arrays) if len(arrays) > 1 else arrays[0]
 
 
 class GatedMLP(nn.Module):

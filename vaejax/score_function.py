@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from vaejax._values import value
 from vaejax.baselines import Baseline, LeaveOneOut
-from vaejax.elbo import iwae_bound, log_mean_of_others, map_samples, sample_posterior, stopped, with_gradient_of
+from vaejax.elbo import iwae_bound, log_mean_of_others, map_samples, sample_posterior, score_of, stopped, with_gradient_of
 from vaejax.types import Distribution, Key, Model, Params, Scalar
 
 
@@ -85,8 +85,7 @@ def optimal_constant(model: Model, params: Params, x: ArrayLike, q: Distribution
 
     def one(key):
         z = stopped(q.sample(key))
-        score = jax.grad(lambda flat: unravel(flat).log_prob(z))(flat)
-        return model.log_joint(params, x, z) - q.log_prob(z), jnp.sum(score**2)
+        return model.log_joint(params, x, z) - q.log_prob(z), jnp.sum(score_of(unravel, flat, z) ** 2)
 
     f, squares = jax.vmap(one)(jax.random.split(key, num_samples))
     return jnp.sum(f * squares) / jnp.maximum(jnp.sum(squares), jnp.finfo(squares.dtype).tiny)
