@@ -46,6 +46,15 @@ def test_moments_are_numpys(chunk):
     assert abs(moments.value.mean - bound) < 3
 
 
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_devices_share_the_draws(chunk):
+    """100 draws on eight devices, a number that they do not divide: the same draws, in the same order."""
+    alone = measure(OBJECTIVE, num_draws=100, order=2)
+    shared = measure(OBJECTIVE, num_draws=100, order=2, strategy="devices", chunk=chunk)
+    np.testing.assert_allclose(flat(shared.variance), flat(alone.variance), rtol=1e-5)
+    np.testing.assert_allclose(shared.squares["phi"], alone.squares["phi"], rtol=1e-4, atol=1e-4)
+
+
 def test_second_order_keeps_less():
     moments = measure(OBJECTIVE, num_draws=10, order=2)
     assert moments.third is None and moments.fourth is None
@@ -143,7 +152,7 @@ def test_ratio_of_two_estimators():
         variances = [exact_moments(family(), LinearGaussian())[2] for family in (vaejax.Pathwise, vaejax.StickTheLanding)]
         exact = [float(np.sum(np.asarray(one)[:2])) for one in variances]
     assert ratio.low < exact[0] / exact[1] < ratio.high < 1.1 * ratio.low
-    with pytest.raises(ValueError, match="20000 draws against 10; .* so that they are pairs"):
+    with pytest.raises(ValueError, match="20000 draws by draws against 10 by draws; .* so that draws are pairs"):
         vaejax.variance_ratio(total, measure(OBJECTIVE, num_draws=10), "phi")
 
 
@@ -208,7 +217,7 @@ def test_memory_does_not_grow_with_the_draws():
     sums = (params, params)
 
     def temporaries(size):
-        arguments = (variance.by_value(partial(vaejax.Pathwise(), model)), (groups_of.Part(("phi",)),), 1, size)
+        arguments = (variance.by_value(partial(vaejax.Pathwise(), model)), (groups_of.Part(("phi",)),), 1, size, None)
         lowered = variance._add_draws.lower(*arguments, params, x, jax.random.key(0), params, sums, 0, size)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
@@ -221,6 +230,11 @@ REFUSED = {
     "one draw": ({"num_draws": 1}, "num_draws = 1; a variance needs at least 2"),
     "order": ({"num_draws": 10, "order": 3}, "order = 3; give 2 or 4"),
     "chunk": ({"num_draws": 10, "chunk": -1}, "chunk = -1"),
+    "strategy": ({"num_draws": 10, "strategy": "pmap"}, "unknown strategy 'pmap'"),
+    "scan of chunks": ({"num_draws": 10, "strategy": "scan", "chunk": 2}, 'chunk = 2, but strategy = "scan" takes one draw'),
+    "by": ({"num_draws": 10, "by": "layers"}, "unknown by 'layers'"),
+    "fourth by examples": ({"num_draws": 10, "by": "examples"}, "two moments, .* say order=2"),
+    "no minibatch": ({"num_draws": 10, "order": 2, "by": "examples"}, "cannot be: the objective is no vaejax.minibatch"),
 }
 
 

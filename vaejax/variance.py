@@ -9,28 +9,34 @@ import math
 from collections.abc import Callable
 from functools import partial
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
 from vaejax._values import by_value
+from vaejax.data import unknown
 from vaejax.elbo import Objective, require_count
 from vaejax.evaluation import Estimate, estimate
 from vaejax.groups import Groups, parts
+from vaejax.independence import moments_by_examples, program_of
 from vaejax.pareto import pareto_k
 from vaejax.types import Key, Params, PyTree
 
 PILOT_DRAWS = 32  # for the point that deviations are taken from: near the mean, and independent of the draws
 DRAWS_PER_CALL = 10_000
+By = Literal["draws", "examples"]
+Strategy = Literal["scan", "vmap", "devices"]
 
 
 class Moments(NamedTuple):
     """Of `num_draws` draws of a gradient: the mean, the unbiased variance, and the central moments of order 3 and 4 (None at order 2).
 
-    Each is a tree like params. `value` is the mean of the objective's own value. `squares` has |g_i - c|^2 - |mean - c|^2 of each draw i,
-    by group, on the host: their mean is the trace of the covariance, and intervals are made of them.
+    Each is a tree like params. `value` is the mean of the objective's own value. `squares` has numbers of each draw, by group, on the
+    host, whose mean is the trace of the covariance, and intervals are made of them: |g_i - c|^2 - |mean - c|^2 where the moments were
+    measured by "draws" of the whole minibatch; where by "examples", sum_b [|g_b|^2 - g_b g'_b], g' of the next draw.
     """
 
     num_draws: int
@@ -40,6 +46,7 @@ class Moments(NamedTuple):
     third: Params | None
     fourth: Params | None
     squares: dict[str, np.ndarray]
+    by: By = "draws"
 
 
 def total(tree: PyTree) -> float:
@@ -56,40 +63,54 @@ def gradient_moments(
     *,
     order: int = 4,
     groups: Groups | None = None,
+    by: By | None = None,
+    strategy: Strategy | None = None,
     chunk: int | None = None,
 ) -> Moments:
     """Moments of the gradient of objective(params, x, key) over `num_draws` keys, in memory that does not grow with their number.
 
-    Sums of powers of g_i - c, c a pilot mean, so that nothing cancels: `order` + 1 trees like params, and the gradients of one chunk.
+    By draws: sums of powers of g_i - c, c a pilot mean, so that nothing cancels; `order` + 1 trees like params, and the gradients of one
+    chunk. By examples, for a `minibatch`: sums of the examples' variances, as `independence` says, for which far fewer draws are as
+    precise (a twentieth, in scripts/bench_variance.py); rounding is there 1e-6 of a gradient's square.
 
     Args:
       order: the highest moment: 2 or 4.
       groups: {name: function of params that selects a tree}; None takes `parts(params)`.
-      chunk: so many draws under one `vmap`; what does not depend on the key, such as q(z|x), is then computed once for all of them.
-        None: 1 on a CPU, where more is slower, else 100.
+      by: None takes "examples" where it is possible and pays: at `order` 2, for a minibatch whose gradients are mostly products of
+        few rows, as in dense layers; else "draws". The result says which.
+      strategy: of "draws". "scan": one after another. "vmap": `chunk` at once; what does not depend on the key, such as q(z|x), is then
+        computed once for all of them. "devices": each local device takes its share, `chunk` at once.
+      chunk: None: 1 on a CPU, where more is slower, else 100; a `chunk` above 1 asks for "vmap".
     """
     require_count(num_draws, "num_draws")
     if num_draws < 2:
         raise ValueError("num_draws = 1; a variance needs at least 2")
     if order not in (2, 4):
         raise ValueError(f"order = {order!r}; give 2 or 4")
-    chunk = chunk or (1 if jax.default_backend() == "cpu" else 100)
-    require_count(chunk, "chunk")
     objective = by_value(objective)
-    names, selectors = zip(*(parts(params) if groups is None else groups).items(), strict=True)
+    groups = parts(params) if groups is None else groups
     pilot_key, draw_key = jax.random.split(key)
+    of_draws = order == 4 or strategy is not None or chunk is not None  # what only draws have
+    if _by_examples(objective, params, x, draw_key, by, of_draws):
+        values, squares, mean, variance = moments_by_examples(objective, tuple(groups.values()), params, x, draw_key, num_draws)
+        mean, variance, squares = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (mean, variance, squares))
+        of_groups = dict(zip(groups, squares.T, strict=True))
+        return Moments(num_draws, estimate(np.asarray(values)), mean, variance, None, None, of_groups, "examples")
+    chunk, mesh = _layout(strategy, chunk)
+    selectors = tuple(groups.values())
     centre = _mean_gradient(objective, params, x, pilot_key)
     sums = tuple(jax.tree.map(jnp.zeros_like, centre) for _ in range(order))
     values, squares = [], []
     for start in range(0, num_draws, DRAWS_PER_CALL):
         count = min(DRAWS_PER_CALL, num_draws - start)
-        size = -(-count // chunk) * chunk
-        sums, some = _add_draws(objective, selectors, chunk, size, params, x, draw_key, centre, sums, start, count)
+        share = -(-count // (1 if mesh is None else mesh.size))
+        size = -(-share // chunk) * chunk
+        sums, some = _add_draws(objective, selectors, chunk, size, mesh, params, x, draw_key, centre, sums, start, count)
         values.append(np.asarray(some[0], np.float64)[:count])
         squares.append(np.asarray(some[1], np.float64)[:count])
     moments = _central(num_draws, centre, sums)
     by_group = {}
-    for name, select, of_group in zip(names, selectors, np.concatenate(squares).T, strict=True):
+    for name, select, of_group in zip(groups, selectors, np.concatenate(squares).T, strict=True):
         off = jax.tree.map(lambda mean, c: np.square(mean - np.asarray(c, np.float64)), select(moments[0]), select(centre))
         by_group[name] = of_group - total(off)
     return Moments(num_draws, estimate(np.concatenate(values)), *moments, by_group)
@@ -101,34 +122,81 @@ def _mean_gradient(objective: Objective, params: Params, x: PyTree, key: Key) ->
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
 
 
-@partial(jax.jit, static_argnames=("objective", "selectors", "chunk", "size"), donate_argnames="sums")
-def _add_draws(objective: Objective, selectors: tuple, chunk: int, size: int, params, x, key: Key, centre: Params, sums, start, count):
-    """The sums with the draws start..start + count - 1 in them, and the value and the squares of each."""
+def _by_examples(objective, params: Params, x: PyTree, key: Key, by: By | None, of_draws: bool) -> bool:
+    """Whether to take the sum over examples; ValueError where that, or a way of drawing, is asked for and cannot be."""
+    if by is not None and by not in get_args(By):
+        raise ValueError(unknown("by", by, list(get_args(By))))
+    if by == "examples" and of_draws:
+        raise ValueError('by = "examples" gives two moments, in one way; say order=2, and no strategy or chunk')
+    if by == "draws" or of_draws:
+        return False
+    try:
+        program_of(objective, params, x, key)
+    except ValueError as error:
+        if by == "examples":
+            raise ValueError(f'by = "examples" cannot be: {error}; use by="draws"') from None
+        return False
+    return True
 
-    def one(params, key, counts):
+
+def _layout(strategy: Strategy | None, chunk: int | None) -> tuple[int, Mesh | None]:
+    """The draws under one vmap, and the devices that share the draws."""
+    if strategy is not None and strategy not in get_args(Strategy):
+        raise ValueError(unknown("strategy", strategy, list(get_args(Strategy))))
+    if chunk is not None:
+        require_count(chunk, "chunk")
+        if strategy == "scan" and chunk > 1:
+            raise ValueError(f'chunk = {chunk}, but strategy = "scan" takes one draw after another; use "vmap"')
+    many = strategy == "vmap" or (strategy != "scan" and jax.default_backend() != "cpu")
+    mesh = Mesh(np.array(jax.local_devices()), "draw") if strategy == "devices" else None
+    return chunk or (100 if many else 1), mesh
+
+
+@partial(jax.jit, static_argnames=("objective", "selectors", "chunk", "size", "mesh"), donate_argnames="sums")
+def _add_draws(
+    objective: Objective, selectors: tuple, chunk: int, size: int, mesh: Mesh | None, params, x, key, centre: Params, sums, start, count
+):
+    """The sums with the draws start..start + count - 1 in them, and the value and the squares of each; `size` draws for each device."""
+
+    def one(params, x, centre, key, counts):
         value, gradient = jax.value_and_grad(objective)(params, x, key)
         step = jax.tree.map(lambda leaf, centre: jnp.where(counts, leaf - centre, 0), gradient, centre)
         squared = [sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(select(step))) for select in selectors]
         return step, (value, jnp.stack(squared))
 
-    def add(i, carry):
-        sums, kept = carry
-        index = i * chunk + jnp.arange(chunk)
-        keys = jax.vmap(lambda i: jax.random.fold_in(key, start + i))(index)
-        if chunk == 1:
-            step, numbers = one(params, keys[0], index[0] < count)
-            powers = [jax.tree.map(lambda leaf, p=p: leaf**p, step) for p in range(1, len(sums) + 1)]
-            numbers = jax.tree.map(lambda leaf: leaf[None], numbers)
-        else:
-            step, numbers = jax.vmap(one, (None, 0, 0))(params, keys, index < count)
-            powers = [jax.tree.map(lambda leaf, p=p: jnp.sum(leaf**p, axis=0), step) for p in range(1, len(sums) + 1)]
-        sums = jax.tree.map(jnp.add, sums, tuple(powers))
-        kept = jax.tree.map(lambda all_draws, some: jax.lax.dynamic_update_slice_in_dim(all_draws, some, i * chunk, 0), kept, numbers)
-        return sums, kept
+    def share(first, params, x, key, centre, sums, start, count):
+        """The draws start + first..start + first + size - 1, as far as they count."""
 
-    value = jax.eval_shape(objective, params, x, key)
-    kept = jnp.zeros(size, value.dtype), jnp.zeros((size, len(selectors)), value.dtype)
-    return jax.lax.fori_loop(0, -(-count // chunk), add, (sums, kept))
+        def add(i, carry):
+            sums, kept = carry
+            index = first + i * chunk + jnp.arange(chunk)
+            keys = jax.vmap(lambda i: jax.random.fold_in(key, start + i))(index)
+            if chunk == 1:
+                step, numbers = one(params, x, centre, keys[0], index[0] < count)
+                powers = [jax.tree.map(lambda leaf, p=p: leaf**p, step) for p in range(1, len(sums) + 1)]
+                numbers = jax.tree.map(lambda leaf: leaf[None], numbers)
+            else:
+                step, numbers = jax.vmap(one, (None, None, None, 0, 0))(params, x, centre, keys, index < count)
+                powers = [jax.tree.map(lambda leaf, p=p: jnp.sum(leaf**p, axis=0), step) for p in range(1, len(sums) + 1)]
+            sums = jax.tree.map(jnp.add, sums, tuple(powers))
+            kept = jax.tree.map(lambda all_draws, some: jax.lax.dynamic_update_slice_in_dim(all_draws, some, i * chunk, 0), kept, numbers)
+            return sums, kept
+
+        value = jax.eval_shape(objective, params, x, key)
+        kept = jnp.zeros(size, value.dtype), jnp.zeros((size, len(selectors)), value.dtype)
+        return jax.lax.fori_loop(0, -(-jnp.clip(count - first, 0, size) // chunk), add, (sums, kept))
+
+    if mesh is None:
+        return share(0, params, x, key, centre, sums, start, count)
+
+    def of_device(firsts, params, x, key, centre, sums, start, count):
+        sums = jax.tree.map(lambda leaf: jnp.where(firsts[0] == 0, leaf, 0), sums)
+        sums, kept = share(firsts[0], params, x, key, centre, sums, start, count)
+        return jax.lax.psum(sums, "draw"), kept
+
+    everywhere, split = PartitionSpec(), PartitionSpec("draw")
+    on_devices = jax.shard_map(of_device, mesh=mesh, in_specs=(split,) + (everywhere,) * 7, out_specs=(everywhere, split), check_vma=False)
+    return on_devices(size * jnp.arange(mesh.size), params, x, key, centre, sums, start, count)
 
 
 def _central(n: int, centre: Params, sums: tuple[Params, ...]) -> tuple[Params, Params, Params | None, Params | None]:
@@ -153,7 +221,8 @@ class Spread(NamedTuple):
 
     trace            the sum of their variances
     low, high        its interval, of log(trace) at 95 %; (0, inf) where `kurtosis` is infinite
-    kurtosis         E|g - m|^4 / (E|g - m|^2)^2, of one parameter the ordinary one; inf where no fourth moment can be told from the draws
+    kurtosis         E|g - m|^4 / (E|g - m|^2)^2, of one parameter the ordinary one; inf where no fourth moment can be told from the draws,
+                     nan where the moments are by examples, which do not show it
     snr_squared      |E g|^2 / trace, unbiased up to the ratio, so that it may be below 0
     floor            what |mean|^2 / trace would show of a gradient of mean zero
     """
@@ -178,12 +247,19 @@ def _spread(moments: Moments, name: str, select: Callable[[Params], PyTree]) -> 
     norm = total(jax.tree.map(np.square, select(moments.mean)))
     if trace == 0:
         return Spread(0.0, 0.0, 0.0, math.nan, math.inf if norm > 0 else math.nan, 1 / n)
-    relative = squares.std(ddof=1) / trace
     # The variance of a variance is a fourth moment: it exists where the tail of |g|^2 falls faster than its square.
-    finite = pareto_k(squares) < 0.5
-    half = 1.96 * relative / math.sqrt(n)
+    finite = pareto_k(np.abs(squares)) < 0.5
+    half = 1.96 * _error_of_mean(squares, moments.by) / trace
     low, high = (trace * math.exp(-half), trace * math.exp(half)) if finite else (0.0, math.inf)
-    return Spread(trace, low, high, 1 + relative**2 if finite else math.inf, (norm - trace / n) / trace, 1 / n)
+    kurtosis = 1 + (squares.std(ddof=1) / trace) ** 2 if moments.by == "draws" else math.nan
+    return Spread(trace, low, high, kurtosis if finite else math.inf, (norm - trace / n) / trace, 1 / n)
+
+
+def _error_of_mean(series: np.ndarray, by: By) -> float:
+    """The standard error of the mean of numbers that are independent, or, by examples, share a draw with each neighbour."""
+    centred = series - series.mean()
+    covariance = np.mean(centred**2) + (2 * np.mean(centred * np.roll(centred, 1)) if by == "examples" else 0)
+    return math.sqrt(max(covariance, 0) / (len(series) - 1))
 
 
 class Ratio(NamedTuple):
@@ -198,13 +274,15 @@ def variance_ratio(a: Moments, b: Moments, group: str) -> Ratio:
     """How many times the variance of b is that of a, over a group: from moments that were measured with one key.
 
     The draws are paired, so that what both estimators have in common cancels from the interval,
-    log ratio +- 1.96 sd(A_i / mean A - B_i / mean B) / sqrt n, A_i and B_i the squares of draw i.
+    log ratio +- 1.96 standard errors of mean(A_i / mean A - B_i / mean B), A_i and B_i the squares of draw i.
     """
-    if a.num_draws != b.num_draws:
-        raise ValueError(f"{a.num_draws} draws against {b.num_draws}; measure both with one key and as many draws, so that they are pairs")
+    if (a.num_draws, a.by) != (b.num_draws, b.by):
+        raise ValueError(
+            f"{a.num_draws} draws by {a.by} against {b.num_draws} by {b.by}; measure both alike, with one key, so that draws are pairs"
+        )
     of_a, of_b = a.squares[group], b.squares[group]
     log_ratio = math.log(of_a.mean() / of_b.mean())
-    half = 1.96 * (of_a / of_a.mean() - of_b / of_b.mean()).std(ddof=1) / math.sqrt(a.num_draws)
+    half = 1.96 * _error_of_mean(of_a / of_a.mean() - of_b / of_b.mean(), a.by)
     return Ratio(*(math.exp(log_ratio + side * half) for side in (0, -1, 1)))
 
 
