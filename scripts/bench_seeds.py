@@ -6,9 +6,6 @@ Measured on two cores of an Intel Xeon, medians of 5 turns, four seeds of an MLP
 cores 1.43 times the speed of one after another.
 """
 
-import statistics
-import time
-from collections.abc import Callable
 from functools import partial
 from typing import get_args
 
@@ -16,6 +13,7 @@ import jax
 import numpy as np
 import optax
 import tyro
+from timing import take_turns
 
 import vaejax
 from vaejax.seeds import Strategy
@@ -40,17 +38,9 @@ def main(num_seeds: int = 4, num_steps: int = 400, repeats: int = 5) -> None:
             jax.block_until_ready(vaejax.fit(objective, params, optimizer, xs, keys[s], **settings).params)
 
     runs = {"alone": alone} | {strategy: partial(together, strategy) for strategy in get_args(Strategy)}
-    for run in runs.values():
-        seconds(run)  # compiles
-    turns = [{name: seconds(run) for name, run in runs.items()} for _ in range(repeats)]
+    times = take_turns(runs, repeats)
     for strategy in get_args(Strategy):
-        print(f"{strategy}: {statistics.median(turn['alone'] / turn[strategy] for turn in turns):.2f} of one after another")
-
-
-def seconds(run: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
+        print(f"{strategy}: {np.median(times['alone'] / times[strategy]):.2f} of one after another")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import itertools
 import json
 import math
 import platform
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
+from timing import take_turns
 
 import vaejax
 
@@ -179,12 +179,6 @@ def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     return run
 
 
-def seconds(run: Callable[[], None]) -> float:
-    began = time.perf_counter()
-    run()
-    return time.perf_counter() - began
-
-
 def main(workloads: tuple[str, ...] = tuple(WORKLOADS), repeats: int = 7) -> None:
     """Times the workloads and prints a table.
 
@@ -210,12 +204,7 @@ def main(workloads: tuple[str, ...] = tuple(WORKLOADS), repeats: int = 7) -> Non
             systems["hand-written"] = hand_written_run(workload, data)
         if torch_version:
             systems["PyTorch"] = pytorch_run(workload, data)
-        for run in systems.values():
-            run()
-        times = {system: [] for system in systems}
-        for _ in range(repeats):
-            for system, run in systems.items():
-                times[system].append(seconds(run))
+        times = take_turns(systems, repeats)
         ratios = {system: float(np.median(np.divide(times[system], times["fit"]))) for system in systems}
         speed = workload.num_steps * workload.batch_size / float(np.median(times["fit"]))
         results[name] = {"examples_per_second": speed, **{f"fit / {system}": ratio for system, ratio in ratios.items() if system != "fit"}}

@@ -8,17 +8,20 @@ and s + 1 in place of the unknown mean,
     sum_b Var(g_b) = E sum_b (g_s - g_(s+1))^2 / 2 = E sum_b [g_s^2 - g_s g_(s+1)],
 
 and at r = 1 the sum of the squares is one matrix product (h*h)^T (d*d), that of the cross terms another. Where h does not move with the
-noise, as in an encoder, there is no product in the loop at all. Other gradients are kept for each example and squared.
+noise, as in an encoder, sum_b Var(g_b) = (h*h)^T Var(d), with no product in the loop at all. Other gradients are kept for each example
+and squared.
 
 Which gradients are such products is read off the program that computes them, so that any objective of one example qualifies.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal, jaxpr_as_fun
 from jaxtyping import Array, Float
 
@@ -28,6 +31,7 @@ from vaejax.types import Key, Params, PyTree
 FEWEST_EXAMPLES = 4
 MOST_ROWS = 8  # of one example's h and d: all pairs of them are rows of a matrix product
 MOST_NUMBERS = 100_000  # of one example's gradients that are not left as products
+DRAWS_AT_ONCE, NUMBERS_AT_ONCE = 8, 2**22
 
 
 class Product(NamedTuple):
@@ -98,15 +102,19 @@ def gradient_program(objective: Objective, params: Params, x: PyTree, key: Key) 
     return GradientProgram(closed, tuple(leaf(variable) for variable in jaxpr.outvars[1:]))
 
 
+class NotByExamplesError(ValueError):
+    """The reason why a variance is not to be had, or not worth having, as a sum over examples."""
+
+
 def program_of(objective: Any, params: Params, xs: PyTree, key: Key) -> GradientProgram:
-    """The program of one example of a minibatch; ValueError, with the reason, where the sum over examples would not pay or not hold."""
+    """The program of one example of a minibatch; or NotByExamplesError."""
     if not isinstance(objective, Minibatch):
-        raise ValueError("the objective is no vaejax.minibatch, so its noise may be shared between examples")
+        raise NotByExamplesError("the objective is no vaejax.minibatch, so its noise may be shared between examples")
     if len(jax.tree.leaves(xs)[0]) < FEWEST_EXAMPLES:
-        raise ValueError(f"fewer than {FEWEST_EXAMPLES} examples")
+        raise NotByExamplesError(f"fewer than {FEWEST_EXAMPLES} examples")
     program = gradient_program(objective.objective, params, jax.tree.map(lambda leaf: leaf[0], xs), key)
     if program.numbers > MOST_NUMBERS:
-        raise ValueError(f"one example's gradient has {program.numbers} numbers that are no products of {MOST_ROWS} rows or fewer")
+        raise NotByExamplesError(f"one example's gradient has {program.numbers} numbers that are no products of {MOST_ROWS} rows or fewer")
     return program
 
 
@@ -114,85 +122,158 @@ def program_of(objective: Any, params: Params, xs: PyTree, key: Key) -> Gradient
 def moments_by_examples(objective: Minibatch, selectors: tuple, params: Params, xs: PyTree, key: Key, num_draws: int):
     """Of each draw the value [n] and an estimate of each group's trace [n, groups]; the mean gradient, and its variance.
 
-    Draw s has the key fold_in(key, s), as everywhere; the last is paired with the first.
+    Draw s has the key fold_in(key, s), as everywhere. Draws are taken some at once, and after the last of them comes the first of them.
     """
     program = program_of(objective, params, xs, key)
     size = len(jax.tree.leaves(xs)[0])
+    at_once = max(2, min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // (size * (program.numbers + 1)), num_draws))
+    num_chunks = num_draws // at_once - (num_draws % at_once == 1)  # no rest of one draw, which has no next one
+    rest = num_draws - num_chunks * at_once
+
+    def at(draws, variables):
+        """[draws, examples, ...] of each variable."""
+
+        def of_draw(s):
+            keys = jax.random.split(jax.random.fold_in(key, s), size)
+            return jax.vmap(lambda x, key: program(variables, params, x, key))(xs, keys)
+
+        return jax.vmap(of_draw)(draws)
+
+    columns = _columns(selectors, params, program)
+    sums = [_sums_of(leaf, of_leaf, partial(at, jnp.arange(at_once))) for leaf, of_leaf in zip(program.leaves, columns, strict=True)]
+
+    def of_draws(draws):
+        """The sums over some draws, and the value and the traces of each."""
+        value, parts = jax.lax.optimization_barrier(at(draws, (program.value, [leaf.wanted for leaf in sums])))
+        totals, traces = zip(*(leaf.of(part) for leaf, part in zip(sums, parts, strict=True)), strict=True)
+        return list(totals), (jnp.mean(value, axis=1), sum(traces))
+
+    def add(i, carry):
+        totals, kept = carry
+        some, of_each = of_draws(i * at_once + jnp.arange(at_once))
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * at_once, axis=0)
+        return jax.tree.map(jnp.add, totals, some), jax.tree.map(put, kept, of_each)
+
+    shapes, each = jax.eval_shape(of_draws, jnp.arange(at_once))
+    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    kept = jax.tree.map(lambda leaf: jnp.zeros((num_chunks * at_once, *leaf.shape[1:]), leaf.dtype), each)
+    totals, kept = jax.lax.fori_loop(0, num_chunks, add, (nothing, kept))
+    if rest:
+        some, of_each = of_draws(num_chunks * at_once + jnp.arange(rest))
+        totals, kept = jax.tree.map(jnp.add, totals, some), jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, of_each)
+    values, traces = kept
+
+    means, variances, offsets = zip(*(leaf.result(total, num_draws) for leaf, total in zip(sums, totals, strict=True)), strict=True)
     scale = (objective.dataset_size or 1) / size
-
-    def at(s, variables):
-        keys = jax.random.split(jax.random.fold_in(key, s % num_draws), size)
-        return jax.vmap(lambda x, key: program(variables, params, x, key))(xs, keys)
-
-    def draw(s):
-        return at(s, (program.value, [variables(leaf) for leaf in program.leaves]))
-
-    leaves, structure = jax.tree.flatten(params)
-    fixed = [_rows(at(0, leaf.left)) if is_fixed(leaf) else None for leaf in program.leaves]
-    masks = [jax.tree.leaves(jax.grad(lambda tree, select=select: _sum(select(tree)))(params)) for select in selectors]
-    # A group's trace from what comes back to the outputs alone, where the inputs do not move.
-    weights = [None if h is None else jnp.stack([_pairs(h, h) @ mask[i] for mask in masks]) for i, h in enumerate(fixed)]
-
-    def traces(squares):
-        tree = [jnp.zeros_like(leaf) if is_fixed(of) else part for leaf, of, part in zip(leaves, program.leaves, squares, strict=True)]
-        of_others = jnp.stack([_sum(select(jax.tree.unflatten(structure, tree))) for select in selectors])
-        of_fixed = [jnp.sum(w * part[None], axis=(1, 2)) for w, part in zip(weights, squares, strict=True) if w is not None]
-        return sum(of_fixed, of_others)
-
-    def step(s, carry):
-        (value, now), sums, (values, kept) = carry
-        after = draw(s + 1)
-        means, squares = zip(*map(_of_draw, program.leaves, now, after[1]), strict=True)
-        kept = values.at[s].set(jnp.mean(value)), kept.at[s].set(traces(squares))
-        return after, jax.tree.map(jnp.add, sums, (list(means), list(squares))), kept
-
-    first = draw(0)
-    sums = jax.eval_shape(lambda now: [list(of) for of in zip(*map(_of_draw, program.leaves, now, now), strict=True)], first[1])
-    nothing = jax.tree.map(jnp.zeros_like, sums)
-    kept = jnp.zeros(num_draws, first[0].dtype), jnp.zeros((num_draws, len(selectors)), first[0].dtype)
-    _, (means, squares), (values, kept) = jax.lax.fori_loop(0, num_draws, step, (first, tuple(nothing), kept))
-    means = [mean if h is None else _merged(h).T @ mean for h, mean in zip(fixed, means, strict=True)]
-    squares = [part if h is None else _pairs(h, h).T @ part for h, part in zip(fixed, squares, strict=True)]
-    mean = jax.tree.unflatten(structure, [scale * mean / num_draws for mean in means])
-    variance = jax.tree.unflatten(structure, [scale**2 * jnp.maximum(part, 0) / num_draws for part in squares])
-    return values * scale * size, scale**2 * kept, mean, variance
+    mean, variance = (jax.tree.unflatten(jax.tree.structure(params), of) for of in (means, variances))
+    mean = jax.tree.map(lambda leaf: scale * leaf, mean)
+    variance = jax.tree.map(lambda leaf: scale**2 * jnp.maximum(leaf, 0), variance)
+    return values * scale * size, scale**2 * (traces - jnp.stack(offsets).sum(axis=0, keepdims=True)), mean, variance
 
 
-def is_fixed(leaf: Any) -> bool:
-    return isinstance(leaf, Product) and not leaf.moves
+def _columns(selectors: tuple, params: Params, program: GradientProgram) -> list[np.ndarray]:
+    """For each leaf what the groups take of it, [out, groups] of a product and [*shape, groups] of another."""
+    with jax.ensure_compile_time_eval():
+        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
+        masks = [jax.grad(lambda tree, select=select: sum(map(jnp.sum, jax.tree.leaves(select(tree)))))(ones) for select in selectors]
+        stacked = [np.stack(of_leaf, axis=-1) for of_leaf in zip(*map(jax.tree.leaves, masks), strict=True)]
+    for leaf, mask in zip(program.leaves, stacked, strict=True):
+        if isinstance(leaf, Product) and (mask != mask[:1]).any():
+            raise NotByExamplesError("a group takes some of the inputs of a kernel and not others")
+    return [mask[0] if isinstance(leaf, Product) else mask for leaf, mask in zip(program.leaves, stacked, strict=True)]
 
 
-def variables(leaf: Any) -> Any:
-    """What a draw needs of a leaf: itself, or (left, right), or the right factors alone."""
+Rows = Float[Array, "draws b r n"]
+
+
+class _Kept:
+    """The sums of a leaf whose gradient is kept for each example."""
+
+    def __init__(self, leaf: Any, columns: np.ndarray):
+        self.wanted, self.columns = leaf, columns
+
+    def of(self, g: Float[Array, "draws b ..."]) -> tuple[tuple, Float[Array, "draws groups"]]:
+        following = jax.lax.optimization_barrier(_next(g))
+        crossed = g * following
+        traces = _trace(*(jnp.tensordot(jnp.sum(of, axis=1), self.columns, g.ndim - 2) for of in (g**2, crossed)))
+        return (jnp.sum(g, axis=(0, 1)), jnp.sum(g**2 - crossed, axis=(0, 1))), traces
+
+    def result(self, total: tuple, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """The mean, the variance, and what is to come off the traces."""
+        return total[0] / n, total[1] / n, jnp.zeros(self.columns.shape[-1])
+
+
+class _Moving:
+    """The sums of a product whose two factors move."""
+
+    def __init__(self, leaf: Product, columns: np.ndarray):
+        self.wanted, self.columns = (leaf.left, leaf.right), columns
+
+    def of(self, factors: tuple) -> tuple[tuple, Float[Array, "draws groups"]]:
+        h, d = map(_rows, factors)
+        left, right = jax.lax.optimization_barrier(([_pairs(h, h), _pairs(h, _next(h))], [_pairs(d, d), _pairs(d, _next(d))]))
+        traces = _trace(*(_norms(_norm(a), b, self.columns, len(h)) for a, b in zip(left, right, strict=True)))
+        return (_flat(h).T @ _flat(d), left[0].T @ right[0] - left[1].T @ right[1]), traces
+
+    result = _Kept.result
+
+
+class _Fixed:
+    """The sums of a product whose left factor is the same in all draws: of the right one alone, about a point near its mean."""
+
+    def __init__(self, leaf: Product, columns: np.ndarray, at: Any):
+        self.wanted, self.columns = leaf.right, columns
+        self.h = _rows([part[:1] for part in at(leaf.left)])
+        self.norm = _norm(_pairs(self.h, self.h))
+        self.centre = jnp.mean(_rows(at(leaf.right)), axis=0, keepdims=True)
+
+    def of(self, right: tuple) -> tuple[tuple, Float[Array, "draws groups"]]:
+        d = _rows(right) - self.centre
+        pairs = _pairs(d, d)
+        total = jnp.sum(pairs.reshape(len(d), -1, d.shape[-1]), axis=0)
+        return (jnp.sum(d, axis=0, keepdims=True), total), _norms(jnp.tile(self.norm, (len(d), 1)), pairs, self.columns, len(d))
+
+    def result(self, total: tuple, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mean = total[0] / n
+        of_mean = _pairs(mean, mean)
+        variance = _pairs(self.h, self.h).T @ (total[1] - n * of_mean) / (n - 1)
+        return _flat(self.h).T @ _flat(self.centre + mean), variance, _norms(self.norm, of_mean, self.columns, 1)[0]
+
+
+def _sums_of(leaf: Any, columns: np.ndarray, at: Any) -> Any:
     if not isinstance(leaf, Product):
-        return leaf
-    return (leaf.left, leaf.right) if leaf.moves else leaf.right
+        return _Kept(leaf, columns)
+    return _Moving(leaf, columns) if leaf.moves else _Fixed(leaf, columns, at)
 
 
-def _of_draw(leaf: Any, now: Any, after: Any) -> tuple[jax.Array, jax.Array]:
-    """Sums over the examples of g_s and of g_s^2 - g_s g_(s+1); where the left factor is fixed, before it is multiplied in."""
-    if not isinstance(leaf, Product):
-        return jnp.sum(now, axis=0), jnp.sum(now * (now - after), axis=0)
-    if not leaf.moves:
-        d, next_d = _rows(now), _rows(after)
-        return _merged(d), _pairs(d, d - next_d)
-    (h, d), (next_h, next_d) = map(_rows, now), map(_rows, after)
-    left = jnp.concatenate([_pairs(h, h), _pairs(h, next_h)])
-    return _merged(h).T @ _merged(d), left.T @ jnp.concatenate([_pairs(d, d), -_pairs(d, next_d)])
+def _next(draws: jax.Array) -> jax.Array:
+    """The draw after each; after the last comes the first."""
+    return jnp.roll(draws, -1, axis=0)
 
 
-def _rows(factors: tuple) -> Float[Array, "b r n"]:
-    return jnp.concatenate(factors, axis=1)
+def _trace(squares: Float[Array, "draws groups"], crossed: Float[Array, "draws groups"]) -> Float[Array, "draws groups"]:
+    """sum_b |g_s - g_(s+1)|^2 / 2 of each draw s."""
+    return (squares + _next(squares)) / 2 - crossed
 
 
-def _merged(rows: Float[Array, "b r n"]) -> Float[Array, "b*r n"]:
+def _rows(factors: Sequence) -> Rows:
+    """The factors of several products, as rows of one."""
+    return jnp.concatenate(factors, axis=2)
+
+
+def _flat(rows: jax.Array) -> Float[Array, "rows n"]:
     return rows.reshape(-1, rows.shape[-1])
 
 
-def _pairs(a: Float[Array, "b r n"], b: Float[Array, "b r n"]) -> Float[Array, "b*r*r n"]:
+def _pairs(a: Rows, b: Rows) -> Float[Array, "draws*b*r*r n"]:
     """a_i b_j for all rows i and j of each example: (sum_i h_i d_i) (sum_j h'_j d'_j) is sum_ij (h_i h'_j) (d_i d'_j)."""
-    return (a[:, :, None] * b[:, None]).reshape(-1, a.shape[-1])
+    return _flat(a[:, :, :, None] * b[:, :, None])
 
 
-def _sum(tree: PyTree) -> jax.Array:
-    return jnp.sum(jnp.stack([jnp.sum(leaf) for leaf in jax.tree.leaves(tree)]))
+def _norm(pairs: Float[Array, "rows n"]) -> Float[Array, "rows 1"]:
+    return pairs @ jnp.ones((pairs.shape[-1], 1), pairs.dtype)  # a sum, but over the last axis a product is faster
+
+
+def _norms(left: Float[Array, "rows 1"], right: Float[Array, "rows n"], columns: np.ndarray, num_draws: int) -> jax.Array:
+    """Of each draw, the sum over examples and the columns of each group of (sum of the left pairs) (the right ones)."""
+    return jnp.sum((left * (right @ columns)).reshape(num_draws, -1, columns.shape[-1]), axis=1)

@@ -21,7 +21,7 @@ from vaejax.data import unknown
 from vaejax.elbo import Objective, require_count
 from vaejax.evaluation import Estimate, estimate
 from vaejax.groups import Groups, parts
-from vaejax.independence import moments_by_examples, program_of
+from vaejax.independence import NotByExamplesError, moments_by_examples
 from vaejax.pareto import pareto_k
 from vaejax.types import Key, Params, PyTree
 
@@ -90,12 +90,17 @@ def gradient_moments(
     objective = by_value(objective)
     groups = parts(params) if groups is None else groups
     pilot_key, draw_key = jax.random.split(key)
-    of_draws = order == 4 or strategy is not None or chunk is not None  # what only draws have
-    if _by_examples(objective, params, x, draw_key, by, of_draws):
-        values, squares, mean, variance = moments_by_examples(objective, tuple(groups.values()), params, x, draw_key, num_draws)
-        mean, variance, squares = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (mean, variance, squares))
-        of_groups = dict(zip(groups, squares.T, strict=True))
-        return Moments(num_draws, estimate(np.asarray(values)), mean, variance, None, None, of_groups, "examples")
+    if by is not None and by not in get_args(By):
+        raise ValueError(unknown("by", by, list(get_args(By))))
+    only_draws = order == 4 or strategy is not None or chunk is not None
+    if by == "examples" and only_draws:
+        raise ValueError('by = "examples" gives two moments, in one way; say order=2, and no strategy or chunk')
+    if by != "draws" and not only_draws:
+        try:
+            return _moments_by_examples(objective, groups, params, x, draw_key, num_draws)
+        except NotByExamplesError as reason:
+            if by == "examples":
+                raise ValueError(f'by = "examples" cannot be: {reason}; use by="draws"') from None
     chunk, mesh = _layout(strategy, chunk)
     selectors = tuple(groups.values())
     centre = _mean_gradient(objective, params, x, pilot_key)
@@ -122,21 +127,11 @@ def _mean_gradient(objective: Objective, params: Params, x: PyTree, key: Key) ->
     return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
 
 
-def _by_examples(objective, params: Params, x: PyTree, key: Key, by: By | None, of_draws: bool) -> bool:
-    """Whether to take the sum over examples; ValueError where that, or a way of drawing, is asked for and cannot be."""
-    if by is not None and by not in get_args(By):
-        raise ValueError(unknown("by", by, list(get_args(By))))
-    if by == "examples" and of_draws:
-        raise ValueError('by = "examples" gives two moments, in one way; say order=2, and no strategy or chunk')
-    if by == "draws" or of_draws:
-        return False
-    try:
-        program_of(objective, params, x, key)
-    except ValueError as error:
-        if by == "examples":
-            raise ValueError(f'by = "examples" cannot be: {error}; use by="draws"') from None
-        return False
-    return True
+def _moments_by_examples(objective, groups: Groups, params: Params, x: PyTree, key: Key, num_draws: int) -> Moments:
+    values, squares, mean, variance = moments_by_examples(objective, tuple(groups.values()), params, x, key, num_draws)
+    mean, variance, squares = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), (mean, variance, squares))
+    of_groups = dict(zip(groups, squares.T, strict=True))
+    return Moments(num_draws, estimate(np.asarray(values)), mean, variance, None, None, of_groups, "examples")
 
 
 def _layout(strategy: Strategy | None, chunk: int | None) -> tuple[int, Mesh | None]:
@@ -158,9 +153,9 @@ def _add_draws(
 ):
     """The sums with the draws start..start + count - 1 in them, and the value and the squares of each; `size` draws for each device."""
 
-    def one(params, x, centre, key, counts):
+    def one(params, x, centre, key):
         value, gradient = jax.value_and_grad(objective)(params, x, key)
-        step = jax.tree.map(lambda leaf, centre: jnp.where(counts, leaf - centre, 0), gradient, centre)
+        step = jax.tree.map(jnp.subtract, gradient, centre)
         squared = [sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(select(step))) for select in selectors]
         return step, (value, jnp.stack(squared))
 
@@ -172,11 +167,12 @@ def _add_draws(
             index = first + i * chunk + jnp.arange(chunk)
             keys = jax.vmap(lambda i: jax.random.fold_in(key, start + i))(index)
             if chunk == 1:
-                step, numbers = one(params, x, centre, keys[0], index[0] < count)
+                step, numbers = one(params, x, centre, keys[0])
                 powers = [jax.tree.map(lambda leaf, p=p: leaf**p, step) for p in range(1, len(sums) + 1)]
                 numbers = jax.tree.map(lambda leaf: leaf[None], numbers)
             else:
-                step, numbers = jax.vmap(one, (None, None, None, 0, 0))(params, x, centre, keys, index < count)
+                step, numbers = jax.vmap(one, (None, None, None, 0))(params, x, centre, keys)
+                step = jax.tree.map(lambda leaf: jnp.where((index < count).reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0), step)
                 powers = [jax.tree.map(lambda leaf, p=p: jnp.sum(leaf**p, axis=0), step) for p in range(1, len(sums) + 1)]
             sums = jax.tree.map(jnp.add, sums, tuple(powers))
             kept = jax.tree.map(lambda all_draws, some: jax.lax.dynamic_update_slice_in_dim(all_draws, some, i * chunk, 0), kept, numbers)
