@@ -23,7 +23,8 @@ LAYERS = (
     ("discrete",),
     ("objectives",),
     ("evaluation", "checkpoints"),
-    ("training", "plots", "variance", "total_variance"),
+    ("independence", "training", "plots", "total_variance"),
+    ("variance",),
     ("seeds",),
 )
 ROOT = Path(vaejax.__file__).parent
