@@ -22,7 +22,7 @@ LAYERS = (
     ("estimators", "gaussian", "score_function", "schedules"),
     ("discrete",),
     ("objectives",),
-    ("evaluation", "checkpoints"),
+    ("evaluation", "checkpoints", "cost"),
     ("independence", "training", "plots", "total_variance"),
     ("variance",),
     ("seeds",),
