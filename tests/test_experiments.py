@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+TINY = ["--num-draws", "10", "--reference-draws", "10", "--measured-examples", "4"]
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 
 
@@ -38,20 +39,29 @@ def test_swap_priors(tmp_path):
 @pytest.mark.slow
 def test_gradient_variance_and_its_resumption(tmp_path):
     """Cut off after one estimator, it goes on with the other and keeps the rows that it has."""
-    flags = "--num-steps 4 --at 0 1 --num-draws 10 --hidden 8 --latent-dim 2 --measured-examples 3".split()  # noqa: SIM905
+    flags = [*TINY, "--num-steps", "4", "--at", "0", "1", "--hidden", "8", "--latent-dim", "2"]
     run("gradient_variance", *flags, "--estimators", "pathwise", folder=tmp_path)
     result, printed = run("gradient_variance", *flags, "--resume", "--estimators", "pathwise", "dreg:2", folder=tmp_path)
-    assert list(result["estimators"]) == ["pathwise", "dreg:2"] and printed.count("**") == 8
+    assert result["least_mse_in_phi"] == {"ELBO": "pathwise", "IWAE-2": "dreg:2"} and printed.count("**") == 8
     with (tmp_path / "out" / "variance.csv").open() as file:
         rows = list(csv.DictReader(file))
-    groups = ["theta likelihood", "phi body", "phi location", "phi scale"]
+    groups = ["theta", "phi", "theta likelihood", "phi body", "phi location", "phi scale"]
     assert sorted((row["estimator"], row["step"], row["group"]) for row in rows) == sorted(
         (name, step, group) for name in ("pathwise", "dreg:2") for step in ("0", "4") for group in groups
     )
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "variance.csv",
-        "config.json",
-        "result.json",
-        "along_training.png",
-        "against_work.png",
+        *("variance.csv", "config.json", "result.json", "along_training.png", "against_work.png", "checkpoints-0"),
     }
+
+
+@pytest.mark.slow
+def test_gradient_variance_of_a_run(tmp_path):
+    """At both checkpoints of a run of train.py, with two K, so that there is a figure over K."""
+    flags = "--num-steps 4 --checkpoint-every 2 --hidden 8 --latent-dim 2 --prior vamp:3 --eval-samples 2 --out trained".split()  # noqa: SIM905
+    subprocess.run([sys.executable, str(EXPERIMENTS / "train.py"), *flags], cwd=tmp_path, check=True, capture_output=True)
+    result, _ = run("gradient_variance", *TINY, "--run", "trained", "--estimators", "dreg:2", "dreg:4", folder=tmp_path)
+    assert result["at_step"] == 4 and set(result["least_mse_in_phi"]) == {"IWAE-2", "IWAE-4"}
+    with (tmp_path / "out" / "variance.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["step"] for row in rows} == {"2", "4"} and {row["forward"] for row in rows} == {"4", "8"}
+    assert (tmp_path / "out" / "against_samples.png").exists()

@@ -320,6 +320,20 @@ def _restored(store: Checkpoints, run: Run, resume: bool) -> Run:
     return _with_arrays(run._replace(step=step, history=run.history | history), arrays)
 
 
+def saved_runs(directory: str | Path, params: Params, optimizer: optax.GradientTransformation, *, validated: bool) -> dict[int, Run]:
+    """{step: the run at that step}, of what `fit` has kept in `checkpoints=directory`; `validated` if it had a validation set.
+
+    `params` and `optimizer` are like those that it started from. A damaged step raises CheckpointError, another model
+    CheckpointMismatchError.
+    """
+    if not Path(directory).is_dir():
+        raise ValueError(f"{directory} is no folder of checkpoints; name the one that fit was given")
+    like = Run(params, optimizer.init(params), 0, NO_HISTORY, params if validated else None)
+    with Checkpoints(directory) as store:
+        states = [(step, *store.read(step, _arrays(like))) for step in store.steps()]
+    return {step: _with_arrays(like._replace(step=step, history=NO_HISTORY | history), arrays) for step, arrays, history in states}
+
+
 def _arrays(run: Run) -> tuple:
     return run.params, run.opt_state, run.best_params or ()
 

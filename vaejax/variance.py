@@ -201,7 +201,7 @@ def _central(n: int, centre: Params, sums: tuple[Params, ...]) -> tuple[Params, 
     def of(leaf, *powers):
         m = [np.asarray(power, np.float64) / n for power in powers]
         d = m[0]
-        moments = [np.asarray(leaf, np.float64) + d, (m[1] - d**2) * n / (n - 1)]
+        moments = [np.asarray(leaf, np.float64) + d, np.maximum(m[1] - d**2, 0) * n / (n - 1)]
         if len(m) == 4:
             moments += [m[2] - 3 * d * m[1] + 2 * d**3, m[3] - 4 * d * m[2] + 6 * d**2 * m[1] - 3 * d**4]
         return moments
@@ -290,15 +290,22 @@ class Bias(NamedTuple):
     detectable: float
 
 
-def bias(moments: Moments, reference: Params, standard_error: Params | None = None, false_alarm: float = 1e-6) -> Bias:
+def bias(
+    moments: Moments,
+    reference: Params,
+    standard_error: Params | None = None,
+    false_alarm: float = 1e-6,
+    select: Callable[[Params], PyTree] | None = None,
+) -> Bias:
     """The mean of the draws against an exact gradient, or one of this `standard_error`, parameter by parameter.
 
-    `p_value` is that of the largest |z|, times the number of parameters (Bonferroni, which for the smallest is Holm). psi has no part in
-    it: it is no parameter of the bound.
+    `p_value` is that of the largest |z|, times the number of parameters (Bonferroni, which for the smallest is Holm). `select` takes a
+    group; None takes theta and phi, for psi is no parameter of the bound.
     """
-    trees = [tree[:2] for tree in (moments.mean, moments.variance, reference)]
+    select = select or (lambda params: params[:2])
+    trees = [select(tree) for tree in (moments.mean, moments.variance, reference)]
     mean, variance, expected = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in trees)
-    extra = 0.0 if standard_error is None else np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(standard_error[:2])])
+    extra = 0.0 if standard_error is None else np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(select(standard_error))])
     error = np.sqrt(variance / moments.num_draws + np.square(extra))
     difference = np.abs(mean - expected)
     exact = error <= 1e-7 * (1 + np.abs(expected))  # no noise that single precision would show
