@@ -29,6 +29,8 @@ from vaejax.conditionals import RealNVP as RealNVP
 from vaejax.conditionals import RelaxedBernoulli as RelaxedBernoulli
 from vaejax.conditionals import RelaxedCategorical as RelaxedCategorical
 from vaejax.conditionals import VonMisesFisher as VonMisesFisher
+from vaejax.cost import decoder_evaluations as decoder_evaluations
+from vaejax.cost import gradient_cost as gradient_cost
 from vaejax.data import Dataset as Dataset
 from vaejax.data import Pixels as Pixels
 from vaejax.data import load as load

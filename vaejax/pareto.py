@@ -27,7 +27,7 @@ def pareto_k(values: np.ndarray) -> float:
     b = steps / (3 * quartile) + 1 / tail[-1]
     k = np.mean(np.log1p(-b[:, None] * tail[None]), axis=1)
     log_likelihood = size * (np.log(-(b / k)) - k - 1)
-    weights = 1 / np.sum(np.exp(log_likelihood[None] - log_likelihood[:, None]), axis=1)
+    weights = np.exp(log_likelihood - log_likelihood.max())
     best = np.sum(b * weights) / np.sum(weights)
     k_hat = float(np.mean(np.log1p(-best * tail)))
     return (size * k_hat + 10 * 0.5) / (size + 10)
