@@ -52,6 +52,7 @@ class GradientProgram:
 
     closed: ClosedJaxpr
     leaves: tuple[Any, ...]
+    width: int  # the largest array on the way that depends on the key
 
     @property
     def value(self) -> Any:
@@ -87,9 +88,7 @@ def gradient_program(objective: Objective, params: Params, x: PyTree, key: Key) 
         if equation.primitive.name == "add_any":
             some = [pairs(of) for of in equation.invars]
             return [pair for of in some for pair in of] if all(some) else []
-        operands: list[Any] = list(equation.invars)
-        plain = equation.params.get("dimension_numbers") == (((0,), (0,)), ((), ())) and all(of.aval.ndim == 2 for of in operands)
-        return [tuple(operands)] if equation.primitive.name == "dot_general" and plain else []
+        return [tuple(equation.invars)] if _is_product(equation) else []
 
     def leaf(variable):
         found = pairs(variable)
@@ -99,7 +98,16 @@ def gradient_program(objective: Objective, params: Params, x: PyTree, key: Key) 
         product = Product(left, right, any(of in moving for of in left))
         return product if product.rows <= MOST_ROWS else variable
 
-    return GradientProgram(closed, tuple(leaf(variable) for variable in jaxpr.outvars[1:]))
+    steps = [equation for equation in jaxpr.eqns if not _is_product(equation) and equation.primitive.name != "add_any"]
+    sizes = [out.aval.size for equation in steps for out in equation.outvars if out in moving]
+    return GradientProgram(closed, tuple(leaf(variable) for variable in jaxpr.outvars[1:]), max(sizes, default=1))
+
+
+def _is_product(equation: Any) -> bool:
+    """left^T right of two matrices."""
+    if equation.primitive.name != "dot_general" or any(len(of.aval.shape) != 2 for of in equation.invars):
+        return False
+    return equation.params["dimension_numbers"] == (((0,), (0,)), ((), ()))
 
 
 class NotByExamplesError(ValueError):
@@ -126,7 +134,7 @@ def moments_by_examples(objective: Minibatch, selectors: tuple, params: Params, 
     """
     program = program_of(objective, params, xs, key)
     size = len(jax.tree.leaves(xs)[0])
-    at_once = max(2, min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // (size * (program.numbers + 1)), num_draws))
+    at_once = max(2, min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // (size * max(program.numbers, program.width)), num_draws))
     num_chunks = num_draws // at_once - (num_draws % at_once == 1)  # no rest of one draw, which has no next one
     rest = num_draws - num_chunks * at_once
 
