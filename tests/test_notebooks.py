@@ -35,5 +35,13 @@ def test_swap_priors_in_short():
 
 
 @pytest.mark.slow
+def test_gradient_variance():
+    outputs = executed("gradient_variance.ipynb", few=("num_steps, num_draws = 1_500, 200", "num_steps, num_draws = 30, 20"))
+    tables = [data["text/markdown"] for data in outputs if "text/markdown" in data]
+    assert [table.count("\n") for table in tables] == [6, 7, 7, 5, 4]
+    assert sum("image/png" in data for data in outputs) == 2
+
+
+@pytest.mark.slow
 def test_swap_priors():
     check_swap_priors(executed("swap_priors.ipynb"))

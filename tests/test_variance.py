@@ -169,6 +169,23 @@ def test_bias_is_found_and_not_imagined():
         assert (found.p_value < 1e-6) == off and found.detectable < 0.1
 
 
+@pytest.mark.slow
+def test_no_false_alarms_over_a_thousand_seeds():
+    """Unbiased estimators against the exact gradient: no p-value below 1e-6, and as many below 1 % as a binomial number can be."""
+    with jax.enable_x64(True):
+        mu, rho, w = np.asarray(exact_moments(vaejax.Pathwise(), LinearGaussian())[1])
+        b = np.asarray(exact_moments(vaejax.Pathwise(), LinearGaussian(), vector=b_gradient)[1])
+    exact = vaejax.Params({"prior": (), "likelihood": {"net": {"w": w, "b": b[0]}}}, {"loc": np.array([mu]), "log_scale": np.array([rho])})
+    for estimator in (vaejax.Pathwise(), vaejax.ScoreFunction(2)):
+        objective = partial(estimator, POINT.model)
+        found = [
+            vaejax.bias(measure(objective, num_draws=2_000, chunk=100, key=jax.random.key(seed), order=2), exact) for seed in range(1_000)
+        ]
+        p_values = np.array([one.p_value for one in found])
+        assert p_values.min() > 1e-6
+        assert (p_values < 0.01).sum() <= stats.binom(1_000, 0.01).isf(1e-6)
+
+
 def b_gradient(gradient):
     return jnp.stack([gradient.theta["likelihood"]["net"]["b"]])
 
