@@ -83,7 +83,7 @@ class Config(Setting):
     measured_examples: int = 20
     """The size of the fixed minibatch."""
     num_draws: int = 500
-    reference_draws: int = 5_000
+    reference_draws: int = 2_000
     """For the mean that biases are held against."""
     num_seeds: int = 1
     out: str = "runs/gradient_variance"
@@ -158,7 +158,7 @@ def measure(config: Config, seed: int, log: "Log", bar: tqdm) -> None:
             names = [name for name in config.estimators if estimator_of(name)[0] == bound]
             samples = estimator_of(names[0])[1].num_samples
             unbiased = vaejax.Pathwise() if bound == ELBO else vaejax.DReG(samples)
-            long = moments_of(vaejax.minibatch(partial(unbiased, model)), key=reference_key, num_draws=config.reference_draws)
+            long = moments_of(vaejax.minibatch(partial(unbiased, model)), key=reference_key, num_draws=config.reference_draws, by="draws")
             first = None
             for name in names:
                 if first is not None and name not in todo:
