@@ -236,6 +236,14 @@ def test_psi_learns_to_reduce_the_variance(estimator):
     np.testing.assert_allclose(jnp.vdot(total(flat), direction), numeric, rtol=0.02, atol=2e-3)
 
 
+def test_rebar_where_a_probability_rounds_to_one():
+    """b = 1 against the odds, and v near 1: u given b is 1 - 5e-9, which single precision takes for 1; and latents that are certain."""
+    logits = jnp.asarray([-10.0, 10.0, -100.0, 100.0])
+    u, v = jnp.asarray([1 - 1e-5, 1e-5, 0.5, 0.5]), jnp.asarray([0.9999, 1e-4, 0.9999, 0.9999])
+    b, estimate = rebar_gradient(lambda b: jnp.sum((b - 0.3) ** 2), lambda z: jnp.sum(jax.nn.sigmoid(2 * z)), logits, u, v)
+    assert b.tolist() == [1, 0, 0, 1] and np.isfinite(estimate).all()
+
+
 REFUSED = {
     "odd": (lambda: vaejax.DisARM(3), ValueError, "DisARM.num_samples = 3, but its samples come in pairs"),
     "one": (lambda: vaejax.DoubleControlVariate(1), ValueError, "DoubleControlVariate.num_samples = 1; .* at least 2"),

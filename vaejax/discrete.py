@@ -278,8 +278,10 @@ def rebar_gradient(f: Function, control: Function, logits: Latents, u: Latents, 
     b = (logits + logit(u) > 0).astype(logits.dtype)
 
     def given_b(logits):
-        one = jax.nn.sigmoid(logits)
-        return logits + logit(jnp.where(b == 1, (1 - one) + v * one, v * (1 - one)))
+        """logits + logit(u), u uniform where it gives b: written so that no probability is rounded to 0 or 1."""
+        above = jnp.logaddexp(logits + jnp.log(v), 0) - jnp.log1p(-v)
+        below = jnp.log(v) - jnp.logaddexp(jnp.log1p(-v) - logits, 0)
+        return jnp.where(b == 1, above, below)
 
     of_z = jax.grad(lambda logits: control(logits + logit(u)))(logits)
     again, of_again = jax.value_and_grad(lambda logits: control(given_b(logits)))(logits)
