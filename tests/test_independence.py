@@ -54,7 +54,7 @@ def in_turn(g, starts):
     return np.concatenate(chunks).sum(axis=1).mean(axis=0) / 2
 
 
-@pytest.mark.parametrize("pair", cases(MODELS, slow={"stopped", "two samples", "layers used twice", "discrete"}))
+@pytest.mark.parametrize("pair", cases(MODELS, slow={"stopped", "two samples", "layers used twice", "discrete", "convolutions"}))
 def test_it_is_its_formula(pair):
     """From 19 draws, by 8, 8 and 3; where the inputs of a kernel do not move, it is the sample variance; and the traces are the tree's."""
     model, estimator = pair
@@ -86,6 +86,7 @@ def test_it_is_exact():
     assert abs(vaejax.total(moments.variance.phi) / exact[:2].sum() - 1) < 0.02
 
 
+@pytest.mark.slow
 def test_it_agrees_with_draws_and_says_more():
     """The trace of each group by 4,000 draws of the batch and of 400 by examples agree, and a draw says more of one by examples."""
     params = DENSE.init(KEY, XS[0])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
 import pytest
+from cases import cases
 from oracles import LinearGaussian, assert_distributed, assert_mean, gauss_hermite, gradient_vector
 from scipy import stats
 
@@ -20,7 +21,7 @@ NOISES = {"antithetic": vaejax.Antithetic(), "sobol": vaejax.Sobol()}
 of_each = pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 
 
-@of_each
+@pytest.mark.parametrize("noise", cases(NOISES, slow={"sobol"}))
 def test_every_coordinate_of_every_draw_is_uniform(noise):
     uniforms = jax.jit(jax.vmap(lambda key: noise.uniforms(key, 8, (2, 2), jnp.float32)))(jax.random.split(jax.random.key(0), 40_000))
     assert uniforms.shape == (40_000, 8, 2, 2) and (uniforms > 0).all() and (uniforms < 1).all()

@@ -28,6 +28,7 @@ def check_swap_priors(outputs: list[dict]) -> None:
     assert sum("image/png" in data for data in outputs) == 2
 
 
+@pytest.mark.slow
 def test_swap_priors_in_short():
     check_swap_priors(
         executed("swap_priors.ipynb", steps=("num_steps = 3_000", "num_steps = 20"), samples=("num_samples = 500", "num_samples = 20"))

@@ -287,6 +287,7 @@ def test_aggregated_posterior_over_all_minibatches(x64, size):
     assert mean <= density.mean() / size
 
 
+@pytest.mark.slow
 def test_decomposition_of_a_linear_encoder(x64):
     """q(z|x) = N(A x, V) on N(0, C): q(z) = N(0, V + A C A'), so all three parts are known. 1,000 data of covariance exactly C, 40 keys."""
     covariance = np.array([[1.0, 0.8], [0.8, 1.0]])
