@@ -18,6 +18,7 @@ demo: .venv/.installed  ## train the default VAE on the embedded digits, evaluat
 
 # Most of a test's time is the compiler's, so these are compiled in haste; test-all compiles them as users do.
 test: export XLA_FLAGS += --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+test: export XLA_FLAGS += --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
 test: .venv/.installed  ## the tests, without the slow ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
