@@ -32,10 +32,10 @@ def flat(tree):
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 64])
-def test_moments_are_numpys(chunk):
+@pytest.mark.parametrize("layout", [{"chunk": 1}, {"chunk": 64}, {"strategy": "scan", "chunk": 3}], ids=str)
+def test_moments_are_numpys(layout):
     """For 100 draws, a number that no chunk divides but 1."""
-    moments, draws = measure(OBJECTIVE, num_draws=100, chunk=chunk), by_hand(OBJECTIVE, 100)
+    moments, draws = measure(OBJECTIVE, num_draws=100, **layout), by_hand(OBJECTIVE, 100)
     mean = draws.mean(0)
     np.testing.assert_allclose(flat(moments.mean), mean, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(flat(moments.variance), draws.var(0, ddof=1), rtol=1e-4)
@@ -227,20 +227,21 @@ def test_the_prediction_for_another_batch_and_another_k():
 
 
 def test_memory_does_not_grow_with_the_draws():
-    """Temporaries of the compiled program, in bytes, and below three times the parameters at order 2."""
+    """Temporaries of the compiled program, in bytes: at order 2 below three times the parameters and one chunk of gradients."""
     encoder = vaejax.DiagNormal(vaejax.MLP(8, (200,), heads=2))
     model = vaejax.VAE(vaejax.StandardNormal(8), vaejax.Bernoulli(vaejax.MLP(200, (200,))), encoder)
     params, x = model.init(jax.random.key(0), jnp.zeros(200)), jnp.zeros(200)
     sums = (params, params)
 
-    def temporaries(size):
-        arguments = (variance.by_value(partial(vaejax.Pathwise(), model)), (groups_of.Part(("phi",)),), 1, size, None)
+    def temporaries(size, chunk=1):
+        arguments = (variance.by_value(partial(vaejax.Pathwise(), model)), (groups_of.Part(("phi",)),), False, chunk, size, None)
         lowered = variance._add_draws.lower(*arguments, params, x, jax.random.key(0), params, sums, 0, size)
         return lowered.compile().memory_analysis().temp_size_in_bytes
 
     bytes_of_params = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     assert temporaries(1_000) < temporaries(10) + 20_000
     assert temporaries(1_000) < 3 * bytes_of_params
+    assert temporaries(1_000, chunk=4) < (3 + 4) * bytes_of_params
 
 
 REFUSED = {
@@ -248,7 +249,7 @@ REFUSED = {
     "order": ({"num_draws": 10, "order": 3}, "order = 3; give 2 or 4"),
     "chunk": ({"num_draws": 10, "chunk": -1}, "chunk = -1"),
     "strategy": ({"num_draws": 10, "strategy": "pmap"}, "unknown strategy 'pmap'"),
-    "scan of chunks": ({"num_draws": 10, "strategy": "scan", "chunk": 2}, 'chunk = 2, but strategy = "scan" takes one draw'),
+    "a long scan": ({"num_draws": 10, "strategy": "scan", "chunk": 500}, "chunk = 500, and a scan writes its chunk out .* at most 32"),
     "by": ({"num_draws": 10, "by": "layers"}, "unknown by 'layers'"),
     "fourth by examples": ({"num_draws": 10, "by": "examples"}, "two moments, .* say order=2"),
     "no minibatch": ({"num_draws": 10, "order": 2, "by": "examples"}, "cannot be: the objective is no vaejax.minibatch"),

@@ -25,8 +25,10 @@ from vaejax.independence import NotByExamplesError, moments_by_examples
 from vaejax.pareto import pareto_k
 from vaejax.types import Key, Params, PyTree
 
-PILOT_DRAWS = 32  # for the point that deviations are taken from: near the mean, and independent of the draws
+PILOT_DRAWS = 8  # for the point that deviations are taken from: near the mean, and independent of the draws
 DRAWS_PER_CALL = 10_000
+UNROLLED, ENOUGH_DRAWS = 4, 500  # draws of a scan whose moments are added together, where so many pay for the longer program
+MOST_UNROLLED = 32
 By = Literal["draws", "examples"]
 Strategy = Literal["scan", "vmap", "devices"]
 
@@ -78,9 +80,10 @@ def gradient_moments(
       groups: {name: function of params that selects a tree}; None takes `parts(params)`.
       by: None takes "examples" where it is possible and pays: at `order` 2, for a minibatch whose gradients are mostly products of
         few rows, as in dense layers; else "draws". The result says which.
-      strategy: of "draws". "scan": one after another. "vmap": `chunk` at once; what does not depend on the key, such as q(z|x), is then
-        computed once for all of them. "devices": each local device takes its share, `chunk` at once.
-      chunk: None: 1 on a CPU, where more is slower, else 100; a `chunk` above 1 asks for "vmap".
+      strategy: of "draws". "scan": one after another, the moments of `chunk` of them added together. "vmap": `chunk` at once; what does
+        not depend on the key, such as q(z|x), is then computed once for all of them. "devices": each local device takes its share, `chunk`
+        at once. None: "scan" on a CPU, where it is faster for any but the smallest gradients, else "vmap"; "vmap" for a chunk above 1.
+      chunk: how many gradients are held at a time. None: 4 of a scan of 500 draws or more (of fewer 1), 1 for devices on a CPU, else 100.
     """
     require_count(num_draws, "num_draws")
     if num_draws < 2:
@@ -101,7 +104,7 @@ def gradient_moments(
         except NotByExamplesError as reason:
             if by == "examples":
                 raise ValueError(f'by = "examples" cannot be: {reason}; use by="draws"') from None
-    chunk, mesh = _layout(strategy, chunk)
+    at_once, chunk, mesh = _layout(strategy, chunk, num_draws)
     selectors = tuple(groups.values())
     centre = _mean_gradient(objective, params, x, pilot_key)
     sums = tuple(jax.tree.map(jnp.zeros_like, centre) for _ in range(order))
@@ -110,7 +113,7 @@ def gradient_moments(
         count = min(DRAWS_PER_CALL, num_draws - start)
         share = -(-count // (1 if mesh is None else mesh.size))
         size = -(-share // chunk) * chunk
-        sums, some = _add_draws(objective, selectors, chunk, size, mesh, params, x, draw_key, centre, sums, start, count)
+        sums, some = _add_draws(objective, selectors, at_once, chunk, size, mesh, params, x, draw_key, centre, sums, start, count)
         values.append(np.asarray(some[0], np.float64)[:count])
         squares.append(np.asarray(some[1], np.float64)[:count])
     moments = _central(num_draws, centre, sums)
@@ -134,30 +137,43 @@ def _moments_by_examples(objective, groups: Groups, params: Params, x: PyTree, k
     return Moments(num_draws, estimate(np.asarray(values)), mean, variance, None, None, of_groups, "examples")
 
 
-def _layout(strategy: Strategy | None, chunk: int | None) -> tuple[int, Mesh | None]:
-    """The draws under one vmap, and the devices that share the draws."""
+def _layout(strategy: Strategy | None, chunk: int | None, num_draws: int) -> tuple[bool, int, Mesh | None]:
+    """Whether the draws of a chunk are at once, under one vmap; their number; and the devices that share the draws."""
     if strategy is not None and strategy not in get_args(Strategy):
         raise ValueError(unknown("strategy", strategy, list(get_args(Strategy))))
     if chunk is not None:
         require_count(chunk, "chunk")
-        if strategy == "scan" and chunk > 1:
-            raise ValueError(f'chunk = {chunk}, but strategy = "scan" takes one draw after another; use "vmap"')
-    many = strategy == "vmap" or (strategy != "scan" and jax.default_backend() != "cpu")
+    on_cpu = jax.default_backend() == "cpu"
+    if strategy == "scan" or (strategy is None and on_cpu and chunk in (None, 1)):
+        if chunk is not None and chunk > MOST_UNROLLED:
+            raise ValueError(
+                f'chunk = {chunk}, and a scan writes its chunk out in the program; give at most {MOST_UNROLLED}, or use "vmap"'
+            )
+        return False, chunk or (UNROLLED if num_draws >= ENOUGH_DRAWS else 1), None
     mesh = Mesh(np.array(jax.local_devices()), "draw") if strategy == "devices" else None
-    return chunk or (100 if many else 1), mesh
+    return True, chunk or (1 if mesh is not None and on_cpu else 100), mesh
 
 
-@partial(jax.jit, static_argnames=("objective", "selectors", "chunk", "size", "mesh"), donate_argnames="sums")
-def _add_draws(
-    objective: Objective, selectors: tuple, chunk: int, size: int, mesh: Mesh | None, params, x, key, centre: Params, sums, start, count
-):
+@partial(jax.jit, static_argnames=("objective", "selectors", "at_once", "chunk", "size", "mesh"), donate_argnames="sums")
+def _add_draws(objective, selectors: tuple, at_once, chunk: int, size: int, mesh, params, x, key, centre: Params, sums, start, count):
     """The sums with the draws start..start + count - 1 in them, and the value and the squares of each; `size` draws for each device."""
 
-    def one(params, x, centre, key):
+    def one(params, x, centre, key, counts):
         value, gradient = jax.value_and_grad(objective)(params, x, key)
-        step = jax.tree.map(jnp.subtract, gradient, centre)
+        step = jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, centre)
         squared = [sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(select(step))) for select in selectors]
         return step, (value, jnp.stack(squared))
+
+    def chunk_of(order, keys, counts, arguments):
+        """Sums of the powers of the deviations of a chunk, and the value and squares of each draw."""
+        if at_once:
+            step, numbers = jax.vmap(one, (None, None, None, 0, 0))(*arguments, keys, counts)
+            return [jax.tree.map(lambda leaf, p=p: jnp.sum(leaf**p, axis=0), step) for p in range(1, order + 1)], numbers
+        # Written out, so that the parameters' sums are read and written once a chunk: without it, half of what a draw costs on top.
+        drawn = [one(*arguments, keys[i], counts[i]) for i in range(chunk)]
+        numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(numbers for _, numbers in drawn))
+        each = [step for step, _ in drawn]
+        return [jax.tree.map(lambda *leaves, p=p: sum(leaf**p for leaf in leaves), *each) for p in range(1, order + 1)], numbers
 
     def share(first, params, x, key, centre, sums, start, count):
         """The draws start + first..start + first + size - 1, as far as they count."""
@@ -166,15 +182,8 @@ def _add_draws(
             sums, kept = carry
             index = first + i * chunk + jnp.arange(chunk)
             keys = jax.vmap(lambda i: jax.random.fold_in(key, start + i))(index)
-            if chunk == 1:
-                step, numbers = one(params, x, centre, keys[0])
-                powers = [jax.tree.map(lambda leaf, p=p: leaf**p, step) for p in range(1, len(sums) + 1)]
-                numbers = jax.tree.map(lambda leaf: leaf[None], numbers)
-            else:
-                step, numbers = jax.vmap(one, (None, None, None, 0))(params, x, centre, keys)
-                step = jax.tree.map(lambda leaf: jnp.where((index < count).reshape(-1, *[1] * (leaf.ndim - 1)), leaf, 0), step)
-                powers = [jax.tree.map(lambda leaf, p=p: jnp.sum(leaf**p, axis=0), step) for p in range(1, len(sums) + 1)]
-            sums = jax.tree.map(jnp.add, sums, tuple(powers))
+            some, numbers = chunk_of(len(sums), keys, index < count, (params, x, centre))
+            sums = jax.tree.map(jnp.add, sums, tuple(some))
             kept = jax.tree.map(lambda all_draws, some: jax.lax.dynamic_update_slice_in_dim(all_draws, some, i * chunk, 0), kept, numbers)
             return sums, kept
 
