@@ -15,11 +15,11 @@ LAYERS = (
     ("_gemm", "supports", "interrupts", "noise", "pareto"),
     ("data", "distributions", "networks", "baselines"),
     ("events", "sphere", "flows", "groups"),
-    ("divergences", "conditionals"),
+    ("divergences", "conditionals", "graphs"),
     ("priors",),
     ("models",),
     ("elbo",),
-    ("estimators", "gaussian", "score_function", "schedules"),
+    ("estimators", "gaussian", "score_function", "schedules", "by_node"),
     ("discrete",),
     ("objectives",),
     ("evaluation", "checkpoints", "cost"),
@@ -84,10 +84,12 @@ print(json.dumps({"seconds": seconds, "changed": before != after, "heavy": heavy
 
 def test_importing_changes_nothing_and_takes_at_most_a_second():
     """Processor time beyond JAX and Flax, the least of three: what else runs on the machine is not the import's."""
-    runs = [subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout for _ in range(3)]
-    results = [json.loads(run) for run in runs]
-    assert not results[0]["changed"] and results[0]["heavy"] == []
-    assert min(result["seconds"] for result in results) < 1.0
+    for _ in range(3):
+        result = json.loads(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
+        assert not result["changed"] and result["heavy"] == []
+        if result["seconds"] < 1.0:
+            return
+    pytest.fail(f"importing vaejax took {result['seconds']:.2f} s in the last of three runs")
 
 
 def test_the_table_of_contents_is_whole():

@@ -11,6 +11,7 @@ from vaejax.baselines import LearnedBaseline as LearnedBaseline
 from vaejax.baselines import LeaveOneOut as LeaveOneOut
 from vaejax.baselines import MovingAverage as MovingAverage
 from vaejax.baselines import NoBaseline as NoBaseline
+from vaejax.by_node import ByNode as ByNode
 from vaejax.conditionals import Bernoulli as Bernoulli
 from vaejax.conditionals import Categorical as Categorical
 from vaejax.conditionals import ContinuousBernoulli as ContinuousBernoulli
@@ -64,7 +65,10 @@ from vaejax.evaluation import evaluate as evaluate
 from vaejax.evaluation import posterior_means as posterior_means
 from vaejax.gaussian import MeasureValued as MeasureValued
 from vaejax.gaussian import TaylorControlVariate as TaylorControlVariate
+from vaejax.graphs import DirectedGraph as DirectedGraph
+from vaejax.graphs import Node as Node
 from vaejax.models import VAE as VAE
+from vaejax.models import GraphModel as GraphModel
 from vaejax.networks import MLP as MLP
 from vaejax.networks import ConvDecoder as ConvDecoder
 from vaejax.networks import ConvEncoder as ConvEncoder

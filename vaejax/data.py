@@ -10,7 +10,7 @@ import gzip
 import importlib.util
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -217,13 +217,22 @@ def pixels(dataset: Dataset, policy: Policy = "dynamic", seed: int = 0) -> tuple
     return Dataset(dataset.name, *drawn, maximum=1, source=source), Pixels(1, "none")
 
 
-def support_of(model: Any) -> Support:
-    """Which data a model's likelihood is for; any finite number, where it does not say."""
-    return getattr(getattr(model, "likelihood", None), "support", REAL)
+def support_of(model: Any) -> Support | Mapping[str, Support]:
+    """Which data a model is for: its likelihood's, or {name: its factor's} of a graph; any finite number, where it does not say."""
+    supports = getattr(model, "supports", None)
+    return getattr(getattr(model, "likelihood", None), "support", REAL) if supports is None else supports
 
 
-def check_data(data: PyTree, support: Support = REAL, transform: Callable | None = None, name: str = "data") -> None:
+def check_data(
+    data: PyTree, support: Support | Mapping[str, Support] = REAL, transform: Callable | None = None, name: str = "data"
+) -> None:
     """Raises ValueError for data that a likelihood with this support cannot have: on the host, before anything compiles."""
+    if isinstance(support, Mapping):
+        if isinstance(data, Mapping) and transform is None:
+            for part, of_part in support.items():
+                if part in data:
+                    check_data(data[part], of_part, None, f"{name}[{part!r}]")
+        support = REAL if isinstance(data, Mapping) or len(support) > 1 else next(iter(support.values()))
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
     if not leaves or any(leaf.ndim == 0 or leaf.size == 0 for leaf in leaves):
         raise ValueError(f"{name} is empty: shapes {[leaf.shape for leaf in leaves]}; give arrays with a leading axis of examples")

@@ -5,14 +5,12 @@ grad log p_theta(x, b) at its own samples. The functions ..._gradient are the es
 numbers alone.
 """
 
-import itertools
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -25,7 +23,6 @@ from vaejax.types import Key, Model, Net, Params, PyTree, Scalar
 
 Latents = Float[Array, "..."]
 Function = Callable[[Latents], Scalar]
-MAX_STATES = 2**16
 REMEDY = "use vaejax.ScoreFunction, which takes any, or vaejax.Pathwise where samples move smoothly"
 
 
@@ -45,25 +42,10 @@ class Enumerate:
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = posterior_of(model, params, x, (Bernoulli, OneHotCategorical), self, REMEDY)
-        zs = all_states(q)
+        zs = q.states
         log_q = jax.vmap(q.log_prob)(zs)
         log_joint = jax.vmap(lambda z: model.log_joint(params, x, z))(zs)
         return jnp.sum(jnp.exp(log_q) * (log_joint - log_q))
-
-
-def all_states(q: Bernoulli | OneHotCategorical) -> Float[Array, "n ..."]:
-    """Every value of the latents."""
-    shape, dtype = q.logits.shape, q.logits.dtype
-    num_values, num_latents = (2, math.prod(shape)) if isinstance(q, Bernoulli) else (shape[-1], math.prod(shape[:-1]))
-    if num_values**num_latents > MAX_STATES:
-        raise ValueError(
-            f"Enumerate: {num_latents} latents of {num_values} values have {num_values**num_latents} states, more than {MAX_STATES}; "
-            "use vaejax.ScoreFunction, or fewer latents"
-        )
-    states = np.array(list(itertools.product(range(num_values), repeat=num_latents)))
-    if isinstance(q, Bernoulli):
-        return jnp.asarray(states, dtype).reshape(-1, *shape)
-    return jax.nn.one_hot(states, num_values, dtype=dtype).reshape(-1, *shape)
 
 
 @value

@@ -2,14 +2,17 @@
 
 Each is a pytree with `sample(key)` and `log_prob(value)`. NumPyro's distributions have the same two methods, so whatever is
 not here comes from there: see `events`. A distribution with `reparameterised = False` has samples that do not depend smoothly
-on its parameters. One with `from_uniform(u)` says which sample u, uniform numbers of its event's shape, stand for: see `noise`.
+on its parameters. One with `from_uniform(u)` says which sample u, uniform numbers of its event's shape, stand for: see `noise`. One with
+finitely many values has all of them, [n, *event], in `states`.
 """
 
+import itertools
 import math
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp, ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -18,6 +21,7 @@ from vaejax._values import pytree, static
 from vaejax.types import Distribution, Key, PyTree, Scalar
 
 LOG_2PI = math.log(2 * math.pi)
+MAX_STATES = 2**16  # of one event that is to be enumerated
 
 
 def one_event(name: str, value: ArrayLike, *parameters: jax.Array) -> list[jax.Array]:
@@ -83,6 +87,11 @@ class Bernoulli:
     @property
     def mean(self) -> jax.Array:
         return jax.nn.sigmoid(self.logits)
+
+    @property
+    def states(self) -> Float[Array, "n ..."]:
+        """Every value."""
+        return jnp.asarray(_combinations(2, self.logits.size), self.logits.dtype).reshape(-1, *self.logits.shape)
 
     def sample(self, key: Key) -> jax.Array:
         return jax.random.bernoulli(key, self.mean).astype(self.logits.dtype)
@@ -164,12 +173,29 @@ class OneHotCategorical:
     def mean(self) -> jax.Array:
         return jax.nn.softmax(self.logits)
 
+    @property
+    def states(self) -> Float[Array, "n ..."]:
+        """Every value."""
+        *shape, num_categories = self.logits.shape
+        states = _combinations(num_categories, math.prod(shape))
+        return jax.nn.one_hot(states, num_categories, dtype=self.logits.dtype).reshape(-1, *self.logits.shape)
+
     def sample(self, key: Key) -> jax.Array:
         return jax.nn.one_hot(jax.random.categorical(key, self.logits), self.logits.shape[-1], dtype=self.logits.dtype)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, log_p = one_event("OneHotCategorical", value, jax.nn.log_softmax(self.logits))
         return jnp.sum(value * log_p)
+
+
+def _combinations(num_values: int, num_variables: int) -> np.ndarray:
+    """All values of so many variables of so many values each, [n, variables]; ValueError if they are too many."""
+    if num_values**num_variables > MAX_STATES:
+        raise ValueError(
+            f"{num_variables} latents of {num_values} values have {num_values**num_variables} states, more than {MAX_STATES}; "
+            "use vaejax.ScoreFunction, or fewer latents"
+        )
+    return np.array(list(itertools.product(range(num_values), repeat=num_variables)))
 
 
 @pytree

@@ -20,8 +20,9 @@ from jaxtyping import Array, Float
 
 from vaejax._values import by_value, value
 from vaejax.distributions import sample_and_log_prob
+from vaejax.models import GraphModel
 from vaejax.noise import Independent, Noise
-from vaejax.types import Bound, Distribution, Key, Model, Params, PyTree, Scalar
+from vaejax.types import Bound, Distribution, Key, LatentVariableModel, Model, Params, PyTree, Scalar
 
 INDEPENDENT = Independent()
 stopped = jax.lax.stop_gradient
@@ -135,6 +136,18 @@ def posterior_of(model: Model, params: Params, x: ArrayLike, families: tuple[typ
     return q
 
 
+def prior_of(model: LatentVariableModel, params: Params, x: PyTree) -> Distribution:
+    """p(z), or p(z | u) of a model whose examples have inputs u."""
+    return model.p_z(params, x) if isinstance(model, GraphModel) else model.p_z(params)
+
+
+def log_likelihood(model: LatentVariableModel, params: Params, x: PyTree, z: PyTree) -> Scalar:
+    """log p(x | z), or log p(x | z, u), nats."""
+    if isinstance(model, GraphModel):
+        return model.p_x_given_z(params, z, x).log_prob(model.observation(x))
+    return model.p_x_given_z(params, z).log_prob(x)
+
+
 def with_gradient_of(value: Scalar, surrogate: Scalar) -> Scalar:
     """A number with this value, and the gradient of `surrogate`."""
     return stopped(value) + surrogate - stopped(surrogate)
@@ -242,7 +255,7 @@ def of_one_example(objective: Any) -> Objective:
 def model_of(objective: Any) -> Any:
     """The model that an objective was put together from, among the arguments of its innermost partial; None if there is none."""
     parts = getattr(of_one_example(objective), "args", ())
-    return next((part for part in parts if hasattr(part, "likelihood")), None)
+    return next((part for part in parts if hasattr(part, "log_joint")), None)
 
 
 def schedules_of(objective: Any) -> tuple[tuple[str, Any], ...]:

@@ -21,9 +21,11 @@ from vaejax.elbo import (
     INDEPENDENT,
     elbo_bound,
     iwae_bound,
+    log_likelihood,
     log_weight_at,
     log_weights,
     map_samples,
+    prior_of,
     renyi_bound,
     require_count,
     sample_log_weight,
@@ -44,7 +46,8 @@ def reparameterised_posterior(estimator, model: Model, params: Params, x: ArrayL
         raise TypeError(
             f"{type(estimator).__name__} differentiates through samples of q, and those of {type(q).__name__} do not move smoothly with "
             "its parameters; use ScoreFunction, OptimalConstant, VIMCO, OVIS or RWS, for a Bernoulli q also Enumerate, DisARM, REBAR, "
-            "RELAX, DoubleControlVariate, Relaxed or StraightThrough, or the relaxed families RelaxedBernoulli and RelaxedCategorical"
+            "RELAX, DoubleControlVariate, Relaxed or StraightThrough, or the relaxed families RelaxedBernoulli and RelaxedCategorical; "
+            "for a graph, ByNode, which takes each node its own way"
         )
     return q
 
@@ -93,8 +96,8 @@ class AnalyticKL:
         require_factors(self, model)
         q = reparameterised_posterior(self, model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
-        log_p_x = jax.vmap(lambda z: model.p_x_given_z(params, z).log_prob(x))(zs)
-        return jnp.mean(log_p_x) - kl_divergence(q, model.p_z(params))
+        log_p_x = jax.vmap(lambda z: log_likelihood(model, params, x, z))(zs)
+        return jnp.mean(log_p_x) - kl_divergence(q, prior_of(model, params, x))
 
 
 @value
@@ -193,7 +196,7 @@ class GeneralisedDReG:
 
     def __call__(self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key) -> Scalar:
         require_factors(self, model)
-        q, p = reparameterised_posterior(self, model, params, x), model.p_z(params)
+        q, p = reparameterised_posterior(self, model, params, x), prior_of(model, params, x)
         if not isinstance(p, DiagNormal):
             raise TypeError(f"GeneralisedDReG needs a prior that is a diagonal normal, not {type(p).__name__}; use vaejax.DReG")
         zs = sample_posterior(q, key, self.num_samples, self.noise)
@@ -209,7 +212,7 @@ class GeneralisedDReG:
             return jnp.sum(stopped((w - w**2) * log_weight(z) + w * log_ratio(z)) * as_prior_sample(z))
 
         zs = stopped(zs)
-        log_p_x = map_samples(lambda z: model.p_x_given_z(params, z).log_prob(x), zs)
+        log_p_x = map_samples(lambda z: log_likelihood(model, params, x, z), zs)
         surrogate = jnp.sum(w**2 * path + w * log_p_x + jax.vmap(of_prior)(zs, w))
         return with_gradient_of(iwae_bound(path), surrogate)
 

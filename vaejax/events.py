@@ -39,6 +39,13 @@ class Event:
     def variance(self) -> jax.Array:
         return self.base.variance
 
+    @property
+    def states(self) -> jax.Array:
+        """Every value, where there are finitely many and NumPyro can say which."""
+        if not self.base.has_enumerate_support or self.base.event_shape:
+            raise AttributeError(f"{self.name} has no finite list of values")
+        return jnp.asarray(self.base.enumerate_support())
+
     def entropy(self) -> Scalar:
         return self.base.entropy()
 

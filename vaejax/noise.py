@@ -43,7 +43,9 @@ class OfUniforms:
 
     def sources(self, q: Distribution, key: Key, num_samples: int) -> jax.Array:
         event = jax.eval_shape(q.sample, jax.random.key(0))
-        return self.uniforms(key, num_samples, event.shape, event.dtype)
+        leaves = jax.tree.leaves(event)
+        shape = event.shape if leaves == [event] else (sum(leaf.size for leaf in leaves),)  # of a graph: node by node
+        return self.uniforms(key, num_samples, shape, leaves[0].dtype)
 
     def at(self, q: Distribution, source: jax.Array) -> tuple[Distribution, None]:
         return at_uniform(q, source), None

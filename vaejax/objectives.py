@@ -18,7 +18,18 @@ from vaejax._values import by_value, value
 from vaejax.conditionals import MAX_LOG_SCALE, Gaussian
 from vaejax.distributions import DiagNormal, as_event, sample_and_log_prob
 from vaejax.divergences import kl_per_dimension
-from vaejax.elbo import Minibatch, Objective, Terms, elbo, map_samples, model_of, require_count, sample_posterior
+from vaejax.elbo import (
+    Minibatch,
+    Objective,
+    Terms,
+    elbo,
+    log_likelihood,
+    map_samples,
+    model_of,
+    prior_of,
+    require_count,
+    sample_posterior,
+)
 from vaejax.estimators import AnalyticKL, reparameterised_posterior, require_factors
 from vaejax.schedules import Schedule, Weight, at_step, require_numbers, require_weights, scheduled
 from vaejax.types import Key, LatentVariableModel, Params, PyTree, Scalar
@@ -50,7 +61,7 @@ class Beta:
 
         def one(key):
             z, log_q = sample_and_log_prob(q, key)
-            return model.p_x_given_z(params, z).log_prob(x), model.p_z(params).log_prob(z) - log_q
+            return log_likelihood(model, params, x, z), prior_of(model, params, x).log_prob(z) - log_q
 
         log_p_x, log_ratio = map(jnp.mean, map_samples(one, jax.random.split(key, self.num_samples)))
         return Terms(log_p_x + log_ratio, log_p_x + at_step(self.weight, step) * log_ratio)
@@ -80,12 +91,12 @@ class FreeBits:
         return by_value(partial(AnalyticKL(self.num_samples), self.model))
 
     def __call__(self, params: Params, xs: PyTree, key: Key) -> Terms:
-        model, prior = self.model, self.model.p_z(params)
+        model = self.model
 
         def one(x, key):
-            q, p = _require_diagonal(self, model.posterior(params, x), prior)
+            q, p = _require_diagonal(self, model.posterior(params, x), prior_of(model, params, x))
             zs = sample_posterior(q, key, self.num_samples)
-            log_p_x = map_samples(lambda z: model.p_x_given_z(params, z).log_prob(x), zs)
+            log_p_x = map_samples(lambda z: log_likelihood(model, params, x, z), zs)
             return jnp.mean(log_p_x), kl_per_dimension(q, p)
 
         log_p_x, kl = jax.vmap(one)(xs, jax.random.split(key, len(jax.tree.leaves(xs)[0])))

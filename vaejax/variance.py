@@ -167,10 +167,10 @@ def _add_draws(objective, selectors: tuple, at_once, chunk: int, size: int, mesh
     def chunk_of(order, keys, counts, arguments):
         """Sums of the powers of the deviations of a chunk, and the value and squares of each draw."""
         if at_once:
-            step, numbers = jax.vmap(one, (None, None, None, 0, 0))(*arguments, keys, counts)
+            step, numbers = jax.vmap(partial(one, *arguments))(keys, counts)
             return [jax.tree.map(lambda leaf, p=p: jnp.sum(leaf**p, axis=0), step) for p in range(1, order + 1)], numbers
         # Written out, so that the parameters' sums are read and written once a chunk: without it, half of what a draw costs on top.
-        drawn = [one(*arguments, keys[i], counts[i]) for i in range(chunk)]
+        drawn = [one(*arguments, key=keys[i], counts=counts[i]) for i in range(chunk)]
         numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(numbers for _, numbers in drawn))
         each = [step for step, _ in drawn]
         return [jax.tree.map(lambda *leaves, p=p: sum(leaf**p for leaf in leaves), *each) for p in range(1, order + 1)], numbers
