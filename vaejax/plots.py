@@ -203,11 +203,8 @@ def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
     axes = figure.subplots()
     circles = {}
     for name, place in places.items():
-        shown = name not in graph.inputs
-        circles[name] = axes.add_patch(
-            Circle(place, 0.3, facecolor="lightgrey" if name in observed else "white", edgecolor=INK, fill=shown)
-        )
-        circles[name].set_linewidth(1 if shown else 0)
+        fill = "lightgrey" if name in observed else "white"
+        circles[name] = axes.add_patch(Circle(place, 0.3, facecolor=fill, edgecolor=INK, lw=1 if name not in graph.inputs else 0))
         axes.text(*place, name, ha="center", va="center", fontsize=12)
     for name in graph.order:
         for parent in graph[name].parents:
@@ -241,8 +238,8 @@ def _places(graph: DirectedGraph) -> dict[str, tuple[float, float]]:
     xs: dict[str, float] = {}
     for row in range(1 + max(rows.values())):
         names = [name for name in rows if rows[name] == row]
-        wanted = {name: np.mean([xs[parent] for parent in graph[name].parents]) if row else 0.0 for name in names}
+        wanted = {name: float(np.mean([xs[parent] for parent in graph[name].parents])) if row else 0.0 for name in names}
         names.sort(key=lambda name: wanted[name])
-        centre = np.mean([wanted[name] for name in names])
+        centre = sum(wanted.values()) / len(names)
         xs |= {name: float(centre + i - (len(names) - 1) / 2) for i, name in enumerate(names)}
     return {name: (xs[name], -float(row)) for name, row in rows.items()}
