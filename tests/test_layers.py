@@ -21,7 +21,7 @@ LAYERS = (
     ("elbo",),
     ("estimators", "gaussian", "score_function", "schedules", "by_node"),
     ("discrete",),
-    ("objectives",),
+    ("objectives", "hierarchical", "inference", "bayes"),
     ("evaluation", "checkpoints", "cost"),
     ("independence", "training", "plots", "total_variance"),
     ("variance",),

@@ -11,6 +11,7 @@ from vaejax.baselines import LearnedBaseline as LearnedBaseline
 from vaejax.baselines import LeaveOneOut as LeaveOneOut
 from vaejax.baselines import MovingAverage as MovingAverage
 from vaejax.baselines import NoBaseline as NoBaseline
+from vaejax.bayes import VariationalBayes as VariationalBayes
 from vaejax.by_node import ByNode as ByNode
 from vaejax.conditionals import Bernoulli as Bernoulli
 from vaejax.conditionals import Categorical as Categorical
@@ -67,6 +68,10 @@ from vaejax.gaussian import MeasureValued as MeasureValued
 from vaejax.gaussian import TaylorControlVariate as TaylorControlVariate
 from vaejax.graphs import DirectedGraph as DirectedGraph
 from vaejax.graphs import Node as Node
+from vaejax.hierarchical import FreeBitsByNode as FreeBitsByNode
+from vaejax.hierarchical import KLByNode as KLByNode
+from vaejax.hierarchical import kl_by_node as kl_by_node
+from vaejax.inference import Refined as Refined
 from vaejax.models import VAE as VAE
 from vaejax.models import GraphModel as GraphModel
 from vaejax.networks import MLP as MLP
