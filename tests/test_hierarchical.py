@@ -83,3 +83,17 @@ def test_mistakes_are_named():
         vaejax.FreeBitsByNode(point.model, 1.0)
     with pytest.raises(TypeError, match="this is a VAE"):
         vaejax.kl_by_node(point.model, point.params, point.datum, jax.random.key(0))
+
+
+@pytest.mark.parametrize("model, params", [TOP_DOWN, BOTTOM_UP], ids=["top-down", "bottom-up"])
+def test_dreg_of_a_hierarchy_has_the_gradient_of_the_bound(model, params):
+    """Stopping q stops its parameters, never the path of z1 through the factor of z2: the mean is that of the plain gradient in phi."""
+    from jax.flatten_util import ravel_pytree
+
+    def gradients(estimator, seed):
+        one = lambda key: ravel_pytree(jax.grad(partial(estimator, model))(params, X, key).phi)[0]  # noqa: E731
+        return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), 20_000)), np.float64)
+
+    dreg, plain = gradients(vaejax.DReG(4), 0), gradients(vaejax.Pathwise(4, vaejax.iwae_bound), 1)
+    assert_mean(dreg - plain, 0, detectable=0.1)
+    assert dreg.var(axis=0).sum() < plain.var(axis=0).sum()
