@@ -80,7 +80,7 @@ def test_ladder(tmp_path):
 def test_amortisation(tmp_path):
     """Five steps from the encoder's q gain, and five from N(0, I) do not reach it.
 
-    By 4.9 standard errors of a paired mean, a false alarm of 1e-6. In four seeds the gain was 7 to 10 of its standard errors, the loss 14 to 22.
+    By 4.9 standard errors of a paired mean, a false alarm of 1e-6. In four seeds the gain was 6 to 10 of its errors, the loss 14 to 22.
     """
     flags = ["--latent-dim", "2", "--hidden", "16", "--num-steps", "300", "--learning-rate", "0.003", "--eval-size", "200"]
     flags += ["--from-encoder", "0", "5", "--from-standard", "5", "--bound-samples", "20"]

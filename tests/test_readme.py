@@ -1,4 +1,4 @@
-"""The README's notebook example runs as it stands, but for the length of its training."""
+"""The README's notebook examples run as they stand, one after the other, but for the length of the training."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
 
-def test_the_example_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_the_examples_run(capsys):
     names = {}
-    exec(code.replace("num_steps=5_000", "num_steps=5, progress=False"), names)
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(code.replace("num_steps=5_000", "num_steps=5, progress=False"), names)
+    assert names["m2"].latents == ("y", "z")
     assert names["run"].step == 5
     assert names["laplace"].prior != names["vamp"].prior
     assert "Evaluation(elbo=Estimate(mean=-" in capsys.readouterr().out
