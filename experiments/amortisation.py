@@ -12,7 +12,6 @@ Expected: refining the encoder's q gets in a few steps what starting anew takes 
 """
 
 import dataclasses
-import json
 import sys
 import time
 from functools import partial
@@ -21,7 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from common import command_line, environment
+from common import command_line, record
 from matplotlib.figure import Figure
 from train import Setting, build_model, build_objective, build_optimizer, initial_params, training_config
 
@@ -143,8 +142,7 @@ def main(config: Config) -> dict:
     )
     print(f"nats per test example, {len(images)} of them; the gain is paired, ± its standard error")
     print(table(rows))
-    result = {"config": dataclasses.asdict(config), "data": dataset.source, "rows": rows, **environment()}
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    record(out, config, data=dataset.source, rows=rows)
     return {"rows": rows, "out": str(out)}
 
 

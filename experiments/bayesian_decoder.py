@@ -12,7 +12,6 @@ Expected: the uncertainty falls as the images grow in number, and the two come t
 """
 
 import dataclasses
-import json
 import sys
 import time
 from functools import partial
@@ -24,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from common import command_line, environment
+from common import command_line, record
 from jax.scipy.special import logsumexp
 from matplotlib.figure import Figure
 from train import Setting, build_model, initial_params, training_config
@@ -176,8 +175,7 @@ def main(config: Config) -> dict:
     print(f"test log p(x), nats per example; {config.num_thetas} draws of theta, {config.eval_samples} of z for each")
     print(table(rows))
     rows = [{name: field._asdict() if isinstance(field, Estimate) else field for name, field in row.items()} for row in rows]
-    result = {"config": dataclasses.asdict(config), "data": dataset.source, "rows": rows, **environment()}
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    record(out, config, data=dataset.source, rows=rows)
     return {"rows": rows, "out": str(out)}
 
 

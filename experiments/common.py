@@ -1,5 +1,6 @@
 """What every experiment has: a command line that fails in one line, and a record of what its result depends on."""
 
+import dataclasses
 import json
 import os
 import platform
@@ -8,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -26,6 +28,12 @@ def command_line(run: Callable[[], dict]) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def record(out: Path, config: Any, **found: Any) -> None:
+    """result.json in the experiment's folder: what was found, and all that it depends on. `config` is a dataclass."""
+    result = {"config": dataclasses.asdict(config), **found, **environment()}
+    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
 def use_all_cores() -> None:

@@ -33,7 +33,6 @@ leave-one-out, DisARM and the double control variate are not told apart by two s
 
 import dataclasses
 import itertools
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -46,7 +45,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from common import command_line, environment
+from common import command_line, record
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from train import NETS, Setting, build_likelihood, build_optimizer, initial_params, training_config
@@ -495,7 +494,7 @@ def main(config: Config) -> dict:
         print(f"vae: {config.data}, {config.latent_dim} Bernoulli latents; |E g|^2 in phi is {found['vae']['squared_gradient']:.3g}")
         print(vae_table(config, found["vae"]))
         vae_figure(config, found["vae"]).savefig(out / "vae.png", dpi=150)
-    (out / "result.json").write_text(json.dumps({"config": dataclasses.asdict(config), **found, **environment()}, indent=2) + "\n")
+    record(out, config, **found)
     summary = {part: {row["estimator"]: row["mean_squared_error"] for row in one["rows"]} for part, one in found.items()}
     return {"mean_squared_error": summary, "out": str(out)}
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import tyro
-from common import command_line, environment
+from common import command_line, record
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 from train import Setting, build_model, build_objective, build_optimizer, initial_params, named, saved_config, training_config
@@ -368,7 +368,7 @@ def main(config: Config) -> dict:
             figure.savefig(out / f"{name}.png", dpi=150)
     print(table(log.rows, last))
     summary = {"at_step": last, "phi": means(log.rows, last, "phi"), "theta": means(log.rows, last, "theta"), "out": str(out)}
-    (out / "result.json").write_text(json.dumps(summary | {"config": dataclasses.asdict(config), **environment()}, indent=2) + "\n")
+    record(out, config, **summary)
     best = {f"least_{column}_in_phi": winners(summary["phi"], column) for column in ("mse", "work")}
     return {"at_step": last, **best, "out": str(out)}
 

@@ -12,7 +12,6 @@ Expected: under the plain ELBO the upper layers die, and a warm-up with free bit
 
 import dataclasses
 import itertools
-import json
 import sys
 import time
 from functools import partial
@@ -23,7 +22,7 @@ import jax
 import numpy as np
 import optax
 import tyro
-from common import command_line, environment
+from common import command_line, record
 from matplotlib.figure import Figure
 
 import vaejax
@@ -162,8 +161,7 @@ def main(config: Config) -> dict:
     print("nats per test example; a layer counts as used above 0.1")
     print(table(rows, names(config)))
     rows = [row | {"elbo": row["elbo"].mean, "standard_error": row["elbo"].standard_error} for row in rows]
-    result = {"config": dataclasses.asdict(config), "data": dataset.source, "rows": rows, **environment()}
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    record(out, config, data=dataset.source, rows=rows)
     return {"rows": rows, "out": str(out)}
 
 

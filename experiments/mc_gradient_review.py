@@ -51,7 +51,6 @@ pathwise gradient, and at the start, at the prior, 98 and 66 times. The measure-
 
 import dataclasses
 import itertools
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -65,7 +64,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from common import command_line, environment
+from common import command_line, record
 from matplotlib.figure import Figure
 
 import vaejax
@@ -477,7 +476,7 @@ def main(config: Config) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     parts = {"curves": curves_part, "regression": regression_part}
     results = {name: part(config, out) for name, part in parts.items() if config.part in (name, "both")}
-    (out / "result.json").write_text(json.dumps({"config": dataclasses.asdict(config), **results, **environment()}, indent=2) + "\n")
+    record(out, config, **results)
     lists = {"rows", "gradients", "learning"}
     summary = {name: {key: value for key, value in result.items() if key not in lists} for name, result in results.items()}
     return summary | {"out": str(out)}

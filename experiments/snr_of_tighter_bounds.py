@@ -40,7 +40,6 @@ Time: 131 seconds with two cores shared with other work and most programs in the
 """
 
 import dataclasses
-import json
 import math
 import sys
 from collections.abc import Callable
@@ -52,7 +51,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from common import command_line, environment
+from common import command_line, record
 from matplotlib.figure import Figure
 
 import vaejax
@@ -364,8 +363,7 @@ def main(config: Config) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     figure(config, constants, rows).savefig(out / "snr.png", dpi=150)
     at_one = {name: predicted(of, 1) | {"exponent of std": of.exponent} for name, of in constants.items()}
-    result = {"config": dataclasses.asdict(config), "rows": rows, "constants": at_one, "comparison": summary, **environment()}
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    record(out, config, rows=rows, constants=at_one, comparison=summary)
     return {"comparison": summary, "floor": floor(config.num_draws), "out": str(out)}
 
 

@@ -16,7 +16,6 @@ off by 6 %, one of log s, whose gradient is quadratic in the noise.
 """
 
 import dataclasses
-import json
 import math
 import sys
 from functools import partial
@@ -26,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from common import command_line, environment
+from common import command_line, record
 from matplotlib.figure import Figure
 
 import vaejax
@@ -122,8 +121,7 @@ def main(config: Config) -> dict:
     out.mkdir(parents=True, exist_ok=True)
     figure(config, rows).savefig(out / "variance.png", dpi=150)
     summary = {"intervals_that_cover": inside, "worst_relative_error": worst}
-    result = {"config": dataclasses.asdict(config), "rows": rows, **summary, **environment()}
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    record(out, config, rows=rows, **summary)
     return summary | {"out": str(out)}
 
 

@@ -21,7 +21,6 @@ The runs are short (40 epochs), and the errors are over two seeds; of the 2,000 
 """
 
 import dataclasses
-import json
 import sys
 import time
 from pathlib import Path
@@ -30,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from common import command_line, environment, use_all_cores
+from common import command_line, record, use_all_cores
 from train import Config as TrainConfig
 from train import Setting, build_model, build_objective, build_optimizer, initial_params, training_config
 
@@ -140,8 +139,7 @@ def main(config: Config) -> dict:
     plots.priors(entries, labels, plot_key).savefig(out / "priors.png", dpi=150)
     print(f"nats per example, mean over {config.num_seeds} seeds ± standard error over seeds; log p(x) with K = {config.eval_samples}")
     print(table(rows))
-    result = {"config": dataclasses.asdict(config), "data": dataset.source, "rows": rows, **environment()}
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    record(out, config, data=dataset.source, rows=rows)
     return {"rows": rows, "out": str(out)}
 
 
