@@ -8,7 +8,10 @@ ascent from there, and with q found by such steps from N(0, I), the encoder out 
 the best diagonal normal is the amortisation gap. The time is that of q(z|x) alone, compiled, over the whole test set, per example.
 
 Expected: refining the encoder's q gets in a few steps what starting anew takes many times as many for (Kim et al. 2018; Cremer et al.
-2018).
+2018). Measured by the first command on two cores of an Intel Xeon that had other work, in 1 minute 37 s: the encoder's q has a test ELBO
+of -23.29; 5 steps from it gain 0.15 +- 0.01 nats, 20 steps 0.20, 100 steps 0.24. From N(0, I), 20 steps are 0.79 +- 0.05 below the encoder,
+50 steps 0.08 above, 100 steps 0.24 above, and 200 no higher: the amortisation gap is 0.24 nats, and 5 steps from the encoder close more
+of it than 50 from nowhere do. The 100 steps take 90 times as long as the encoder.
 """
 
 import dataclasses

@@ -7,7 +7,16 @@ p(z_L) prod_i p(z_i | z_(i+1)) p(x | z_1), with dims from z_1 up. Inference is b
 q(z_L | x) prod_i q(z_i | x, z_(i+1)). The objective is the ELBO as it is, or with a warm-up of the KL's weight and free bits for each
 layer. The table has the test ELBO and each layer's KL, nats per example; a layer below 0.1 is dead. `result.json` has them all.
 
-Expected: under the plain ELBO the upper layers die, and a warm-up with free bits keeps them alive (Sønderby et al. 2016).
+Expected: under the plain ELBO the upper layers die, and a warm-up with free bits keeps them alive (Sønderby et al. 2016). Measured by the
+first command on two cores of an Intel Xeon that had other work, in 2 minutes 3 s:
+
+    inference    objective             test ELBO          KL z1    KL z2    KL z3    KL z4    KL z5
+    bottom-up    plain                 -23.68 +- 0.21     1.78     2.03     0.45     0.13     0.01
+    bottom-up    warm-up, free bits    -23.28 +- 0.22     3.09     0.82     0.73     0.83     0.57
+    top-down     plain                 -23.47 +- 0.24     2.59     1.25     0.03     0.00     0.00
+    top-down     warm-up, free bits    -23.35 +- 0.26     3.23     1.12     0.57     0.58     0.52
+
+The free bits are 0.5 a layer, so the upper ones say little more than what costs nothing; the bound is none the worse for it.
 """
 
 import dataclasses

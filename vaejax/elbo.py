@@ -28,19 +28,19 @@ INDEPENDENT = Independent()
 stopped = jax.lax.stop_gradient
 
 
-def log_weights(model: Model, params: Params, x: ArrayLike, q: Distribution, zs: PyTree) -> Float[Array, " k"]:
+def log_weights(model: Model, params: Params, x: PyTree, q: Distribution, zs: PyTree) -> Float[Array, " k"]:
     """log w_k = log p_theta(x, z_k) - log q(z_k), nats, for K given samples `zs` along the leading axis."""
     return map_samples(lambda z: model.log_joint(params, x, z) - q.log_prob(z), zs)
 
 
-def sample_log_weight(model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key) -> Scalar:
+def sample_log_weight(model: Model, params: Params, x: PyTree, q: Distribution, key: Key) -> Scalar:
     """log w of one sample of q, nats: all that a bound needs of q is the log-density of its own samples."""
     z, log_q = sample_and_log_prob(q, key)
     return model.log_joint(params, x, z) - log_q
 
 
 def sample_log_weights(
-    model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_samples: int, noise: Noise = INDEPENDENT
+    model: Model, params: Params, x: PyTree, q: Distribution, key: Key, num_samples: int, noise: Noise = INDEPENDENT
 ) -> Float[Array, " k"]:
     """log w_k of K samples of q, nats, independent or as `noise` has them."""
     require_count(num_samples, "num_samples")
@@ -116,7 +116,7 @@ def sample_posterior(q: Distribution, key: Key, num_samples: int, noise: Noise =
     return map_samples(sample, noise.sources(q, key, num_samples))
 
 
-def log_weight_at(model: Model, params: Params, x: ArrayLike, q: Distribution) -> Callable[[PyTree], Scalar]:
+def log_weight_at(model: Model, params: Params, x: PyTree, q: Distribution) -> Callable[[PyTree], Scalar]:
     """z -> log p(x, z) - log q(z), all parameters held fixed."""
     fixed_params, fixed_q = stopped((params, q))
     return lambda z: model.log_joint(fixed_params, x, z) - fixed_q.log_prob(z)
@@ -127,7 +127,7 @@ def score_of(unravel: Callable, flat: jax.Array, z: PyTree) -> jax.Array:
     return jax.grad(lambda flat: unravel(flat).log_prob(stopped(z)))(flat)
 
 
-def posterior_of(model: Model, params: Params, x: ArrayLike, families: tuple[type, ...], owner: object, remedy: str) -> Any:
+def posterior_of(model: Model, params: Params, x: PyTree, families: tuple[type, ...], owner: object, remedy: str) -> Any:
     """q(z | x), or a TypeError where it is of none of the families."""
     q = model.posterior(params, x)
     if not isinstance(q, families):
@@ -153,19 +153,19 @@ def with_gradient_of(value: Scalar, surrogate: Scalar) -> Scalar:
     return stopped(value) + surrogate - stopped(surrogate)
 
 
-def elbo(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int = 1) -> Scalar:
+def elbo(model: Model, params: Params, x: PyTree, key: Key, num_samples: int = 1) -> Scalar:
     """mean_k [log p_theta(x, z_k) - log q_phi(z_k | x)], z_k ~ q: an unbiased estimate of the ELBO of one example, nats."""
     q = model.posterior(params, x)
     return elbo_bound(sample_log_weights(model, params, x, q, key, num_samples))
 
 
-def iwae(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int) -> Scalar:
+def iwae(model: Model, params: Params, x: PyTree, key: Key, num_samples: int) -> Scalar:
     """log mean_k w_k: the importance-weighted bound of one example, nats. All K samples in memory: see `log_marginal`."""
     q = model.posterior(params, x)
     return iwae_bound(sample_log_weights(model, params, x, q, key, num_samples))
 
 
-def log_marginal(model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int, chunk: int = 100) -> Scalar:
+def log_marginal(model: Model, params: Params, x: PyTree, key: Key, num_samples: int, chunk: int = 100) -> Scalar:
     """log mean_k w_k, the importance-sampled log p(x) of one example, nats, in memory that grows with `chunk` alone.
 
     Sample k has the key fold_in(key, k), so `chunk` changes the result by rounding only. Each chunk is computed again in the
