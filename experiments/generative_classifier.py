@@ -16,7 +16,7 @@ estimates is the standard error that is reported, as its root mean square over t
 true class; `changed` is the part of the test images that the halves would put into different classes.
 
 Expected: the generative one of a pair ahead with few labels, the discriminative one with many (Ng & Jordan 2002). Measured by the first
-command on two cores of an Intel Xeon that had other work, in 2 minutes 33 s, test accuracy in %, mean over four seeds:
+command on two cores of an Intel Xeon, nothing compiled before, in 78 s, test accuracy in %, mean over four seeds:
 
     labels    conditional VAE    MLP           lead            naive Bayes    logistic      lead
     10        44.0 +- 3.1        51.0 +- 3.6   -7.0 +- 2.4     53.1 +- 2.8    52.5 +- 4.0   +0.6 +- 1.7

@@ -103,17 +103,3 @@ def test_bayesian_decoder(tmp_path):
     assert few["gain"]["mean"] < many["gain"]["mean"]
     assert "| 1000 |" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"bayesian_decoder.png", "uncertainty.png", "result.json"}
-
-
-def test_mcmc_posterior(tmp_path):
-    """NUTS agrees with the grid: its means are within 6 of their standard errors, which are estimated (1e-6 at 4.9, were they known)."""
-    flags = ["--hidden", "16", "--num-steps", "200", "--encoder-steps", "100", "--encoders", "diag-normal", "--num-shown", "2"]
-    flags += ["--num-measured", "4", "--grid", "80", "--num-chains", "2", "--num-warmup", "200", "--num-samples", "500"]
-    result, printed = run("mcmc_posterior", *flags, folder=tmp_path)
-    row = result["rows"][0]
-    assert row["kl"] > 0 and row["least_mass"] > 0.99
-    nuts = json.loads((tmp_path / "out" / "result.json").read_text())["nuts"]
-    for chains in nuts:
-        assert max(chains["r_hat"]) < 1.1 and max(abs(off) for off in chains["off"]) < 6
-    assert "| diag-normal |" in printed
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"posterior.png", "result.json"}

@@ -12,7 +12,7 @@ import vaejax
 
 LAYERS = (
     ("_values", "types"),
-    ("_gemm", "supports", "interrupts", "noise", "pareto"),
+    ("_gemm", "supports", "interrupts", "noise", "pareto", "representation"),
     ("data", "distributions", "networks", "baselines"),
     ("events", "sphere", "flows", "groups"),
     ("divergences", "conditionals", "graphs"),
