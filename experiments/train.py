@@ -375,8 +375,7 @@ def train(config: Config) -> dict:
         "out": str(out),
     }
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(f"test ELBO           {evaluation.elbo} nats\ntest log p(x)       {evaluation.log_marginal} nats (K = {config.eval_samples})")
-    print(f"active units        {evaluation.active_units} of {config.latent_dim}\npictures            {out}/*.png")
+    print(f"{evaluation} of {config.latent_dim}\npictures     {out}/*.png")
     return result
 
 

@@ -79,6 +79,12 @@ class LinearGaussian:
         return self.log_marginal - self.kl_to_posterior
 
     @property
+    def weight_second_moment(self):
+        """E_q[(w/p(x))^2], for 2 s^2 > 1/lam."""
+        v = 2 * self.s**2 - 1 / self.lam
+        return self.lam**0.5 * self.s**2 / v**0.5 * np.exp(self.d**2 / v)
+
+    @property
     def elbo_gradient(self):
         """d ELBO / d (mu, rho, w), rho = log s."""
         d_w = ((self.x - self.b) * self.mu - self.w * (self.mu**2 + self.s**2)) / self.tau**2
