@@ -22,8 +22,8 @@ and by the second on one core, in 499 s:
     top-down     plain                 -107.66 +- 0.31    19.13    1.47     0.00     0.00     0.00
     top-down     warm-up, free bits    -102.67 +- 0.27    23.09    4.11     0.53     0.53     0.51
 
-The free bits are 0.5 a layer, so the upper ones say little more than what costs nothing; the bound is none the worse for it, and on MNIST 5 nats
-better.
+The free bits are 0.5 a layer, so the upper ones say little more than what costs nothing; the bound is none the worse for it,
+and on MNIST 5 nats better.
 """
 
 import dataclasses

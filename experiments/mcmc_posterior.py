@@ -52,7 +52,7 @@ NEGLIGIBLE = -25.0  # log density below the highest: what lies outside has a mas
 REACH, COARSE = 6.0, 121  # the first grid is over [-6, 6]^2, at a spacing of 0.1
 MASSES = (0.99, 0.9, 0.5)  # of the regions that are drawn
 REFINED = "diag-normal, refined"
-Entries = dict[str, tuple[vaejax.VAE | vaejax.Refined, vaejax.Params]]
+Entries = dict[str, tuple[Any, vaejax.Params]]  # a VAE or a Refined, and its parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,24 +86,29 @@ def encoder_bound(model: vaejax.VAE, params: vaejax.Params, x, key):
     return vaejax.Pathwise()(model, params._replace(theta=jax.lax.stop_gradient(params.theta)), x, key)
 
 
-def trained(config: Config, dataset: vaejax.Dataset, transform) -> Entries:
-    """{encoder: (model, params)}, theta the same in all."""
-    images = dataset.train.images
-    settings = training_config(config, num_steps=config.num_steps, schedule="cosine")
+def encoders_of_one_decoder(setting: Setting, names: tuple[str, ...], num_steps: int, encoder_steps: int, images, transform) -> Entries:
+    """{encoder: (model, params)}: a VAE is trained, then an encoder of each kind on its theta, which is the same in all."""
+    settings = training_config(setting, num_steps=num_steps, schedule="cosine")
     model = build_model(settings, images[0])
-    check_data(images, support_of(model), transform, name=config.data)
-    encoders = {name: build_encoder(dataclasses.replace(settings, encoder=name)) for name in config.encoders}
-    init_key, fit_key, encoder_key = jax.random.split(jax.random.key(config.seed), 3)
-    how = {"batch_size": config.batch_size, "transform": transform}
+    check_data(images, support_of(model), transform, name=setting.data)
+    encoders = {name: build_encoder(dataclasses.replace(settings, encoder=name)) for name in names}
+    init_key, fit_key, encoder_key = jax.random.split(jax.random.key(setting.seed), 3)
+    how = {"batch_size": setting.batch_size, "transform": transform}
     start = initial_params(settings, model, images, transform, init_key)
-    run = vaejax.fit(build_objective(settings, model), start, build_optimizer(settings), images, fit_key, num_steps=config.num_steps, **how)
-    optimizer = build_optimizer(dataclasses.replace(settings, num_steps=config.encoder_steps))
-    entries = {}
+    run = vaejax.fit(build_objective(settings, model), start, build_optimizer(settings), images, fit_key, num_steps=num_steps, **how)
+    optimizer = build_optimizer(dataclasses.replace(settings, num_steps=encoder_steps))
+    entries: Entries = {}
     for name, encoder in encoders.items():
         other = dataclasses.replace(model, encoder=encoder)
         start = initial_params(settings, other, images, transform, init_key)._replace(theta=run.params.theta)
         objective = vaejax.minibatch(partial(encoder_bound, other))
-        entries[name] = other, vaejax.fit(objective, start, optimizer, images, encoder_key, num_steps=config.encoder_steps, **how).params
+        entries[name] = other, vaejax.fit(objective, start, optimizer, images, encoder_key, num_steps=encoder_steps, **how).params
+    return entries
+
+
+def trained(config: Config, dataset: vaejax.Dataset, transform) -> Entries:
+    """{encoder: (model, params)}, theta the same in all."""
+    entries = encoders_of_one_decoder(config, config.encoders, config.num_steps, config.encoder_steps, dataset.train.images, transform)
     for name in [name for name in config.encoders if name == "diag-normal" and config.refining_steps]:
         other, params = entries[name]
         entries[REFINED] = vaejax.Refined(other, config.refining_steps), params

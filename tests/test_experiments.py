@@ -103,3 +103,40 @@ def test_bayesian_decoder(tmp_path):
     assert few["gain"]["mean"] < many["gain"]["mean"]
     assert "| 1000 |" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"bayesian_decoder.png", "uncertainty.png", "result.json"}
+
+
+def test_rate_distortion(tmp_path):
+    """The linear curve to 1 % of reverse water-filling, and the collapse where it says; on images the rate falls with beta."""
+    flags = ["--linear-betas", "1", "4", "--linear-steps", "5000", "--betas", "0.3", "2", "--num-steps", "400", "--hidden", "20"]
+    result, printed = run("rate_distortion", *flags, "--latent-dim", "3", "--learning-rate", "0.003", folder=tmp_path)
+    for row, active in zip(result["linear"], (4, 3), strict=True):
+        assert row["rate"] == pytest.approx(row["exact_rate"], rel=0.01) and row["active"] == active
+        assert row["squared_error"] == pytest.approx(row["exact_squared_error"], rel=0.01)
+    low, high = result["images"]
+    assert low["rate"] > high["rate"] + 1 and low["distortion"] < high["distortion"] - 1
+    assert "| beta | rate | exact |" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"rate_distortion.png", "result.json"}
+
+
+def test_inference_gap(tmp_path):
+    """Refining gains on each encoder, by 4.9 errors of a paired mean (a false alarm of 1e-6), and the parts add up to the gap."""
+    flags = ["--latent-dim", "2", "--hidden", "16", "--num-steps", "300", "--encoder-steps", "100", "--learning-rate", "0.003"]
+    flags += ["--encoders", "diag-normal", "full-normal", "--refining-steps", "300", "--rate", "0.05", "--temperatures", "20"]
+    result, printed = run("inference_gap", *flags, "--eval-size", "60", "--bound-samples", "100", folder=tmp_path)
+    for row in result["rows"]:
+        assert row["amortisation"]["mean"] > 4.9 * row["amortisation"]["standard_error"]
+        assert row["approximation"]["mean"] + row["amortisation"]["mean"] == pytest.approx(row["gap"]["mean"], abs=1e-9)
+    assert "| full-normal |" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"inference_gap.png", "result.json"}
+
+
+def test_ais_sandwich(tmp_path):
+    """More temperatures close the sandwich: 5 leave nats open, 100 at most a tenth of that."""
+    flags = ["--latent-dim", "2", "--hidden", "16", "--num-steps", "300", "--learning-rate", "0.003", "--temperatures", "5", "100"]
+    flags += ["--num-simulated", "30", "--eval-size", "20", "--eval-samples", "200", "--num-leapfrog", "5"]
+    result, printed = run("ais_sandwich", *flags, folder=tmp_path)
+    few, many = (row["gap"]["mean"] for row in result["rows"])
+    assert few > 0.5 and many < 0.1 * few
+    assert result["rows"][-1]["real"]["mean"] == pytest.approx(result["iwae"]["200"]["mean"], abs=0.1)  # the same pixels, the same model
+    assert "| 100 |" in printed
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"ais_sandwich.png", "result.json"}

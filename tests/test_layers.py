@@ -19,11 +19,11 @@ LAYERS = (
     ("priors",),
     ("models",),
     ("elbo",),
-    ("estimators", "gaussian", "score_function", "schedules", "by_node"),
+    ("estimators", "gaussian", "score_function", "schedules", "by_node", "ais"),
     ("discrete",),
     ("objectives", "hierarchical", "inference", "bayes"),
     ("evaluation", "checkpoints", "cost"),
-    ("independence", "training", "plots", "total_variance"),
+    ("independence", "training", "plots", "total_variance", "gap", "latent_space"),
     ("variance",),
     ("seeds",),
 )

@@ -1,5 +1,6 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
+from vaejax import ais as ais
 from vaejax import distributions as distributions
 from vaejax import events as events
 from vaejax import flows as flows
@@ -7,6 +8,7 @@ from vaejax import representation as representation
 from vaejax import sphere as sphere
 from vaejax import supports as supports
 from vaejax._values import value as value
+from vaejax.ais import AIS as AIS
 from vaejax.baselines import ConstantBaseline as ConstantBaseline
 from vaejax.baselines import LearnedBaseline as LearnedBaseline
 from vaejax.baselines import LeaveOneOut as LeaveOneOut
@@ -62,9 +64,13 @@ from vaejax.estimators import DReG as DReG
 from vaejax.estimators import GeneralisedDReG as GeneralisedDReG
 from vaejax.estimators import Pathwise as Pathwise
 from vaejax.estimators import StickTheLanding as StickTheLanding
+from vaejax.evaluation import Evaluation as Evaluation
 from vaejax.evaluation import active_units as active_units
 from vaejax.evaluation import evaluate as evaluate
+from vaejax.evaluation import map_dataset as map_dataset
 from vaejax.evaluation import posterior_means as posterior_means
+from vaejax.gap import Gap as Gap
+from vaejax.gap import inference_gap as inference_gap
 from vaejax.gaussian import MeasureValued as MeasureValued
 from vaejax.gaussian import TaylorControlVariate as TaylorControlVariate
 from vaejax.graphs import DirectedGraph as DirectedGraph
@@ -73,6 +79,10 @@ from vaejax.hierarchical import FreeBitsByNode as FreeBitsByNode
 from vaejax.hierarchical import KLByNode as KLByNode
 from vaejax.hierarchical import kl_by_node as kl_by_node
 from vaejax.inference import Refined as Refined
+from vaejax.latent_space import PosteriorCollapseWarning as PosteriorCollapseWarning
+from vaejax.latent_space import calibration as calibration
+from vaejax.latent_space import latent_space as latent_space
+from vaejax.latent_space import predictive_check as predictive_check
 from vaejax.models import VAE as VAE
 from vaejax.models import GraphModel as GraphModel
 from vaejax.networks import MLP as MLP

@@ -4,6 +4,7 @@ An encoder gives q in one evaluation and is shared by all examples; gradient asc
 for it, at the price of many evaluations. What lies between the two is the amortisation gap.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,7 +17,7 @@ from vaejax.data import unknown
 from vaejax.distributions import DiagNormal, standard_normal
 from vaejax.elbo import posterior_of, require_count, stopped
 from vaejax.estimators import StickTheLanding
-from vaejax.types import Distribution, Key, LatentVariableModel, Params, PyTree, Scalar
+from vaejax.types import Conditional, Distribution, Key, LatentVariableModel, Params, PyTree, Scalar
 
 Start = Literal["encoder", "standard"]
 
@@ -29,15 +30,19 @@ class Refined:
     start "encoder", some steps       semi-amortised
     start "standard", many steps      per-datapoint: N(0, I) is the start, and the encoder's parameters take no part
 
+    With a `family`, a conditional around a `Free` net such as `FullNormal(Free(dim, ("loc", "log_scale", "row 1", ...)))`, q is of that
+    family, from what its `init` gives; without, it is a `DiagNormal`, and so is the encoder's q.
+
     The steps follow `StickTheLanding` of `num_samples`, whose noise vanishes at an exact posterior, with a rate that falls to zero along a
     cosine. Their noise is the same for every call, so q is a function of (params, x). Theta's gradient is that at the refined q, held
-    fixed; with `through_steps` phi's goes through the steps. q is a `DiagNormal`.
+    fixed; with `through_steps` phi's goes through the steps.
     References: Hoffman et al. 2013 (per datapoint); Kim et al. 2018 (semi-amortised).
     """
 
     model: LatentVariableModel
     num_steps: int
     start: Start = "encoder"
+    family: Conditional | None = None
     learning_rate: float = 0.05
     num_samples: int = 8
     through_steps: bool = False
@@ -48,6 +53,8 @@ class Refined:
         if not isinstance(self.num_steps, int) or self.num_steps < 0:
             raise ValueError(f"Refined.num_steps = {self.num_steps!r}; it must be a whole number, at least 0")
         require_count(self.num_samples, "Refined.num_samples")
+        if self.family is not None and (self.start == "encoder" or self.through_steps):
+            raise ValueError('a Refined.family starts from its own init, the same for all examples; give start="standard"')
         if not self.learning_rate > 0:
             raise ValueError(f"Refined.learning_rate = {self.learning_rate}; it must be positive")
 
@@ -67,40 +74,44 @@ class Refined:
     def p_x_given_z(self, params: Params, z: PyTree) -> Distribution:
         return self.model.p_x_given_z(params, z)
 
-    def posterior(self, params: Params, x: ArrayLike) -> DiagNormal:
+    def posterior(self, params: Params, x: ArrayLike) -> Distribution:
         """q(z | x), refined."""
-        q = posterior_of(self.model, params, x, (DiagNormal,), self, "refine an encoder vaejax.DiagNormal")
+        family = self.family
+        if family is not None:
+            start = family.init(jax.random.key(0), x)
+            return stopped(family(refine(self, stopped(params), x, start, lambda phi: family(phi, x)), x))
+        q: Any = posterior_of(self.model, params, x, (DiagNormal,), self, "refine an encoder vaejax.DiagNormal")
         if self.start == "standard":
             q = standard_normal(q.loc)
         if self.num_steps == 0:
             return q
-        refined = refine(self.model, params if self.through_steps else stopped(params), x, q, self)
+        refined = refine(self, params if self.through_steps else stopped(params), x, q, lambda q: q)
         return refined if self.through_steps else stopped(refined)
 
 
-def refine(model: LatentVariableModel, params: Params, x: ArrayLike, q: DiagNormal, settings: Refined) -> DiagNormal:
-    """q after gradient ascent on E_q [log p(x, z) - log q(z)] over its own location and log-scale."""
+def refine(settings: Refined, params: Params, x: ArrayLike, phi: PyTree, posterior: Callable[[PyTree], Distribution]) -> PyTree:
+    """phi after gradient ascent on E_q [log p(x, z) - log q(z)], q = posterior(phi)."""
     estimator = StickTheLanding(settings.num_samples)
-    optimizer: Any = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, settings.num_steps))
+    optimizer: Any = optax.adam(optax.cosine_decay_schedule(settings.learning_rate, max(1, settings.num_steps)))
 
-    def bound(q: DiagNormal, key: Key) -> Scalar:
-        return estimator(_WithPosterior(model, q), params, x, key)
+    def bound(phi: PyTree, key: Key) -> Scalar:
+        return estimator(_WithPosterior(settings.model, posterior(phi)), params, x, key)
 
     def step(carry, i):
-        q, state = carry
-        gradient: Any = jax.grad(bound)(q, jax.random.fold_in(jax.random.key(0), i))
+        phi, state = carry
+        gradient: Any = jax.grad(bound)(phi, jax.random.fold_in(jax.random.key(0), i))
         updates, state = optimizer.update(jax.tree.map(jnp.negative, gradient), state)
-        return (jax.tree.map(jnp.add, q, updates), state), None
+        return (jax.tree.map(jnp.add, phi, updates), state), None
 
-    (q, _), _ = jax.lax.scan(step, (q, optimizer.init(q)), jnp.arange(settings.num_steps))
-    return q
+    (phi, _), _ = jax.lax.scan(step, (phi, optimizer.init(phi)), jnp.arange(settings.num_steps))
+    return phi
 
 
 class _WithPosterior:
     """A model with this q, whatever its encoder says."""
 
-    def __init__(self, model: LatentVariableModel, q: DiagNormal):
+    def __init__(self, model: LatentVariableModel, q: Distribution):
         self.init, self.log_joint, self.q = model.init, model.log_joint, q
 
-    def posterior(self, params: Params, x: ArrayLike) -> DiagNormal:
+    def posterior(self, params: Params, x: ArrayLike) -> Distribution:
         return self.q

@@ -94,7 +94,7 @@ class FreeBits:
         model = self.model
 
         def one(x, key):
-            q, p = _require_diagonal(self, model.posterior(params, x), prior_of(model, params, x))
+            q, p = require_diagonal(self, model.posterior(params, x), prior_of(model, params, x))
             zs = sample_posterior(q, key, self.num_samples)
             log_p_x = map_samples(lambda z: log_likelihood(model, params, x, z), zs)
             return jnp.mean(log_p_x), kl_per_dimension(q, p)
@@ -104,7 +104,7 @@ class FreeBits:
         return Terms(log_p_x - jnp.sum(kl), log_p_x - jnp.sum(jnp.maximum(kl, self.nats)))
 
 
-def _require_diagonal(owner: Any, q: Any, prior: Any) -> tuple[DiagNormal, DiagNormal]:
+def require_diagonal(owner: Any, q: Any, prior: Any) -> tuple[DiagNormal, DiagNormal]:
     """(q, prior), or a TypeError unless both are diagonal normals."""
     if isinstance(q, DiagNormal) and isinstance(prior, DiagNormal):
         return q, prior
@@ -182,7 +182,7 @@ def _sampled(owner, model, params, xs, key, dataset_size, estimator) -> tuple[Sc
     prior = model.p_z(params)
 
     def one(x, key):
-        q, _ = _require_diagonal(owner, model.posterior(params, x), prior)
+        q, _ = require_diagonal(owner, model.posterior(params, x), prior)
         z = sample_posterior(q, key, 1)[0]
         return model.p_x_given_z(params, z).log_prob(x), prior.log_prob(z), jax.tree.map(jnp.ravel, q), jnp.ravel(z)
 
