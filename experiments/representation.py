@@ -36,7 +36,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -257,7 +257,8 @@ def traversals(model: vaejax.VAE, params: vaejax.Params, means: np.ndarray, fact
 def figure_of_shapes(rows: list[dict], shown: dict[float, tuple], seeds: int) -> Figure:
     """The scores against beta, and the traversals of the first seed at each."""
     figure = Figure(figsize=(5 + 2.4 * len(shown), 3.6), layout="constrained")
-    left, right = np.ravel(figure.subfigures(1, 2, width_ratios=[5, 2.4 * len(shown)]))
+    halves: Any = figure.subfigures(1, 2, width_ratios=[5, 2.4 * len(shown)])
+    left, right = halves
     axes = left.subplots()
     betas = list(dict.fromkeys(row["beta"] for row in rows))
     for name, (label, colour) in SCORES.items():

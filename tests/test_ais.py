@@ -108,9 +108,10 @@ def test_moving_before_weighing_is_seen(x64, monkeypatch):
 
 def test_the_sandwich_holds_in_100_of_100_seeds(x64):
     """To within 0.15 nats, which is over five standard errors of either bound: a false alarm of 1e-6 a seed and side."""
-    sampler = vaejax.AIS(POINT.model, ais.Linear(60), num_chains=300, transition=ais.HMC(3))
-    found = jax.jit(jax.vmap(partial(sampler.bdmc, POINT.params)))(jax.random.split(jax.random.key(2), 100))
-    exact = np.array([replace(POINT, x=float(x)).log_marginal for x in found.x[:, 0]])
+    point = replace(POINT, w=0.8)
+    sampler = vaejax.AIS(point.model, ais.Linear(40), num_chains=300, transition=ais.HMC(5))
+    found = jax.jit(jax.vmap(partial(sampler.bdmc, point.params)))(jax.random.split(jax.random.key(2), 100))
+    exact = np.array([replace(point, x=float(x)).log_marginal for x in found.x[:, 0]])
     errors = np.array([found.lower - exact, found.upper - exact])
     assert np.std(errors, axis=1).max() < 0.0293  # so that 0.15 is 5.1 of it
     assert np.all(errors[0] < 0.15) and np.all(errors[1] > -0.15)

@@ -97,6 +97,7 @@ def test_log_marginal_needs_no_more_memory_for_more_samples():
     many = temporaries(partial(vaejax.log_marginal, num_samples=5_000, chunk=10))
     assert many < 1.1 * few
     assert temporaries(partial(vaejax.iwae, num_samples=500)) > 20 * few
+    assert temporaries(partial(vaejax.log_marginal, num_samples=5_000)) < 150 * 2**20  # with the chunk that it has by itself
 
 
 @pytest.mark.parametrize("log_w", [[-1e5, -1e5 - 1], [-np.inf, -3.0], [-np.inf, -np.inf], [1e5, 0.0]])

@@ -12,7 +12,7 @@ import vaejax
 
 LAYERS = (
     ("_values", "types"),
-    ("_gemm", "supports", "interrupts", "noise", "pareto", "representation"),
+    ("_gemm", "supports", "interrupts", "noise", "pareto", "representation", "sample_quality"),
     ("data", "distributions", "networks", "baselines"),
     ("events", "sphere", "flows", "groups"),
     ("divergences", "conditionals", "graphs"),

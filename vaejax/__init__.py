@@ -5,6 +5,7 @@ from vaejax import distributions as distributions
 from vaejax import events as events
 from vaejax import flows as flows
 from vaejax import representation as representation
+from vaejax import sample_quality as sample_quality
 from vaejax import sphere as sphere
 from vaejax import supports as supports
 from vaejax._values import value as value

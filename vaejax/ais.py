@@ -190,8 +190,9 @@ class AIS:
         require_count(self.num_chains, "AIS.num_chains")
         if self.start not in get_args(Start):
             raise ValueError(unknown("AIS.start", self.start, list(get_args(Start))))
-        support = getattr(getattr(self.model, "prior", None), "support", REAL)
-        if support != REAL:
+        supports = (getattr(getattr(self.model, name, None), "support", None) for name in ("prior", "encoder"))
+        support = next((of for of in supports if of not in (None, REAL)), None)
+        if support is not None:
             raise ValueError(f"AIS moves through R^d, but the latents of this model are {support.name} ({support.description})")
 
     def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:

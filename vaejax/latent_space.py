@@ -97,7 +97,10 @@ def latent_space(
     if transform is not None:
         some = jax.jit(jax.vmap(transform))(some, jax.random.split(jax.random.fold_in(key, 1), len(rows)))
     parts = jax.jit(kl_decomposition, static_argnums=0)(model, params, some, jax.random.fold_in(key, 2))
-    found = LatentSpace(kl.mean(axis=0), estimate(kl.sum(axis=1)), *map(float, parts), math.log(len(rows)), active_units(means))
+    information, correlation, dimension_wise = map(float, parts)
+    found = LatentSpace(
+        kl.mean(axis=0), estimate(kl.sum(axis=1)), information, correlation, dimension_wise, math.log(len(rows)), active_units(means)
+    )
     if found.collapsed:
         warnings.warn(
             f"the posterior has collapsed: the largest KL of a latent is {found.kl.max():.4f} nats, so q(z|x) is the prior and the decoder "
