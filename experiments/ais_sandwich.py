@@ -29,11 +29,10 @@ import numpy as np
 import tyro
 from common import command_line, record
 from matplotlib.figure import Figure
-from train import Setting, build_model, build_objective, build_optimizer, initial_params, training_config
+from train import Setting, trained
 
 import vaejax
 from vaejax import ais
-from vaejax.data import check_data, support_of
 from vaejax.evaluation import Transformed, estimate, map_dataset
 from vaejax.plots import BLUE, GREY, INK, ORANGE
 
@@ -57,17 +56,6 @@ class Config(Setting):
     """The largest K of IWAE-K on them."""
     out: str = "runs/ais_sandwich"
     """The folder for result.json and ais_sandwich.png."""
-
-
-def trained(config: Config, dataset: vaejax.Dataset, transform) -> tuple[vaejax.VAE, vaejax.Params]:
-    settings = training_config(config, num_steps=config.num_steps, estimator="analytic-kl", schedule="cosine")
-    images = dataset.train.images
-    model = build_model(settings, images[0])
-    check_data(images, support_of(model), transform, name=config.data)
-    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    start = initial_params(settings, model, images, transform, init_key)
-    how = {"num_steps": config.num_steps, "batch_size": config.batch_size, "transform": transform}
-    return model, vaejax.fit(build_objective(settings, model), start, build_optimizer(settings), images, fit_key, **how).params
 
 
 def simulated(sampler: vaejax.AIS, params: vaejax.Params, nothing, key) -> tuple:
@@ -136,7 +124,8 @@ def main(config: Config) -> dict:
     if not config.temperatures:
         raise ValueError("temperatures is empty; name at least one number of them")
     dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
-    model, params = trained(config, dataset, transform)
+    settings = {"estimator": "analytic-kl", "schedule": "cosine"}
+    model, params = trained(config, dataset.train.images, transform, config.num_steps, **settings)
     rows_key, simulated_key, key = jax.random.split(jax.random.key(config.seed + 1), 3)
     images = dataset.test.images[np.asarray(jax.random.permutation(rows_key, len(dataset.test.images)))[: config.eval_size]]
     rows = sandwiches(config, model, params, images, transform, (simulated_key, key))

@@ -25,10 +25,9 @@ import numpy as np
 import tyro
 from common import command_line, record
 from matplotlib.figure import Figure
-from train import Setting, build_model, build_objective, build_optimizer, initial_params, training_config
+from train import Setting, trained
 
 import vaejax
-from vaejax.data import check_data, support_of
 from vaejax.evaluation import Transformed, estimate, map_dataset
 from vaejax.inference import Start
 
@@ -51,17 +50,6 @@ class Config(Setting):
     """So many test examples; None takes all."""
     out: str = "runs/amortisation"
     """The folder for result.json and amortisation.png."""
-
-
-def trained(config: Config, dataset: vaejax.Dataset, transform) -> tuple[vaejax.VAE, vaejax.Params]:
-    settings = training_config(config, num_steps=config.num_steps, estimator="analytic-kl")
-    model = build_model(settings, dataset.train.images[0])
-    check_data(dataset.train.images, support_of(model), transform, name=config.data)
-    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    params = initial_params(settings, model, dataset.train.images, transform, init_key)
-    objective, optimizer = build_objective(settings, model), build_optimizer(settings)
-    how = {"num_steps": config.num_steps, "batch_size": config.batch_size, "transform": transform}
-    return model, vaejax.fit(objective, params, optimizer, dataset.train.images, fit_key, **how).params
 
 
 def measured(config: Config, model: vaejax.Refined, params: vaejax.Params, images: np.ndarray, transform, key) -> dict:
@@ -135,7 +123,7 @@ def main(config: Config) -> dict:
             f"from_encoder = {config.from_encoder}; it starts with 0, the encoder as it is, which the others are compared with"
         )
     dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
-    model, params = trained(config, dataset, transform)
+    model, params = trained(config, dataset.train.images, transform, config.num_steps, estimator="analytic-kl")
     images = dataset.test.images[: config.eval_size]
     rows = compare(config, model, params, images, transform, jax.random.key(config.seed + 1))
     out = Path(config.out)

@@ -45,10 +45,10 @@ import optax
 import tyro
 from common import command_line, record, use_all_cores
 from matplotlib.figure import Figure
-from train import Setting, build_model, build_objective, build_optimizer, initial_params, training_config
+from train import Setting, trained
 
 import vaejax
-from vaejax.data import Policy, check_data, support_of
+from vaejax.data import Policy
 from vaejax.evaluation import estimate
 from vaejax.plots import BLUE, GREY, INK, ORANGE, tile
 from vaejax.representation import dci, knn_accuracy, linear_probe, mig, mutual_information, sap
@@ -92,15 +92,10 @@ class Config(Setting):
 
 def features_of(config: Config, dataset: vaejax.Dataset, transform) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """{kind: (of the training images, of the test images)}, learned without labels."""
-    settings = training_config(config, num_steps=config.num_steps, estimator="analytic-kl", schedule="cosine")
-    model = build_model(settings, dataset.train.images[0])
     images, test = dataset.train.images, dataset.test.images
-    check_data(images, support_of(model), transform, name=config.data)
-    init_key, fit_key, codes_key = jax.random.split(jax.random.key(config.seed), 3)
-    start = initial_params(settings, model, images, transform, init_key)
-    how = {"num_steps": config.num_steps, "batch_size": config.batch_size, "transform": transform}
-    run = vaejax.fit(build_objective(settings, model), start, build_optimizer(settings), images, fit_key, **how)
-    codes = [vaejax.posterior_means(model, run.params, of, codes_key, transform=transform) for of in (images, test)]
+    model, params = trained(config, images, transform, config.num_steps, estimator="analytic-kl", schedule="cosine")
+    codes_key = jax.random.key(config.seed + 1)
+    codes = [vaejax.posterior_means(model, params, of, codes_key, transform=transform) for of in (images, test)]
     raw = [np.asarray(of, np.float64).reshape(len(of), -1) / dataset.maximum for of in (images, test)]
     _, _, directions = np.linalg.svd(raw[0] - raw[0].mean(axis=0), full_matrices=False)
     components = [(of - raw[0].mean(axis=0)) @ directions[: config.latent_dim].T for of in raw]

@@ -268,6 +268,17 @@ def initial_params(config: Config, model: vaejax.VAE, images: np.ndarray, transf
     return params
 
 
+def trained(setting: Setting, images: np.ndarray, transform, num_steps: int, **changes: Any) -> tuple[vaejax.VAE, vaejax.Params]:
+    """The model of another experiment's setting, and its parameters after so many steps on these images."""
+    config = training_config(setting, num_steps=num_steps, **changes)
+    model = build_model(config, images[0])
+    check_data(images, support_of(model), transform, name=setting.data)
+    init_key, fit_key = jax.random.split(jax.random.key(setting.seed))
+    start = initial_params(config, model, images, transform, init_key)
+    how = {"num_steps": num_steps, "batch_size": setting.batch_size, "transform": transform}
+    return model, vaejax.fit(build_objective(config, model), start, build_optimizer(config), images, fit_key, **how).params
+
+
 class MetricsLog:
     """metrics.jsonl: the mean bound of every 100 steps, and each validation, as training goes. A resumed run writes it anew."""
 
