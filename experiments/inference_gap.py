@@ -11,8 +11,8 @@ A VAE is trained; then, on its decoder, an encoder of each family. For each test
 AIS is a lower bound, so the approximation gap is too small by what it misses: `ais_sandwich.py` says how much that is.
 
 Expected: most of the gap is the encoder's, and a richer family closes the approximation gap and not the other (Cremer et al.
-2018). Measured by the first command on one core of an Intel Xeon, in 41 s with the programs compiled before and 104 s without, nats per
-example over 100 test examples, log p(x) = -22.81 +- 0.40:
+2018). Measured by the first command on one core of an Intel Xeon, in 41 s with most programs compiled before, nats per example over 100
+test examples, log p(x) = -22.81 +- 0.40:
 
     family         gap                approximation      amortisation
     diag-normal    0.260 +- 0.017     0.096 +- 0.011     0.165 +- 0.013

@@ -1,7 +1,7 @@
 r"""What the posterior means are worth as features of digits, and how well each keeps to one factor of shapes, against beta.
 
     python experiments/representation.py                                                # both parts, the embedded digits
-    python experiments/representation.py --part digits --data mnist --num-steps 10000 --out runs/representation_mnist
+    python experiments/representation.py --part digits --data mnist --latent-dim 20 --num-steps 10000 --out runs/representation_mnist
 
 digits: a VAE is trained on the images alone. A linear probe and the nearest neighbour are then shown a few labelled images, as raw pixels,
 as principal components (as many as there are latents, fitted to the same images) or as the posterior means, and tested on the test set.
@@ -27,7 +27,14 @@ Mean of two seeds (least to most):
     4       0.25 (0.20 to 0.30)    0.62 (0.58 to 0.66)    0.40 (0.35 to 0.46)    0.77      3
     8       0.14 (0.05 to 0.24)    0.31 (0.16 to 0.47)    0.13 (0.03 to 0.23)    0.53      2
 
-Of beta all comes true. The codes of 8 x 8 digits do not beat their pixels: what a VAE gains is not what tells these classes apart.
+and by the second, without the shapes, in 105 s, on MNIST:
+
+    linear probe of                10 labels    30       100      300      1,000       1 nearest, 100
+    20 posterior means             0.307        0.487    0.701    0.795    0.835       0.593
+    20 principal components        0.270        0.482    0.704    0.801    0.855       0.737
+    784 pixels                     0.298        0.477    0.711    0.815    0.869       0.716
+
+Of beta all comes true. The codes do not beat the pixels on 8 x 8 digits, and on MNIST no more than by the error, with 10 labels.
 """
 
 import dataclasses

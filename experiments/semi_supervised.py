@@ -1,7 +1,8 @@
 r"""A few labels and many images: deep generative models that learn from both, against a network that learns from the labelled ones alone.
 
     python experiments/semi_supervised.py                                                  # the embedded digits, 100 labels
-    python experiments/semi_supervised.py --data mnist --num-labels 100 --num-steps 20000 --hidden 500 --latent-dim 50 --num-seeds 1
+    python experiments/semi_supervised.py --data mnist --num-steps 8000 --hidden 500 --latent-dim 50 --alpha 20 --learning-rate 0.001 \
+        --num-seeds 1 --out runs/semi_supervised_mnist
 
     supervised   p(y | x) by maximum likelihood on the labelled images
     M1           the same on posterior means of a VAE, which has seen all images and no label
@@ -25,7 +26,9 @@ command on two cores of an Intel Xeon, nothing compiled before, in 77 s, test ac
     M2            86.0 +- 0.6                                +5.3 +- 1.5
     M1+M2         81.2 +- 1.3                                +0.6 +- 0.6
 
-So M2 leads on these small images, and the latents of M1 do not help. MNIST has not been run.
+So M2 leads on these small images, and the latents of M1 do not help. On MNIST, by the second command on one core, in 996 s (one seed, 13
+epochs where the paper has thousands): supervised 74.3, M1 66.1, M2 71.4, M1+M2 72.5. No lead there, at no alpha that was tried: M2 has 68.1
+at alpha = 2, and 49.2 at alpha = 0.1 with a rate of 0.003.
 """
 
 import dataclasses

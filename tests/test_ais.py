@@ -130,7 +130,7 @@ class Waves:
 
 
 def test_any_decoder_of_two_latents_agrees_with_a_grid(x64):
-    """log p(x) by a grid of 200 x 200, by AIS from either start, by importance sampling; the ELBO is below by KL(q || p(z|x))."""
+    """log p(x) by a grid of 200 x 200, by AIS, by importance sampling; the ELBO is below by KL(q || p(z|x))."""
     encoder = vaejax.DiagNormal(vaejax.Free(2), max_log_scale=None)
     model = vaejax.VAE(vaejax.StandardNormal(2), vaejax.Bernoulli(Waves()), encoder)
     x = jnp.asarray(np.random.default_rng(0).integers(2, size=12), jnp.float64)
@@ -148,9 +148,8 @@ def test_any_decoder_of_two_latents_agrees_with_a_grid(x64):
     def mapped(function):
         return np.asarray(jax.jit(jax.vmap(partial(function, params, x)))(keys))
 
-    for start in ("prior", "encoder"):
-        bound = mapped(vaejax.AIS(model, ais.Sigmoid(20), num_chains=8, start=start, transition=ais.HMC(5)))
-        assert_mean(np.exp(bound - exact), 1, detectable=0.25)
+    annealed = mapped(vaejax.AIS(model, ais.Sigmoid(20), num_chains=8, transition=ais.HMC(5)))
+    assert_mean(np.exp(annealed - exact), 1, detectable=0.25)
     assert_mean(np.exp(mapped(partial(vaejax.log_marginal, model, num_samples=200)) - exact), 1, detectable=0.15)
     assert_mean(mapped(partial(vaejax.elbo, model, num_samples=200)), exact - gap, detectable=0.15)
 

@@ -46,6 +46,7 @@ def test_the_numbers_fit_together(run):
     assert {"config.json", "report.html", "evaluation.json", "evaluation.npz"} <= {path.name for path in (folder / "run").iterdir()}
 
 
+@pytest.mark.slow
 def test_again_it_takes_what_it_has(run, tmp_path):
     """The weights are not drawn again: the file of the first call is as it was."""
     folder, printed = shutil.copytree(run[0], tmp_path / "copy"), run[1]

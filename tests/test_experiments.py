@@ -107,7 +107,22 @@ def test_bayesian_decoder(tmp_path):
 
 def test_rate_distortion(tmp_path):
     """The linear curve to 1 % of reverse water-filling, and the collapse where it says; on images the rate falls with beta."""
-    flags = ["--linear-betas", "1", "4", "--linear-steps", "5000", "--betas", "0.3", "2", "--num-steps", "400", "--hidden", "20"]
+    flags = [
+        "--linear-betas",
+        "1",
+        "4",
+        "--linear-steps",
+        "5000",
+        "--linear-size",
+        "200",
+        "--betas",
+        "0.3",
+        "2",
+        "--num-steps",
+        "400",
+        "--hidden",
+        "20",
+    ]
     result, printed = run("rate_distortion", *flags, "--latent-dim", "3", "--learning-rate", "0.003", folder=tmp_path)
     for row, active in zip(result["linear"], (4, 3), strict=True):
         assert row["rate"] == pytest.approx(row["exact_rate"], rel=0.01) and row["active"] == active
@@ -133,7 +148,7 @@ def test_inference_gap(tmp_path):
 def test_ais_sandwich(tmp_path):
     """More temperatures close the sandwich: 5 leave nats open, 100 at most a tenth of that."""
     flags = ["--latent-dim", "2", "--hidden", "16", "--num-steps", "300", "--learning-rate", "0.003", "--temperatures", "5", "100"]
-    flags += ["--num-simulated", "30", "--eval-size", "20", "--eval-samples", "200", "--num-leapfrog", "5"]
+    flags += ["--num-simulated", "20", "--eval-size", "10", "--eval-samples", "200", "--num-leapfrog", "5"]
     result, printed = run("ais_sandwich", *flags, folder=tmp_path)
     few, many = (row["gap"]["mean"] for row in result["rows"])
     assert few > 0.5 and many < 0.1 * few
