@@ -4,7 +4,8 @@ r"""Everything about a trained run on one page: how likely the test set is, from
     python experiments/evaluate.py --run runs/vamp
 
 Writes evaluation.json and report.html, which stands alone, into the run's folder, and prints a table. Cut off and started again, it goes on
-with the test examples that are left (evaluation.npz). A part that is not for the run's prior or encoder is left out, and the page says so.
+with the test examples that are left (evaluation-*.npz). A part that the run's prior or encoder is not for is left out, and the page says
+so.
 
     bounds             the ELBO, IWAE-K for a ladder of K, k-hat and effective samples of the weights, bits per dimension; whole test set
     both sides         AIS on some test examples beside IWAE-K on the same; on simulated data, the gap of the sandwich
@@ -107,7 +108,8 @@ def subject(config: Config) -> Subject:
 
 def bounds(config: Config, of: Subject, key) -> tuple[list[Row], dict[str, Any], vaejax.Evaluation]:
     how: Any = {"transform": of.transform, "batch_size": config.batch_size, "progress": True}
-    path = Path(config.run) / "evaluation.npz"
+    # Named by what it depends on, so that another setting, or the run trained further, starts anew.
+    path = Path(config.run) / f"evaluation-{of.step}-{len(of.images)}-{config.num_samples}-{config.seed}.npz"
     found = vaejax.evaluate(of.model, of.params, of.images, key, num_samples=config.num_samples, path=path, **how)
     size = f"{len(of.images):,} test examples"
     rows = [("ELBO", nats(found.elbo), size)]

@@ -43,14 +43,15 @@ def test_the_numbers_fit_together(run):
     assert result["marginal_kl"] + result["mutual_information"] == pytest.approx(result["rate"]["mean"], abs=0.5)
     assert sum(result["kl"]) == pytest.approx(result["rate"]["mean"], rel=1e-6)
     assert 0 <= result["precision"] <= 1 and 0 <= result["recall"] <= 1 and 0 <= result["calibration_p_value"] <= 1
-    assert {"config.json", "report.html", "evaluation.json", "evaluation.npz"} <= {path.name for path in (folder / "run").iterdir()}
+    names = {path.name for path in (folder / "run").iterdir()}
+    assert {"config.json", "report.html", "evaluation.json", "evaluation-60-60-40-0.npz"} <= names
 
 
 @pytest.mark.slow
 def test_again_it_takes_what_it_has(run, tmp_path):
     """The weights are not drawn again: the file of the first call is as it was."""
     folder, printed = shutil.copytree(run[0], tmp_path / "copy"), run[1]
-    path = folder / "run" / "evaluation.npz"
+    path = folder / "run" / "evaluation-60-60-40-0.npz"
     before = path.stat().st_mtime_ns
     done = script("evaluate", "--run", "run", *TINY, "--ais-size", "0", "--sample-size", "0", folder=folder)
     result, first = (json.loads(of.strip().splitlines()[-1]) for of in (done.stdout, printed))

@@ -95,7 +95,7 @@ def _save(path: Path, arrays: dict[str, np.ndarray], wanted: str) -> None:
     """In one move, so that a kill leaves the old file or the new one."""
     partial_file = path.with_name(path.name + ".partial")
     with partial_file.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays, _of=np.array(json.dumps(wanted)))
+        np.savez(file, **arrays, _of=np.array(json.dumps(wanted)))
     os.replace(partial_file, path)
 
 
