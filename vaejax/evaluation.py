@@ -94,8 +94,9 @@ def _joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 def _save(path: Path, arrays: dict[str, np.ndarray], wanted: str) -> None:
     """In one move, so that a kill leaves the old file or the new one."""
     partial_file = path.with_name(path.name + ".partial")
+    members: dict[str, Any] = {**arrays, "_of": np.array(json.dumps(wanted))}  # Any, since one of savez's own keywords takes a bool
     with partial_file.open("wb") as file:
-        np.savez(file, **arrays, _of=np.array(json.dumps(wanted)))
+        np.savez(file, **members)
     os.replace(partial_file, path)
 
 
