@@ -7,6 +7,7 @@ nets of a line each. With lam = 1 + w^2/tau^2 and m = w (x - b)/(tau^2 lam), the
 """
 
 import itertools
+import math
 from dataclasses import dataclass
 from unittest import mock
 
@@ -108,18 +109,27 @@ def gauss_hermite(num_nodes, dim=1):
     return jnp.asarray(grid), jnp.asarray(np.prod(list(itertools.product(weights, repeat=dim)), axis=1))
 
 
-def exact_moments(estimator, oracle, num_samples=1, num_nodes=60, model=None, params=None, vector=gradient_vector):
+def exact_moments(
+    estimator, oracle, num_samples=1, num_nodes=60, model=None, params=None, vector=gradient_vector, x=None, noise_shape=(1,)
+):
     """Exact mean of the value, and exact mean and variance of the gradient in (mu, rho, w), of an estimator: no sampling.
 
     Inside, a key *is* its noise: `split` hands out the rows of the noise and `normal` returns its key. So the estimator runs
-    as it stands, at every node of a tensor Gauss-Hermite rule over its K normal draws.
+    as it stands, at every node of a tensor Gauss-Hermite rule over its K draws of `noise_shape`, (2, 1) for two layers of one number.
     """
-    model, params, x = model or oracle.model, params or oracle.params, oracle.datum
-    noise, weights = gauss_hermite(num_nodes, num_samples)
-    split = mock.patch.object(jax.random, "split", lambda key, num=2: key)
-    normal = mock.patch.object(jax.random, "normal", lambda key, shape, dtype: key.reshape(shape).astype(dtype))
+    model, params, x = model or oracle.model, params or oracle.params, oracle.datum if x is None else x
+    noise, weights = gauss_hermite(num_nodes, num_samples * math.prod(noise_shape))
+
+    def on_noise(name, function):
+        """Of jax.random's function this one for noise; a key, of which a graph asks shapes, is left to the real one."""
+        real = getattr(jax.random, name)
+        is_key = lambda key: jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # noqa: E731
+        return mock.patch.object(jax.random, name, lambda key, *args: (real if is_key(key) else function)(key, *args))
+
+    split = on_noise("split", lambda noise, num=2: noise)
+    normal = on_noise("normal", lambda noise, shape, dtype: noise.reshape(shape).astype(dtype))
     with split, normal:
-        value_and_gradient = jax.value_and_grad(lambda p, key: estimator(model, p, x, key[:, None]))
+        value_and_gradient = jax.value_and_grad(lambda p, key: estimator(model, p, x, key.reshape(num_samples, *noise_shape)))
         values, gradients = jax.vmap(value_and_gradient, (None, 0))(params, noise)
     gradients = jax.vmap(vector)(gradients)
     mean = weights @ gradients

@@ -38,6 +38,7 @@ CONTINUOUS = [
     vaejax.StickTheLanding(2),
     vaejax.StickTheLanding(2, coefficient="estimated"),
     vaejax.DReG(3),
+    vaejax.GeneralisedDReG(3),
     vaejax.RWS(3),
     vaejax.RWS(3, doubly_reparameterised=True),
     vaejax.MeasureValued(2),

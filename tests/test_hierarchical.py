@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from oracles import LinearGaussian, assert_mean
+from jax.flatten_util import ravel_pytree
+from oracles import Line, LinearGaussian, assert_mean, exact_moments
 
 import vaejax
 from vaejax import DirectedGraph, Node
@@ -88,7 +89,6 @@ def test_mistakes_are_named():
 @pytest.mark.parametrize("model, params", [TOP_DOWN, BOTTOM_UP], ids=["top-down", "bottom-up"])
 def test_dreg_of_a_hierarchy_has_the_gradient_of_the_bound(model, params):
     """Stopping q stops its parameters, never the path of z1 through the factor of z2: the mean is that of the plain gradient in phi."""
-    from jax.flatten_util import ravel_pytree
 
     def gradients(estimator, seed):
         one = lambda key: ravel_pytree(jax.grad(partial(estimator, model))(params, X, key).phi)[0]  # noqa: E731
@@ -97,3 +97,45 @@ def test_dreg_of_a_hierarchy_has_the_gradient_of_the_bound(model, params):
     dreg, plain = gradients(vaejax.DReG(4), 0), gradients(vaejax.Pathwise(4, vaejax.iwae_bound), 1)
     assert_mean(dreg - plain, 0, detectable=0.1)
     assert dreg.var(axis=0).sum() < plain.var(axis=0).sum()
+
+
+LINE = vaejax.Gaussian(Line(), scale="learned")
+LINES = DirectedGraph((Node("z2", vaejax.LearnedNormal(1)), Node("z1", LINE, "z2"), Node("x", vaejax.Gaussian(Line(), scale=0.8), "z1")))
+DOWN = DirectedGraph((Node("z2", LINE, "x"), Node("z1", LINE, "z2")), inputs=("x",))
+UP = DirectedGraph((Node("z1", LINE, "x"), Node("z2", LINE, "z1")), inputs=("x",))
+
+
+def line(w, b, **rest):
+    return {"net": {"w": jnp.asarray(w), "b": jnp.asarray(b)}, **jax.tree.map(jnp.asarray, rest)}
+
+
+@pytest.mark.parametrize("encoder", [pytest.param(DOWN, id="top-down", marks=pytest.mark.slow), pytest.param(UP, id="bottom-up")])
+def test_generalised_dreg_of_a_hierarchical_prior(x64, encoder):
+    """Its mean is that of the plain gradient in every parameter, by quadrature, and its gradient in the prior's is another than DReG's."""
+    model = vaejax.GraphModel(LINES, encoder)
+    theta = {"z2": {"loc": jnp.asarray([0.2]), "log_scale": jnp.asarray([0.1])}, "z1": line(0.5, 0.1, log_scale=-0.1), "x": line(0.6, 0.2)}
+    params = vaejax.Params(theta, {"z1": line(0.3, 0.2, log_scale=-0.6), "z2": line(0.2, -0.1, log_scale=-0.5)})
+
+    def exact(estimator):
+        vector, x = lambda gradient: ravel_pytree(gradient)[0], jnp.asarray([1.1])
+        return exact_moments(estimator, None, 2, 12, model=model, params=params, vector=vector, x=x, noise_shape=(2, 1))
+
+    plain, dreg, generalised = map(exact, (vaejax.Pathwise(2, vaejax.iwae_bound), vaejax.DReG(2), vaejax.GeneralisedDReG(2)))
+    np.testing.assert_allclose(generalised[0], plain[0], rtol=1e-12)
+    np.testing.assert_allclose(generalised[1], plain[1], atol=2e-5)  # what 12 nodes leave
+    of_prior = slice(2, 7)  # after x's two numbers, and before phi
+    ratio = np.asarray(generalised[2] / dreg[2])
+    assert (np.abs(ratio[of_prior] - 1) > 0.1).all()
+    np.testing.assert_allclose(np.delete(ratio, of_prior), 1, rtol=1e-10)
+
+
+def test_generalised_dreg_names_the_factor_that_it_cannot_take():
+    nodes = (
+        Node("z2", vaejax.LearnedNormal(2)),
+        Node("z1", vaejax.Laplace(NET(3, heads=2)), "z2"),
+        Node("x", vaejax.Bernoulli(NET(5)), "z1"),
+    )
+    model = vaejax.GraphModel(DirectedGraph(nodes), BOTTOM_UP[0].encoder)
+    params = jax.eval_shape(model.init, jax.random.key(0), X)
+    with pytest.raises(TypeError, match="a prior that is a diagonal normal, not .* for z1; use vaejax.DReG"):
+        jax.eval_shape(partial(vaejax.GeneralisedDReG(2), model), params, X, jax.random.key(0))

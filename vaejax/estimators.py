@@ -7,7 +7,7 @@ each takes a `noise`; `gaussian` has those for a diagonal normal q alone, `score
 In the formulas w~_k = w_k / sum_j w_j, and the path derivative of a function of z is d/dz times dz/dphi, all other parameters held fixed.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +35,9 @@ from vaejax.elbo import (
     stopped,
     with_gradient_of,
 )
+from vaejax.graphs import Joint
 from vaejax.noise import Noise
-from vaejax.types import Bound, Distribution, Key, LatentVariableModel, Model, Params, Scalar
+from vaejax.types import Bound, Distribution, Key, LatentVariableModel, Model, Params, PyTree, Scalar
 
 
 def reparameterised_posterior(estimator, model: Model, params: Params, x: ArrayLike) -> Distribution:
@@ -179,13 +180,30 @@ class DReG:
         return with_gradient_of(renyi_bound(self.alpha)(path), surrogate)
 
 
+def normal_factors(prior: Distribution, z: PyTree) -> DiagNormal | dict[str, DiagNormal]:
+    """The prior, or its factor for each latent node at z; TypeError for one that is no diagonal normal."""
+    factors = prior.factors(z) if isinstance(prior, Joint) else {"": prior}
+    for name, factor in factors.items():
+        if not is_diag_normal(factor):
+            of = f" for {name}" if name else ""
+            raise TypeError(f"GeneralisedDReG needs a prior that is a diagonal normal, not {type(factor).__name__}{of}; use vaejax.DReG")
+    return factors if isinstance(prior, Joint) else prior
+
+
+def is_diag_normal(part: Any) -> bool:
+    return isinstance(part, DiagNormal)
+
+
 @value
 class GeneralisedDReG:
     """Value: iwae_bound(log w). Gradient in phi: as `DReG`. In the prior's parameters: the same trick, with z as a sample of the prior.
 
-    E sum_k w~_k grad log p_theta(z_k) = E sum_k [(w~_k - w~_k^2) d log w_k/dz + w~_k d log(q/p)/dz] grad T(noise_k; theta), where T is the
-    map of the prior from noise to samples, loc + scale * noise, and T(noise_k; theta) = z_k. Unbiased for the gradient of the bound.
-    Needs a prior that is a diagonal normal. Reference: Bauer & Mnih 2021.
+    For each factor p_j = p_theta(z_j | Pa(z_j)) of the prior, one of them or a hierarchy, its parents held fixed,
+
+        E sum_k w~_k grad log p_j(z_kj) = E sum_k [(w~_k - w~_k^2) d log w_k/dz_kj + w~_k d log(q/p_j)/dz_kj] grad T_j(noise_kj; theta),
+
+    where T_j is its map from noise to samples, loc + scale * noise, and T_j(noise_kj; theta) = z_kj. Unbiased for the gradient of the
+    bound. Needs factors that are diagonal normals. Reference: Bauer & Mnih 2021.
     """
 
     num_samples: int
@@ -196,20 +214,20 @@ class GeneralisedDReG:
 
     def __call__(self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key) -> Scalar:
         require_factors(self, model)
-        q, p = reparameterised_posterior(self, model, params, x), prior_of(model, params, x)
-        if not isinstance(p, DiagNormal):
-            raise TypeError(f"GeneralisedDReG needs a prior that is a diagonal normal, not {type(p).__name__}; use vaejax.DReG")
+        q, prior = reparameterised_posterior(self, model, params, x), prior_of(model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)
         w = jax.nn.softmax(stopped(path))
-        log_weight = jax.grad(log_weight_at(model, params, x, q))
-        log_ratio = jax.grad(lambda z: stopped(q).log_prob(z) - stopped(p).log_prob(z))
-
-        def as_prior_sample(z):
-            return p.loc + jnp.exp(p.log_scale) * stopped((z - p.loc) * jnp.exp(-p.log_scale))
 
         def of_prior(z, w):
-            return jnp.sum(stopped((w - w**2) * log_weight(z) + w * log_ratio(z)) * as_prior_sample(z))
+            def of_factor(p, z, log_w_slope, log_q_slope):
+                slope = (w - w**2) * log_w_slope + w * (log_q_slope - jax.grad(p.log_prob)(z))
+                as_sample = p.loc + jnp.exp(p.log_scale) * stopped((z - p.loc) * jnp.exp(-p.log_scale))
+                return jnp.sum(stopped(slope) * as_sample)
+
+            slopes = jax.grad(log_weight_at(model, params, x, q))(z), jax.grad(stopped(q).log_prob)(z)
+            each = jax.tree.map(of_factor, normal_factors(prior, z), z, *slopes, is_leaf=is_diag_normal)
+            return sum(jax.tree.leaves(each), start=jnp.zeros(()))
 
         zs = stopped(zs)
         log_p_x = map_samples(lambda z: log_likelihood(model, params, x, z), zs)

@@ -167,10 +167,14 @@ class Joint:
         node = self.graph[name]
         return node.conditional(self.params[name], _shown(node, {**self.inputs, **values}, None))
 
+    def factors(self, value: Values) -> dict[str, Distribution]:
+        """{name: p(v_name | Pa(v_name))} at a value for each node; ValueError if one is missing."""
+        self._require(value, self.graph.order)
+        return {name: self.factor(name, value) for name in self.graph.order}
+
     def log_probs(self, value: Values) -> dict[str, Scalar]:
         """{name: log p(v_name | Pa(v_name))}; their sum is `log_prob`."""
-        self._require(value, self.graph.order)
-        return {name: self.factor(name, value).log_prob(value[name]) for name in self.graph.order}
+        return {name: factor.log_prob(value[name]) for name, factor in self.factors(value).items()}
 
     def log_prob(self, value: Values) -> Scalar:
         """Of a value for each node; ValueError if one is missing."""
@@ -211,7 +215,7 @@ class Joint:
 
         def at_sample(key):
             values = self.sample(key)
-            return values, {name: self.factor(name, values) for name in values}
+            return values, self.factors(values)
 
         return jax.eval_shape(at_sample, jax.random.key(0))
 
