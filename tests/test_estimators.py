@@ -156,7 +156,7 @@ def test_generalised_dreg_in_the_priors_parameters(x64):
     np.testing.assert_allclose(generalised[0], plain[0], rtol=1e-12)
     np.testing.assert_allclose(generalised[1], plain[1], atol=1e-8)
     assert (generalised[2][2:4] < plain[2][2:4]).all()
-    with pytest.raises(TypeError, match="GeneralisedDReG needs a prior that is a diagonal normal, not Mixture; use vaejax.DReG"):
+    with pytest.raises(TypeError, match="GeneralisedDReG needs a prior that is a diagonal normal, not Mixture for z; use vaejax.DReG"):
         vamp = vaejax.VAE(vaejax.VampPrior(2), model.likelihood, model.encoder)
         vaejax.GeneralisedDReG(2)(vamp, vamp.init(jax.random.key(0), point.datum), point.datum, jax.random.key(0))
 

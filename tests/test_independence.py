@@ -56,12 +56,12 @@ def in_turn(g, starts):
 
 @pytest.mark.parametrize("pair", cases(MODELS, slow={"stopped", "two samples", "layers used twice", "discrete", "convolutions"}))
 def test_it_is_its_formula(pair):
-    """From 19 draws, by 8, 8 and 3; where the inputs of a kernel do not move, it is the sample variance; and the traces are the tree's."""
+    """From 19 draws, by 8, 8 and 3; where it is no kernel whose inputs move, it is the sample variance; and the traces are the tree's."""
     model, estimator = pair
     params, objective = model.init(KEY, XS[0]), partial(estimator, model)
     moments = vaejax.gradient_moments(vaejax.minibatch(objective, 12), params, XS, KEY, 19, order=2, by="examples")
     g = all_gradients(objective, params, 19) * 12 / 6
-    kinds = [isinstance(leaf, Product) and not leaf.moves for leaf in program(model, estimator).leaves]
+    kinds = [not (isinstance(leaf, Product) and leaf.moves) for leaf in program(model, estimator).leaves]
     fixed = np.concatenate([np.full(leaf.size, kind) for leaf, kind in zip(jax.tree.leaves(params), kinds, strict=True)])
     expected = np.where(fixed, g.var(axis=0, ddof=1).sum(axis=0), in_turn(g, [8, 16]))
     np.testing.assert_allclose(flat(moments.variance), expected, rtol=1e-4, atol=1e-5 * np.abs(g).max() ** 2)

@@ -48,11 +48,12 @@ def test_moments_are_numpys(layout):
 
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_devices_share_the_draws(chunk):
-    """100 draws on eight devices, a number that they do not divide: the same draws, in the same order."""
-    alone = measure(OBJECTIVE, num_draws=100, order=2)
-    shared = measure(OBJECTIVE, num_draws=100, order=2, strategy="devices", chunk=chunk)
+    """1,003 draws on eight devices, a number that they do not divide: the same draws, in the same order."""
+    alone = measure(OBJECTIVE, num_draws=1_003, order=2)
+    shared = measure(OBJECTIVE, num_draws=1_003, order=2, strategy="devices", chunk=chunk)
     np.testing.assert_allclose(flat(shared.variance), flat(alone.variance), rtol=1e-5)
-    np.testing.assert_allclose(shared.squares["phi"], alone.squares["phi"], rtol=1e-4, atol=1e-4)
+    # About the mean of the draws so far, which on a device are fewer; other draws, or another order, would not be correlated.
+    assert np.corrcoef(shared.squares["phi"], alone.squares["phi"])[0, 1] > 0.95
 
 
 def test_second_order_keeps_less():
@@ -95,7 +96,7 @@ def test_groups_add_up():
     np.testing.assert_allclose(sum(one.trace for one in spreads.values()), vaejax.total(moments.variance), rtol=1e-6)
     location = groups["phi location"](moments.variance)
     np.testing.assert_allclose(location["bias"], moments.variance.phi["params"]["Dense_1"]["bias"][:2], rtol=1e-6)
-    np.testing.assert_allclose(moments.squares["phi location"].sum(), 49 * spreads["phi location"].trace, rtol=1e-4)
+    np.testing.assert_allclose(moments.squares["phi location"].mean(), spreads["phi location"].trace, rtol=1e-6)
     conv = vaejax.VAE(vaejax.StandardNormal(2), model.likelihood, vaejax.FullNormal(vaejax.MLP(2, (4,), heads=4)))
     with pytest.raises(ValueError, match=r"heads wants an encoder DiagNormal .* use parts\(params\)"):
         groups_of.heads(conv, conv.init(jax.random.key(0), x), x)

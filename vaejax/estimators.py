@@ -180,14 +180,15 @@ class DReG:
         return with_gradient_of(renyi_bound(self.alpha)(path), surrogate)
 
 
-def normal_factors(prior: Distribution, z: PyTree) -> DiagNormal | dict[str, DiagNormal]:
-    """The prior, or its factor for each latent node at z; TypeError for one that is no diagonal normal."""
-    factors = prior.factors(z) if isinstance(prior, Joint) else {"": prior}
-    for name, factor in factors.items():
+def normal_factors(prior: Distribution, z: PyTree) -> PyTree:
+    """The prior, or {latent node: its factor at z} of a hierarchy; TypeError for one that is no diagonal normal."""
+    factors = prior.factors(z) if isinstance(prior, Joint) else prior
+    for name, factor in (factors if isinstance(factors, dict) else {"z": factors}).items():
         if not is_diag_normal(factor):
-            of = f" for {name}" if name else ""
-            raise TypeError(f"GeneralisedDReG needs a prior that is a diagonal normal, not {type(factor).__name__}{of}; use vaejax.DReG")
-    return factors if isinstance(prior, Joint) else prior
+            raise TypeError(
+                f"GeneralisedDReG needs a prior that is a diagonal normal, not {type(factor).__name__} for {name}; use vaejax.DReG"
+            )
+    return factors
 
 
 def is_diag_normal(part: Any) -> bool:

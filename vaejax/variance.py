@@ -2,7 +2,7 @@
 
 An objective here is (params, x, key) -> scalar: an estimator of one example, `partial(vaejax.DReG(64), model)`, or of a batch,
 `vaejax.minibatch(...)`. Draw i has the key fold_in(key, i), so two objectives with one key see common random numbers, and neither chunks
-nor devices change more than rounding. Units are nats per unit of the parameter; a variance has their square.
+nor devices change more than the rounding of the moments. Units are nats per unit of the parameter; a variance has their square.
 """
 
 import math
@@ -37,8 +37,9 @@ class Moments(NamedTuple):
     """Of `num_draws` draws of a gradient: the mean, the unbiased variance, and the central moments of order 3 and 4 (None at order 2).
 
     Each is a tree like params. `value` is the mean of the objective's own value. `squares` has numbers of each draw, by group, on the
-    host, whose mean is the trace of the covariance, and intervals are made of them: |g_i - c|^2 - |mean - c|^2 where the moments were
-    measured by "draws" of the whole minibatch; where by "examples", sum_b [|g_b|^2 - g_b g'_b], g' of the next draw.
+    host, whose mean is the trace of the covariance, and intervals are made of them: where the moments were measured by "draws" of the
+    whole minibatch, k/(k-1) |g_i - m_k|^2 about the mean of the k draws so far; where by "examples", sums over them of |g_b - c_b|^2 less
+    |mean_b - c_b|^2, or of |g_b|^2 - g_b g'_b, g' of the next draw.
     """
 
     num_draws: int
@@ -119,8 +120,7 @@ def gradient_moments(
     moments = _central(num_draws, centre, sums)
     by_group = {}
     for name, select, of_group in zip(groups, selectors, np.concatenate(squares).T, strict=True):
-        off = jax.tree.map(lambda mean, c: np.square(mean - np.asarray(c, np.float64)), select(moments[0]), select(centre))
-        by_group[name] = of_group - total(off)
+        by_group[name] = of_group + total(select(moments[1])) - of_group.mean()
     return Moments(num_draws, estimate(np.concatenate(values)), *moments, by_group)
 
 
@@ -160,30 +160,41 @@ def _add_draws(objective, selectors: tuple, at_once, chunk: int, size: int, mesh
 
     def one(params, x, centre, key, counts):
         value, gradient = jax.value_and_grad(objective)(params, x, key)
-        step = jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, centre)
-        squared = [sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(select(step))) for select in selectors]
-        return step, (value, jnp.stack(squared))
+        return jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, centre), value
 
-    def chunk_of(order, keys, counts, arguments):
-        """Sums of the powers of the deviations of a chunk, and the value and squares of each draw."""
+    def chunk_of(sums, seen, keys, counts, arguments):
+        """The sums with the powers of the deviations of a chunk added, and the value and squares of each draw.
+
+        The squares are about the mean of all draws so far: about the pilot's, a kurtosis would be off by the pilot's error for good.
+        """
+        seen = seen + jnp.sum(counts)
+
+        def squared(step, mean):
+            away = jax.tree.map(jnp.subtract, step, mean)
+            return jnp.stack([sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(select(away))) for select in selectors])
+
         if at_once:
-            step, numbers = jax.vmap(partial(one, *arguments))(keys, counts)
-            return [jax.tree.map(lambda leaf, p=p: jnp.sum(leaf**p, axis=0), step) for p in range(1, order + 1)], numbers
-        # Written out, so that the parameters' sums are read and written once a chunk: without it, half of what a draw costs on top.
-        drawn = [one(*arguments, key=keys[i], counts=counts[i]) for i in range(chunk)]
-        numbers = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(numbers for _, numbers in drawn))
-        each = [step for step, _ in drawn]
-        return [jax.tree.map(lambda *leaves, p=p: sum(leaf**p for leaf in leaves), *each) for p in range(1, order + 1)], numbers
+            steps, values = jax.vmap(partial(one, *arguments))(keys, counts)
+            added = [jax.tree.map(lambda leaf, p=p: jnp.sum(leaf**p, axis=0), steps) for p in range(1, len(sums) + 1)]
+        else:
+            # Written out, so that the parameters' sums are read and written once a chunk: without it, half of what a draw costs on top.
+            steps, values = zip(*(one(*arguments, key=keys[i], counts=counts[i]) for i in range(chunk)), strict=True)
+            added = [jax.tree.map(lambda *leaves, p=p: sum(leaf**p for leaf in leaves), *steps) for p in range(1, len(sums) + 1)]
+            values = jnp.stack(values)
+        sums = jax.tree.map(jnp.add, sums, tuple(added))
+        mean = jax.tree.map(lambda leaf: leaf / seen, sums[0])
+        squares = jax.vmap(squared, (0, None))(steps, mean) if at_once else jnp.stack([squared(step, mean) for step in steps])
+        return sums, (values, seen / (seen - 1) * squares)
 
     def share(first, params, x, key, centre, sums, start, count):
-        """The draws start + first..start + first + size - 1, as far as they count."""
+        """The draws start + first..start + first + size - 1, as far as they count; the sums are of `start` draws before, if first = 0."""
 
         def add(i, carry):
             sums, kept = carry
             index = first + i * chunk + jnp.arange(chunk)
             keys = jax.vmap(lambda i: jax.random.fold_in(key, start + i))(index)
-            some, numbers = chunk_of(len(sums), keys, index < count, (params, x, centre))
-            sums = jax.tree.map(jnp.add, sums, tuple(some))
+            seen = PILOT_DRAWS + jnp.where(first == 0, start, 0) + i * chunk
+            sums, numbers = chunk_of(sums, seen, keys, index < count, (params, x, centre))
             kept = jax.tree.map(lambda all_draws, some: jax.lax.dynamic_update_slice_in_dim(all_draws, some, i * chunk, 0), kept, numbers)
             return sums, kept
 
