@@ -15,7 +15,7 @@ Which gradients are such products is read off the program that computes them, so
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
@@ -147,27 +147,30 @@ def moments_by_examples(objective: Minibatch, selectors: tuple, params: Params, 
 
         return jax.vmap(of_draw)(draws)
 
-    columns = _columns(selectors, params, program)
-    sums = [_sums_of(leaf, of_leaf, partial(at, jnp.arange(at_once))) for leaf, of_leaf in zip(program.leaves, columns, strict=True)]
+    def parts_of(draws):
+        """The values of some draws, and what is wanted of each leaf."""
+        return jax.lax.optimization_barrier(at(draws, (program.value, [_wanted(leaf) for leaf in program.leaves])))
 
-    def of_draws(draws):
+    def added(parts):
         """The sums over some draws, and the value and the traces of each."""
-        value, parts = jax.lax.optimization_barrier(at(draws, (program.value, [leaf.wanted for leaf in sums])))
-        totals, traces = zip(*(leaf.of(part) for leaf, part in zip(sums, parts, strict=True)), strict=True)
+        value, of_leaves = parts
+        totals, traces = zip(*(leaf.of(part) for leaf, part in zip(sums, of_leaves, strict=True)), strict=True)
         return list(totals), (jnp.mean(value, axis=1), sum(traces))
 
     def add(i, carry):
         totals, kept = carry
-        some, of_each = of_draws(i * at_once + jnp.arange(at_once))
+        some, of_each = added(parts_of(i * at_once + jnp.arange(at_once)))
         put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * at_once, axis=0)
         return jax.tree.map(jnp.add, totals, some), jax.tree.map(put, kept, of_each)
 
-    shapes, each = jax.eval_shape(of_draws, jnp.arange(at_once))
-    nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    kept = jax.tree.map(lambda leaf: jnp.zeros((num_chunks * at_once, *leaf.shape[1:]), leaf.dtype), each)
-    totals, kept = jax.lax.fori_loop(0, num_chunks, add, (nothing, kept))
+    first = parts_of(jnp.arange(at_once))
+    columns = _columns(selectors, params, program)
+    sums = [_sums_of(*of, partial(at, jnp.arange(1))) for of in zip(program.leaves, columns, first[1], strict=True)]
+    totals, of_each = added(first)
+    kept = jax.tree.map(lambda leaf: jnp.zeros((num_chunks * at_once, *leaf.shape[1:]), leaf.dtype).at[:at_once].set(leaf), of_each)
+    totals, kept = jax.lax.fori_loop(1, num_chunks, add, (totals, kept))
     if rest:
-        some, of_each = of_draws(num_chunks * at_once + jnp.arange(rest))
+        some, of_each = added(parts_of(num_chunks * at_once + jnp.arange(rest)))
         totals, kept = jax.tree.map(jnp.add, totals, some), jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, of_each)
     values, traces = kept
 
@@ -197,9 +200,8 @@ Rows = Float[Array, "draws b r n"]
 class _Kept:
     """The sums of a leaf whose gradient is kept for each example: about a point near its mean."""
 
-    def __init__(self, leaf: Any, columns: np.ndarray, at: Any):
-        self.wanted, self.columns = leaf, columns
-        self.centre = jnp.mean(at(leaf), axis=0, keepdims=True)
+    def __init__(self, columns: np.ndarray, some: Float[Array, "draws b ..."]):
+        self.columns, self.centre = columns, jnp.mean(some, axis=0, keepdims=True)
 
     def of(self, g: Float[Array, "draws b ..."]) -> tuple[tuple, Float[Array, "draws groups"]]:
         step = g - self.centre
@@ -219,8 +221,8 @@ class _Kept:
 class _Moving:
     """The sums of a product whose two factors move."""
 
-    def __init__(self, leaf: Product, columns: np.ndarray):
-        self.wanted, self.columns = (leaf.left, leaf.right), columns
+    def __init__(self, columns: np.ndarray):
+        self.columns = columns
 
     def of(self, factors: tuple) -> tuple[tuple, Float[Array, "draws groups"]]:
         h, d = map(_rows, factors)
@@ -235,11 +237,10 @@ class _Moving:
 class _Fixed:
     """The sums of a product whose left factor is the same in all draws: of the right one alone, about a point near its mean."""
 
-    def __init__(self, leaf: Product, columns: np.ndarray, at: Any):
-        self.wanted, self.columns = leaf.right, columns
-        self.h = _rows([part[:1] for part in at(leaf.left)])
+    def __init__(self, columns: np.ndarray, left: tuple, some: tuple):
+        self.columns, self.h = columns, _rows(left)
         self.norm = _norm(_pairs(self.h, self.h))
-        self.centre = jnp.mean(_rows(at(leaf.right)), axis=0, keepdims=True)
+        self.centre = jnp.mean(_rows(some), axis=0, keepdims=True)
 
     def of(self, right: tuple) -> tuple[tuple, Float[Array, "draws groups"]]:
         d = _rows(right) - self.centre
@@ -254,10 +255,18 @@ class _Fixed:
         return _flat(self.h).T @ _flat(self.centre + mean), variance, _norms(self.norm, of_mean, self.columns, 1)[0]
 
 
-def _sums_of(leaf: Any, columns: np.ndarray, at: Any) -> Any:
-    if isinstance(leaf, Product) and leaf.moves:
-        return _Moving(leaf, columns)
-    return (_Fixed if isinstance(leaf, Product) else _Kept)(leaf, columns, at)
+def _wanted(leaf: Any) -> Any:
+    """The variables of the program that the sums of a leaf are made of."""
+    if not isinstance(leaf, Product):
+        return leaf
+    return (leaf.left, leaf.right) if leaf.moves else leaf.right
+
+
+def _sums_of(leaf: Any, columns: np.ndarray, some: Any, at_one: Callable) -> Any:
+    """The sums of a leaf, about the mean of `some` draws where it has to be about a point; `at_one` gives variables at one draw."""
+    if not isinstance(leaf, Product):
+        return _Kept(columns, some)
+    return _Moving(columns) if leaf.moves else _Fixed(columns, at_one(leaf.left), some)
 
 
 def _added(draws: jax.Array) -> jax.Array:

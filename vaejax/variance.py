@@ -74,7 +74,7 @@ def gradient_moments(
 
     By draws: sums of powers of g_i - c, c a pilot mean, so that nothing cancels; `order` + 1 trees like params, and the gradients of one
     chunk. By examples, for a `minibatch`: sums of the examples' variances, as `independence` says, for which far fewer draws are as
-    precise (a twentieth, in scripts/bench_variance.py); rounding is there 1e-6 of a gradient's square.
+    precise (a fifteenth, in scripts/bench_variance.py); rounding is there 1e-6 of a gradient's square.
 
     Args:
       order: the highest moment: 2 or 4.
