@@ -78,11 +78,28 @@ LIKELIHOODS: dict[str, Callable] = {
 }
 
 ESTIMATORS: dict[str, Callable] = {
-    "Pathwise": lambda: vaejax.Pathwise(),
+    "Pathwise": lambda: vaejax.Pathwise(2),
     "Pathwise of IWAE": lambda: vaejax.Pathwise(2, vaejax.iwae_bound),
-    "AnalyticKL": lambda: vaejax.AnalyticKL(),
-    "StickTheLanding": lambda: vaejax.StickTheLanding(),
-    "ScoreFunction": lambda: vaejax.ScoreFunction(2),
+    "AnalyticKL": lambda: vaejax.AnalyticKL(2),
+    "StickTheLanding": lambda: vaejax.StickTheLanding(2),
+    "DReG": lambda: vaejax.DReG(2),
+    "GeneralisedDReG": lambda: vaejax.GeneralisedDReG(2),
+    "RWS": lambda: vaejax.RWS(4),
+    "RWS, doubly reparameterised": lambda: vaejax.RWS(2, doubly_reparameterised=True),
+    "TaylorControlVariate": lambda: vaejax.TaylorControlVariate(2),
+    "MeasureValued": lambda: vaejax.MeasureValued(2),
+    "ScoreFunction": lambda: vaejax.ScoreFunction(4),
+    "ScoreFunction, learned baseline": lambda: vaejax.ScoreFunction(4, vaejax.LearnedBaseline(vaejax.MLP((), (8,)))),
+    "OptimalConstant": lambda: vaejax.OptimalConstant(4),
+    "VIMCO": lambda: vaejax.VIMCO(4),
+    "OVIS": lambda: vaejax.OVIS(4),
+    "Enumerate": lambda: vaejax.Enumerate(),
+    "Relaxed": lambda: vaejax.Relaxed(),
+    "StraightThrough": lambda: vaejax.StraightThrough(),
+    "DisARM": lambda: vaejax.DisARM(4),
+    "DoubleControlVariate": lambda: vaejax.DoubleControlVariate(4),
+    "REBAR": lambda: vaejax.REBAR(2),
+    "RELAX": lambda: vaejax.RELAX(vaejax.MLP((), (8,)), 2),
 }
 
 
@@ -93,10 +110,19 @@ def model_and_shapes(prior: str, encoder: str, likelihood: str) -> tuple[vaejax.
     return model, jax.eval_shape(model.init, jax.random.key(0), jnp.zeros(PIXELS))
 
 
+def shapes_with_psi(estimator: str, model: vaejax.VAE, shapes: vaejax.Params) -> vaejax.Params:
+    """The same with the shapes of what the estimator learns."""
+    init = getattr(ESTIMATORS[estimator](), "init", None)
+    if init is None:
+        return shapes
+    return shapes._replace(psi=jax.eval_shape(partial(init, model), shapes, jnp.zeros(PIXELS), jax.random.key(0)))
+
+
 def refusal(prior: str, encoder: str, estimator: str, likelihood: str = "Bernoulli") -> str | None:
     """The sentence with which a combination is refused, found by tracing it; None if it is not."""
     try:
-        model, params = model_and_shapes(prior, encoder, likelihood)
+        model, shapes = model_and_shapes(prior, encoder, likelihood)
+        params = shapes_with_psi(estimator, model, shapes)
         jax.eval_shape(partial(ESTIMATORS[estimator](), model), params, jnp.zeros(PIXELS), jax.random.key(0))
     except (TypeError, ValueError) as error:
         return str(error)
@@ -121,23 +147,31 @@ def accepted() -> dict[tuple[str, str], list[str]]:
 
 
 def document(accepted: dict[tuple[str, str], list[str]]) -> str:
-    """The page: a table of the numbers of the estimators that take each pair, and what refusals say."""
-    numbers = {name: str(i + 1) for i, name in enumerate(ESTIMATORS)}
-    cells = {pair: " ".join(numbers[name] for name in names) or "-" for pair, names in accepted.items()}
+    """The page: which priors go with which encoders, which estimators with which of these, and what refusals say."""
+
+    def of_encoder(estimator: str, encoder: str) -> str:
+        """All, none, or those of the encoder's priors with which the estimator goes."""
+        partners = [prior for prior in PRIORS if accepted[prior, encoder]]
+        some = [prior for prior in partners if estimator in accepted[prior, encoder]]
+        return "yes" if some == partners else ", ".join(some) or "-"
+
+    def table(head: str, columns, rows, cell: Callable[[str, str], str]) -> list[str]:
+        body = [f"| {row} | {' | '.join(cell(row, column) for column in columns)} |" for row in rows]
+        return [f"| {head} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *body, ""]
+
     lines = [
         "# Which prior, encoder and estimator go together",
         "",
-        "Made by `python scripts/compatibility.py`, which tries every combination. `tests/test_product.py` trains the valid ones and",
+        "Made by `python scripts/compatibility.py`, which tries every combination. `tests/test_product.py` trains valid ones and",
         "holds this page against the rules of mathematics.",
         "",
-        "A number is an estimator that takes the pair, a dash a pair that is refused:",
-        f"{', '.join(f'{i} `{name}`' for name, i in numbers.items())}.",
+        "A prior goes with an encoder if their latents live on the same set, and any likelihood goes with both:",
         "",
-        f"| encoder | {' | '.join(PRIORS)} |",
-        "|---" * (len(PRIORS) + 1) + "|",
-        *(f"| {encoder} | {' | '.join(cells[prior, encoder] for prior in PRIORS)} |" for encoder in ENCODERS),
+        *table("encoder", PRIORS, ENCODERS, lambda encoder, prior: "yes" if accepted[prior, encoder] else "-"),
+        "An estimator goes with an encoder and all priors of its row above, or with those that are named:",
         "",
-        "Any likelihood goes with any of them:",
+        *table("estimator", ENCODERS, ESTIMATORS, of_encoder),
+        "The likelihoods:",
         "",
         *(f"- {likelihood}" for likelihood in LIKELIHOODS),
         "",
