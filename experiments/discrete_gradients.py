@@ -223,10 +223,16 @@ def exact_moments(config: Config, name: str, p: float, psi: Any) -> tuple[float,
     return mean, float(ws @ (g - mean) ** 2) / copies
 
 
-@partial(jax.jit, static_argnames=("model", "estimator", "num_steps", "rate", "learned"))
-def ascend(model: Expectation, estimator: Any, params: Params, key, num_steps: int, rate: float, learned: tuple[str, ...]):
-    """Adam's gradient ascent in the parts of params that are `learned`: the last params, and the mean probability after each step."""
-    optimizer = optax.adam(rate, eps=1e-20)  # gradients here are far below the usual eps
+@partial(jax.jit, static_argnames=("model", "estimator", "num_steps", "rate", "learned", "settles"))
+def ascend(
+    model: Expectation, estimator: Any, params: Params, key, num_steps: int, rate: float, learned: tuple[str, ...], settles: bool = False
+):
+    """Adam's gradient ascent in the parts of params that are `learned`: the last params, and the mean probability after each step.
+
+    The rate is constant, or, where it `settles`, falls to zero as a cosine.
+    """
+    schedule = optax.cosine_decay_schedule(rate, num_steps) if settles else rate
+    optimizer = optax.adam(schedule, eps=1e-20)  # gradients here are far below the usual eps
 
     def step(carry, key):
         params, state = carry
@@ -254,7 +260,7 @@ def measure_quadratic(config: Config, dim: int, name: str, key) -> list[dict]:
         params = Params((), jnp.full(dim, math.log(p / (1 - p))))
         params = with_psi(estimator, model, params, NO_DATA, init_key)
         if jax.tree.leaves(params.psi):
-            params, _ = ascend(model, estimator, params, learn_key, config.psi_steps, 0.01, ("psi",))
+            params, _ = ascend(model, estimator, params, learn_key, config.psi_steps, 0.01, ("psi",), settles=True)
         objective = partial(estimator, model)
         moments = vaejax.gradient_moments(objective, params, NO_DATA, draw_key, config.num_draws, order=2, groups=LOGITS, chunk=500)
         spread = vaejax.spread(moments, LOGITS)["logits"]

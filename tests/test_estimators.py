@@ -161,6 +161,19 @@ def test_generalised_dreg_in_the_priors_parameters(x64):
         vaejax.GeneralisedDReG(2)(vamp, vamp.init(jax.random.key(0), point.datum), point.datum, jax.random.key(0))
 
 
+def test_generalised_dreg_at_the_posterior(x64):
+    """There the weights are equal, and in the prior's location its variance is (1 - lam)^2 times that of DReG, in closed form."""
+    point = POINT.at_posterior()
+    model = vaejax.VAE(vaejax.LearnedNormal(1), point.model.likelihood, point.model.encoder)
+    prior = {"loc": jnp.zeros(1), "log_scale": jnp.zeros(1)}
+    params = point.params._replace(theta={**point.params.theta, "prior": prior})
+    dreg, generalised = (
+        exact_moments(estimator, point, 2, 20, model=model, params=params, vector=lambda gradient: gradient.theta["prior"]["loc"])[2]
+        for estimator in (vaejax.DReG(2), vaejax.GeneralisedDReG(2))
+    )
+    np.testing.assert_allclose(generalised / dreg, (1 - POINT.lam) ** 2, rtol=1e-8)
+
+
 def test_the_coefficient_of_the_score(x64):
     """At lam s^2 no variance is left in mu, and in rho lam^2 d^2 s^2; at 0 it is the total derivative."""
     best = exact_moments(vaejax.StickTheLanding(coefficient=POINT.lam * POINT.s**2), POINT)

@@ -204,7 +204,8 @@ class GeneralisedDReG:
         E sum_k w~_k grad log p_j(z_kj) = E sum_k [(w~_k - w~_k^2) d log w_k/dz_kj + w~_k d log(q/p_j)/dz_kj] grad T_j(noise_kj; theta),
 
     where T_j is its map from noise to samples, loc + scale * noise, and T_j(noise_kj; theta) = z_kj. Unbiased for the gradient of the
-    bound. Needs factors that are diagonal normals. Reference: Bauer & Mnih 2021.
+    bound. Not always of less variance than `DReG`: at q = p(z|x) that of the prior's loc is (1 - s_p^2/s_q^2)^2 times as large, s_p and
+    s_q the scales of prior and q. Needs factors that are diagonal normals. Reference: Bauer & Mnih 2021.
     """
 
     num_samples: int
