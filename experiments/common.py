@@ -30,7 +30,7 @@ def command_line(run: Callable[[], dict]) -> int:
     return 0
 
 
-def record(out: Path, config: Any, **found: Any) -> None:
+def record(out: Path, config: Any, /, **found: Any) -> None:
     """result.json in the experiment's folder: what was found, and all that it depends on. `config` is a dataclass."""
     result = {"config": dataclasses.asdict(config), **found, **environment()}
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")

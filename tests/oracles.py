@@ -130,7 +130,7 @@ def exact_moments(
     normal = on_noise("normal", lambda noise, shape, dtype: noise.reshape(shape).astype(dtype))
     with split, normal:
         value_and_gradient = jax.value_and_grad(lambda p, key: estimator(model, p, x, key.reshape(num_samples, *noise_shape)))
-        values, gradients = jax.vmap(value_and_gradient, (None, 0))(params, noise)
+        values, gradients = jax.jit(jax.vmap(value_and_gradient, (None, 0)))(params, noise)
     gradients = jax.vmap(vector)(gradients)
     mean = weights @ gradients
     return weights @ values, mean, weights @ (gradients - mean[None]) ** 2

@@ -36,7 +36,6 @@ def test_swap_priors(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"priors.png", "result.json"}
 
 
-@pytest.mark.slow
 def test_gradient_variance_and_its_resumption(tmp_path):
     """Cut off after one estimator, it goes on with the other and keeps the rows that it has."""
     flags = [*TINY, "--num-steps", "4", "--at", "0", "1", "--hidden", "8", "--latent-dim", "2"]

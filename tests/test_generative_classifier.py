@@ -156,5 +156,5 @@ def test_mistakes_are_named():
 def test_script(tmp_path):
     flags = ["--num-labels", "10", "20", "--num-steps", "4", "--num-seeds", "2", "--hidden", "8", "--num-samples", "4"]
     result, printed = run("generative_classifier", *flags, folder=tmp_path)
-    assert set(result["lead"]) == set(experiment.PAIRS) and printed.count("conditional VAE") == 2
+    assert set(result["lead"]) == set(experiment.PAIRS) and printed.count("| conditional VAE |") == 2
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"accuracy.png", "result.json"}

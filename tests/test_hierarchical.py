@@ -60,11 +60,12 @@ def test_the_objective_is_its_formula():
     model, params = TOP_DOWN
     xs, key = jnp.stack([X, 1 - X, X]), jax.random.key(3)
     keys = [jax.random.split(of, 1)[0] for of in jax.random.split(key, 3)]
-    each = [vaejax.kl_by_node(model, params, x, key) for x, key in zip(xs, keys, strict=True)]
+    by_node = jax.jit(partial(vaejax.kl_by_node, model, params))
+    each = [by_node(x, key) for x, key in zip(xs, keys, strict=True)]
     log_p_x = np.mean([log_p for log_p, _ in each])
     kl = {name: np.mean([of[name] for _, of in each]) for name in ("z1", "z2")}
     nats = float(kl["z1"] + kl["z2"]) / 2  # one layer is above, the other below
-    terms = vaejax.FreeBitsByNode(model, nats, vaejax.WarmUp(10))(params, xs, key, step=4)
+    terms = jax.jit(vaejax.FreeBitsByNode(model, nats, vaejax.WarmUp(10)))(params, xs, key, step=4)
     np.testing.assert_allclose(terms.bound, log_p_x - kl["z1"] - kl["z2"], rtol=1e-5)
     np.testing.assert_allclose(terms.objective, log_p_x - 0.4 * (max(kl["z1"], nats) + max(kl["z2"], nats)), rtol=1e-5)
 
@@ -73,7 +74,7 @@ def test_free_bits_take_the_pressure_off_a_layer_below_them():
     """Its gradient is then that of the likelihood alone."""
     model, params = TOP_DOWN
     xs, key = X[None], jax.random.key(3)
-    objective = lambda nats: jax.grad(lambda p: vaejax.FreeBitsByNode(model, nats)(p, xs, key).objective)(params)  # noqa: E731
+    objective = lambda nats: jax.jit(jax.grad(lambda p: vaejax.FreeBitsByNode(model, nats)(p, xs, key).objective))(params)  # noqa: E731
     assert float(jnp.abs(objective(0.0).theta["z1"]["params"]["Dense_0"]["kernel"]).max()) > 0
     assert float(jnp.abs(objective(1e3).theta["z1"]["params"]["Dense_0"]["kernel"]).max()) == 0
 
@@ -86,19 +87,6 @@ def test_mistakes_are_named():
         vaejax.kl_by_node(point.model, point.params, point.datum, jax.random.key(0))
 
 
-@pytest.mark.parametrize("model, params", [TOP_DOWN, BOTTOM_UP], ids=["top-down", "bottom-up"])
-def test_dreg_of_a_hierarchy_has_the_gradient_of_the_bound(model, params):
-    """Stopping q stops its parameters, never the path of z1 through the factor of z2: the mean is that of the plain gradient in phi."""
-
-    def gradients(estimator, seed):
-        one = lambda key: ravel_pytree(jax.grad(partial(estimator, model))(params, X, key).phi)[0]  # noqa: E731
-        return np.asarray(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(seed), 20_000)), np.float64)
-
-    dreg, plain = gradients(vaejax.DReG(4), 0), gradients(vaejax.Pathwise(4, vaejax.iwae_bound), 1)
-    assert_mean(dreg - plain, 0, detectable=0.1)
-    assert dreg.var(axis=0).sum() < plain.var(axis=0).sum()
-
-
 LINE = vaejax.Gaussian(Line(), scale="learned")
 LINES = DirectedGraph((Node("z2", vaejax.LearnedNormal(1)), Node("z1", LINE, "z2"), Node("x", vaejax.Gaussian(Line(), scale=0.8), "z1")))
 DOWN = DirectedGraph((Node("z2", LINE, "x"), Node("z1", LINE, "z2")), inputs=("x",))
@@ -109,9 +97,12 @@ def line(w, b, **rest):
     return {"net": {"w": jnp.asarray(w), "b": jnp.asarray(b)}, **jax.tree.map(jnp.asarray, rest)}
 
 
-@pytest.mark.parametrize("encoder", [pytest.param(DOWN, id="top-down", marks=pytest.mark.slow), pytest.param(UP, id="bottom-up")])
-def test_generalised_dreg_of_a_hierarchical_prior(x64, encoder):
-    """Its mean is that of the plain gradient in every parameter, by quadrature, and its gradient in the prior's is another than DReG's."""
+@pytest.mark.parametrize("encoder", [DOWN, UP], ids=["top-down", "bottom-up"])
+def test_dreg_of_a_hierarchy(x64, encoder):
+    """Plain and generalised have the mean of the total derivative in every parameter, by quadrature, and differ in the prior's alone.
+
+    So stopping q stops its parameters, and never the path of one latent through the factor of another.
+    """
     model = vaejax.GraphModel(LINES, encoder)
     theta = {"z2": {"loc": jnp.asarray([0.2]), "log_scale": jnp.asarray([0.1])}, "z1": line(0.5, 0.1, log_scale=-0.1), "x": line(0.6, 0.2)}
     params = vaejax.Params(theta, {"z1": line(0.3, 0.2, log_scale=-0.6), "z2": line(0.2, -0.1, log_scale=-0.5)})
@@ -121,8 +112,9 @@ def test_generalised_dreg_of_a_hierarchical_prior(x64, encoder):
         return exact_moments(estimator, None, 2, 12, model=model, params=params, vector=vector, x=x, noise_shape=(2, 1))
 
     plain, dreg, generalised = map(exact, (vaejax.Pathwise(2, vaejax.iwae_bound), vaejax.DReG(2), vaejax.GeneralisedDReG(2)))
-    np.testing.assert_allclose(generalised[0], plain[0], rtol=1e-12)
-    np.testing.assert_allclose(generalised[1], plain[1], atol=2e-5)  # what 12 nodes leave
+    for value, mean, _ in (dreg, generalised):
+        np.testing.assert_allclose(value, plain[0], rtol=1e-12)
+        np.testing.assert_allclose(mean, plain[1], atol=2e-5)  # what 12 nodes leave
     of_prior = slice(2, 7)  # after x's two numbers, and before phi
     ratio = np.asarray(generalised[2] / dreg[2])
     assert (np.abs(ratio[of_prior] - 1) > 0.1).all()
