@@ -145,6 +145,12 @@ def test_a_constant_gradient():
     assert pareto_k(np.zeros(100)) == -np.inf and np.isnan(pareto_k(np.arange(10.0)))
 
 
+def test_a_variance_that_is_rounding_has_no_upper_end():
+    moments = measure(OBJECTIVE, num_draws=10)
+    tiny = moments._replace(variance=jax.tree.map(lambda leaf: 1e-40 * leaf, moments.variance))
+    assert vaejax.spread(tiny)["phi"].high > 1e100
+
+
 def test_ratio_of_two_estimators():
     """Total against stopped at the frozen point: the exact ratio lies in the interval, which pairing makes narrower."""
     total, stopped = (measure(partial(family(), POINT.model), num_draws=20_000) for family in (vaejax.Pathwise, vaejax.StickTheLanding))

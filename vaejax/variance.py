@@ -265,7 +265,7 @@ def _spread(moments: Moments, name: str, select: Callable[[Params], PyTree]) -> 
         return Spread(0.0, 0.0, 0.0, math.nan, math.inf if norm > 0 else math.nan, 1 / n)
     # The variance of a variance is a fourth moment: it exists where the tail of |g|^2 falls faster than its square.
     finite = pareto_k(np.abs(squares)) < 0.5
-    half = 1.96 * _error_of_mean(squares, moments.by) / trace
+    half = min(1.96 * _error_of_mean(squares, moments.by) / trace, 700.0)  # more, where the trace is rounding, would overflow
     low, high = (trace * math.exp(-half), trace * math.exp(half)) if finite else (0.0, math.inf)
     kurtosis = 1 + (squares.std(ddof=1) / trace) ** 2 if moments.by == "draws" else math.nan
     return Spread(trace, low, high, kurtosis if finite else math.inf, (norm - trace / n) / trace, 1 / n)
