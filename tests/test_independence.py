@@ -56,21 +56,31 @@ def in_turn(g, starts):
 
 @pytest.mark.parametrize("pair", cases(MODELS, slow={"stopped", "two samples", "layers used twice", "discrete", "convolutions"}))
 def test_it_is_its_formula(pair):
-    """From 19 draws, by 8, 8 and 3; where it is no kernel whose inputs move, it is the sample variance; and the traces are the tree's."""
-    model, estimator = pair
+    """From 19 draws, by 8, 8 and 3."""
+    check_formula(*pair, 19, [8, 16])
+
+
+@pytest.mark.parametrize("num_draws, starts", [pytest.param(9, [], id="9"), pytest.param(17, [8], id="17", marks=pytest.mark.slow)])
+def test_no_draw_is_left_alone(num_draws, starts):
+    """Chunks of 8 would leave one draw, which has no next one: 9 are one chunk, 17 are 8 and 9."""
+    check_formula(DENSE, vaejax.Pathwise(), num_draws, starts)
+
+
+def check_formula(model, estimator, num_draws, starts):
+    """Of a kernel whose inputs move, differences in turn; of the rest, the sample variance; and the traces are the tree's."""
     params, objective = model.init(KEY, XS[0]), partial(estimator, model)
-    moments = vaejax.gradient_moments(vaejax.minibatch(objective, 12), params, XS, KEY, 19, order=2, by="examples")
-    g = all_gradients(objective, params, 19) * 12 / 6
+    moments = vaejax.gradient_moments(vaejax.minibatch(objective, 12), params, XS, KEY, num_draws, order=2, by="examples")
+    g = all_gradients(objective, params, num_draws) * 12 / 6
     kinds = [not (isinstance(leaf, Product) and leaf.moves) for leaf in program(model, estimator).leaves]
     fixed = np.concatenate([np.full(leaf.size, kind) for leaf, kind in zip(jax.tree.leaves(params), kinds, strict=True)])
-    expected = np.where(fixed, g.var(axis=0, ddof=1).sum(axis=0), in_turn(g, [8, 16]))
+    expected = np.where(fixed, g.var(axis=0, ddof=1).sum(axis=0), in_turn(g, starts))
     np.testing.assert_allclose(flat(moments.variance), expected, rtol=1e-4, atol=1e-5 * np.abs(g).max() ** 2)
     np.testing.assert_allclose(flat(moments.mean), g.mean(axis=0).sum(axis=0), rtol=1e-4, atol=1e-5 * np.abs(g).max())
     unravel = ravel_pytree(params)[1]
     for name, select in parts(params).items():
         of_fixed = vaejax.total(select(unravel(jnp.where(fixed, expected, 0))))
-        trace = vaejax.total(select(moments.variance))
-        np.testing.assert_allclose(moments.squares[name].mean(), trace - of_fixed / 19, rtol=1e-3)  # 1/n, not 1/(n-1), about the mean
+        mean = vaejax.total(select(moments.variance)) - of_fixed / num_draws  # 1/n, not 1/(n-1), about the mean
+        np.testing.assert_allclose(moments.squares[name].mean(), mean, rtol=1e-3)
 
 
 def test_it_is_exact():

@@ -135,6 +135,7 @@ def moments_by_examples(objective: Minibatch, selectors: tuple, params: Params, 
     program = program_of(objective, params, xs, key)
     size = len(jax.tree.leaves(xs)[0])
     at_once = max(2, min(DRAWS_AT_ONCE, NUMBERS_AT_ONCE // (size * max(program.numbers, program.width)), num_draws))
+    at_once += num_draws == at_once + 1
     num_chunks = num_draws // at_once - (num_draws % at_once == 1)  # no rest of one draw, which has no next one
     rest = num_draws - num_chunks * at_once
 
