@@ -6,10 +6,10 @@
 of them, one jitted scan with running moments, and `gradient_moments` by draws; that one by examples takes fewer. The root mean square
 error is relative, over all parameters, against a long run by examples. What is reported is the median of the ratios of neighbouring turns.
 
-Measured on two cores of an Intel Xeon, 5 turns, three runs: errors of 4.6 % (loop and scan), 4.5 % (by draws, 1,000 each) and 4.6 % (by
-examples, 68 draws). By examples it is 14.7 to 15.9 times as fast as the scan and 32 to 37 times as the loop, which costs 2.1 to 2.3 scans
-here and more where memory is slower. By draws it is 1.12 to 1.21 times as fast as the scan, though it takes a pilot and the squares of
-each draw, of which intervals are made: it adds four draws to the sums at once.
+Measured on two cores of an Intel Xeon, 5 turns, four runs: errors of 4.6 % (loop and scan), 4.5 % (by draws, 1,000 each) and 4.6 % (by
+examples, 68 draws). By examples it is 14.7 to 16.6 times as fast as the scan and 32.4, 33.1, 35.6 and 36.0 times as the loop, which costs
+2.1 to 2.4 scans here and more where memory is slower. By draws it is 1.12 to 1.16 times as fast as the scan, though it takes a pilot and
+the squares of each draw, of which intervals are made: it adds four draws to the sums at once.
 """
 
 import json
