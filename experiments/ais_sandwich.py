@@ -27,7 +27,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from common import command_line, record
+from common import command_line, record, some_rows
 from matplotlib.figure import Figure
 from train import Setting, trained
 
@@ -127,7 +127,7 @@ def main(config: Config) -> dict:
     settings = {"estimator": "analytic-kl", "schedule": "cosine"}
     model, params = trained(config, dataset.train.images, transform, config.num_steps, **settings)
     rows_key, simulated_key, key = jax.random.split(jax.random.key(config.seed + 1), 3)
-    images = dataset.test.images[np.asarray(jax.random.permutation(rows_key, len(dataset.test.images)))[: config.eval_size]]
+    images = dataset.test.images[some_rows(rows_key, len(dataset.test.images), config.eval_size)]
     rows = sandwiches(config, model, params, images, transform, (simulated_key, key))
     # The same key as for the chains, so that the same pixels are seen.
     evaluation = vaejax.evaluate(model, params, images, key, num_samples=config.eval_samples, transform=transform, batch_size=20)

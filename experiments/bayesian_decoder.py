@@ -32,7 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import tyro
-from common import command_line, record
+from common import command_line, record, some_rows
 from jax.scipy.special import logsumexp
 from matplotlib.figure import Figure
 from train import Setting, build_model, initial_params, training_config
@@ -93,7 +93,7 @@ def compare(config: Config, size: int, dataset: vaejax.Dataset, transform) -> tu
     """Point and posterior on the first `size` images of a shuffled training set; and draws of theta."""
     keys = jax.random.split(jax.random.key(config.seed), 6)
     order_key, init_key, point_key, bayes_key, theta_key, test_key = keys
-    rows = np.asarray(jax.random.permutation(order_key, len(dataset.train.images)))[:size]
+    rows = some_rows(order_key, len(dataset.train.images), size)
     images, test = dataset.train.images[rows], dataset.test.images[: config.eval_size]
     settings = training_config(config, num_steps=config.num_steps)
     model = build_model(settings, images[0])
@@ -168,7 +168,7 @@ def main(config: Config) -> dict:
         )
     check_data(dataset.train.images, support_of(build_model(training_config(config), dataset.train.images[0])), transform, name=config.data)
     show_key, pixels_key = jax.random.split(jax.random.key(config.seed + 1))
-    test = dataset.test.images[np.asarray(jax.random.permutation(show_key, len(dataset.test.images)))[:12]]
+    test = dataset.test.images[some_rows(show_key, len(dataset.test.images), 12)]
     xs = jax.vmap(transform)(test, jax.random.split(pixels_key, len(test)))
     rows, shown = [], {}
     for size in config.sizes:

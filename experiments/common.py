@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from vaejax.checkpoints import CheckpointError
 
@@ -34,6 +35,11 @@ def record(out: Path, config: Any, /, **found: Any) -> None:
     """result.json in the experiment's folder: what was found, and all that it depends on. `config` is a dataclass."""
     result = {"config": dataclasses.asdict(config), **found, **environment()}
     (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+
+
+def some_rows(key: Any, number: int, size: int | None = None) -> np.ndarray:
+    """Indices of `size` of so many examples, or of all, in random order: some sets are sorted by class."""
+    return np.asarray(jax.random.permutation(key, number))[:size]
 
 
 def use_all_cores() -> None:

@@ -34,7 +34,8 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from common import command_line, environment
+from ais_sandwich import simulated
+from common import command_line, environment, some_rows
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from train import Config as TrainConfig
@@ -43,6 +44,7 @@ from train import build_model, build_optimizer, initial_params, saved_config
 import vaejax
 from vaejax import ais
 from vaejax.evaluation import RELIABLE, Transformed, estimate, map_dataset
+from vaejax.latent_space import COLLAPSED
 from vaejax.plots import BLUE, GREY, INK, ORANGE
 from vaejax.sample_quality import classifier_two_sample_test, precision_recall
 from vaejax.training import saved_runs
@@ -99,8 +101,8 @@ def subject(config: Config) -> Subject:
         raise ValueError(f"{config.run} holds no checkpoint; train it further with train.py --resume --out {config.run}")
     step, run = max(runs.items())
     params = run.best_params if training.patience and run.best_params else run.params
-    order = np.asarray(jax.random.permutation(jax.random.key(config.seed), len(dataset.test.images)))  # some sets are sorted by class
-    return Subject(training, step, model, params, dataset.test.images[order[: config.eval_size]], transform)
+    rows = some_rows(jax.random.key(config.seed), len(dataset.test.images), config.eval_size)
+    return Subject(training, step, model, params, dataset.test.images[rows], transform)
 
 
 # The parts. Each gives its rows of the table and what goes into evaluation.json.
@@ -133,7 +135,7 @@ def both_sides(config: Config, of: Subject, key) -> tuple[list[Row], dict[str, A
     found = vaejax.evaluate(of.model, of.params, images, key, num_samples=config.num_samples, transform=of.transform, **how)
     difference = estimate(lower - found.by_example[f"iwae_{config.num_samples}"])
     sandwich = map_dataset(partial(simulated, sampler), of.params, np.arange(len(images)), jax.random.fold_in(key, 1), **how)
-    below, above = (np.asarray(side, np.float64) for side in sandwich)
+    below, above = (np.asarray(side, np.float64) for side in sandwich[:2])
     gap = estimate(above - below)
     rows = [
         ("AIS, lower bound", nats(estimate(lower)), f"{len(images)} test examples, {config.temperatures} temperatures"),
@@ -143,17 +145,12 @@ def both_sides(config: Config, of: Subject, key) -> tuple[list[Row], dict[str, A
     return rows, {"ais": estimate(lower)._asdict(), "ais_less_iwae": difference._asdict(), "sandwich_gap": gap._asdict()}
 
 
-def simulated(sampler: vaejax.AIS, params: vaejax.Params, number, key):
-    found = sampler.bdmc(params, key)
-    return found.lower, found.upper
-
-
 def latents(config: Config, of: Subject, key) -> tuple[list[Row], dict[str, Any], np.ndarray]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", vaejax.PosteriorCollapseWarning)  # the table says it
         found = vaejax.latent_space(of.model, of.params, of.images, key, transform=of.transform)
     calibrated = vaejax.calibration(of.model, of.params, key, num_simulations=config.simulations)
-    near = ", which it is near: of more examples it would be higher" if found.mutual_information > 0.9 * found.limit else ""
+    near = ", which it is near: of more examples it would be higher" if found.near_limit else ""
     rows = [
         ("rate KL(q(z|x) ‖ p(z))", nats(found.rate), "THE POSTERIOR HAS COLLAPSED" if found.collapsed else "mean over the test set"),
         ("mutual information", f"{found.mutual_information:.2f} nats", f"of x and z; at most log N = {found.limit:.2f}{near}"),
@@ -216,7 +213,7 @@ def kl_of(kl: np.ndarray) -> Figure:
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
     ordered = np.sort(kl)[::-1]
-    axes.bar(np.arange(1, len(kl) + 1), ordered, color=[BLUE if of > 0.01 else GREY for of in ordered])
+    axes.bar(np.arange(1, len(kl) + 1), ordered, color=[BLUE if of > COLLAPSED else GREY for of in ordered])
     axes.set(xlabel="latent, by its KL", ylabel="mean KL(q(z_j|x) ‖ p(z_j)) (nats)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)

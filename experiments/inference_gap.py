@@ -30,7 +30,7 @@ from typing import Any
 import jax
 import numpy as np
 import tyro
-from common import command_line, record
+from common import command_line, record, some_rows
 from matplotlib.figure import Figure
 from mcmc_posterior import encoders_of_one_decoder
 from train import Setting
@@ -131,22 +131,17 @@ def main(config: Config) -> dict:
     dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
     entries = encoders_of_one_decoder(config, config.encoders, config.num_steps, config.encoder_steps, dataset.train.images, transform)
     rows_key, key = jax.random.split(jax.random.key(config.seed + 1))
-    size = len(dataset.test.images)
-    chosen = np.asarray(jax.random.permutation(rows_key, size))[: config.eval_size]
+    chosen = some_rows(rows_key, len(dataset.test.images), config.eval_size)
     found = gaps(config, entries, dataset.test.images[chosen], transform, key)
     rows = [row_of(name, gap) for name, gap in found.items()]
+    log_p = estimate(next(iter(found.values())).log_marginal)  # the same for every family
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     figure_of(rows, f"{config.data}: one decoder, an encoder of each family").savefig(out / "inference_gap.png", dpi=150)
-    print(f"nats per example, mean over {len(chosen)} test examples ± standard error; log p(x) {estimate(rows_of(found))}")
+    print(f"nats per example, mean over {len(chosen)} test examples ± standard error; log p(x) {log_p}")
     print(table(rows))
     record(out, config, data=dataset.source, rows=rows)
     return {"rows": rows, "out": str(out)}
-
-
-def rows_of(found: dict[str, vaejax.Gap]) -> np.ndarray:
-    """log p(x) of each example, the same for every family."""
-    return next(iter(found.values())).log_marginal
 
 
 if __name__ == "__main__":

@@ -41,10 +41,10 @@ from blackjax.diagnostics import effective_sample_size, potential_scale_reductio
 from common import command_line, record
 from matplotlib.figure import Figure
 from scipy.special import logsumexp
-from train import Setting, build_encoder, build_model, build_objective, build_optimizer, initial_params, training_config
+from train import Setting, build_encoder, build_optimizer, initial_params, training_config
+from train import trained as trained_vae
 
 import vaejax
-from vaejax.data import check_data, support_of
 from vaejax.evaluation import estimate
 from vaejax.plots import BLUE, INK, ORANGE, tile
 
@@ -88,19 +88,15 @@ def encoder_bound(model: vaejax.VAE, params: vaejax.Params, x, key):
 
 def encoders_of_one_decoder(setting: Setting, names: tuple[str, ...], num_steps: int, encoder_steps: int, images, transform) -> Entries:
     """{encoder: (model, params)}: a VAE is trained, then an encoder of each kind on its theta, which is the same in all."""
-    settings = training_config(setting, num_steps=num_steps, schedule="cosine")
-    model = build_model(settings, images[0])
-    check_data(images, support_of(model), transform, name=setting.data)
-    encoders = {name: build_encoder(dataclasses.replace(settings, encoder=name)) for name in names}
-    init_key, fit_key, encoder_key = jax.random.split(jax.random.key(setting.seed), 3)
-    how = {"batch_size": setting.batch_size, "transform": transform}
-    start = initial_params(settings, model, images, transform, init_key)
-    run = vaejax.fit(build_objective(settings, model), start, build_optimizer(settings), images, fit_key, num_steps=num_steps, **how)
-    optimizer = build_optimizer(dataclasses.replace(settings, num_steps=encoder_steps))
+    settings = training_config(setting, num_steps=encoder_steps, schedule="cosine")
+    encoders = {name: build_encoder(dataclasses.replace(settings, encoder=name)) for name in names}  # a wrong name before anything trains
+    model, of_decoder = trained_vae(setting, images, transform, num_steps, schedule="cosine")
+    init_key, _, encoder_key = jax.random.split(jax.random.key(setting.seed), 3)
+    optimizer, how = build_optimizer(settings), {"batch_size": setting.batch_size, "transform": transform}
     entries: Entries = {}
     for name, encoder in encoders.items():
         other = dataclasses.replace(model, encoder=encoder)
-        start = initial_params(settings, other, images, transform, init_key)._replace(theta=run.params.theta)
+        start = initial_params(settings, other, images, transform, init_key)._replace(theta=of_decoder.theta)
         objective = vaejax.minibatch(partial(encoder_bound, other))
         entries[name] = other, vaejax.fit(objective, start, optimizer, images, encoder_key, num_steps=encoder_steps, **how).params
     return entries

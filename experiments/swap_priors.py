@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from common import command_line, record, use_all_cores
+from common import command_line, record, some_rows, use_all_cores
 from train import Config as TrainConfig
 from train import Setting, build_model, build_objective, build_optimizer, initial_params, training_config
 
@@ -115,7 +115,7 @@ def aggregated(model: vaejax.VAE, params: vaejax.Params, xs, key) -> np.ndarray:
 
 
 def shuffled(split: Split, key) -> Split:
-    order = np.asarray(jax.random.permutation(key, len(split.images)))
+    order = some_rows(key, len(split.images))
     return Split(split.images[order], None if split.labels is None else split.labels[order])
 
 
@@ -126,7 +126,7 @@ def main(config: Config) -> dict:
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     order_key, pixels_key, draw_key, plot_key = jax.random.split(jax.random.key(config.seed + 1), 4)
-    dataset = dataset._replace(test=shuffled(dataset.test, order_key))  # some sets are sorted by class
+    dataset = dataset._replace(test=shuffled(dataset.test, order_key))
     shown = dataset.test.images[:1_000]
     xs = jax.jit(jax.vmap(transform))(shown, jax.random.split(pixels_key, len(shown)))
     rows, entries = [], {}

@@ -38,7 +38,7 @@ import numpy as np
 import numpyro.distributions as npd
 import optax
 import tyro
-from common import command_line, environment
+from common import command_line, environment, some_rows
 
 import vaejax
 from vaejax import plots
@@ -393,8 +393,7 @@ def train(config: Config) -> dict:
 def draw(out: Path, model: vaejax.VAE, params: vaejax.Params, run: vaejax.Run, dataset: vaejax.Dataset, transform, key) -> None:
     """The four pictures of a run."""
     sample_key, rows_key, pixels_key, reconstruct_key, latent_key = jax.random.split(key, 5)
-    size = len(dataset.test.images)
-    shown = dataset.test.images[np.asarray(jax.random.permutation(rows_key, size)[:64])]  # some sets are sorted by class
+    shown = dataset.test.images[some_rows(rows_key, len(dataset.test.images), 64)]
     xs = jax.jit(jax.vmap(transform))(shown, jax.random.split(pixels_key, len(shown)))
     images, labels = dataset.test.images[:5_000], dataset.test.labels
     means = vaejax.posterior_means(model, params, images, latent_key, transform=transform)

@@ -24,6 +24,7 @@ from jaxtyping import Array, Float
 from vaejax._values import value
 from vaejax.data import unknown
 from vaejax.elbo import iwae_bound, prior_of, require_count
+from vaejax.models import simulate
 from vaejax.supports import REAL
 from vaejax.types import Key, LatentVariableModel, Params, PyTree, Scalar
 
@@ -114,8 +115,8 @@ def annealed_log_weight(
     transition: Transition,
     z: jax.Array,
     key: Key,
-) -> tuple[Scalar, jax.Array, Scalar]:
-    """(log w, the last z, the mean acceptance) of one chain from z ~ p_(betas[0]) along `betas`, in either direction."""
+) -> tuple[Scalar, Scalar]:
+    """(log w, the mean acceptance) of one chain from z ~ p_(betas[0]) along `betas`, in either direction."""
 
     def step(carry, at):
         z, log_w = carry
@@ -125,8 +126,8 @@ def annealed_log_weight(
         return (z, log_w), acceptance
 
     ats = betas[1:], jnp.diff(betas), step_sizes[1:], jnp.arange(len(betas) - 1)
-    (z, log_w), acceptance = jax.lax.scan(step, (z, jnp.zeros((), z.dtype)), ats)
-    return log_w, z, jnp.mean(acceptance)
+    (_, log_w), acceptance = jax.lax.scan(step, (z, jnp.zeros((), z.dtype)), ats)
+    return log_w, jnp.mean(acceptance)
 
 
 def _tempered(log_start: LogDensity, log_end: LogDensity, beta: Scalar) -> LogDensity:
@@ -203,8 +204,7 @@ class AIS:
     def bdmc(self, params: Params, key: Key) -> Sandwich:
         """Both bounds on log p(x) of an x drawn from the model itself: bidirectional Monte Carlo."""
         z_key, x_key, pilot_key, up_key, down_key = jax.random.split(key, 5)
-        z = self.model.p_z(params).sample(z_key)
-        x = self.model.p_x_given_z(params, z).sample(x_key)
+        x, z = simulate(self.model, params, z_key, x_key)
         steps = self.step_sizes(params, x, pilot_key)
         up, accepted_up = self.upwards(params, x, steps, up_key)
         down, accepted_down = self.downwards(params, x, z, steps, down_key)
@@ -213,13 +213,13 @@ class AIS:
     def step_sizes(self, params: Params, x: PyTree, key: Key) -> Float[Array, " t"]:
         """Of the moves at each temperature, by a pilot run."""
         starts_key, moves_key = jax.random.split(key)
-        log_start, log_end, sample, _ = self._path(params, x)
+        log_start, log_end, sample = self._path(params, x)
         return pilot_step_sizes(log_start, log_end, self._betas(), self.transition, self._starts(sample, starts_key), moves_key)
 
     def upwards(self, params: Params, x: PyTree, step_sizes: Float[Array, " t"], key: Key) -> tuple[Float[Array, " c"], Scalar]:
         """(log w of each chain from the start to p(x, z), the mean acceptance): E w = p(x)."""
         starts_key, moves_key = jax.random.split(key)
-        sample = self._path(params, x)[2]
+        _, _, sample = self._path(params, x)
         return self._chains(params, x, self._starts(sample, starts_key), self._betas(), step_sizes, moves_key)
 
     def downwards(
@@ -233,19 +233,19 @@ class AIS:
         return jnp.asarray(self.temperatures.betas(), jnp.result_type(float))
 
     def _chains(self, params, x, zs, betas, step_sizes, key) -> tuple[Float[Array, " c"], Scalar]:
-        log_start, log_end, *_ = self._path(params, x)
+        log_start, log_end, _ = self._path(params, x)
         keys = jax.random.split(key, self.num_chains)
         chain = lambda z, key: annealed_log_weight(log_start, log_end, betas, step_sizes, self.transition, z, key)  # noqa: E731
-        log_w, _, acceptance = jax.vmap(chain)(zs, keys)
+        log_w, acceptance = jax.vmap(chain)(zs, keys)
         return log_w, jnp.mean(acceptance)
 
     def _starts(self, sample: Callable[[Key], PyTree], key: Key) -> Float[Array, "c d"]:
         return jax.vmap(lambda key: ravel_pytree(sample(key))[0])(jax.random.split(key, self.num_chains))
 
     def _path(self, params: Params, x: PyTree):
-        """(log p_0, log p(x, .), a sampler of p_0, unravel), the densities of flat z."""
+        """(log p_0, log p(x, .), a sampler of p_0), the densities of flat z."""
         of_prior = self.start == "prior"
         p_0 = prior_of(self.model, params, x) if of_prior else self.model.posterior(params, x)
         shapes = jax.eval_shape(p_0.sample, jax.random.key(0))
         unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))[1]
-        return lambda z: p_0.log_prob(unravel(z)), lambda z: self.model.log_joint(params, x, unravel(z)), p_0.sample, unravel
+        return lambda z: p_0.log_prob(unravel(z)), lambda z: self.model.log_joint(params, x, unravel(z)), p_0.sample

@@ -64,7 +64,7 @@ def inference_gap(
     check_data(xs, support_of(refined.model), transform)
     require_count(num_samples, "num_samples")
 
-    def mapped(function, batch_size=batch_size) -> np.ndarray:
+    def mapped(function) -> np.ndarray:
         return np.asarray(map_dataset(Transformed(function, transform), params, xs, key, batch_size), np.float64)
 
     best = mapped(partial(_elbo_of_refined, refined, num_samples))

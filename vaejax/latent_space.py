@@ -23,6 +23,7 @@ from vaejax.data import check_data, support_of
 from vaejax.divergences import kl_per_dimension
 from vaejax.elbo import prior_of, require_count, sample_posterior
 from vaejax.evaluation import Estimate, Transformed, active_units, estimate, map_dataset
+from vaejax.models import simulate
 from vaejax.objectives import kl_decomposition, require_diagonal
 from vaejax.types import Key, LatentVariableModel, Params, PyTree
 
@@ -58,12 +59,17 @@ class LatentSpace:
         return self.total_correlation + self.dimension_wise
 
     @property
+    def near_limit(self) -> bool:
+        """Whether the mutual information is as high as so few examples let it be."""
+        return self.mutual_information > NEAR_LIMIT * self.limit
+
+    @property
     def collapsed(self) -> bool:
         """Whether no latent says anything."""
         return bool(np.all(self.kl < COLLAPSED))
 
     def __str__(self):
-        near = " (near its limit: give more examples)" if self.mutual_information > NEAR_LIMIT * self.limit else ""
+        near = " (near its limit: give more examples)" if self.near_limit else ""
         lines = [
             f"rate KL(q(z|x) || p(z))   {self.rate} nats",
             f"mutual information        {self.mutual_information:.2f} of at most log N = {self.limit:.2f}{near}",
@@ -161,8 +167,7 @@ def calibration(
 
 def _rank(model: LatentVariableModel, num_draws: int, params: Params, number, key: Key) -> jax.Array:
     z_key, x_key, q_key = jax.random.split(key, 3)
-    z = model.p_z(params).sample(z_key)
-    x = model.p_x_given_z(params, z).sample(x_key)
+    x, z = simulate(model, params, z_key, x_key)
     draws = sample_posterior(model.posterior(params, x), q_key, num_draws)
     return jnp.sum(draws < z[None], axis=0)
 
@@ -208,5 +213,5 @@ def _statistic_of(statistic, params, x, key):
 
 
 def _statistic_drawn(statistic, model, params, number, key):
-    z_key, x_key = jax.random.split(key)
-    return statistic(model.p_x_given_z(params, model.p_z(params).sample(z_key)).sample(x_key))
+    x, _ = simulate(model, params, *jax.random.split(key))
+    return statistic(x)

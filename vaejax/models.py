@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from vaejax._values import value
 from vaejax.graphs import DirectedGraph, Joint
 from vaejax.supports import BINARY, ONE_HOT, REAL, SIMPLEX, SPHERE, UNIT_INTERVAL, Support
-from vaejax.types import Conditional, Distribution, Key, Params, Prior, PyTree, Scalar
+from vaejax.types import Conditional, Distribution, Key, LatentVariableModel, Params, Prior, PyTree, Scalar
 
 ENCODERS = {
     REAL: "DiagNormal, FullNormal, LowRankNormal, Laplace, RealNVP or InverseAutoregressive",
@@ -35,6 +35,12 @@ def require_same_support(prior: Prior, encoder: Conditional) -> None:
         f"{type(prior).__name__} is a prior on {of_prior.name} latents ({of_prior.description}) and {type(encoder).__name__} an encoder of "
         f"{of_encoder.name} ones ({of_encoder.description}), so KL(q || p) is infinite or not defined{remedy}"
     )
+
+
+def simulate(model: LatentVariableModel, params: Params, z_key: Key, x_key: Key) -> tuple[Any, Any]:
+    """(x, z) ~ p_theta(x, z), ancestrally: z from the prior, then x from the likelihood."""
+    z = model.p_z(params).sample(z_key)
+    return model.p_x_given_z(params, z).sample(x_key), z
 
 
 @value
@@ -79,9 +85,7 @@ class VAE:
 
     def sample(self, params: Params, key: Key):
         """(x, z) ~ p_theta(x, z), ancestrally: z from the prior, then x from the likelihood."""
-        z_key, x_key = jax.random.split(key)
-        z = self.p_z(params).sample(z_key)
-        return self.p_x_given_z(params, z).sample(x_key), z
+        return simulate(self, params, *jax.random.split(key))
 
     def reconstruct(self, params: Params, x: ArrayLike, key: Key) -> jax.Array:
         """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample."""
