@@ -1,23 +1,27 @@
-r"""A posterior over the decoder's weights: what it is worth on new images when the training images are few, and what it is uncertain of.
+r"""A posterior over the decoder's weights: what it is worth on new images when the training images
+are few, and what it is uncertain of.
 
-    python experiments/bayesian_decoder.py
-    python experiments/bayesian_decoder.py --data mnist --latent-dim 10 --sizes 100 1000 10000 --num-steps 10000 --out runs/bayes_mnist
+    python experiments/bayesian_decoder.py python experiments/bayesian_decoder.py --data mnist
+    --latent-dim 10 --sizes 100 1000 10000 --num-steps 10000 --out runs/bayes_mnist
 
-q(theta) is a diagonal normal over all of the decoder's weights, trained by the minibatch bound with its N/M scale
-(`vaejax.VariationalBayes`); the encoder's weights stay points. It is compared with the point estimate of the same model, of maximum
-likelihood, on training sets of several sizes: the test log p(x) by importance sampling, of the mixture (1/S) sum_s p(x | theta_s) over
-draws of q(theta); and the standard deviation over q(theta) of a decoded pixel, the predictive uncertainty, averaged over test images.
+q(theta) is a diagonal normal over all of the decoder's weights, trained by the minibatch bound with
+its N/M scale (`vaejax.VariationalBayes`); the encoder's weights stay points. It is compared with
+the point estimate of the same model, of maximum likelihood, on training sets of several sizes: the
+test log p(x) by importance sampling, of the mixture (1/S) sum_s p(x | theta_s) over draws of
+q(theta); and the standard deviation over q(theta) of a decoded pixel, the predictive uncertainty,
+averaged over test images.
 
-Expected: the uncertainty falls as the images grow in number, and the two come together (Kingma & Welling 2014, full variational Bayes).
-Measured by the first command on two cores of an Intel Xeon, nothing compiled before, in 91 s, nats per test example:
+Expected: the uncertainty falls as the images grow in number, and the two come together (Kingma &
+Welling 2014, full variational Bayes). Measured by the first command on two cores of an Intel Xeon,
+nothing compiled before, in 91 s, nats per test example:
 
     images    point estimate      posterior           gain, paired       deviation of a pixel
     50        -25.26 +- 0.31      -30.41 +- 0.23      -5.15 +- 0.22      0.109
     250       -23.17 +- 0.24      -24.81 +- 0.23      -1.64 +- 0.12      0.077
     1,200     -22.78 +- 0.22      -23.44 +- 0.22      -0.66 +- 0.08      0.043
 
-So both come true, and the posterior never pays in log p(x): with few images a diagonal q(theta) gives up most of the decoder, since its
-weights cost more than they explain.
+So both come true, and the posterior never pays in log p(x): with few images a diagonal q(theta)
+gives up most of the decoder, since its weights cost more than they explain.
 """
 
 import dataclasses
@@ -39,8 +43,8 @@ from train import Setting, build_model, initial_params, training_config
 
 import vaejax
 from vaejax import plots
-from vaejax.data import check_data, support_of
-from vaejax.evaluation import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.data.check import check_data, support_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,15 +68,26 @@ class Config(Setting):
     """The folder for result.json, bayesian_decoder.png and uncertainty.png."""
 
 
-def fitted(config: Config, objective: Any, params: vaejax.Params, images: np.ndarray, transform, key) -> vaejax.Params:
+def fitted(
+    config: Config, objective: Any, params: vaejax.Params, images: np.ndarray, transform, key
+) -> vaejax.Params:
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
     batch_size = min(config.batch_size, len(images))
     return vaejax.fit(
-        objective, params, optimizer, images, key, num_steps=config.num_steps, batch_size=batch_size, transform=transform
+        objective,
+        params,
+        optimizer,
+        images,
+        key,
+        num_steps=config.num_steps,
+        batch_size=batch_size,
+        transform=transform,
     ).params
 
 
-def draws(bayes: vaejax.VariationalBayes, params: vaejax.Params, num_thetas: int, key) -> vaejax.Params:
+def draws(
+    bayes: vaejax.VariationalBayes, params: vaejax.Params, num_thetas: int, key
+) -> vaejax.Params:
     """The model's parameters at draws of q(theta), stacked."""
     return jax.vmap(lambda key: bayes.draw(params, key))(jax.random.split(key, num_thetas))
 
@@ -83,14 +98,20 @@ def log_predictive(model: vaejax.VAE, num_samples: int, thetas: vaejax.Params, x
     return logsumexp(log_p) - jnp.log(len(log_p))
 
 
-def predicted(config: Config, model: vaejax.VAE, thetas: vaejax.Params, images: np.ndarray, transform, key) -> np.ndarray:
+def predicted(
+    config: Config, model: vaejax.VAE, thetas: vaejax.Params, images: np.ndarray, transform, key
+) -> np.ndarray:
     """log p(x) of each image under the mixture of the thetas."""
     function = Transformed(partial(log_predictive, model, config.eval_samples), transform)
     return np.asarray(map_dataset(function, thetas, images, key, batch_size=20), np.float64)
 
 
-def compare(config: Config, size: int, dataset: vaejax.Dataset, transform) -> tuple[dict, vaejax.VAE, vaejax.Params]:
-    """Point and posterior on the first `size` images of a shuffled training set; and draws of theta."""
+def compare(
+    config: Config, size: int, dataset: vaejax.Dataset, transform
+) -> tuple[dict, vaejax.VAE, vaejax.Params]:
+    """Point and posterior on the first `size` images of a shuffled training set; and draws of
+    theta.
+    """
     keys = jax.random.split(jax.random.key(config.seed), 6)
     order_key, init_key, point_key, bayes_key, theta_key, test_key = keys
     rows = some_rows(order_key, len(dataset.train.images), size)
@@ -104,11 +125,23 @@ def compare(config: Config, size: int, dataset: vaejax.Dataset, transform) -> tu
     bayes = vaejax.VariationalBayes(bound, size, config.prior_scale)
     posterior = fitted(config, bayes, bayes.start(start), images, transform, bayes_key)
     thetas = draws(bayes, posterior, config.num_thetas, theta_key)
-    of_point = predicted(config, model, jax.tree.map(lambda leaf: leaf[None], point), test, transform, test_key)
+    of_point = predicted(
+        config, model, jax.tree.map(lambda leaf: leaf[None], point), test, transform, test_key
+    )
     of_posterior = predicted(config, model, thetas, test, transform, test_key)
-    row = {"size": size, "point": estimate(of_point), "posterior": estimate(of_posterior), "gain": estimate(of_posterior - of_point)}
-    deviation = map_dataset(Transformed(partial(uncertainty, model), transform), thetas, test, test_key)[1]
-    row |= {"deviation": float(jnp.mean(deviation)), "seconds": round(time.perf_counter() - began, 1)}
+    row = {
+        "size": size,
+        "point": estimate(of_point),
+        "posterior": estimate(of_posterior),
+        "gain": estimate(of_posterior - of_point),
+    }
+    deviation = map_dataset(
+        Transformed(partial(uncertainty, model), transform), thetas, test, test_key
+    )[1]
+    row |= {
+        "deviation": float(jnp.mean(deviation)),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
     return row, model, thetas
 
 
@@ -123,11 +156,27 @@ def figure_of(rows: list[dict], title: str) -> Figure:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     sizes = [row["size"] for row in rows]
-    for name, colour, label in (("point", "#d9730d", "point estimate"), ("posterior", "#2c6fbb", "posterior over the weights")):
+    for name, colour, label in (
+        ("point", "#d9730d", "point estimate"),
+        ("posterior", "#2c6fbb", "posterior over the weights"),
+    ):
         means, errors = zip(*(row[name] for row in rows), strict=True)
-        axes.errorbar(sizes, means, yerr=1.96 * np.array(errors), fmt="o-", color=colour, capsize=3, label=label)
+        axes.errorbar(
+            sizes,
+            means,
+            yerr=1.96 * np.array(errors),
+            fmt="o-",
+            color=colour,
+            capsize=3,
+            label=label,
+        )
     axes.set(
-        xscale="log", xlabel="training images", ylabel="test log p(x) (nats per example)", title=title, xticks=sizes, xticklabels=sizes
+        xscale="log",
+        xlabel="training images",
+        ylabel="test log p(x) (nats per example)",
+        title=title,
+        xticks=sizes,
+        xticklabels=sizes,
     )
     axes.minorticks_off()
     axes.legend(frameon=False, loc="lower right")
@@ -136,37 +185,68 @@ def figure_of(rows: list[dict], title: str) -> Figure:
 
 
 def uncertainty_of(shown: dict[int, tuple], xs) -> Figure:
-    """For the smallest and the largest training set: x, the mean decoded image, and its standard deviation over theta."""
+    """For the smallest and the largest training set: x, the mean decoded image, and its standard
+    deviation over theta.
+    """
     figure = Figure(figsize=(10, 1.35 + 1.1 * 2 * len(shown)), layout="constrained")
     panels = figure.subplots(1 + 2 * len(shown), 1)
     columns = len(xs)
     rows = [("x", np.asarray(xs), 1.0)]
     for size, (means, spreads) in shown.items():
-        rows += [(f"mean,\n{size} images", np.asarray(means), 1.0), (f"deviation\nover weights,\n{size} images", np.asarray(spreads), 0.3)]
+        rows += [
+            (f"mean,\n{size} images", np.asarray(means), 1.0),
+            (f"deviation\nover weights,\n{size} images", np.asarray(spreads), 0.3),
+        ]
     for axes, (label, images, top) in zip(panels, rows, strict=True):
-        axes.imshow(plots.tile(images / top, columns), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(
+            plots.tile(images / top, columns),
+            cmap="gray_r",
+            vmin=0,
+            vmax=1,
+            interpolation="nearest",
+        )
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
-    figure.suptitle("decoded images over draws of the decoder's weights (deviation: black is 0.3)", fontsize=11)
+    figure.suptitle(
+        "decoded images over draws of the decoder's weights (deviation: black is 0.3)", fontsize=11
+    )
     return figure
 
 
 def table(rows: list[dict]) -> str:
-    columns = ["training images", "point estimate", "posterior over the weights", "gain, paired", "deviation of a pixel", "seconds"]
+    columns = [
+        "training images",
+        "point estimate",
+        "posterior over the weights",
+        "gain, paired",
+        "deviation of a pixel",
+        "seconds",
+    ]
     lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
     for row in rows:
-        lines.append(f"| {row['size']} | {row['point']} | {row['posterior']} | {row['gain']} | {row['deviation']:.3f} | {row['seconds']} |")
+        lines.append(
+            f"| {row['size']} | {row['point']} | {row['posterior']} | {row['gain']} |"
+            f" {row['deviation']:.3f} | {row['seconds']} |"
+        )
     return "\n".join(lines)
 
 
 def main(config: Config) -> dict:
-    dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
+    dataset, transform = vaejax.prepare_pixels(
+        vaejax.load_dataset(config.data, config.data_folder), config.binarisation, seed=config.seed
+    )
     if not config.sizes or min(config.sizes) < 2 or max(config.sizes) > len(dataset.train.images):
         raise ValueError(
-            f"sizes = {config.sizes}; give numbers from 2 to {len(dataset.train.images)}, the training images of {config.data}"
+            f"sizes = {config.sizes}; give numbers from 2 to {len(dataset.train.images)}, the"
+            f" training images of {config.data}"
         )
-    check_data(dataset.train.images, support_of(build_model(training_config(config), dataset.train.images[0])), transform, name=config.data)
+    check_data(
+        dataset.train.images,
+        support_of(build_model(training_config(config), dataset.train.images[0])),
+        transform,
+        name=config.data,
+    )
     show_key, pixels_key = jax.random.split(jax.random.key(config.seed + 1))
     test = dataset.test.images[some_rows(show_key, len(dataset.test.images), 12)]
     xs = jax.vmap(transform)(test, jax.random.split(pixels_key, len(test)))
@@ -174,16 +254,31 @@ def main(config: Config) -> dict:
     for size in config.sizes:
         row, model, thetas = compare(config, size, dataset, transform)
         rows.append(row)
-        print(f"{size} images: point {row['point']}, posterior {row['posterior']}, {row['seconds']} s", file=sys.stderr)
+        print(
+            f"{size} images: point {row['point']}, posterior {row['posterior']},"
+            f" {row['seconds']} s",
+            file=sys.stderr,
+        )
         if size in (min(config.sizes), max(config.sizes)):
-            shown[size] = jax.vmap(partial(uncertainty, model, thetas))(xs, jax.random.split(show_key, len(xs)))
+            shown[size] = jax.vmap(partial(uncertainty, model, thetas))(
+                xs, jax.random.split(show_key, len(xs))
+            )
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     figure_of(rows, config.data).savefig(out / "bayesian_decoder.png", dpi=150)
     uncertainty_of(shown, xs).savefig(out / "uncertainty.png", dpi=150)
-    print(f"test log p(x), nats per example; {config.num_thetas} draws of theta, {config.eval_samples} of z for each")
+    print(
+        f"test log p(x), nats per example; {config.num_thetas} draws of theta,"
+        f" {config.eval_samples} of z for each"
+    )
     print(table(rows))
-    rows = [{name: field._asdict() if isinstance(field, Estimate) else field for name, field in row.items()} for row in rows]
+    rows = [
+        {
+            name: field._asdict() if isinstance(field, Estimate) else field
+            for name, field in row.items()
+        }
+        for row in rows
+    ]
     record(out, config, data=dataset.source, rows=rows)
     return {"rows": rows, "out": str(out)}
 

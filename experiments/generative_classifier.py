@@ -5,27 +5,37 @@ r"""A generative model as a classifier, against a discriminative one, by the num
 
 Bayes' rule, p(y | x) proportional to p(y) p(x | y), in four classifiers: two pairs of equal size.
 
-    conditional VAE      p(y) int p(z) p(x | z, y) dz, by importance sampling    against an MLP, p(y | x)
-    naive Bayes          p(y) prod_i p(x_i | y), exact                           against logistic regression, p(y | x)
+    conditional VAE      p(y) int p(z) p(x | z, y) dz, by importance sampling    against an MLP, p(y
+                         | x)
+    naive Bayes          p(y) prod_i p(x_i | y), exact                           against logistic
+                         regression, p(y | x)
 
-The two of a pair see the same labelled images (equally many of each class) and maximise the mean of log p(x, y), its ELBO, or log p(y | x).
-They have the same prior N(0, I / decay) on all weights, the same optimiser, steps and batches. There is no early stopping and no tuning.
+The two of a pair see the same labelled images (equally many of each class) and maximise the mean of
+log p(x, y), its ELBO, or log p(y | x). They have the same prior N(0, I / decay) on all weights, the
+same optimiser, steps and batches. There is no early stopping and no tuning.
 
-log p(x, y) of the VAE is the mean of the weights of two independent halves of the importance samples. Half the difference of the halves'
-estimates is the standard error that is reported, as its root mean square over test images and classes, and so for the probability of the
-true class; `changed` is the part of the test images that the halves would put into different classes.
+log p(x, y) of the VAE is the mean of the weights of two independent halves of the importance
+samples. Half the difference of the halves' estimates is the standard error that is reported, as its
+root mean square over test images and classes, and so for the probability of the true class;
+`changed` is the part of the test images that the halves would put into different classes.
 
-Expected: the generative one of a pair ahead with few labels, the discriminative one with many (Ng & Jordan 2002). Measured by the first
-command on two cores of an Intel Xeon, nothing compiled before, in 78 s, test accuracy in %, mean over four seeds:
+Expected: the generative one of a pair ahead with few labels, the discriminative one with many (Ng &
+Jordan 2002). Measured by the first command on two cores of an Intel Xeon, nothing compiled before,
+in 78 s, test accuracy in %, mean over four seeds:
 
     labels    conditional VAE    MLP           lead            naive Bayes    logistic      lead
-    10        44.0 +- 3.1        51.0 +- 3.6   -7.0 +- 2.4     53.1 +- 2.8    52.5 +- 4.0   +0.6 +- 1.7
-    100       82.6 +- 1.3        80.1 +- 1.3   +2.5 +- 0.3     78.8 +- 1.4    80.4 +- 1.5   -1.6 +- 1.3
-    1,000     92.8 +- 0.5        92.0 +- 0.5   +0.8 +- 0.5     83.5 +- 0.4    90.2 +- 0.6   -6.8 +- 0.6
-    1,297     93.2 +- 0.2        92.8 +- 0.2   +0.3 +- 0.4     84.8 +- 0.2    90.7 +- 0.0   -5.8 +- 0.2
+    10        44.0 +- 3.1        51.0 +- 3.6   -7.0 +- 2.4     53.1 +- 2.8    52.5 +- 4.0   +0.6 +-
+              1.7
+    100       82.6 +- 1.3        80.1 +- 1.3   +2.5 +- 0.3     78.8 +- 1.4    80.4 +- 1.5   -1.6 +-
+              1.3
+    1,000     92.8 +- 0.5        92.0 +- 0.5   +0.8 +- 0.5     83.5 +- 0.4    90.2 +- 0.6   -6.8 +-
+              0.6
+    1,297     93.2 +- 0.2        92.8 +- 0.2   +0.3 +- 0.4     84.8 +- 0.2    90.7 +- 0.0   -5.8 +-
+              0.2
 
-The simple pair is as expected at its right end: where naive Bayes is wrong, many labels show it. Neither pair has the generative one
-ahead at 10 labels by more than its error; the VAE, whose model of an image is not wrong, is ahead at 100 and falls level.
+The simple pair is as expected at its right end: where naive Bayes is wrong, many labels show it.
+Neither pair has the generative one ahead at 10 labels by more than its error; the VAE, whose model
+of an image is not wrong, is ahead at 100 and falls level.
 """
 
 import dataclasses
@@ -46,8 +56,9 @@ from matplotlib.figure import Figure
 
 import vaejax
 from vaejax import DirectedGraph, Node
-from vaejax.data import Policy, Split
-from vaejax.evaluation import Estimate, estimate, map_dataset
+from vaejax.base.mapping import Estimate, estimate, map_dataset
+from vaejax.data.base import Split
+from vaejax.data.pixels import Policy
 
 PAIRS = {"conditional VAE": "MLP", "naive Bayes": "logistic regression"}
 
@@ -61,7 +72,9 @@ class Config:
     data_folder: str | None = None
     """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
     binarisation: Policy = "threshold"
-    """Of the images, once, for all four; "none" leaves them grey, and the pixels are continuous Bernoulli."""
+    """Of the images, once, for all four; "none" leaves them grey, and the pixels are continuous
+    Bernoulli.
+    """
     num_labels: tuple[int, ...] = (10, 100, 1_000, 0)
     """Multiples of the number of classes; 0 takes all images as they are."""
     latent_dim: int = 4
@@ -83,12 +96,15 @@ class Config:
     """The folder for result.json and accuracy.png."""
 
 
-# The classifiers: an objective of one labelled example {"x": image, "y": one-hot}, and log p(x, y) or log p(y | x) of every class y.
+# The classifiers: an objective of one labelled example {"x": image, "y": one-hot}, and log p(x, y)
+# or log p(y | x) of every class y.
 
 
-@vaejax.value
+@vaejax.component
 class Classifier:
-    """`init(key, example)`; `objective(params, example, key)`; `scores(params, x, key)` [2, c]: two estimates, equal where exact."""
+    """`init(key, example)`; `objective(params, example, key)`; `scores(params, x, key)` [2, c]: two
+    estimates, equal where exact.
+    """
 
     init: Callable
     objective: Callable
@@ -100,24 +116,36 @@ def classifier(config: Config, name: str, shape: tuple[int, ...], num_classes: i
     of_class = Node("y", vaejax.OneHotCategorical(vaejax.Free(num_classes, ("logits",))))
     if name == "conditional VAE":
         of_pixels = Node("x", pixels(vaejax.MLP(shape, config.hidden)), ("z", "y"))
-        graph = DirectedGraph((of_class, Node("z", vaejax.StandardNormal(config.latent_dim)), of_pixels))
+        graph = DirectedGraph(
+            (of_class, Node("z", vaejax.StandardNormal(config.latent_dim)), of_pixels)
+        )
         encoder = vaejax.DiagNormal(vaejax.MLP(config.latent_dim, config.hidden, heads=2))
         model = vaejax.GraphModel(graph, encoder, observed=("x", "y"))
-        return Classifier(model.init, partial(vaejax.Pathwise(), model), partial(sampled_scores, model, num_classes, config.num_samples))
+        return Classifier(
+            model.init,
+            partial(vaejax.Pathwise(), model),
+            partial(sampled_scores, model, num_classes, config.num_samples),
+        )
     if name == "naive Bayes":
         graph = DirectedGraph((of_class, Node("x", pixels(vaejax.MLP(shape, ())), "y")))
-        return Classifier(partial(init_graph, graph), partial(log_joint, graph), partial(exact_scores, graph))
+        return Classifier(
+            partial(init_graph, graph), partial(log_joint, graph), partial(exact_scores, graph)
+        )
     net = vaejax.OneHotCategorical(vaejax.MLP(num_classes, config.hidden if name == "MLP" else ()))
     return Classifier(partial(init_net, net), partial(log_class, net), partial(net_scores, net))
 
 
-def sampled_scores(model: vaejax.GraphModel, num_classes: int, num_samples: int, params: vaejax.Params, x, key) -> jax.Array:
+def sampled_scores(
+    model: vaejax.GraphModel, num_classes: int, num_samples: int, params: vaejax.Params, x, key
+) -> jax.Array:
     """log p(x, y) of each class, nats, by either half of the importance samples."""
 
     def of_class(y, key):
         return vaejax.log_marginal(model, params, {"x": x, "y": y}, key, num_samples // 2)
 
-    return jax.vmap(jax.vmap(of_class), (None, 0))(jnp.eye(num_classes), jax.random.split(key, (2, num_classes)))
+    return jax.vmap(jax.vmap(of_class), (None, 0))(
+        jnp.eye(num_classes), jax.random.split(key, (2, num_classes))
+    )
 
 
 def init_graph(graph: DirectedGraph, key, example) -> vaejax.Params:
@@ -153,8 +181,12 @@ def net_scores(net: vaejax.OneHotCategorical, params: vaejax.Params, x, key) -> 
 # Training and evaluation.
 
 
-def with_prior(objective: Callable, decay: float, size: int, params: vaejax.Params, example, key) -> vaejax.Terms:
-    """The objective, and its sum with (1/N) log N(w; 0, I / decay) of the weights, but for a constant: the posterior's mode."""
+def with_prior(
+    objective: Callable, decay: float, size: int, params: vaejax.Params, example, key
+) -> vaejax.Terms:
+    """The objective, and its sum with (1/N) log N(w; 0, I / decay) of the weights, but for a
+    constant: the posterior's mode.
+    """
     bound = objective(params, example, key)
     return vaejax.Terms(bound, bound - decay / (2 * size) * optax.tree.norm(params, squared=True))
 
@@ -165,17 +197,25 @@ def fitted(config: Config, of: Classifier, data: dict[str, np.ndarray], key) -> 
     params = of.init(init_key, jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), data))
     objective = vaejax.minibatch(partial(with_prior, of.objective, config.decay, size))
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
-    how = {"num_steps": config.num_steps, "batch_size": min(config.batch_size, size), "progress": False}
+    how = {
+        "num_steps": config.num_steps,
+        "batch_size": min(config.batch_size, size),
+        "progress": False,
+    }
     return vaejax.fit(objective, params, optimizer, data, fit_key, **how).params
 
 
 def measured(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Of scores [n, 2, c]: the accuracy and the mean log p(y | x) of both halves together, and what the sampling does to them."""
+    """Of scores [n, 2, c]: the accuracy and the mean log p(y | x) of both halves together, and what
+    the sampling does to them.
+    """
     scores = np.asarray(scores, np.float64)
     log_joint = np.logaddexp.reduce(scores, axis=1)  # and log 2, which normalising takes away
     log_p = log_joint - np.logaddexp.reduce(log_joint, axis=1, keepdims=True)
     true = np.arange(len(labels)), labels
-    of_halves = np.exp(scores - np.logaddexp.reduce(scores, axis=2, keepdims=True))[true[0], :, true[1]]
+    of_halves = np.exp(scores - np.logaddexp.reduce(scores, axis=2, keepdims=True))[
+        true[0], :, true[1]
+    ]
     changed = scores[:, 0].argmax(1) != scores[:, 1].argmax(1)
     return {
         "accuracy": float(np.mean(log_p.argmax(1) == labels)),
@@ -193,7 +233,10 @@ def root_mean_square(values: np.ndarray) -> float:
 def seen(split: Split, transform: Callable, key, size: int | None = None) -> Split:
     """The first `size` images as the models see them, transformed once."""
     images = split.images[:size]
-    return Split(np.asarray(jax.jit(jax.vmap(transform))(images, jax.random.split(key, len(images)))), np.asarray(split.labels)[:size])
+    return Split(
+        np.asarray(jax.jit(jax.vmap(transform))(images, jax.random.split(key, len(images)))),
+        np.asarray(split.labels)[:size],
+    )
 
 
 def labelled_rows(labels: np.ndarray, number: int, num_classes: int, seed: int) -> np.ndarray:
@@ -201,7 +244,9 @@ def labelled_rows(labels: np.ndarray, number: int, num_classes: int, seed: int) 
     if not number:
         return np.arange(len(labels))
     order = np.random.default_rng(seed).permutation(len(labels))
-    return np.concatenate([order[labels[order] == c][: number // num_classes] for c in range(num_classes)])
+    return np.concatenate(
+        [order[labels[order] == c][: number // num_classes] for c in range(num_classes)]
+    )
 
 
 def labelled(train: Split, number: int, num_classes: int, seed: int) -> dict[str, np.ndarray]:
@@ -212,7 +257,9 @@ def labelled(train: Split, number: int, num_classes: int, seed: int) -> dict[str
 
 
 def compare(config: Config, train: Split, test: Split, names: tuple[str, ...]) -> list[dict]:
-    """A row for each number of labels, classifier and seed; the rows of one seed have the same labelled images."""
+    """A row for each number of labels, classifier and seed; the rows of one seed have the same
+    labelled images.
+    """
     num_classes, rows = int(np.asarray(train.labels).max()) + 1, []
     for number in config.num_labels:
         began = time.perf_counter()
@@ -221,8 +268,17 @@ def compare(config: Config, train: Split, test: Split, names: tuple[str, ...]) -
             for name in names:
                 of = classifier(config, name, train.images.shape[1:], num_classes)
                 fit_key, score_key = jax.random.split(jax.random.key(seed))
-                scores = map_dataset(of.scores, fitted(config, of, data, fit_key), test.images, score_key)
-                rows.append({"labels": len(data["x"]), "name": name, "seed": seed, **measured(scores, np.asarray(test.labels))})
+                scores = map_dataset(
+                    of.scores, fitted(config, of, data, fit_key), test.images, score_key
+                )
+                rows.append(
+                    {
+                        "labels": len(data["x"]),
+                        "name": name,
+                        "seed": seed,
+                        **measured(scores, np.asarray(test.labels)),
+                    }
+                )
         print(f"{rows[-1]['labels']} labels: {time.perf_counter() - began:.1f} s", file=sys.stderr)
     return rows
 
@@ -231,25 +287,58 @@ def compare(config: Config, train: Split, test: Split, names: tuple[str, ...]) -
 
 
 def over_seeds(rows: list[dict], name: str, labels: int, quantity: str = "accuracy") -> Estimate:
-    return estimate([row[quantity] for row in rows if (row["name"], row["labels"]) == (name, labels)])
+    return estimate(
+        [row[quantity] for row in rows if (row["name"], row["labels"]) == (name, labels)]
+    )
 
 
 def lead(rows: list[dict], name: str, labels: int) -> Estimate:
-    """The accuracy of the generative classifier less that of its discriminative partner, paired by seed."""
+    """The accuracy of the generative classifier less that of its discriminative partner, paired by
+    seed.
+    """
     of = {(row["name"], row["seed"]): row["accuracy"] for row in rows if row["labels"] == labels}
-    return estimate([accuracy - of[PAIRS[name], seed] for (generative, seed), accuracy in of.items() if generative == name])
+    return estimate(
+        [
+            accuracy - of[PAIRS[name], seed]
+            for (generative, seed), accuracy in of.items()
+            if generative == name
+        ]
+    )
 
 
 def table(rows: list[dict]) -> str:
-    lines = ["| labels | generative | accuracy (%) | discriminative | accuracy (%) | lead, paired (%) |", "|---" * 6 + "|"]
+    lines = [
+        "| labels | generative | accuracy (%) | discriminative | accuracy (%) | lead, paired (%) |",
+        "|---" * 6 + "|",
+    ]
     for name, partner in PAIRS.items():
         for labels in dict.fromkeys(row["labels"] for row in rows):
-            cells = [percent(over_seeds(rows, name, labels)), partner, percent(over_seeds(rows, partner, labels))]
-            lines.append(f"| {labels} | {name} | {' | '.join(cells)} | {percent(lead(rows, name, labels), '+.1f')} |")
-    lines += ["", "| labels | error of log p(x, y) (nats) | error of p(y \\| x), y true | class changed (%) |", "|---" * 4 + "|"]
+            cells = [
+                percent(over_seeds(rows, name, labels)),
+                partner,
+                percent(over_seeds(rows, partner, labels)),
+            ]
+            lines.append(
+                f"| {labels} | {name} | {' | '.join(cells)} |"
+                f" {percent(lead(rows, name, labels), '+.1f')} |"
+            )
+    lines += [
+        "",
+        (
+            "| labels | error of log p(x, y) (nats) | error of p(y \\| x), y true | class changed"
+            " (%) |"
+        ),
+        "|---" * 4 + "|",
+    ]
     for labels in dict.fromkeys(row["labels"] for row in rows):
-        of = {q: over_seeds(rows, "conditional VAE", labels, q).mean for q in ("error_of_log_joint", "error_of_probability", "changed")}
-        lines.append(f"| {labels} | {of['error_of_log_joint']:.3f} | {of['error_of_probability']:.4f} | {100 * of['changed']:.2f} |")
+        of = {
+            q: over_seeds(rows, "conditional VAE", labels, q).mean
+            for q in ("error_of_log_joint", "error_of_probability", "changed")
+        }
+        lines.append(
+            f"| {labels} | {of['error_of_log_joint']:.3f} | {of['error_of_probability']:.4f} |"
+            f" {100 * of['changed']:.2f} |"
+        )
     return "\n".join(lines)
 
 
@@ -258,20 +347,43 @@ def percent(of: Estimate, form: str = ".1f") -> str:
 
 
 def figure_of(rows: list[dict], title: str) -> Figure:
-    """Accuracy against the number of labels: colour says generative or discriminative, the line which pair."""
+    """Accuracy against the number of labels: colour says generative or discriminative, the line
+    which pair.
+    """
     figure = Figure(figsize=(7, 4.4), layout="constrained")
     axes = figure.subplots()
     numbers = np.array(list(dict.fromkeys(row["labels"] for row in rows)))
     styles = dict(zip(PAIRS, ("-", "--"), strict=True))
     for i, (generative, style) in enumerate(styles.items()):
-        for name, colour, aside in ((generative, "#2c6fbb", 0.98), (PAIRS[generative], "#d9730d", 1.02)):
+        for name, colour, aside in (
+            (generative, "#2c6fbb", 0.98),
+            (PAIRS[generative], "#d9730d", 1.02),
+        ):
             of = [over_seeds(rows, name, labels) for labels in numbers]
-            means, errors = 100 * np.array([e.mean for e in of]), 100 * np.array([e.standard_error for e in of])
-            marker = {"marker": "os"[i], "ms": 4.5, "capsize": 3, "lw": 1.6 - 0.5 * i, "alpha": 1 - 0.25 * i}
-            axes.errorbar(numbers * aside, means, errors, color=colour, ls=style, label=name, **marker)
-    axes.set(xscale="log", xlabel="labelled training images", ylabel="test accuracy (%)", title=title)
-    close = np.append(False, numbers[1:] < 1.5 * numbers[:-1])  # their labels would overlap in one line
-    axes.set_xticks(numbers, ["\n" * int(below) + f"{number:,}" for number, below in zip(numbers, close, strict=True)])
+            means, errors = (
+                100 * np.array([e.mean for e in of]),
+                100 * np.array([e.standard_error for e in of]),
+            )
+            marker = {
+                "marker": "os"[i],
+                "ms": 4.5,
+                "capsize": 3,
+                "lw": 1.6 - 0.5 * i,
+                "alpha": 1 - 0.25 * i,
+            }
+            axes.errorbar(
+                numbers * aside, means, errors, color=colour, ls=style, label=name, **marker
+            )
+    axes.set(
+        xscale="log", xlabel="labelled training images", ylabel="test accuracy (%)", title=title
+    )
+    close = np.append(
+        False, numbers[1:] < 1.5 * numbers[:-1]
+    )  # their labels would overlap in one line
+    axes.set_xticks(
+        numbers,
+        ["\n" * int(below) + f"{number:,}" for number, below in zip(numbers, close, strict=True)],
+    )
     axes.minorticks_off()
     axes.grid(axis="y", color="#e5e8ea", lw=0.7)
     axes.legend(frameon=False, loc="lower right", title="blue: generative, orange: discriminative")
@@ -282,30 +394,47 @@ def figure_of(rows: list[dict], title: str) -> Figure:
 def check_labels(name: str, dataset: vaejax.Dataset, numbers: tuple[int, ...]) -> None:
     """Raises ValueError for labels that there are not."""
     if dataset.train.labels is None or dataset.test.labels is None:
-        raise ValueError(f"{name} has no labels; choose a set with classes, such as digits or mnist")
+        raise ValueError(
+            f"{name} has no labels; choose a set with classes, such as digits or mnist"
+        )
     counts = np.bincount(dataset.train.labels)
     for number in numbers:
         if number < 0 or number % len(counts) or number // len(counts) > counts.min():
-            raise ValueError(f"num_labels = {number}; give multiples of {len(counts)} up to {len(counts) * counts.min()}, or 0 for all")
+            raise ValueError(
+                f"num_labels = {number}; give multiples of {len(counts)} up to"
+                f" {len(counts) * counts.min()}, or 0 for all"
+            )
 
 
 def main(config: Config) -> dict:
-    stored = vaejax.load(config.data, config.data_folder)
+    stored = vaejax.load_dataset(config.data, config.data_folder)
     check_labels(config.data, stored, config.num_labels)
     if config.num_samples < 2 or config.num_samples % 2:
-        raise ValueError(f"num_samples = {config.num_samples}; it is an even number, for there are two halves")
-    _, transform = vaejax.pixels(stored, config.binarisation)
+        raise ValueError(
+            f"num_samples = {config.num_samples}; it is an even number, for there are two halves"
+        )
+    _, transform = vaejax.prepare_pixels(stored, config.binarisation)
     train_key, test_key = jax.random.split(jax.random.key(config.seed))
     began = time.perf_counter()
-    train, test = seen(stored.train, transform, train_key), seen(stored.test, transform, test_key, config.eval_size)
+    train, test = (
+        seen(stored.train, transform, train_key),
+        seen(stored.test, transform, test_key, config.eval_size),
+    )
     rows = compare(config, train, test, (*PAIRS, *PAIRS.values()))
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
-    figure_of(rows, f"{config.data}: mean and standard error over {config.num_seeds} seeds").savefig(out / "accuracy.png", dpi=150)
-    print(f"mean ± standard error over {config.num_seeds} seeds, {len(test.images)} test images, {time.perf_counter() - began:.0f} s")
+    figure_of(
+        rows, f"{config.data}: mean and standard error over {config.num_seeds} seeds"
+    ).savefig(out / "accuracy.png", dpi=150)
+    print(
+        f"mean ± standard error over {config.num_seeds} seeds, {len(test.images)} test images,"
+        f" {time.perf_counter() - began:.0f} s"
+    )
     print(table(rows))
     record(out, config, data=stored.source, rows=rows)
-    leads: dict[str, Any] = {name: {row["labels"]: lead(rows, name, row["labels"]) for row in rows} for name in PAIRS}
+    leads: dict[str, Any] = {
+        name: {row["labels"]: lead(rows, name, row["labels"]) for row in rows} for name in PAIRS
+    }
     return {"lead": leads, "out": str(out)}
 
 

@@ -1,15 +1,22 @@
-r"""Five stochastic layers: which of them are used, by the direction of inference and by the objective.
+r"""Five stochastic layers: which of them are used, by the direction of inference and by the
+objective.
 
-    python experiments/ladder.py                                                           # the embedded digits
-    python experiments/ladder.py --data binarized_mnist --dims 64 32 16 8 4 --width 256 --num-steps 10000 --inference top-down \
+    python experiments/ladder.py                                                           # the
+                                                                                           embedded
+                                                                                           digits
+    python experiments/ladder.py --data binarized_mnist --dims 64 32 16 8 4 --width 256 --num-steps
+    10000 --inference top-down \
         --out runs/ladder_mnist
 
-p(z_L) prod_i p(z_i | z_(i+1)) p(x | z_1), with dims from z_1 up. Inference is bottom-up, q(z_1 | x) prod_i q(z_i | z_(i-1)), or top-down,
-q(z_L | x) prod_i q(z_i | x, z_(i+1)). The objective is the ELBO as it is, or with a warm-up of the KL's weight and free bits for each
-layer. The table has the test ELBO and each layer's KL, nats per example; a layer below 0.1 is dead. `result.json` has them all.
+p(z_L) prod_i p(z_i | z_(i+1)) p(x | z_1), with dims from z_1 up. Inference is bottom-up, q(z_1 | x)
+prod_i q(z_i | z_(i-1)), or top-down, q(z_L | x) prod_i q(z_i | x, z_(i+1)). The objective is the
+ELBO as it is, or with a warm-up of the KL's weight and free bits for each layer. The table has the
+test ELBO and each layer's KL, nats per example; a layer below 0.1 is dead. `result.json` has them
+all.
 
-Expected: under the plain ELBO the upper layers die, and a warm-up with free bits keeps them alive (Sønderby et al. 2016). Measured by the
-first command on two cores of an Intel Xeon, nothing compiled before, in 112 s:
+Expected: under the plain ELBO the upper layers die, and a warm-up with free bits keeps them alive
+(Sønderby et al. 2016). Measured by the first command on two cores of an Intel Xeon, nothing
+compiled before, in 112 s:
 
     inference    objective             test ELBO          KL z1    KL z2    KL z3    KL z4    KL z5
     bottom-up    plain                 -24.04 +- 0.21     1.54     1.94     0.39     0.17     0.02
@@ -22,8 +29,8 @@ and by the second on one core, in 499 s:
     top-down     plain                 -107.66 +- 0.31    19.13    1.47     0.00     0.00     0.00
     top-down     warm-up, free bits    -102.67 +- 0.27    23.09    4.11     0.53     0.53     0.51
 
-The free bits are 0.5 a layer, so the upper ones say little more than what costs nothing; the bound is none the worse for it,
-and on MNIST 5 nats better.
+The free bits are 0.5 a layer, so the upper ones say little more than what costs nothing; the bound
+is none the worse for it, and on MNIST 5 nats better.
 """
 
 import dataclasses
@@ -44,8 +51,9 @@ from matplotlib.figure import Figure
 
 import vaejax
 from vaejax import DirectedGraph, Node, plots
-from vaejax.data import Policy, check_data
-from vaejax.evaluation import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.data.check import check_data
+from vaejax.data.pixels import Policy
 
 DEAD = 0.1  # nats
 Direction = Literal["bottom-up", "top-down"]
@@ -88,7 +96,9 @@ def hierarchy(config: Config, shape: tuple[int, ...], inference: Direction) -> v
     """The model, with inference in one direction or the other."""
     net = partial(vaejax.MLP, hidden=(config.width,))
     zs = names(config)
-    normal = {z: vaejax.DiagNormal(net(dim, heads=2)) for z, dim in zip(zs, config.dims, strict=True)}
+    normal = {
+        z: vaejax.DiagNormal(net(dim, heads=2)) for z, dim in zip(zs, config.dims, strict=True)
+    }
     nodes = [Node(zs[-1], vaejax.StandardNormal(config.dims[-1]))]
     nodes += [Node(z, normal[z], above) for z, above in itertools.pairwise(zs)]
     generative = DirectedGraph((*nodes, Node("x", vaejax.Bernoulli(net(shape)), "z1")))
@@ -110,7 +120,9 @@ def objectives(config: Config, model: vaejax.GraphModel) -> dict[str, Any]:
     }
 
 
-def layers_of(model: vaejax.GraphModel, params: vaejax.Params, images: np.ndarray, transform, key) -> tuple[Estimate, dict]:
+def layers_of(
+    model: vaejax.GraphModel, params: vaejax.Params, images: np.ndarray, transform, key
+) -> tuple[Estimate, dict]:
     """The test ELBO, and the mean KL of each layer."""
     function = Transformed(partial(vaejax.kl_by_node, model), transform)
     log_p_x, kl = map_dataset(function, params, images, key)
@@ -118,28 +130,49 @@ def layers_of(model: vaejax.GraphModel, params: vaejax.Params, images: np.ndarra
     return estimate(bound), {name: float(np.mean(of)) for name, of in kl.items()}
 
 
-def train(config: Config, inference: Direction, dataset: vaejax.Dataset, transform) -> Iterator[dict]:
+def train(
+    config: Config, inference: Direction, dataset: vaejax.Dataset, transform
+) -> Iterator[dict]:
     """A row of the table for each objective, from the same start."""
     images = dataset.train.images
     model = hierarchy(config, images.shape[1:], inference)
     init_key, pixels_key, fit_key, evaluate_key = jax.random.split(jax.random.key(config.seed), 4)
     params = jax.jit(model.init)(init_key, transform(images[0], pixels_key))
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
-    settings = {"num_steps": config.num_steps, "batch_size": config.batch_size, "transform": transform}
+    settings = {
+        "num_steps": config.num_steps,
+        "batch_size": config.batch_size,
+        "transform": transform,
+    }
     for name, objective in objectives(config, model).items():
         began = time.perf_counter()
         run = vaejax.fit(objective, params, optimizer, images, fit_key, **settings)
         seconds = time.perf_counter() - began
-        bound, kl = layers_of(model, run.params, dataset.test.images[: config.eval_size], transform, evaluate_key)
+        bound, kl = layers_of(
+            model, run.params, dataset.test.images[: config.eval_size], transform, evaluate_key
+        )
         used = sum(of > DEAD for of in kl.values())
-        yield {"inference": inference, "objective": name, "elbo": bound, "kl": kl, "used": used, "train_seconds": round(seconds, 1)}
+        yield {
+            "inference": inference,
+            "objective": name,
+            "elbo": bound,
+            "kl": kl,
+            "used": used,
+            "train_seconds": round(seconds, 1),
+        }
 
 
 def table(rows: list[dict], zs: tuple[str, ...]) -> str:
     header = ["inference", "objective", "test ELBO", *(f"KL {z}" for z in zs), "layers used"]
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for row in rows:
-        cells = [row["inference"], row["objective"], str(row["elbo"]), *(f"{row['kl'][z]:.2f}" for z in zs), str(row["used"])]
+        cells = [
+            row["inference"],
+            row["objective"],
+            str(row["elbo"]),
+            *(f"{row['kl'][z]:.2f}" for z in zs),
+            str(row["used"]),
+        ]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -154,8 +187,16 @@ def figure_of(rows: list[dict], zs: tuple[str, ...], title: str) -> Figure:
         colours = ["#2c6fbb" if value > DEAD else "#c0c7cd" for value in values]
         axes.barh(range(len(zs)), values, left=0, color=colours)
         axes.axvline(DEAD, color="#d9730d", lw=1, ls=":")
-        axes.set(xscale="log", xlim=(least, 300), xlabel="KL (nats)", yticks=range(len(zs)), yticklabels=zs)
-        axes.set_title(f"{row['inference']}, {row['objective']}\nELBO {row['elbo'].mean:.1f}", fontsize=10)
+        axes.set(
+            xscale="log",
+            xlim=(least, 300),
+            xlabel="KL (nats)",
+            yticks=range(len(zs)),
+            yticklabels=zs,
+        )
+        axes.set_title(
+            f"{row['inference']}, {row['objective']}\nELBO {row['elbo'].mean:.1f}", fontsize=10
+        )
         axes.spines[["top", "right"]].set_visible(False)
     figure.suptitle(title, fontsize=11)
     return figure
@@ -163,22 +204,34 @@ def figure_of(rows: list[dict], zs: tuple[str, ...], title: str) -> Figure:
 
 def main(config: Config) -> dict:
     if len(config.dims) < 2 or min(config.dims) < 1:
-        raise ValueError(f"dims = {config.dims}; a hierarchy has two layers or more, of at least one dimension")
-    dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
+        raise ValueError(
+            f"dims = {config.dims}; a hierarchy has two layers or more, of at least one dimension"
+        )
+    dataset, transform = vaejax.prepare_pixels(
+        vaejax.load_dataset(config.data, config.data_folder), config.binarisation, seed=config.seed
+    )
     model = hierarchy(config, dataset.train.images.shape[1:], "top-down")
     check_data(dataset.train.images, model.supports["x"], transform, name=config.data)
     rows = []
     for inference in config.inference:
         for row in train(config, inference, dataset, transform):
-            print(f"{inference}, {row['objective']}: ELBO {row['elbo']}, {row['train_seconds']} s", file=sys.stderr)
+            print(
+                f"{inference}, {row['objective']}: ELBO {row['elbo']}, {row['train_seconds']} s",
+                file=sys.stderr,
+            )
             rows.append(row)
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     plots.graph(model.graph, observed=("x",)).savefig(out / "graph.png", dpi=150)
-    figure_of(rows, names(config), f"The KL of each layer on the test set of {config.data}").savefig(out / "ladder.png", dpi=150)
+    figure_of(
+        rows, names(config), f"The KL of each layer on the test set of {config.data}"
+    ).savefig(out / "ladder.png", dpi=150)
     print("nats per test example; a layer counts as used above 0.1")
     print(table(rows, names(config)))
-    rows = [row | {"elbo": row["elbo"].mean, "standard_error": row["elbo"].standard_error} for row in rows]
+    rows = [
+        row | {"elbo": row["elbo"].mean, "standard_error": row["elbo"].standard_error}
+        for row in rows
+    ]
     record(out, config, data=dataset.source, rows=rows)
     return {"rows": rows, "out": str(out)}
 

@@ -1,21 +1,27 @@
-r"""Maximum likelihood of a fully observed directed graph: to fit is to bring KL(data || model) down, and SGD finds what counting finds.
+r"""Maximum likelihood of a fully observed directed graph: to fit is to bring KL(data || model)
+down, and SGD finds what counting finds.
 
     python experiments/maximum_likelihood.py
 
-With every node observed nothing is to be inferred: log p(D) = sum_i log p(x_i) is a sum of terms of one node each, and its gradient on a
-minibatch, scaled by N / M, is unbiased. For the data's own distribution p_D, with weight 1/N on each example,
+With every node observed nothing is to be inferred: log p(D) = sum_i log p(x_i) is a sum of terms of
+one node each, and its gradient on a minibatch, scaled by N / M, is unbiased. For the data's own
+distribution p_D, with weight 1/N on each example,
 
     (1/N) log p(D) + KL(p_D || p) = sum_x p_D(x) log p_D(x) = -H(p_D),
 
-whatever the parameters. Seven binary nodes have 128 states, so both sides are exact. Where every factor is a free table, a parameter for
-each state of the parents, the maximum is known: the relative frequencies. Three models are fitted to the same data, which a graph with
-the same arrows generated: those free tables; logistic regressions on the parents, one number for each arrow; and tables without arrows.
+whatever the parameters. Seven binary nodes have 128 states, so both sides are exact. Where every
+factor is a free table, a parameter for each state of the parents, the maximum is known: the
+relative frequencies. Three models are fitted to the same data, which a graph with the same arrows
+generated: those free tables; logistic regressions on the parents, one number for each arrow; and
+tables without arrows.
 
-Expected: the sum above is one constant along all runs; SGD on tables ends at the frequencies; of three nodes with two parents each a
-logistic regression cannot say how the parents interact, and without arrows the nodes are independent, so both keep a KL to the data.
+Expected: the sum above is one constant along all runs; SGD on tables ends at the frequencies; of
+three nodes with two parents each a logistic regression cannot say how the parents interact, and
+without arrows the nodes are independent, so both keep a KL to the data.
 
-Measured by the command above on two cores of an Intel Xeon in 18 s, nats per example, with H(p_D) = 3.2815; the two sides of the
-identity differ by 4e-16 at most, since both add up the same single-precision log p(x):
+Measured by the command above on two cores of an Intel Xeon in 18 s, nats per example, with H(p_D) =
+3.2815; the two sides of the identity differ by 4e-16 at most, since both add up the same
+single-precision log p(x):
 
     model        numbers    log p(D) / N    KL(p_D || p)    at the counts
     tables       18         -3.3071         0.02562         0.02558
@@ -40,16 +46,26 @@ from matplotlib.figure import Figure
 
 import vaejax
 from vaejax import plots
-from vaejax.elbo import require_count
-from vaejax.networks import flat
+from vaejax.base.checks import require_count
+from vaejax.networks.layers import flat
 
-PARENTS = {"a": (), "b": (), "c": ("a",), "d": ("a", "b"), "e": ("b",), "f": ("c", "d"), "g": ("d", "e")}
+PARENTS = {
+    "a": (),
+    "b": (),
+    "c": ("a",),
+    "d": ("a", "b"),
+    "e": ("b",),
+    "f": ("c", "d"),
+    "g": ("d", "e"),
+}
 COLOURS = {"tables": plots.BLUE, "logistic": plots.ORANGE, "no arrows": plots.GREY}
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Data from a random graph of tables, and three models fitted to it by SGD, whose rate falls to zero along a cosine."""
+    """Data from a random graph of tables, and three models fitted to it by SGD, whose rate falls to
+    zero along a cosine.
+    """
 
     num_examples: int = 2_000
     num_steps: int = 2_000
@@ -64,7 +80,7 @@ class Config:
     """The folder for result.json, graph.png and likelihood.png."""
 
 
-@vaejax.value
+@vaejax.component
 class Table:
     """One free logit for each state of so many binary parents."""
 
@@ -78,9 +94,16 @@ class Table:
         return params[tuple(state)][None]
 
 
-def graph_of(parents: dict[str, tuple[str, ...]], net=lambda names: Table(len(names))) -> vaejax.DirectedGraph:
+def graph_of(
+    parents: dict[str, tuple[str, ...]], net=lambda names: Table(len(names))
+) -> vaejax.DirectedGraph:
     """A graph of binary nodes, each of shape [1], with a factor Bernoulli(net)."""
-    return vaejax.DirectedGraph(tuple(vaejax.Node(name, vaejax.Bernoulli(net(names)), names) for name, names in parents.items()))
+    return vaejax.DirectedGraph(
+        tuple(
+            vaejax.Node(name, vaejax.Bernoulli(net(names)), names)
+            for name, names in parents.items()
+        )
+    )
 
 
 def logistic(names: tuple[str, ...]):
@@ -88,11 +111,17 @@ def logistic(names: tuple[str, ...]):
     return vaejax.MLP(1, hidden=()) if names else Table(0)
 
 
-MODELS = {"tables": graph_of(PARENTS), "logistic": graph_of(PARENTS, logistic), "no arrows": graph_of(dict.fromkeys(PARENTS, ()))}
+MODELS = {
+    "tables": graph_of(PARENTS),
+    "logistic": graph_of(PARENTS, logistic),
+    "no arrows": graph_of(dict.fromkeys(PARENTS, ())),
+}
 
 
 def log_likelihood(graph: vaejax.DirectedGraph, params: vaejax.Params, x, key):
-    """log p(x) of one example with a value for every node, nats. Nothing is inferred and nothing drawn: neither phi nor the key is used."""
+    """log p(x) of one example with a value for every node, nats. Nothing is inferred and nothing
+    drawn: neither phi nor the key is used.
+    """
     return graph(params.theta).log_prob(x)
 
 
@@ -125,14 +154,19 @@ def entropy(p: np.ndarray) -> float:
 
 
 def counted(graph: vaejax.DirectedGraph, data: dict[str, np.ndarray]) -> dict:
-    """The maximum of the likelihood of tables: of each node, for each state of its parents, the log-odds of the counts."""
+    """The maximum of the likelihood of tables: of each node, for each state of its parents, the
+    log-odds of the counts.
+    """
     params = {}
     for node in graph.nodes:
         counts = np.zeros((2,) * (len(node.parents) + 1))
-        np.add.at(counts, tuple(data[name][:, 0].astype(int) for name in (*node.parents, node.name)), 1)
+        np.add.at(
+            counts, tuple(data[name][:, 0].astype(int) for name in (*node.parents, node.name)), 1
+        )
         if not counts.all():
             raise ValueError(
-                f"{node.name!r} lacks one of its values at some state of its parents, so its log-odds are infinite; more examples"
+                f"{node.name!r} lacks one of its values at some state of its parents, so its"
+                " log-odds are infinite; more examples"
             )
         params[node.name] = jnp.asarray(np.log(counts[..., 1]) - np.log(counts[..., 0]))
     return params
@@ -144,14 +178,21 @@ def sampled(config: Config, key) -> dict[str, np.ndarray]:
     graph = MODELS["tables"]
     leaves, structure = jax.tree.flatten(graph.init(key))
     keys = jax.random.split(logits_key, len(leaves))
-    logits = [config.spread * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
+    logits = [
+        config.spread * jax.random.normal(key, leaf.shape)
+        for leaf, key in zip(leaves, keys, strict=True)
+    ]
     joint = graph(structure.unflatten(logits))
     samples = jax.jit(jax.vmap(joint.sample))(jax.random.split(sample_key, config.num_examples))
     return {name: np.asarray(samples[name]) for name in PARENTS}
 
 
-def fitted(config: Config, graph: vaejax.DirectedGraph, data: dict[str, np.ndarray], key) -> list[tuple[int, dict]]:
-    """[(step, parameters)] to the last step: SGD on the N/M-scaled gradient of log p(D), so the rate is divided by N."""
+def fitted(
+    config: Config, graph: vaejax.DirectedGraph, data: dict[str, np.ndarray], key
+) -> list[tuple[int, dict]]:
+    """[(step, parameters)] to the last step: SGD on the N/M-scaled gradient of log p(D), so the
+    rate is divided by N.
+    """
     init_key, fit_key = jax.random.split(key)
     params = vaejax.Params(theta=graph.init(init_key), phi=())
     path = [(0, jax.device_get(params.theta))]
@@ -169,31 +210,62 @@ def fitted(config: Config, graph: vaejax.DirectedGraph, data: dict[str, np.ndarr
         fit_key,
         num_steps=config.num_steps,
         batch_size=config.batch_size,
-        checkpoint_every=config.record_every,  # a compiled call ends there, so that `record` sees it
+        # a compiled call ends there, so that `record` sees it
+        checkpoint_every=config.record_every,
         callback=record,
         progress=False,
     )
     return path
 
 
-def along(graph: vaejax.DirectedGraph, path: list, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Along a run, nats: the mean log-likelihood, from the examples, and KL(p_D || p), from all states."""
+def along(
+    graph: vaejax.DirectedGraph, path: list, data: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Along a run, nats: the mean log-likelihood, from the examples, and KL(p_D || p), from all
+    states.
+    """
     p, states = data_distribution(data), states_of(PARENTS)
-    mean = [float(np.mean(np.asarray(log_probs(graph, params, data), np.float64))) for _, params in path]
+    mean = [
+        float(np.mean(np.asarray(log_probs(graph, params, data), np.float64))) for _, params in path
+    ]
     kl = [divergence(p, log_probs(graph, params, states)) for _, params in path]
-    return {"step": np.array([step for step, _ in path]), "log_likelihood": np.array(mean), "kl": np.array(kl)}
+    return {
+        "step": np.array([step for step, _ in path]),
+        "log_likelihood": np.array(mean),
+        "kl": np.array(kl),
+    }
 
 
 def figure_of(curves: dict[str, dict], h: float, optimum: dict[str, float]) -> Figure:
-    """Left: the two sides of the identity for the tables. Right: KL(p_D || p) of the three models, with the closed forms."""
+    """Left: the two sides of the identity for the tables. Right: KL(p_D || p) of the three models,
+    with the closed forms.
+    """
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     tables = curves["tables"]
     left.plot(tables["step"], -tables["log_likelihood"], color=plots.ORANGE, label="−log p(D) / N")
     left.plot(tables["step"], tables["kl"], color=plots.BLUE, label="KL(data ‖ model)")
-    left.plot(tables["step"], -tables["log_likelihood"] - tables["kl"], color=plots.INK, ls="--", label="their difference")
-    left.annotate(f"H(data) = {h:.4f}", (tables["step"][-1], h), (0, -13), textcoords="offset points", ha="right", color=plots.INK)
-    left.set(xlabel="step of SGD", ylabel="nats per example", title="free tables: one falls as the other does", ylim=(0, None))
+    left.plot(
+        tables["step"],
+        -tables["log_likelihood"] - tables["kl"],
+        color=plots.INK,
+        ls="--",
+        label="their difference",
+    )
+    left.annotate(
+        f"H(data) = {h:.4f}",
+        (tables["step"][-1], h),
+        (0, -13),
+        textcoords="offset points",
+        ha="right",
+        color=plots.INK,
+    )
+    left.set(
+        xlabel="step of SGD",
+        ylabel="nats per example",
+        title="free tables: one falls as the other does",
+        ylim=(0, None),
+    )
     left.legend(frameon=False, loc="center", bbox_to_anchor=(0.6, 0.35))
     for name, curve in curves.items():
         right.plot(curve["step"], curve["kl"], color=COLOURS[name], label=name)
@@ -204,7 +276,12 @@ def figure_of(curves: dict[str, dict], h: float, optimum: dict[str, float]) -> F
                 textcoords="offset points", ha="right", color=plots.INK, fontsize=9,
             )  # fmt: skip
     right.set(ylim=(0.7 * min(optimum.values()), None))
-    right.set(xlabel="step of SGD", ylabel="KL(data ‖ model), nats", yscale="log", title="what each model keeps")
+    right.set(
+        xlabel="step of SGD",
+        ylabel="KL(data ‖ model), nats",
+        yscale="log",
+        title="what each model keeps",
+    )
     right.legend(frameon=False, loc="upper right")
     for axes in (left, right):
         axes.set_xscale("symlog", linthresh=10, linscale=0.5)
@@ -214,10 +291,16 @@ def figure_of(curves: dict[str, dict], h: float, optimum: dict[str, float]) -> F
 
 
 def table(rows: list[dict]) -> str:
-    lines = ["| model | numbers | log p(D) / N | KL(data ‖ model) | KL at the counts |", "|---|---|---|---|---|"]
+    lines = [
+        "| model | numbers | log p(D) / N | KL(data ‖ model) | KL at the counts |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
         best = "" if row["kl_at_counts"] is None else f"{row['kl_at_counts']:.5f}"
-        lines.append(f"| {row['model']} | {row['numbers']} | {row['log_likelihood']:.4f} | {row['kl']:.5f} | {best} |")
+        lines.append(
+            f"| {row['model']} | {row['numbers']} | {row['log_likelihood']:.4f} | {row['kl']:.5f} |"
+            f" {best} |"
+        )
     return "\n".join(lines)
 
 
@@ -243,14 +326,24 @@ def main(config: Config) -> dict:
                 "kl_at_counts": optimum.get(name),
             }
         )
-    worst = max(float(np.abs(curve["log_likelihood"] + curve["kl"] + h).max()) for curve in curves.values())
+    worst = max(
+        float(np.abs(curve["log_likelihood"] + curve["kl"] + h).max()) for curve in curves.values()
+    )
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     plots.graph(MODELS["tables"], observed=tuple(PARENTS)).savefig(out / "graph.png", dpi=150)
     figure_of(curves, h, optimum).savefig(out / "likelihood.png", dpi=150)
     print(table(rows))
-    print(f"entropy of the data {h:.4f} nats; log p(D) / N + KL differs from minus that by {worst:.1e} at most, at any recorded step")
-    result = {"rows": rows, "entropy": h, "worst_error_of_identity": worst, "seconds": round(time.perf_counter() - began, 1)}
+    print(
+        f"entropy of the data {h:.4f} nats; log p(D) / N + KL differs from minus that by"
+        f" {worst:.1e} at most, at any recorded step"
+    )
+    result = {
+        "rows": rows,
+        "entropy": h,
+        "worst_error_of_identity": worst,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
     record(out, config, **result)
     return result | {"out": str(out)}
 

@@ -1,22 +1,28 @@
-r"""A discrete latent makes a mixture: exact where it is finite, an infinite mixture where it is continuous, both at once on digits.
+r"""A discrete latent makes a mixture: exact where it is finite, an infinite mixture where it is
+continuous, both at once on digits.
 
     python experiments/mixtures.py
 
-In two dimensions, p(y) p(x | y) with y one of K states and Gaussian x is a Gaussian mixture, whose marginal is a sum of K terms,
+In two dimensions, p(y) p(x | y) with y one of K states and Gaussian x is a Gaussian mixture, whose
+marginal is a sum of K terms,
 
     log p(x) = log sum_k p(y = k) N(x; m_k, S_k),
 
-so SGD on it does what EM does. A continuous z is a mixture of infinitely many: p(x) = int N(z; 0, I) N(x; m(z), S(z)) dz, a VAE. Its
-log p(x) is estimated with many importance samples. With one latent it is a thickened curve: it bends with the data, where each Gaussian
-of the finite mixture is straight, but it has to cross from one piece of the data to the next.
+so SGD on it does what EM does. A continuous z is a mixture of infinitely many: p(x) = int N(z; 0,
+I) N(x; m(z), S(z)) dz, a VAE. Its log p(x) is estimated with many importance samples. With one
+latent it is a thickened curve: it bends with the data, where each Gaussian of the finite mixture is
+straight, but it has to cross from one piece of the data to the next.
 
-On digits both stand in one graph, y -> z -> x, a VAE whose prior is a mixture of Gaussians, p(z) = sum_y p(y) N(z; m_y, S_y), and whose
-encoder says which: q(z | x) q(y | z), y summed out exactly in the bound (Jiang et al. 2017 and Dilokthanakul et al. 2016 have mixtures
-for the prior of a VAE). No label is ever shown; the clusters are held against the labels afterwards: purity is the share of examples
-whose label is the commonest of their cluster, NMI the normalised mutual information of clusters and labels.
+On digits both stand in one graph, y -> z -> x, a VAE whose prior is a mixture of Gaussians, p(z) =
+sum_y p(y) N(z; m_y, S_y), and whose encoder says which: q(z | x) q(y | z), y summed out exactly in
+the bound (Jiang et al. 2017 and Dilokthanakul et al. 2016 have mixtures for the prior of a VAE). No
+label is ever shown; the clusters are held against the labels afterwards: purity is the share of
+examples whose label is the commonest of their cluster, NMI the normalised mutual information of
+clusters and labels.
 
-Expected: SGD from EM's start (k-means) reaches EM's log-likelihood; of the finite mixtures the larger is the better; clusters find most
-of the digits, though nothing but the bound asks them to. Measured by the command above on two cores of an Intel Xeon in 44 s, nats:
+Expected: SGD from EM's start (k-means) reaches EM's log-likelihood; of the finite mixtures the
+larger is the better; clusters find most of the digits, though nothing but the bound asks them to.
+Measured by the command above on two cores of an Intel Xeon in 44 s, nats:
 
     mixture in the plane    training log p(x)    test log p(x)
     3 Gaussians             -1.4642              -1.503 +- 0.021    by EM and by SGD, to 1e-3
@@ -24,11 +30,12 @@ of the digits, though nothing but the bound asks them to. Measured by the comman
     a VAE, one latent       -1.1426              -1.209 +- 0.026
     the truth               -0.9830              -1.019 +- 0.025
 
-    digits, K = 20          test bound -17.96 +- 0.25, log p(x) -17.27 +- 0.24; purity 0.810, NMI 0.678
+    digits, K = 20          test bound -17.96 +- 0.25, log p(x) -17.27 +- 0.24; purity 0.810, NMI
+                            0.678
     k-means of the pixels   purity 0.883, NMI 0.757
 
-So these clusters are there, and they agree with the labels less than those of k-means on the grey pixels do. The errors are over the
-examples, of one run.
+So these clusters are there, and they agree with the labels less than those of k-means on the grey
+pixels do. The errors are over the examples, of one run.
 """
 
 import dataclasses
@@ -49,8 +56,9 @@ from matplotlib.figure import Figure
 
 import vaejax
 from vaejax import plots
-from vaejax.data import Policy
-from vaejax.evaluation import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.data.pixels import Policy
+from vaejax.distributions.mixture import Mixture
 
 Part = Literal["plane", "digits"]
 
@@ -86,16 +94,22 @@ class Config:
 
 
 def two_arcs(num_points: int, seed: int) -> np.ndarray:
-    """[n, 2]: two half circles, one the other way up and a little aside, with noise of standard deviation 0.1."""
+    """[n, 2]: two half circles, one the other way up and a little aside, with noise of standard
+    deviation 0.1.
+    """
     generator = np.random.default_rng(seed)
     angle, upper = np.pi * generator.random(num_points), generator.random(num_points) < 0.5
     arc = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     points = np.where(upper[:, None], arc, np.array([1.0, 0.5]) - arc)
-    return (points - np.array([0.5, 0.25]) + 0.1 * generator.normal(size=points.shape)).astype(np.float32)
+    return (points - np.array([0.5, 0.25]) + 0.1 * generator.normal(size=points.shape)).astype(
+        np.float32
+    )
 
 
 def finite_mixture(num_components: int) -> vaejax.DirectedGraph:
-    """y -> x, x in the plane: linear in the one-hot y, so a mean and a covariance of its own for each component."""
+    """y -> x, x in the plane: linear in the one-hot y, so a mean and a covariance of its own for
+    each component.
+    """
     return vaejax.DirectedGraph(
         (
             vaejax.Node("y", vaejax.OneHotCategorical(vaejax.Free(num_components, ("logits",)))),
@@ -110,15 +124,25 @@ def log_density(graph: vaejax.DirectedGraph, params: vaejax.Params, x, key):
 
 
 def at_centres(params: dict, centres: np.ndarray, scale: float) -> dict:
-    """The components at these centres [K, d], round, of one scale: the rows of a linear layer on one-hot y, whose bias is zero."""
+    """The components at these centres [K, d], round, of one scale: the rows of a linear layer on
+    one-hot y, whose bias is zero.
+    """
     (dense,) = params["params"].values()
     dim = centres.shape[1]
-    rows = jnp.zeros_like(dense["kernel"]).at[:, :dim].set(centres).at[:, dim : 2 * dim].set(np.log(scale))
+    rows = (
+        jnp.zeros_like(dense["kernel"])
+        .at[:, :dim]
+        .set(centres)
+        .at[:, dim : 2 * dim]
+        .set(np.log(scale))
+    )
     return {"params": {"Dense_0": {"kernel": rows, "bias": jnp.zeros_like(dense["bias"])}}}
 
 
 def k_means(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, Any]:
-    """The centres [count, d], the best of ten starts, and the function of points to the number of the nearest one."""
+    """The centres [count, d], the best of ten starts, and the function of points to the number of
+    the nearest one.
+    """
     from sklearn.cluster import KMeans
 
     how: dict[str, Any] = {"n_init": 10, "random_state": seed}
@@ -126,14 +150,22 @@ def k_means(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, Any]
     return fit.cluster_centers_, lambda points: np.asarray(fit.predict(points))
 
 
-def fitted(config: Config, objective, params: vaejax.Params, data, key, transform=None) -> vaejax.Params:
+def fitted(
+    config: Config, objective, params: vaejax.Params, data, key, transform=None
+) -> vaejax.Params:
     """By Adam, its rate falling to zero along a cosine."""
     optimizer = optax.adam(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
-    how: dict[str, Any] = {"num_steps": config.num_steps, "batch_size": config.batch_size, "transform": transform}
+    how: dict[str, Any] = {
+        "num_steps": config.num_steps,
+        "batch_size": config.batch_size,
+        "transform": transform,
+    }
     return vaejax.fit(vaejax.minibatch(objective), params, optimizer, data, key, **how).params
 
 
-def by_sgd(config: Config, points: np.ndarray, centres: np.ndarray, key) -> tuple[vaejax.DirectedGraph, vaejax.Params]:
+def by_sgd(
+    config: Config, points: np.ndarray, centres: np.ndarray, key
+) -> tuple[vaejax.DirectedGraph, vaejax.Params]:
     """The finite mixture by gradients of its exact log-density."""
     graph = finite_mixture(len(centres))
     theta = graph.init(key)
@@ -145,22 +177,34 @@ def by_em(points: np.ndarray, centres: np.ndarray):
     """The finite mixture by expectation maximisation, from the same centres."""
     from sklearn.mixture import GaussianMixture
 
-    em = GaussianMixture(len(centres), means_init=centres, tol=1e-8, max_iter=10_000, reg_covar=1e-9, random_state=0)
+    em = GaussianMixture(
+        len(centres), means_init=centres, tol=1e-8, max_iter=10_000, reg_covar=1e-9, random_state=0
+    )
     return em.fit(points.astype(np.float64))
 
 
 def infinite_mixture() -> vaejax.VAE:
     """p(x) = int N(z; 0, 1) N(x; m(z), diag S(z)) dz, x in the plane."""
     net = partial(vaejax.MLP, hidden=(64, 64))
-    return vaejax.VAE(vaejax.StandardNormal(1), vaejax.DiagNormal(net(2, heads=2)), vaejax.DiagNormal(net(1, heads=2)))
+    return vaejax.VAE(
+        vaejax.StandardNormal(1),
+        vaejax.DiagNormal(net(2, heads=2)),
+        vaejax.DiagNormal(net(1, heads=2)),
+    )
 
 
-def log_density_by_quantiles(model: vaejax.VAE, params: vaejax.Params, points, num_components: int = 2_000) -> np.ndarray:
-    """log p(x) of the infinite mixture, as a mixture of so many: p(x | z) at the quantiles z of the prior, in equal parts."""
+def log_density_by_quantiles(
+    model: vaejax.VAE, params: vaejax.Params, points, num_components: int = 2_000
+) -> np.ndarray:
+    """log p(x) of the infinite mixture, as a mixture of so many: p(x | z) at the quantiles z of the
+    prior, in equal parts.
+    """
     zs = jax.scipy.stats.norm.ppf((jnp.arange(num_components) + 0.5) / num_components)[:, None]
     components = jax.vmap(partial(model.p_x_given_z, params))(zs)
-    mixture = vaejax.distributions.Mixture(jnp.zeros(num_components), components)
-    return np.asarray(jax.jit(partial(jax.lax.map, mixture.log_prob, batch_size=100))(jnp.asarray(points)))
+    mixture = Mixture(jnp.zeros(num_components), components)
+    return np.asarray(
+        jax.jit(partial(jax.lax.map, mixture.log_prob, batch_size=100))(jnp.asarray(points))
+    )
 
 
 def log_density_of_arcs(points: np.ndarray, num_angles: int = 1_000) -> np.ndarray:
@@ -169,30 +213,54 @@ def log_density_of_arcs(points: np.ndarray, num_angles: int = 1_000) -> np.ndarr
     arc = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     centres = np.concatenate([arc, np.array([1.0, 0.5]) - arc]) - np.array([0.5, 0.25])
     squares = ((points[:, None] - centres[None]) ** 2).sum(-1) / 0.1**2
-    return np.logaddexp.reduce(-0.5 * squares, axis=1) - np.log(len(centres)) - np.log(2 * np.pi * 0.1**2)
+    return (
+        np.logaddexp.reduce(-0.5 * squares, axis=1)
+        - np.log(len(centres))
+        - np.log(2 * np.pi * 0.1**2)
+    )
 
 
 def plane(config: Config, out: Path) -> list[dict]:
-    """Mean log p(x) on training and test points, nats, of finite mixtures by EM and by SGD, of an infinite one, and of the truth."""
-    train, test = two_arcs(config.num_points, config.seed), two_arcs(config.num_points, config.seed + 1)
-    settings = dataclasses.replace(config, num_steps=config.plane_steps, batch_size=min(200, config.num_points))
+    """Mean log p(x) on training and test points, nats, of finite mixtures by EM and by SGD, of an
+    infinite one, and of the truth.
+    """
+    train, test = (
+        two_arcs(config.num_points, config.seed),
+        two_arcs(config.num_points, config.seed + 1),
+    )
+    settings = dataclasses.replace(
+        config, num_steps=config.plane_steps, batch_size=min(200, config.num_points)
+    )
     sgd_key, init_key, fit_key, test_key = jax.random.split(jax.random.key(config.seed), 4)
     densities, drawn = {}, {}
     for count in config.num_components:
         centres, _ = k_means(train, count, config.seed)
-        graph, params = by_sgd(dataclasses.replace(settings, learning_rate=2e-2), train, centres, sgd_key)
+        graph, params = by_sgd(
+            dataclasses.replace(settings, learning_rate=2e-2), train, centres, sgd_key
+        )
         densities[f"{count} Gaussians by EM"] = by_em(train, centres).score_samples
-        densities[f"{count} Gaussians by SGD"] = partial(map_dataset, partial(log_density, graph), params, key=test_key)
+        densities[f"{count} Gaussians by SGD"] = partial(
+            map_dataset, partial(log_density, graph), params, key=test_key
+        )
         drawn[f"{count} Gaussians by SGD"] = densities[f"{count} Gaussians by SGD"]
     vae, bound = infinite_mixture(), vaejax.Pathwise(8, vaejax.iwae_bound)
     start = vae.init(init_key, train[0])
-    params = fitted(dataclasses.replace(settings, learning_rate=3e-3), partial(bound, vae), start, train, fit_key)
+    params = fitted(
+        dataclasses.replace(settings, learning_rate=3e-3),
+        partial(bound, vae),
+        start,
+        train,
+        fit_key,
+    )
     log_marginal = partial(vaejax.log_marginal, vae, num_samples=config.eval_samples)
     densities["infinitely many: a VAE"] = partial(map_dataset, log_marginal, params, key=test_key)
     drawn["infinitely many: a VAE"] = partial(log_density_by_quantiles, vae, params)
     densities["the truth"] = drawn["the truth"] = log_density_of_arcs
     plane_figure(train, drawn).savefig(out / "plane.png", dpi=150)
-    return [{"model": name, "train": estimate(of(train)), "test": estimate(of(test))} for name, of in densities.items()]
+    return [
+        {"model": name, "train": estimate(of(train)), "test": estimate(of(test))}
+        for name, of in densities.items()
+    ]
 
 
 def plane_figure(points: np.ndarray, densities: dict) -> Figure:
@@ -204,19 +272,32 @@ def plane_figure(points: np.ndarray, densities: dict) -> Figure:
     filled: Any = None
     for axes, (name, density) in zip(panels, densities.items(), strict=True):
         values = np.asarray(density(grid)).reshape(len(second), len(first))
-        filled = axes.contourf(first, second, np.clip(values, -8, 0.5), levels=np.linspace(-8, 0.5, 18), cmap="Blues")
+        filled = axes.contourf(
+            first, second, np.clip(values, -8, 0.5), levels=np.linspace(-8, 0.5, 18), cmap="Blues"
+        )
         axes.set_title(name, fontsize=10)
         axes.set_aspect("equal")
     panels[0].scatter(*points[:300].T, s=3, color=plots.ORANGE, linewidths=0)
-    figure.colorbar(filled, ax=list(panels), label="log p(x), nats", ticks=[-8, -6, -4, -2, 0], shrink=0.75, pad=0.01)
+    figure.colorbar(
+        filled,
+        ax=list(panels),
+        label="log p(x), nats",
+        ticks=[-8, -6, -4, -2, 0],
+        shrink=0.75,
+        pad=0.01,
+    )
     return figure
 
 
 # Digits: a mixture of Gaussians for the prior of a VAE.
 
 
-def mixture_vae(shape: tuple[int, ...], num_clusters: int, latent_dim: int, hidden: tuple[int, ...]) -> vaejax.GraphModel:
-    """y -> z -> x with q(z | x) q(y | z), the logits of y linear in z: exact where all components have one covariance."""
+def mixture_vae(
+    shape: tuple[int, ...], num_clusters: int, latent_dim: int, hidden: tuple[int, ...]
+) -> vaejax.GraphModel:
+    """y -> z -> x with q(z | x) q(y | z), the logits of y linear in z: exact where all components
+    have one covariance.
+    """
     net = partial(vaejax.MLP, hidden=hidden)
     graph = vaejax.DirectedGraph(
         (
@@ -235,29 +316,42 @@ def mixture_vae(shape: tuple[int, ...], num_clusters: int, latent_dim: int, hidd
     return vaejax.GraphModel(graph, encoder)
 
 
-def warm_started(config: Config, model: vaejax.GraphModel, images: np.ndarray, transform, key) -> vaejax.Params:
-    """The nets of a VAE with a standard normal prior, trained as long; k-means of its latents for the mixture, round and of one scale s.
+def warm_started(
+    config: Config, model: vaejax.GraphModel, images: np.ndarray, transform, key
+) -> vaejax.Params:
+    """The nets of a VAE with a standard normal prior, trained as long; k-means of its latents for
+    the mixture, round and of one scale s.
 
-    q(y | z) starts at their exact posterior, logits z . m_y / s^2 - |m_y|^2 / (2 s^2). Jiang et al. 2017 start
-    their mixture from trained nets too.
+    q(y | z) starts at their exact posterior, logits z . m_y / s^2 - |m_y|^2 / (2 s^2). Jiang et al.
+    2017 start their mixture from trained nets too.
     """
     init_key, fit_key, mean_key = jax.random.split(key, 3)
     encoder: Any = model.encoder
     of_z, of_x = encoder["z"].conditional, model.graph["x"].conditional
     vae = vaejax.VAE(vaejax.StandardNormal(config.latent_dim), of_x, of_z)
     x = transform(images[0], init_key)
-    params = fitted(config, partial(vaejax.AnalyticKL(), vae), vae.init(init_key, x), images, fit_key, transform)
+    params = fitted(
+        config, partial(vaejax.AnalyticKL(), vae), vae.init(init_key, x), images, fit_key, transform
+    )
     means = vaejax.posterior_means(vae, params, images, mean_key, transform=transform)
     centres, nearest = k_means(means, config.num_clusters, config.seed)
     variance = float(np.mean((means - centres[nearest(means)]) ** 2))
     start = model.init(init_key, x)
-    theta = start.theta | {"x": params.theta["likelihood"], "z": at_centres(start.theta["z"], centres, variance**0.5)}
-    logits = {"kernel": jnp.asarray(centres.T / variance), "bias": jnp.asarray(-0.5 * (centres**2).sum(1) / variance)}
+    theta = start.theta | {
+        "x": params.theta["likelihood"],
+        "z": at_centres(start.theta["z"], centres, variance**0.5),
+    }
+    logits = {
+        "kernel": jnp.asarray(centres.T / variance),
+        "bias": jnp.asarray(-0.5 * (centres**2).sum(1) / variance),
+    }
     return vaejax.Params(theta, {"z": params.phi, "y": {"params": {"Dense_0": logits}}})
 
 
 def cluster(model: vaejax.GraphModel, params: vaejax.Params, x, key):
-    """The likeliest y under q(y | z), z the mean of q(z | x). Nothing is drawn, so the key is not used."""
+    """The likeliest y under q(y | z), z the mean of q(z | x). Nothing is drawn, so the key is not
+    used.
+    """
     q: Any = model.posterior(params, x)
     return jnp.argmax(q.factor("y", {"z": q.factor("z", {}).mean}).mean)
 
@@ -271,24 +365,50 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     from sklearn.metrics import normalized_mutual_info_score
 
     nmi = float(normalized_mutual_info_score(labels, clusters))
-    return {"clusters": len(np.unique(clusters)), "purity": float(purity(clusters, labels)), "nmi": nmi}
+    return {
+        "clusters": len(np.unique(clusters)),
+        "purity": float(purity(clusters, labels)),
+        "nmi": nmi,
+    }
 
 
 def digits(config: Config, out: Path) -> dict:
-    """The bound and log p(x), nats per test example; clusters against labels, and those of k-means on the pixels."""
-    dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
+    """The bound and log p(x), nats per test example; clusters against labels, and those of k-means
+    on the pixels.
+    """
+    dataset, transform = vaejax.prepare_pixels(
+        vaejax.load_dataset(config.data, config.data_folder), config.binarisation, seed=config.seed
+    )
     train, test, labels = dataset.train.images, dataset.test.images, dataset.test.labels
     if labels is None:
-        raise ValueError(f"{config.data} has no labels to hold the clusters against; choose another set")
+        raise ValueError(
+            f"{config.data} has no labels to hold the clusters against; choose another set"
+        )
     start_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
     model = mixture_vae(train.shape[1:], config.num_clusters, config.latent_dim, config.hidden)
     objective = partial(vaejax.ByNode(enumerate=("y",)), model)
-    params = fitted(config, objective, warm_started(config, model, train, transform, start_key), train, fit_key, transform)
-    quantities = objective, partial(vaejax.log_marginal, model, num_samples=config.eval_samples), partial(cluster, model)
-    bound, marginal, clusters = (np.asarray(map_dataset(Transformed(of, transform), params, test, test_key)) for of in quantities)
+    params = fitted(
+        config,
+        objective,
+        warm_started(config, model, train, transform, start_key),
+        train,
+        fit_key,
+        transform,
+    )
+    quantities = (
+        objective,
+        partial(vaejax.log_marginal, model, num_samples=config.eval_samples),
+        partial(cluster, model),
+    )
+    bound, marginal, clusters = (
+        np.asarray(map_dataset(Transformed(of, transform), params, test, test_key))
+        for of in quantities
+    )
     flat = [images.reshape(len(images), -1) / dataset.maximum for images in (train, test)]
     _, nearest = k_means(flat[0], config.num_clusters, config.seed)
-    clusters_figure(model, params, clusters, labels, draw_key).savefig(out / "clusters.png", dpi=150)
+    clusters_figure(model, params, clusters, labels, draw_key).savefig(
+        out / "clusters.png", dpi=150
+    )
     return {
         "bound": estimate(bound),
         "log_marginal": estimate(marginal),
@@ -297,7 +417,9 @@ def digits(config: Config, out: Path) -> dict:
     }
 
 
-def clusters_figure(model: vaejax.GraphModel, params: vaejax.Params, clusters: np.ndarray, labels: np.ndarray, key) -> Figure:
+def clusters_figure(
+    model: vaejax.GraphModel, params: vaejax.Params, clusters: np.ndarray, labels: np.ndarray, key
+) -> Figure:
     """Each cluster that has test examples, largest first: E[x | z] at draws of z ~ p(z | y)."""
     joint = model.joint(params)
     sizes = np.bincount(clusters, minlength=joint.factor("y", {}).mean.size)
@@ -310,9 +432,16 @@ def clusters_figure(model: vaejax.GraphModel, params: vaejax.Params, clusters: n
     keys = jax.random.split(key, (len(shown), 12))
     images = jax.vmap(jax.vmap(image, (None, 0)))(jnp.asarray(shown), keys)
     commonest = [np.bincount(labels[clusters == c]) for c in shown]
-    names = [f"{sizes[c]} images, {of.max() / sizes[c]:.0%} a {of.argmax()}" for c, of in zip(shown, commonest, strict=True)]
-    rows = {f"{i + 1}: {name}": row for i, (name, row) in enumerate(zip(names, images, strict=True))}
-    return labelled_grid(rows, "each cluster y, its test images, and means of p(x | z) at z from p(z | y)")
+    names = [
+        f"{sizes[c]} images, {of.max() / sizes[c]:.0%} a {of.argmax()}"
+        for c, of in zip(shown, commonest, strict=True)
+    ]
+    rows = {
+        f"{i + 1}: {name}": row for i, (name, row) in enumerate(zip(names, images, strict=True))
+    }
+    return labelled_grid(
+        rows, "each cluster y, its test images, and means of p(x | z) at z from p(z | y)"
+    )
 
 
 def main(config: Config) -> dict:
@@ -332,12 +461,16 @@ def table(result: dict) -> str:
     if "plane" in result:
         lines += ["| mixture in the plane | log p(x), training | log p(x), test |", "|---|---|---|"]
         lines += [
-            f"| {row['model']} | {row['train'].mean:.4f} | {row['test'].mean:.3f} ± {row['test'].standard_error:.3f} |"
+            f"| {row['model']} | {row['train'].mean:.4f} | {row['test'].mean:.3f} ±"
+            f" {row['test'].standard_error:.3f} |"
             for row in result["plane"]
         ]
     if "digits" in result:
         row = result["digits"]
-        lines.append(f"mixture of Gaussians for a prior: test bound {row['bound']}, log p(x) {row['log_marginal']}")
+        lines.append(
+            f"mixture of Gaussians for a prior: test bound {row['bound']}, log p(x)"
+            f" {row['log_marginal']}"
+        )
         lines += [
             f"{name}: {of['clusters']} clusters, purity {of['purity']:.3f}, NMI {of['nmi']:.3f}"
             for name, of in row.items()

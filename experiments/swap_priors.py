@@ -1,15 +1,22 @@
 r"""One model, several priors, several seeds: what a prior is worth, in a table and a figure.
 
-    python experiments/swap_priors.py                                                      # the embedded digits, two latents
-    python experiments/swap_priors.py --data binarized_mnist --latent-dim 40 --priors normal mixture:50 vamp:200 flow:4 \
+    python experiments/swap_priors.py                                                      # the
+                                                                                           embedded
+                                                                                           digits,
+                                                                                           two
+                                                                                           latents
+    python experiments/swap_priors.py --data binarized_mnist --latent-dim 40 --priors normal
+    mixture:50 vamp:200 flow:4 \
         --num-seeds 2 --num-steps 20000 --eval-size 2000 --out runs/swap_mnist
 
-Encoder, likelihood and everything else stay as they are; only the prior is another value. Each row of the table is the mean over the
-seeds, with its standard error over seeds, of quantities over the test set; the figure shows the first seed. `result.json` has them all,
-and so has the last line on standard output.
+Encoder, likelihood and everything else stay as they are; only the prior is another value. Each row
+of the table is the mean over the seeds, with its standard error over seeds, of quantities over the
+test set; the figure shows the first seed. `result.json` has them all, and so has the last line on
+standard output.
 
-Expected: a VampPrior above a standard normal where there are many latents (Tomczak & Welling 2018). Measured by the second command on
-two cores of an Intel Xeon, with the library of revision 949deab, in 17 minutes (training 121, 155, 360 and 214 s), nats per test example:
+Expected: a VampPrior above a standard normal where there are many latents (Tomczak & Welling 2018).
+Measured by the second command on two cores of an Intel Xeon, with the library of revision 949deab,
+in 17 minutes (training 121, 155, 360 and 214 s), nats per test example:
 
     prior         test ELBO         test log p(x)     active units of 40
     normal        -99.82 +- 0.04    -93.69 +- 0.04    14.5
@@ -17,7 +24,8 @@ two cores of an Intel Xeon, with the library of revision 949deab, in 17 minutes 
     vamp:200      -95.49 +- 0.14    -90.03 +- 0.19    18.5
     flow:4        -97.08 +- 0.19    -91.19 +- 0.08    39.5
 
-The runs are short (40 epochs), and the errors are over two seeds; of the 2,000 test examples it is 0.6.
+The runs are short (40 epochs), and the errors are over two seeds; of the 2,000 test examples it is
+0.6.
 """
 
 import dataclasses
@@ -31,11 +39,19 @@ import numpy as np
 import tyro
 from common import command_line, record, some_rows, use_all_cores
 from train import Config as TrainConfig
-from train import Setting, build_model, build_objective, build_optimizer, initial_params, training_config
+from train import (
+    Setting,
+    build_model,
+    build_objective,
+    build_optimizer,
+    initial_params,
+    training_config,
+)
 
 import vaejax
 from vaejax import plots
-from vaejax.data import Split, check_data, support_of
+from vaejax.data.base import Split
+from vaejax.data.check import check_data, support_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +75,20 @@ def of_training(config: Config, prior: str) -> TrainConfig:
     return training_config(config, prior=prior, num_steps=config.num_steps)
 
 
-def compare(config: Config, prior: str, dataset: vaejax.Dataset, transform) -> tuple[dict, vaejax.VAE, vaejax.Params]:
+def compare(
+    config: Config, prior: str, dataset: vaejax.Dataset, transform
+) -> tuple[dict, vaejax.VAE, vaejax.Params]:
     """The row of one prior, with the model and the parameters of its first seed."""
     settings = of_training(config, prior)
     model = build_model(settings, dataset.train.images[0])
     check_data(dataset.train.images, support_of(model), transform, name=config.data)
-    init_key, fit_key, evaluate_key = jax.random.split(jax.random.key(config.seed), 3)  # the same for every prior
-    starts = [initial_params(settings, model, dataset.train.images, transform, key) for key in jax.random.split(init_key, config.num_seeds)]
+    init_key, fit_key, evaluate_key = jax.random.split(
+        jax.random.key(config.seed), 3
+    )  # the same for every prior
+    starts = [
+        initial_params(settings, model, dataset.train.images, transform, key)
+        for key in jax.random.split(init_key, config.num_seeds)
+    ]
     began = time.perf_counter()
     run = vaejax.fit_seeds(
         build_objective(settings, model),
@@ -81,7 +104,15 @@ def compare(config: Config, prior: str, dataset: vaejax.Dataset, transform) -> t
     seeds = [jax.tree.map(lambda leaf, s=s: leaf[s], run.params) for s in range(config.num_seeds)]
     images = dataset.test.images[: config.eval_size]  # `main` has shuffled them
     evaluations = [
-        vaejax.evaluate(model, params, images, evaluate_key, num_samples=config.eval_samples, transform=transform) for params in seeds
+        vaejax.evaluate(
+            model,
+            params,
+            images,
+            evaluate_key,
+            num_samples=config.eval_samples,
+            transform=transform,
+        )
+        for params in seeds
     ]
     row = {
         "prior": prior,
@@ -103,7 +134,8 @@ def mean_and_error(values: list[float]) -> str:
 def table(rows: list[dict]) -> str:
     header = ["| prior | test ELBO | test log p(x) | active units |", "|---|---|---|---|"]
     cells = [
-        f"| {row['prior']} | {mean_and_error(row['elbo'])} | {mean_and_error(row['log_marginal'])} | {np.mean(row['active_units']):.1f} |"
+        f"| {row['prior']} | {mean_and_error(row['elbo'])} | {mean_and_error(row['log_marginal'])}"
+        f" | {np.mean(row['active_units']):.1f} |"
         for row in rows
     ]
     return "\n".join([*header, *cells])
@@ -111,7 +143,11 @@ def table(rows: list[dict]) -> str:
 
 def aggregated(model: vaejax.VAE, params: vaejax.Params, xs, key) -> np.ndarray:
     """One draw of q(z | x) for every x."""
-    return np.asarray(jax.jit(jax.vmap(lambda x, key: model.posterior(params, x).sample(key)))(xs, jax.random.split(key, len(xs))))
+    return np.asarray(
+        jax.jit(jax.vmap(lambda x, key: model.posterior(params, x).sample(key)))(
+            xs, jax.random.split(key, len(xs))
+        )
+    )
 
 
 def shuffled(split: Split, key) -> Split:
@@ -120,7 +156,9 @@ def shuffled(split: Split, key) -> Split:
 
 
 def main(config: Config) -> dict:
-    dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
+    dataset, transform = vaejax.prepare_pixels(
+        vaejax.load_dataset(config.data, config.data_folder), config.binarisation, seed=config.seed
+    )
     for prior in config.priors:  # all names are looked up before the first one trains
         build_model(of_training(config, prior), dataset.train.images[0])
     out = Path(config.out)
@@ -132,12 +170,18 @@ def main(config: Config) -> dict:
     rows, entries = [], {}
     for prior in config.priors:
         row, model, params = compare(config, prior, dataset, transform)
-        print(f"{prior}: test ELBO {mean_and_error(row['elbo'])}, {row['train_seconds']} s", file=sys.stderr)
+        print(
+            f"{prior}: test ELBO {mean_and_error(row['elbo'])}, {row['train_seconds']} s",
+            file=sys.stderr,
+        )
         rows.append(row)
         entries[prior] = model, params, aggregated(model, params, xs, draw_key)
     labels = None if dataset.test.labels is None else dataset.test.labels[: len(shown)]
     plots.priors(entries, labels, plot_key).savefig(out / "priors.png", dpi=150)
-    print(f"nats per example, mean over {config.num_seeds} seeds ± standard error over seeds; log p(x) with K = {config.eval_samples}")
+    print(
+        f"nats per example, mean over {config.num_seeds} seeds ± standard error over seeds; log"
+        f" p(x) with K = {config.eval_samples}"
+    )
     print(table(rows))
     record(out, config, data=dataset.source, rows=rows)
     return {"rows": rows, "out": str(out)}

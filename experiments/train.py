@@ -1,23 +1,27 @@
-"""Train a VAE, evaluate it and draw what it learned: the experiment that every other one starts from.
+"""Train a VAE, evaluate it and draw what it learned: the experiment that every other one starts
+from.
 
-    python experiments/train.py                                                   # the embedded digits
+    python experiments/train.py                                                   # the embedded
+                                                                                  digits
     python experiments/train.py --data fashion_mnist --latent-dim 20 --num-steps 30000 --out runs/fashion
     python experiments/train.py --data binarized_mnist --latent-dim 40 --num-steps 30000 --out runs/binarized
-    python experiments/train.py --resume --out runs/fashion --num-steps 60000     # go on, to the same bits
+    python experiments/train.py --resume --out runs/fashion --num-steps 60000     # go on, to the
+                                                                                  same bits
 
-The run's folder gets config.json, metrics.jsonl, checkpoints/, result.json and four pictures. The last line on standard output
-is one JSON object with the results.
+The run's folder gets config.json, metrics.jsonl, checkpoints/, result.json and four pictures. The
+last line on standard output is one JSON object with the results.
 
-Measured on two cores of an Intel Xeon, seed 0, at revision cd2b31b with other work on the machine, in nats per test example (log p(x)
-by 500 importance samples):
+Measured on two cores of an Intel Xeon, seed 0, at revision cd2b31b with other work on the machine,
+in nats per test example (log p(x) by 500 importance samples):
 
     command   training   test ELBO         test log p(x)     active units
     first        34 s     -23.41 +- 0.24    -22.95 +- 0.23    2 of 2
     second      192 s    -238.34 +- 0.77   -235.21 +- 0.76    8 of 20
     third       243 s     -99.41 +- 0.28    -93.38 +- 0.26   14 of 40
 
-Expected: no published figure is for these settings, which are short runs, to be repeated in minutes. For scale: on the static set
-nbip/IWAE quotes log p(x) = -88.71 from the appendix of Burda et al. for a one-layer VAE trained for 3,280 epochs; here it is 60.
+Expected: no published figure is for these settings, which are short runs, to be repeated in
+minutes. For scale: on the static set nbip/IWAE quotes log p(x) = -88.71 from the appendix of Burda
+et al. for a one-layer VAE trained for 3,280 epochs; here it is 60.
 """
 
 import dataclasses
@@ -42,7 +46,9 @@ from common import command_line, environment, some_rows
 
 import vaejax
 from vaejax import plots
-from vaejax.data import Policy, check_data, support_of, unknown
+from vaejax.base.checks import unknown_name
+from vaejax.data.check import check_data, support_of
+from vaejax.data.pixels import Policy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,12 +60,17 @@ class Setting:
     data_folder: str | None = None
     """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
     binarisation: Policy = "dynamic"
-    """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or none."""
+    """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or
+    none.
+    """
     likelihood: str = "bernoulli"
-    """bernoulli, continuous-bernoulli, gaussian (its scale learned), gaussian:SCALE, laplace, categorical:LEVELS or
-    discretized-logistic:LEVELS."""
+    """bernoulli, continuous-bernoulli, gaussian (its scale learned), gaussian:SCALE, laplace,
+    categorical:LEVELS or discretized-logistic:LEVELS.
+    """
     encoder: str = "diag-normal"
-    """diag-normal, full-normal, low-rank:RANK, laplace, real-nvp:LAYERS, iaf:LAYERS, or vmf (for the sphere)."""
+    """diag-normal, full-normal, low-rank:RANK, laplace, real-nvp:LAYERS, iaf:LAYERS, or vmf (for
+    the sphere).
+    """
     net: Literal["mlp", "gated", "conv"] = "mlp"
     """The nets of encoder and decoder."""
     hidden: tuple[int, ...] = (200, 200)
@@ -79,11 +90,14 @@ class Config(Setting):
     """A VAE and how it is trained. Names with a colon take a number: vamp:500."""
 
     prior: str = "normal"
-    """normal, learned-normal, mixture:COMPONENTS, vamp:COMPONENTS (pseudo-inputs start at training examples), flow:LAYERS,
-    maf:LAYERS, laplace, student-t, or sphere."""
+    """normal, learned-normal, mixture:COMPONENTS, vamp:COMPONENTS (pseudo-inputs start at training
+    examples), flow:LAYERS, maf:LAYERS, laplace, student-t, or sphere.
+    """
     estimator: str = "pathwise"
-    """Of the ELBO: pathwise, analytic-kl, stick-the-landing, taylor, measure-valued, score-function. Of the importance-weighted bound, with
-    --num-samples of 2 or more: iwae, dreg, rws, vimco, ovis."""
+    """Of the ELBO: pathwise, analytic-kl, stick-the-landing, taylor, measure-valued,
+    score-function. Of the importance-weighted bound, with --num-samples of 2 or more: iwae, dreg,
+    rws, vimco, ovis.
+    """
     num_samples: int = 1
     """K, the samples of z in each bound."""
     num_steps: int = 10_000
@@ -113,7 +127,8 @@ def training_config(setting: Setting, **changes: Any) -> Config:
     return Config(**shared | changes)
 
 
-# What may differ between a run and its continuation: how far and where it goes, not what it computes.
+# What may differ between a run and its continuation: how far and where it goes, not what it
+# computes.
 FREE_TO_CHANGE = {
     "resume",
     "overwrite",
@@ -130,7 +145,10 @@ FREE_TO_CHANGE = {
 
 def check(config: Config) -> None:
     """Raises ValueError for a number that cannot be."""
-    counts = "latent_dim num_samples num_steps batch_size validate_every checkpoint_every eval_samples devices"
+    counts = (
+        "latent_dim num_samples num_steps batch_size validate_every checkpoint_every eval_samples"
+        " devices"
+    )
     for name in counts.split():
         if getattr(config, name) < 1:
             raise ValueError(f"{name} = {getattr(config, name)}; it must be at least 1")
@@ -142,16 +160,22 @@ def named(kind: str, name: str, table: dict[str, Callable]):
     """The value that `name`, or `name:number`, stands for in the table."""
     key, _, argument = name.partition(":")
     if key not in table:
-        raise ValueError(unknown(kind, name, list(table)))
+        raise ValueError(unknown_name(kind, name, list(table)))
     parameters = inspect.signature(table[key]).parameters.values()
     if argument and not parameters:
         raise ValueError(f"{kind} {name!r}: it takes no number")
     if not argument and any(parameter.default is parameter.empty for parameter in parameters):
         raise ValueError(f"{kind} {name!r}: give a number, such as {key}:10")
     try:
-        number = [float(argument) if "." in argument or "e" in argument else int(argument)] if argument else []
+        number = (
+            [float(argument) if "." in argument or "e" in argument else int(argument)]
+            if argument
+            else []
+        )
     except ValueError:
-        raise ValueError(f"{kind} {name!r}: {argument!r} is no number; give one, such as {key}:10") from None
+        raise ValueError(
+            f"{kind} {name!r}: {argument!r} is no number; give one, such as {key}:10"
+        ) from None
     return table[key](*number)
 
 
@@ -185,10 +209,14 @@ def build_likelihood(config: Config, shape: tuple[int, ...]):
     table = {
         "bernoulli": lambda: vaejax.Bernoulli(decoder()),
         "continuous-bernoulli": lambda: vaejax.ContinuousBernoulli(decoder()),
-        "gaussian": lambda scale=None: vaejax.Gaussian(decoder(), "learned" if scale is None else scale),
+        "gaussian": lambda scale=None: vaejax.Gaussian(
+            decoder(), "learned" if scale is None else scale
+        ),
         "laplace": lambda: vaejax.Laplace(decoder(heads=2)),
         "categorical": lambda levels=256: vaejax.Categorical(decoder((*shape, levels)), levels),
-        "discretized-logistic": lambda levels=256: vaejax.DiscretizedLogistic(decoder(heads=2), levels),
+        "discretized-logistic": lambda levels=256: vaejax.DiscretizedLogistic(
+            decoder(heads=2), levels
+        ),
     }
     return named("likelihood", config.likelihood, table)
 
@@ -243,44 +271,73 @@ def build_objective(config: Config, model: vaejax.VAE):
     estimator = named("estimator", config.estimator, estimators)
     if config.warm_up:
         if config.estimator != "pathwise":
-            raise ValueError(f"warm_up = {config.warm_up} with estimator {config.estimator!r}: a warm-up is for pathwise alone")
+            raise ValueError(
+                f"warm_up = {config.warm_up} with estimator {config.estimator!r}: a warm-up is for"
+                " pathwise alone"
+            )
         estimator = vaejax.Beta(vaejax.WarmUp(config.warm_up), samples)
     return vaejax.minibatch(partial(estimator, model))
 
 
 def build_optimizer(config: Config) -> optax.GradientTransformation:
     cosine = config.schedule == "cosine"
-    rate = optax.cosine_decay_schedule(config.learning_rate, config.num_steps) if cosine else config.learning_rate
+    rate = (
+        optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
+        if cosine
+        else config.learning_rate
+    )
     adam = optax.adam(rate)
-    return adam if config.clip_norm is None else optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+    return (
+        adam
+        if config.clip_norm is None
+        else optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+    )
 
 
-def initial_params(config: Config, model: vaejax.VAE, images: np.ndarray, transform, key) -> vaejax.Params:
+def initial_params(
+    config: Config, model: vaejax.VAE, images: np.ndarray, transform, key
+) -> vaejax.Params:
     """`model.init`, with training examples as the pseudo-inputs of a VampPrior."""
     init_key, rows_key, pixels_key = jax.random.split(key, 3)
     params = jax.jit(model.init)(init_key, transform(images[0], pixels_key))
     if isinstance(model.prior, vaejax.VampPrior):
         count = model.prior.num_components
         if count > len(images):
-            raise ValueError(f"prior vamp:{count} starts at {count} training examples, but there are {len(images)}; choose fewer")
+            raise ValueError(
+                f"prior vamp:{count} starts at {count} training examples, but there are"
+                f" {len(images)}; choose fewer"
+            )
         rows = np.asarray(jax.random.choice(rows_key, len(images), (count,), replace=False))
-        params.theta["prior"] = jax.jit(jax.vmap(transform))(images[rows], jax.random.split(pixels_key, count))
+        params.theta["prior"] = jax.jit(jax.vmap(transform))(
+            images[rows], jax.random.split(pixels_key, count)
+        )
     return params
 
 
-def trained(setting: Setting, images: np.ndarray, transform, num_steps: int, **changes: Any) -> tuple[vaejax.VAE, vaejax.Params]:
-    """The model of another experiment's setting, and its parameters after so many steps on these images."""
+def trained(
+    setting: Setting, images: np.ndarray, transform, num_steps: int, **changes: Any
+) -> tuple[vaejax.VAE, vaejax.Params]:
+    """The model of another experiment's setting, and its parameters after so many steps on these
+    images.
+    """
     config = training_config(setting, num_steps=num_steps, **changes)
     model = build_model(config, images[0])
     check_data(images, support_of(model), transform, name=setting.data)
     init_key, fit_key = jax.random.split(jax.random.key(setting.seed))
     start = initial_params(config, model, images, transform, init_key)
     how = {"num_steps": num_steps, "batch_size": setting.batch_size, "transform": transform}
-    return model, vaejax.fit(build_objective(config, model), start, build_optimizer(config), images, fit_key, **how).params
+    return (
+        model,
+        vaejax.fit(
+            build_objective(config, model), start, build_optimizer(config), images, fit_key, **how
+        ).params,
+    )
 
 
 class MetricsLog:
-    """metrics.jsonl: the mean bound of every 100 steps, and each validation, as training goes. A resumed run writes it anew."""
+    """metrics.jsonl: the mean bound of every 100 steps, and each validation, as training goes. A
+    resumed run writes it anew.
+    """
 
     def __init__(self, path: Path, every: int = 100):
         self.path, self.every = path, every
@@ -293,7 +350,11 @@ class MetricsLog:
         ends = range((self.rows + 1) * self.every, run.step + 1, self.every)
         rows = [{"step": end, "bound": float(bound[end - self.every : end].mean())} for end in ends]
         later = slice(self.validations, None)
-        pairs = zip(history["validation_step"][later].tolist(), history["validation_bound"][later].tolist(), strict=True)
+        pairs = zip(
+            history["validation_step"][later].tolist(),
+            history["validation_bound"][later].tolist(),
+            strict=True,
+        )
         rows += [{"step": step, "validation_bound": bound} for step, bound in pairs]
         with self.path.open("a" if len(self.times) > 1 else "w") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -308,33 +369,50 @@ class MetricsLog:
 
 
 def prepared_folder(config: Config) -> Path:
-    """The run's folder, empty or to be continued. Raises ValueError rather than write over another run."""
+    """The run's folder, empty or to be continued. Raises ValueError rather than write over another
+    run.
+    """
     out = Path(config.out)
     if not config.resume and out.exists() and any(out.iterdir()):
         if not config.overwrite:
-            raise ValueError(f"{out} already holds a run: --resume it, --overwrite it, or name another --out")
+            raise ValueError(
+                f"{out} already holds a run: --resume it, --overwrite it, or name another --out"
+            )
         if not (out / "config.json").exists():
-            raise ValueError(f"{out} holds no config.json, so it is not a run, and is not overwritten; name another --out")
+            raise ValueError(
+                f"{out} holds no config.json, so it is not a run, and is not overwritten; name"
+                " another --out"
+            )
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     return out
 
 
 def train(config: Config) -> dict:
-    """Runs the experiment and returns its result. Everything that can be refused is refused before the folder is touched."""
+    """Runs the experiment and returns its result. Everything that can be refused is refused before
+    the folder is touched.
+    """
     check(config)
-    dataset, transform = vaejax.pixels(vaejax.load(config.data, config.data_folder), config.binarisation, seed=config.seed)
+    dataset, transform = vaejax.prepare_pixels(
+        vaejax.load_dataset(config.data, config.data_folder), config.binarisation, seed=config.seed
+    )
     init_key, fit_key, evaluate_key, plot_key = jax.random.split(jax.random.key(config.seed), 4)
     model = build_model(config, dataset.train.images[0])
     objective, optimizer = build_objective(config, model), build_optimizer(config)
     support = support_of(model)
     for name in ("train", "valid", "test"):
-        check_data(getattr(dataset, name).images, support, transform, name=f"{config.data} ({name})")
+        check_data(
+            getattr(dataset, name).images, support, transform, name=f"{config.data} ({name})"
+        )
     if config.batch_size > len(dataset.train.images):
-        raise ValueError(f"batch_size = {config.batch_size}, but {config.data} has {len(dataset.train.images)} training examples")
+        raise ValueError(
+            f"batch_size = {config.batch_size}, but {config.data} has {len(dataset.train.images)}"
+            " training examples"
+        )
     if config.devices > jax.device_count() or config.batch_size % config.devices:
         raise ValueError(
-            f"devices = {config.devices}: there are {jax.device_count()}, and batch_size = {config.batch_size} must divide over them"
+            f"devices = {config.devices}: there are {jax.device_count()}, and batch_size ="
+            f" {config.batch_size} must divide over them"
         )
     mesh = jax.make_mesh((config.devices,), ("data",)) if config.devices > 1 else None
     params = initial_params(config, model, dataset.train.images, transform, init_key)
@@ -369,7 +447,14 @@ def train(config: Config) -> dict:
 
     print("evaluating on the test set ...", file=sys.stderr)
     settings = {"transform": transform, "batch_size": 100}
-    evaluation = vaejax.evaluate(model, params, dataset.test.images, evaluate_key, num_samples=config.eval_samples, **settings)
+    evaluation = vaejax.evaluate(
+        model,
+        params,
+        dataset.test.images,
+        evaluate_key,
+        num_samples=config.eval_samples,
+        **settings,
+    )
     draw(out, model, params, run, dataset, transform, plot_key)
     result = {
         "test_elbo": evaluation.elbo.mean,
@@ -379,7 +464,11 @@ def train(config: Config) -> dict:
         "eval_samples": config.eval_samples,
         "active_units": evaluation.active_units,
         "latent_dim": config.latent_dim,
-        "validation_bound": float(run.history["validation_bound"][-1]) if len(run.history["validation_bound"]) else None,
+        "validation_bound": (
+            float(run.history["validation_bound"][-1])
+            if len(run.history["validation_bound"])
+            else None
+        ),
         "step": run.step,
         "train_seconds": round(train_seconds, 2),
         "steps_per_second": log.steps_per_second(),
@@ -390,7 +479,15 @@ def train(config: Config) -> dict:
     return result
 
 
-def draw(out: Path, model: vaejax.VAE, params: vaejax.Params, run: vaejax.Run, dataset: vaejax.Dataset, transform, key) -> None:
+def draw(
+    out: Path,
+    model: vaejax.VAE,
+    params: vaejax.Params,
+    run: vaejax.Run,
+    dataset: vaejax.Dataset,
+    transform,
+    key,
+) -> None:
     """The four pictures of a run."""
     sample_key, rows_key, pixels_key, reconstruct_key, latent_key = jax.random.split(key, 5)
     shown = dataset.test.images[some_rows(rows_key, len(dataset.test.images), 64)]
@@ -401,14 +498,18 @@ def draw(out: Path, model: vaejax.VAE, params: vaejax.Params, run: vaejax.Run, d
         "curves": plots.curves(run.history, dataset.name),
         "samples": plots.samples(model, params, sample_key),
         "reconstructions": plots.reconstructions(model, params, xs, reconstruct_key),
-        "latent": plots.latent(model, params, means, None if labels is None else labels[: len(images)]),
+        "latent": plots.latent(
+            model, params, means, None if labels is None else labels[: len(images)]
+        ),
     }
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=150)
 
 
 def fixed(config: Config) -> dict:
-    """The fields that a continuation must share. A cosine schedule depends on the length of the run, so then it counts."""
+    """The fields that a continuation must share. A cosine schedule depends on the length of the
+    run, so then it counts.
+    """
     free = FREE_TO_CHANGE - ({"num_steps"} if config.schedule == "cosine" else set())
     return {name: field for name, field in dataclasses.asdict(config).items() if name not in free}
 
@@ -417,23 +518,36 @@ def saved_config(out: str) -> Config:
     """The configuration of the run in `out`."""
     path = Path(out) / "config.json"
     if not path.exists():
-        raise ValueError(f"nothing to resume: {path} does not exist; name the run's folder with --out, or leave out --resume")
+        raise ValueError(
+            f"nothing to resume: {path} does not exist; name the run's folder with --out, or leave"
+            " out --resume"
+        )
     fields = json.loads(path.read_text())["config"]
-    values: dict[str, Any] = {name: tuple(field) if isinstance(field, list) else field for name, field in fields.items()}
+    values: dict[str, Any] = {
+        name: tuple(field) if isinstance(field, list) else field for name, field in fields.items()
+    }
     return Config(**values)
 
 
 def parse(argv: list[str] | None) -> Config:
-    """The configuration of a command line. With --resume, flags that are not given are the run's own."""
+    """The configuration of a command line. With --resume, flags that are not given are the run's
+    own.
+    """
     config = tyro.cli(Config, args=argv)
     if not config.resume:
         return config
     saved = dataclasses.replace(saved_config(config.out), resume=True, out=config.out)
     config = tyro.cli(Config, args=argv, default=saved)
     now = fixed(config)
-    differences = [f"{name}: saved {was!r}, now {now[name]!r}" for name, was in fixed(saved).items() if name in now and now[name] != was]
+    differences = [
+        f"{name}: saved {was!r}, now {now[name]!r}"
+        for name, was in fixed(saved).items()
+        if name in now and now[name] != was
+    ]
     if differences:
-        raise ValueError(f"{config.out} was trained with another configuration; {'; '.join(differences)}")
+        raise ValueError(
+            f"{config.out} was trained with another configuration; {'; '.join(differences)}"
+        )
     return config
 
 

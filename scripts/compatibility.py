@@ -1,9 +1,10 @@
-"""Which priors, encoders and estimators go together: tried, not asserted. Prints docs/compatibility.md.
+"""Which priors, encoders and estimators go together: tried, not asserted. Prints
+docs/compatibility.md.
 
     python scripts/compatibility.py > docs/compatibility.md
 
-The components here are also those of tests/test_product.py, which trains every valid combination and holds this table against the
-rules that mathematics gives.
+The components here are also those of tests/test_product.py, which trains every valid combination
+and holds this table against the rules that mathematics gives.
 """
 
 from collections.abc import Callable
@@ -62,7 +63,9 @@ LIKELIHOODS: dict[str, Callable] = {
     "ContinuousBernoulli": lambda: vaejax.ContinuousBernoulli(net(PIXELS)),
     "Categorical": lambda: vaejax.Categorical(net((PIXELS, 17)), 17),
     "DiscretizedLogistic": lambda: vaejax.DiscretizedLogistic(net(PIXELS, heads=2), 17),
-    "DiscretizedLogistic, 2 components": lambda: vaejax.DiscretizedLogistic(net(PIXELS, heads=6), 17),
+    "DiscretizedLogistic, 2 components": lambda: vaejax.DiscretizedLogistic(
+        net(PIXELS, heads=6), 17
+    ),
     "Gaussian, fixed": lambda: vaejax.Gaussian(net(PIXELS), scale=0.5),
     "Gaussian, learned": lambda: vaejax.Gaussian(net(PIXELS), scale="learned"),
     "Gaussian, per dimension": lambda: vaejax.Gaussian(net(PIXELS), scale="per-dimension"),
@@ -89,7 +92,9 @@ ESTIMATORS: dict[str, Callable] = {
     "TaylorControlVariate": lambda: vaejax.TaylorControlVariate(2),
     "MeasureValued": lambda: vaejax.MeasureValued(2),
     "ScoreFunction": lambda: vaejax.ScoreFunction(4),
-    "ScoreFunction, learned baseline": lambda: vaejax.ScoreFunction(4, vaejax.LearnedBaseline(vaejax.MLP((), (8,)))),
+    "ScoreFunction, learned baseline": lambda: vaejax.ScoreFunction(
+        4, vaejax.LearnedBaseline(vaejax.MLP((), (8,)))
+    ),
     "OptimalConstant": lambda: vaejax.OptimalConstant(4),
     "VIMCO": lambda: vaejax.VIMCO(4),
     "OVIS": lambda: vaejax.OVIS(4),
@@ -115,7 +120,9 @@ def shapes_with_psi(estimator: str, model: vaejax.VAE, shapes: vaejax.Params) ->
     init = getattr(ESTIMATORS[estimator](), "init", None)
     if init is None:
         return shapes
-    return shapes._replace(psi=jax.eval_shape(partial(init, model), shapes, jnp.zeros(PIXELS), jax.random.key(0)))
+    return shapes._replace(
+        psi=jax.eval_shape(partial(init, model), shapes, jnp.zeros(PIXELS), jax.random.key(0))
+    )
 
 
 def refusal(prior: str, encoder: str, estimator: str, likelihood: str = "Bernoulli") -> str | None:
@@ -123,7 +130,9 @@ def refusal(prior: str, encoder: str, estimator: str, likelihood: str = "Bernoul
     try:
         model, shapes = model_and_shapes(prior, encoder, likelihood)
         params = shapes_with_psi(estimator, model, shapes)
-        jax.eval_shape(partial(ESTIMATORS[estimator](), model), params, jnp.zeros(PIXELS), jax.random.key(0))
+        jax.eval_shape(
+            partial(ESTIMATORS[estimator](), model), params, jnp.zeros(PIXELS), jax.random.key(0)
+        )
     except (TypeError, ValueError) as error:
         return str(error)
     return None
@@ -143,11 +152,16 @@ REFUSED = (
 def accepted() -> dict[tuple[str, str], list[str]]:
     """For each prior and encoder, the estimators that are not refused."""
     pairs = [(prior, encoder) for prior in PRIORS for encoder in ENCODERS]
-    return {(prior, encoder): [name for name in ESTIMATORS if refusal(prior, encoder, name) is None] for prior, encoder in pairs}
+    return {
+        (prior, encoder): [name for name in ESTIMATORS if refusal(prior, encoder, name) is None]
+        for prior, encoder in pairs
+    }
 
 
 def document(accepted: dict[tuple[str, str], list[str]]) -> str:
-    """The page: which priors go with which encoders, which estimators with which of these, and what refusals say."""
+    """The page: which priors go with which encoders, which estimators with which of these, and what
+    refusals say.
+    """
 
     def of_encoder(estimator: str, encoder: str) -> str:
         """All, none, or those of the encoder's priors with which the estimator goes."""
@@ -156,19 +170,35 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
         return "yes" if some == partners else ", ".join(some) or "-"
 
     def table(head: str, columns, rows, cell: Callable[[str, str], str]) -> list[str]:
-        body = [f"| {row} | {' | '.join(cell(row, column) for column in columns)} |" for row in rows]
+        body = [
+            f"| {row} | {' | '.join(cell(row, column) for column in columns)} |" for row in rows
+        ]
         return [f"| {head} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *body, ""]
 
     lines = [
         "# Which prior, encoder and estimator go together",
         "",
-        "Made by `python scripts/compatibility.py`, which tries every combination. `tests/test_product.py` trains valid ones and",
+        (
+            "Made by `python scripts/compatibility.py`, which tries every combination."
+            " `tests/test_product.py` trains valid ones and"
+        ),
         "holds this page against the rules of mathematics.",
         "",
-        "A prior goes with an encoder if their latents live on the same set, and any likelihood goes with both:",
+        (
+            "A prior goes with an encoder if their latents live on the same set, and any likelihood"
+            " goes with both:"
+        ),
         "",
-        *table("encoder", PRIORS, ENCODERS, lambda encoder, prior: "yes" if accepted[prior, encoder] else "-"),
-        "An estimator goes with an encoder and all priors of its row above, or with those that are named:",
+        *table(
+            "encoder",
+            PRIORS,
+            ENCODERS,
+            lambda encoder, prior: "yes" if accepted[prior, encoder] else "-",
+        ),
+        (
+            "An estimator goes with an encoder and all priors of its row above, or with those that"
+            " are named:"
+        ),
         "",
         *table("estimator", ENCODERS, ESTIMATORS, of_encoder),
         "The likelihoods:",
@@ -177,7 +207,10 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
         "",
         "A refusal comes before anything compiles, and says why and what to use:",
         "",
-        *(f"- {prior} x {encoder} x {estimator}: {refusal(prior, encoder, estimator)}" for prior, encoder, estimator in REFUSED),
+        *(
+            f"- {prior} x {encoder} x {estimator}: {refusal(prior, encoder, estimator)}"
+            for prior, encoder, estimator in REFUSED
+        ),
     ]
     return "\n".join(lines) + "\n"
 

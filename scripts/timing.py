@@ -1,4 +1,6 @@
-"""What the benchmarks share: runs that take turns in one process, so that a machine's drift falls on all alike."""
+"""What the benchmarks share: runs that take turns in one process, so that a machine's drift falls
+on all alike.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -13,7 +15,9 @@ def seconds(run: Callable[[], object]) -> float:
 
 
 def take_turns(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
-    """The seconds of each run, `repeats` times in turn, after one of each that is not counted, since it compiles."""
+    """The seconds of each run, `repeats` times in turn, after one of each that is not counted,
+    since it compiles.
+    """
     for run in runs.values():
         run()
     turns = [{name: seconds(run) for name, run in runs.items()} for _ in range(repeats)]

@@ -1,9 +1,13 @@
-"""A strict run: ranks are never promoted, and the devices are eight, so that sharding is tested everywhere."""
+"""A strict run: ranks are never promoted, and the devices are eight, so that sharding is tested
+everywhere.
+"""
 
 import os
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+)
 
 import jax
 import pytest

@@ -1,9 +1,12 @@
-"""Exact answers: the linear-Gaussian model in closed form, Gauss-Hermite quadrature over the noise, calibrated tests of samples.
+"""Exact answers: the linear-Gaussian model in closed form, Gauss-Hermite quadrature over the noise,
+calibrated tests of samples.
 
-The model is p(z) = N(0, 1), p(x|z) = N(w z + b, tau^2), q = N(mu, s^2), built from the library's own components around two
-nets of a line each. With lam = 1 + w^2/tau^2 and m = w (x - b)/(tau^2 lam), the posterior is N(m, 1/lam), and
+The model is p(z) = N(0, 1), p(x|z) = N(w z + b, tau^2), q = N(mu, s^2), built from the library's
+own components around two nets of a line each. With lam = 1 + w^2/tau^2 and m = w (x - b)/(tau^2
+lam), the posterior is N(m, 1/lam), and
 
-    ELBO = log p(x) - (lam s^2 + lam d^2 - 1 - log(lam s^2))/2,    d = mu - m,    log p(x) = log N(x; b, w^2 + tau^2).
+    ELBO = log p(x) - (lam s^2 + lam d^2 - 1 - log(lam s^2))/2,    d = mu - m,    log p(x) = log
+                                                                   N(x; b, w^2 + tau^2).
 """
 
 import itertools
@@ -18,7 +21,7 @@ import numpy as np
 import vaejax
 
 
-@vaejax.value
+@vaejax.component
 class Line:
     """x -> w x + b, one number in and out."""
 
@@ -31,7 +34,9 @@ class Line:
 
 @dataclass(frozen=True)
 class LinearGaussian:
-    """Numbers of one such model and the closed forms at them. The defaults are the frozen point of the tables below."""
+    """Numbers of one such model and the closed forms at them. The defaults are the frozen point of
+    the tables below.
+    """
 
     w: float = 1.3
     b: float = 0.2
@@ -43,12 +48,21 @@ class LinearGaussian:
     @property
     def model(self):
         likelihood = vaejax.Gaussian(Line(), scale=self.tau)
-        return vaejax.VAE(vaejax.StandardNormal(1), likelihood, vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None))
+        return vaejax.VAE(
+            vaejax.StandardNormal(1),
+            likelihood,
+            vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None),
+        )
 
     @property
     def params(self):
-        theta = {"prior": (), "likelihood": {"net": {"w": jnp.asarray(self.w), "b": jnp.asarray(self.b)}}}
-        return vaejax.Params(theta, {"loc": jnp.asarray([self.mu]), "log_scale": jnp.log(jnp.asarray([self.s]))})
+        theta = {
+            "prior": (),
+            "likelihood": {"net": {"w": jnp.asarray(self.w), "b": jnp.asarray(self.b)}},
+        }
+        return vaejax.Params(
+            theta, {"loc": jnp.asarray([self.mu]), "log_scale": jnp.log(jnp.asarray([self.s]))}
+        )
 
     @property
     def datum(self):
@@ -73,7 +87,9 @@ class LinearGaussian:
 
     @property
     def kl_to_posterior(self):
-        return 0.5 * (self.lam * self.s**2 + self.lam * self.d**2 - 1 - np.log(self.lam * self.s**2))
+        return 0.5 * (
+            self.lam * self.s**2 + self.lam * self.d**2 - 1 - np.log(self.lam * self.s**2)
+        )
 
     @property
     def elbo(self):
@@ -106,30 +122,52 @@ def gauss_hermite(num_nodes, dim=1):
     nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
     weights = weights / weights.sum()
     grid = np.array(list(itertools.product(nodes, repeat=dim)))
-    return jnp.asarray(grid), jnp.asarray(np.prod(list(itertools.product(weights, repeat=dim)), axis=1))
+    return jnp.asarray(grid), jnp.asarray(
+        np.prod(list(itertools.product(weights, repeat=dim)), axis=1)
+    )
 
 
 def exact_moments(
-    estimator, oracle, num_samples=1, num_nodes=60, model=None, params=None, vector=gradient_vector, x=None, noise_shape=(1,)
+    estimator,
+    oracle,
+    num_samples=1,
+    num_nodes=60,
+    model=None,
+    params=None,
+    vector=gradient_vector,
+    x=None,
+    noise_shape=(1,),
 ):
-    """Exact mean of the value, and exact mean and variance of the gradient in (mu, rho, w), of an estimator: no sampling.
+    """Exact mean of the value, and exact mean and variance of the gradient in (mu, rho, w), of an
+    estimator: no sampling.
 
-    Inside, a key *is* its noise: `split` hands out the rows of the noise and `normal` returns its key. So the estimator runs
-    as it stands, at every node of a tensor Gauss-Hermite rule over its K draws of `noise_shape`, (2, 1) for two layers of one number.
+    Inside, a key *is* its noise: `split` hands out the rows of the noise and `normal` returns its
+    key. So the estimator runs as it stands, at every node of a tensor Gauss-Hermite rule over its K
+    draws of `noise_shape`, (2, 1) for two layers of one number.
     """
-    model, params, x = model or oracle.model, params or oracle.params, oracle.datum if x is None else x
+    model, params, x = (
+        model or oracle.model,
+        params or oracle.params,
+        oracle.datum if x is None else x,
+    )
     noise, weights = gauss_hermite(num_nodes, num_samples * math.prod(noise_shape))
 
     def on_noise(name, function):
-        """Of jax.random's function this one for noise; a key, of which a graph asks shapes, is left to the real one."""
+        """Of jax.random's function this one for noise; a key, of which a graph asks shapes, is left
+        to the real one.
+        """
         real = getattr(jax.random, name)
         is_key = lambda key: jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # noqa: E731
-        return mock.patch.object(jax.random, name, lambda key, *args: (real if is_key(key) else function)(key, *args))
+        return mock.patch.object(
+            jax.random, name, lambda key, *args: (real if is_key(key) else function)(key, *args)
+        )
 
     split = on_noise("split", lambda noise, num=2: noise)
     normal = on_noise("normal", lambda noise, shape, dtype: noise.reshape(shape).astype(dtype))
     with split, normal:
-        value_and_gradient = jax.value_and_grad(lambda p, key: estimator(model, p, x, key.reshape(num_samples, *noise_shape)))
+        value_and_gradient = jax.value_and_grad(
+            lambda p, key: estimator(model, p, x, key.reshape(num_samples, *noise_shape))
+        )
         values, gradients = jax.jit(jax.vmap(value_and_gradient, (None, 0)))(params, noise)
     gradients = jax.vmap(vector)(gradients)
     mean = weights @ gradients
@@ -142,19 +180,27 @@ Z_POWER = 2.3263  # a bias of (Z + Z_POWER) standard errors is caught 99 times i
 
 
 def assert_mean(samples, expected, detectable):
-    """E[samples] = expected, with false-alarm rate 1e-6, and power: a bias of `detectable` would be caught in 99 % of runs."""
+    """E[samples] = expected, with false-alarm rate 1e-6, and power: a bias of `detectable` would be
+    caught in 99 % of runs.
+    """
     samples = np.asarray(samples, np.float64)
     standard_error = samples.std(axis=0, ddof=1) / np.sqrt(len(samples))
     caught = (Z + Z_POWER) * standard_error
-    assert np.all(caught <= detectable), f"only a bias of {caught} would be caught, not one of {detectable}"
+    assert np.all(caught <= detectable), (
+        f"only a bias of {caught} would be caught, not one of {detectable}"
+    )
     error = np.abs(samples.mean(axis=0) - expected)
-    assert np.all(error <= Z * standard_error), f"{samples.mean(axis=0)} is {error / standard_error} standard errors from {expected}"
+    assert np.all(error <= Z * standard_error), (
+        f"{samples.mean(axis=0)} is {error / standard_error} standard errors from {expected}"
+    )
 
 
 def assert_distributed(samples, cdf):
-    """Samples follow the cdf: Dvoretzky-Kiefer-Wolfowitz with false-alarm rate 1e-6, for any n and any cdf.
+    """Samples follow the cdf: Dvoretzky-Kiefer-Wolfowitz with false-alarm rate 1e-6, for any n and
+    any cdf.
 
-    With 40,000 samples a cdf that is off by 0.027 anywhere is caught in 99 % of runs (a scale wrong by 1.12, for instance).
+    With 40,000 samples a cdf that is off by 0.027 anywhere is caught in 99 % of runs (a scale wrong
+    by 1.12, for instance).
     """
     samples = np.sort(np.asarray(samples, np.float64).ravel())
     n = len(samples)

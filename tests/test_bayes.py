@@ -1,4 +1,6 @@
-"""q(theta) against a conjugate model: Bayesian linear regression, whose posterior and evidence are known."""
+"""q(theta) against a conjugate model: Bayesian linear regression, whose posterior and evidence are
+known.
+"""
 
 from functools import partial
 
@@ -14,7 +16,7 @@ import vaejax
 NOISE, PRIOR_SCALE = 0.5, 1.5
 
 
-@vaejax.value
+@vaejax.component
 class Linear:
     """w . u, without a constant."""
 
@@ -35,7 +37,10 @@ def log_likelihood(params, x, key):
 
 def regression_data(num_examples=60, dim=3):
     generator = np.random.default_rng(0)
-    u = (generator.normal(size=(num_examples, dim)) @ np.array([[1.0, 0.5, 0.0], [0.0, 1.0, 0.2], [0.0, 0.0, 1.0]])).astype(np.float32)
+    u = (
+        generator.normal(size=(num_examples, dim))
+        @ np.array([[1.0, 0.5, 0.0], [0.0, 1.0, 0.2], [0.0, 0.0, 1.0]])
+    ).astype(np.float32)
     y = u @ np.array([0.8, -1.1, 0.4]) + NOISE * generator.normal(size=num_examples)
     return {"u": u, "y": y[:, None].astype(np.float32)}
 
@@ -66,7 +71,9 @@ def test_it_matches_the_conjugate_posterior():
     sd = np.diag(precision) ** -0.5
     np.testing.assert_allclose(run.params.theta["loc"]["net"], mean, atol=0.1 * sd.min())
     np.testing.assert_allclose(np.exp(run.params.theta["log_scale"]["net"]), sd, rtol=0.05)
-    draws = jax.vmap(lambda key: bayes.draw(run.params, key).theta["net"])(jax.random.split(jax.random.key(2), 20_000))
+    draws = jax.vmap(lambda key: bayes.draw(run.params, key).theta["net"])(
+        jax.random.split(jax.random.key(2), 20_000)
+    )
     assert_mean(draws, run.params.theta["loc"]["net"], detectable=0.01)
 
 
@@ -78,7 +85,11 @@ def test_at_an_orthogonal_design_it_bounds_the_evidence_with_equality():
     precision, mean = posterior(data)
     covariance = PRIOR_SCALE**2 * 9 * u @ u.T + NOISE**2 * np.eye(40)
     y = data["y"][:, 0].astype(np.float64)
-    evidence = -0.5 * (40 * np.log(2 * np.pi) + np.linalg.slogdet(covariance)[1] + y @ np.linalg.solve(covariance, y))
+    evidence = -0.5 * (
+        40 * np.log(2 * np.pi)
+        + np.linalg.slogdet(covariance)[1]
+        + y @ np.linalg.solve(covariance, y)
+    )
     bayes = vaejax.VariationalBayes(log_likelihood, dataset_size=40, prior_scale=PRIOR_SCALE)
     theta = {
         "loc": {"net": jnp.asarray(mean, jnp.float32)},
@@ -96,15 +107,34 @@ def test_at_an_orthogonal_design_it_bounds_the_evidence_with_equality():
 
 
 def test_around_a_vae():
-    """theta of the decoder is uncertain, phi a point; data and validation are checked as for any objective."""
-    model = vaejax.VAE(vaejax.StandardNormal(1), vaejax.Bernoulli(vaejax.MLP(4, (3,))), vaejax.DiagNormal(vaejax.MLP(1, (3,), heads=2)))
+    """theta of the decoder is uncertain, phi a point; data and validation are checked as for any
+    objective.
+    """
+    model = vaejax.VAE(
+        vaejax.StandardNormal(1),
+        vaejax.Bernoulli(vaejax.MLP(4, (3,))),
+        vaejax.DiagNormal(vaejax.MLP(1, (3,), heads=2)),
+    )
     xs = (np.random.default_rng(0).random((50, 4)) < 0.3).astype(np.float32)
     bayes = vaejax.VariationalBayes(partial(vaejax.Pathwise(), model), 50)
     params = bayes.start(model.init(jax.random.key(0), xs[0]))
-    fit = partial(vaejax.fit, bayes, params, optax.adam(1e-2), key=jax.random.key(1), batch_size=10, progress=False)
+    fit = partial(
+        vaejax.fit,
+        bayes,
+        params,
+        optax.adam(1e-2),
+        key=jax.random.key(1),
+        batch_size=10,
+        progress=False,
+    )
     run = fit(data=xs, num_steps=30, validation=xs[:10], validate_every=10)
     assert np.isfinite(run.history["validation_bound"]).all()
-    assert vaejax.elbo(model, bayes.draw(run.params, jax.random.key(2)), xs[0], jax.random.key(3)).shape == ()
+    assert (
+        vaejax.elbo(
+            model, bayes.draw(run.params, jax.random.key(2)), xs[0], jax.random.key(3)
+        ).shape
+        == ()
+    )
     with pytest.raises(ValueError, match="this likelihood is for 0 and 1"):
         fit(data=255 * xs, num_steps=1)
 

@@ -15,9 +15,11 @@ import optax
 import pytest
 
 import vaejax
-from vaejax.checkpoints import CheckpointError, CheckpointMismatchError, Checkpoints
+from vaejax.training.checkpoints import CheckpointError, CheckpointMismatchError, Checkpoints
 
-PARAMS = vaejax.Params({"prior": (), "likelihood": {"kernel": jnp.arange(12.0).reshape(3, 4)}}, {"bias": jnp.ones(5)})
+PARAMS = vaejax.Params(
+    {"prior": (), "likelihood": {"kernel": jnp.arange(12.0).reshape(3, 4)}}, {"bias": jnp.ones(5)}
+)
 STATE = (PARAMS, optax.chain(optax.clip(1.0), optax.adam(1e-3)).init(PARAMS), ())
 
 
@@ -46,10 +48,21 @@ def saved(tmp_path):
 
 
 def restore(directory, like=STATE, config=None):
-    with Checkpoints(directory, {"lr": 0.001} if config is None else config) as store, warnings.catch_warnings(record=True) as caught:
+    with (
+        Checkpoints(directory, {"lr": 0.001} if config is None else config) as store,
+        warnings.catch_warnings(record=True) as caught,
+    ):
         warnings.simplefilter("always")
         found = store.restore(like)
-        return found, [str(warning.message) for warning in caught if "checkpoint damaged" in str(warning.message)], store.steps()
+        return (
+            found,
+            [
+                str(warning.message)
+                for warning in caught
+                if "checkpoint damaged" in str(warning.message)
+            ],
+            store.steps(),
+        )
 
 
 def test_round_trip(saved):
@@ -93,7 +106,9 @@ def damages(directory):
 
 
 def test_damage_is_noticed_and_the_step_before_restored(saved, tmp_path):
-    """Each damage to the newest step gives it back intact, or the one before it with a report: never wrong numbers."""
+    """Each damage to the newest step gives it back intact, or the one before it with a report:
+    never wrong numbers.
+    """
     outcomes = {"intact": 0, "fell back": 0}
     for path, kind, content in damages(saved / "30"):
         if path.name.startswith(("commit_success", "_CHECKPOINT_METADATA")) and kind != "emptied":
@@ -107,7 +122,11 @@ def test_damage_is_noticed_and_the_step_before_restored(saved, tmp_path):
         assert_same_bits(history["bound"], history_at(step)["bound"])
         assert (step, len(reported)) in ((30, 0), (20, 1)), (path, kind)
         if step == 20:
-            assert steps == [10, 20] and (copy / "damaged" / "30").exists() and "step 30" in reported[0]
+            assert (
+                steps == [10, 20]
+                and (copy / "damaged" / "30").exists()
+                and "step 30" in reported[0]
+            )
         outcomes["intact" if step == 30 else "fell back"] += 1
         shutil.rmtree(copy)
     assert outcomes["fell back"] >= 20, outcomes
@@ -117,7 +136,12 @@ def test_when_all_are_damaged_one_error_lists_each(saved):
     for step in ("10", "20", "30"):
         for path in (saved / step / "record").rglob("metadata"):
             path.write_text("{")
-    with pytest.raises(CheckpointError, match="no intact checkpoint.*step 30: .*step 20: .*step 10: "), warnings.catch_warnings():
+    with (
+        pytest.raises(
+            CheckpointError, match="no intact checkpoint.*step 30: .*step 20: .*step 10: "
+        ),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")
         restore(saved)
 
@@ -135,8 +159,17 @@ WIDER = PARAMS._replace(phi={"bias": jnp.ones(6)})
 RENAMED = PARAMS._replace(phi={"offset": jnp.ones(5)})
 HALF = PARAMS._replace(phi={"bias": jnp.ones(5, jnp.bfloat16)})
 OTHERS = {
-    "wider": ((WIDER, *STATE[1:]), r"another model: \['state'\]\[0\].phi\['bias'\]: saved \[\[5\], 'float32'\], now \[\[6\], 'float32'\]"),
-    "renamed": ((RENAMED, *STATE[1:]), r"phi\['bias'\]: saved .*, now nothing; .*phi\['offset'\]: saved nothing, now"),
+    "wider": (
+        (WIDER, *STATE[1:]),
+        (
+            r"another model: \['state'\]\[0\].phi\['bias'\]: saved \[\[5\], 'float32'\], now"
+            r" \[\[6\], 'float32'\]"
+        ),
+    ),
+    "renamed": (
+        (RENAMED, *STATE[1:]),
+        r"phi\['bias'\]: saved .*, now nothing; .*phi\['offset'\]: saved nothing, now",
+    ),
     "dtype": ((HALF, *STATE[1:]), r"saved \[\[5\], 'float32'\], now \[\[5\], 'bfloat16'\]"),
     "optimiser": ((PARAMS, optax.sgd(1e-3).init(PARAMS), ()), "another model"),
 }
@@ -151,7 +184,9 @@ def test_another_model_stops_and_names_the_leaf(saved, like, message):
 
 
 def test_another_configuration_stops_and_names_the_field(saved):
-    with pytest.raises(CheckpointMismatchError, match="another configuration: lr: saved 0.001, now 0.0003"):
+    with pytest.raises(
+        CheckpointMismatchError, match="another configuration: lr: saved 0.001, now 0.0003"
+    ):
         restore(saved, config={"lr": 0.0003})
 
 
@@ -166,16 +201,24 @@ with Checkpoints(sys.argv[1]) as store:
 """
 
 
-@pytest.mark.parametrize("delay", [0.11, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.05, 0.23))])
+@pytest.mark.parametrize(
+    "delay", [0.11, *(pytest.param(other, marks=pytest.mark.slow) for other in (0.05, 0.23))]
+)
 def test_killed_in_the_middle_of_a_save(tmp_path, delay):
     """What was acknowledged is there, and the newest step is whole."""
-    process = subprocess.Popen([sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SAVER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
     acknowledged = int(process.stdout.readline())
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
     process.wait()
-    found, _, _ = restore(tmp_path, {"a": np.zeros(250_000, np.float32)}, config={}) if os.listdir(tmp_path) else (None, 0, 0)
+    found, _, _ = (
+        restore(tmp_path, {"a": np.zeros(250_000, np.float32)}, config={})
+        if os.listdir(tmp_path)
+        else (None, 0, 0)
+    )
     step, state, _ = found
     assert step >= acknowledged
     assert (state["a"] == step).all()

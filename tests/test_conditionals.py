@@ -1,4 +1,6 @@
-"""Conditionals: the density that the docstring states at the outputs of the net, whatever these outputs are."""
+"""Conditionals: the density that the docstring states at the outputs of the net, whatever these
+outputs are.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,14 +19,15 @@ from scipy import special, stats
 
 import vaejax
 from vaejax import supports
-from vaejax.distributions import is_reparameterised, sample_and_log_prob
-from vaejax.flows import init_layers
+from vaejax.distributions.base import is_reparameterised, sample_and_log_prob
+from vaejax.distributions.flows import init_layers
+from vaejax.models.conditionals.flow_based import OfFlow
 
 GENERATOR = np.random.default_rng(0)
 BOUND = 7.0  # of log-scales
 
 
-@vaejax.value
+@vaejax.component
 class Outputs:
     """A net whose parameters are its outputs."""
 
@@ -49,19 +52,25 @@ def normal(outputs, x):
 
 def full_normal(outputs, x):
     loc, log_scale, *rows = outputs
-    factor = np.diag(np.exp(bounded(log_scale))) @ (np.eye(len(loc)) + np.tril(bounded(np.array(rows), 30.0), -1))
+    factor = np.diag(np.exp(bounded(log_scale))) @ (
+        np.eye(len(loc)) + np.tril(bounded(np.array(rows), 30.0), -1)
+    )
     return stats.multivariate_normal.logpdf(x, loc, factor @ factor.T)
 
 
 def low_rank_normal(outputs, x):
     loc, log_scale, *columns = outputs
     scale, factor = np.diag(np.exp(bounded(log_scale))), bounded(np.array(columns).T, 30.0)
-    return stats.multivariate_normal.logpdf(x, loc, scale @ (np.eye(len(loc)) + factor @ factor.T) @ scale)
+    return stats.multivariate_normal.logpdf(
+        x, loc, scale @ (np.eye(len(loc)) + factor @ factor.T) @ scale
+    )
 
 
 def laplace(outputs, x):
     scale = np.exp(bounded(outputs[1]))
-    return np.sum(-np.abs(x - outputs[0]) / scale - np.log(2 * scale))  # scipy's is log of a density that underflows
+    return np.sum(
+        -np.abs(x - outputs[0]) / scale - np.log(2 * scale)
+    )  # scipy's is log of a density that underflows
 
 
 def von_mises_fisher(natural, x):
@@ -83,11 +92,21 @@ def categorical(logits, x):
 
 
 def discretized_logistic(outputs, x, num_levels=256):
-    logits, loc, log_scale = np.array(outputs if len(outputs) > 2 else (0 * outputs[0], *outputs)).reshape(3, -1, *x.shape)
-    edges = [np.where(x == 0, -np.inf, x - 0.5 / (num_levels - 1)), np.where(x == 1, np.inf, x + 0.5 / (num_levels - 1))]
+    logits, loc, log_scale = np.array(
+        outputs if len(outputs) > 2 else (0 * outputs[0], *outputs)
+    ).reshape(3, -1, *x.shape)
+    edges = [
+        np.where(x == 0, -np.inf, x - 0.5 / (num_levels - 1)),
+        np.where(x == 1, np.inf, x + 0.5 / (num_levels - 1)),
+    ]
     low, high = ((edge - loc - 0.5) / np.exp(bounded(log_scale - 2, 10.0)) for edge in edges)
-    low, high = np.where(low > 0, -high, low), np.where(low > 0, -low, high)  # in the left tail a difference loses nothing
-    return np.log(np.sum(special.softmax(logits, 0) * (special.expit(high) - special.expit(low)), 0)).sum()
+    low, high = (
+        np.where(low > 0, -high, low),
+        np.where(low > 0, -low, high),
+    )  # in the left tail a difference loses nothing
+    return np.log(
+        np.sum(special.softmax(logits, 0) * (special.expit(high) - special.expit(low)), 0)
+    ).sum()
 
 
 def poisson(raw, x):
@@ -106,12 +125,16 @@ def one_hot(logits, x):
 def relaxed_categorical(logits, x, temperature=0.5):
     n = logits.shape[-1]
     weights = np.exp(logits)
-    ratio = np.prod(weights * x ** (-temperature - 1), -1) / np.sum(weights * x**-temperature, -1) ** n
+    ratio = (
+        np.prod(weights * x ** (-temperature - 1), -1) / np.sum(weights * x**-temperature, -1) ** n
+    )
     return np.sum(np.log(special.gamma(n) * temperature ** (n - 1) * ratio))
 
 
 def relaxed_bernoulli(logits, x, temperature=0.5):
-    return relaxed_categorical(np.stack([logits, 0 * logits], -1), np.stack([x, 1 - x], -1), temperature)
+    return relaxed_categorical(
+        np.stack([logits, 0 * logits], -1), np.stack([x, 1 - x], -1), temperature
+    )
 
 
 def gumbel(outputs, x):
@@ -133,7 +156,9 @@ SPHERE = [np.array([0.6, 0.0, -0.8]), np.array([0.0, 0.0, 1.0])]
 
 @dataclass(frozen=True)
 class Case:
-    """A conditional, the heads that it asks of its net, its density by scipy, its support, and data."""
+    """A conditional, the heads that it asks of its net, its density by scipy, its support, and
+    data.
+    """
 
     make: Callable[[Any], Any]
     heads: int
@@ -169,10 +194,19 @@ CASES = {
     "DiagNormal": Case(vaejax.DiagNormal, 2, normal, supports.REAL, REALS),
     "FullNormal": Case(vaejax.FullNormal, 4, full_normal, supports.REAL, REALS),
     "LowRankNormal": Case(vaejax.LowRankNormal, 3, low_rank_normal, supports.REAL, REALS),
-    "LowRankNormal, rank 2": Case(vaejax.LowRankNormal, 4, low_rank_normal, supports.REAL, [np.array([0.3, -1.2, 0.5])], (3,)),
-    "Gaussian": GaussianCase(partial(vaejax.Gaussian, scale=0.3), 1, partial(gaussian, np.log(0.3)), supports.REAL, REALS),
+    "LowRankNormal, rank 2": Case(
+        vaejax.LowRankNormal, 4, low_rank_normal, supports.REAL, [np.array([0.3, -1.2, 0.5])], (3,)
+    ),
+    "Gaussian": GaussianCase(
+        partial(vaejax.Gaussian, scale=0.3), 1, partial(gaussian, np.log(0.3)), supports.REAL, REALS
+    ),
     "Gaussian, learned": GaussianCase(
-        partial(vaejax.Gaussian, scale="learned"), 1, partial(gaussian, -0.7), supports.REAL, REALS, extra=(("log_scale", -0.7),)
+        partial(vaejax.Gaussian, scale="learned"),
+        1,
+        partial(gaussian, -0.7),
+        supports.REAL,
+        REALS,
+        extra=(("log_scale", -0.7),),
     ),
     "Gaussian, per dimension": GaussianCase(
         partial(vaejax.Gaussian, scale="per-dimension"),
@@ -183,20 +217,55 @@ CASES = {
         extra=(("log_scale", (-0.7, 1.1)),),
     ),
     "Laplace": Case(vaejax.Laplace, 2, laplace, supports.REAL, REALS),
-    "VonMisesFisher": Case(vaejax.VonMisesFisher, 1, von_mises_fisher, supports.SPHERE, SPHERE, (3,)),
-    "Bernoulli": Case(vaejax.Bernoulli, 1, bernoulli, supports.BINARY, [np.array([0.0, 1.0])]),
-    "ContinuousBernoulli": Case(vaejax.ContinuousBernoulli, 1, continuous_bernoulli, supports.UNIT_INTERVAL, [*UNIT, np.array([0.0, 1.0])]),
-    "Categorical": Case(vaejax.Categorical, 1, categorical, supports.levels(256), PIXELS, (2, 256)),
-    "DiscretizedLogistic": Case(vaejax.DiscretizedLogistic, 2, discretized_logistic, supports.levels(256), PIXELS),
-    "DiscretizedLogistic, mixture": Case(vaejax.DiscretizedLogistic, 9, discretized_logistic, supports.levels(256), PIXELS),
-    "Poisson": Case(vaejax.Poisson, 1, poisson, supports.COUNTS, COUNTS),
-    "NegativeBinomial": Case(vaejax.NegativeBinomial, 2, negative_binomial, supports.COUNTS, COUNTS),
-    "OneHotCategorical": Case(vaejax.OneHotCategorical, 1, one_hot, supports.ONE_HOT, CORNERS, (2, 3)),
-    "RelaxedBernoulli": Case(vaejax.RelaxedBernoulli, 1, relaxed_bernoulli, supports.UNIT_INTERVAL, UNIT, boundary=(np.array([0.0, 1.0]),)),
-    "RelaxedCategorical": Case(
-        vaejax.RelaxedCategorical, 1, relaxed_categorical, supports.SIMPLEX, TRIANGLE, (2, 3), boundary=tuple(CORNERS)
+    "VonMisesFisher": Case(
+        vaejax.VonMisesFisher, 1, von_mises_fisher, supports.SPHERE, SPHERE, (3,)
     ),
-    "NumPyroConditional": Case(partial(vaejax.NumPyroConditional, family=gumbel_family), 2, gumbel, supports.REAL, REALS[:2]),
+    "Bernoulli": Case(vaejax.Bernoulli, 1, bernoulli, supports.BINARY, [np.array([0.0, 1.0])]),
+    "ContinuousBernoulli": Case(
+        vaejax.ContinuousBernoulli,
+        1,
+        continuous_bernoulli,
+        supports.UNIT_INTERVAL,
+        [*UNIT, np.array([0.0, 1.0])],
+    ),
+    "Categorical": Case(vaejax.Categorical, 1, categorical, supports.levels(256), PIXELS, (2, 256)),
+    "DiscretizedLogistic": Case(
+        vaejax.DiscretizedLogistic, 2, discretized_logistic, supports.levels(256), PIXELS
+    ),
+    "DiscretizedLogistic, mixture": Case(
+        vaejax.DiscretizedLogistic, 9, discretized_logistic, supports.levels(256), PIXELS
+    ),
+    "Poisson": Case(vaejax.Poisson, 1, poisson, supports.COUNTS, COUNTS),
+    "NegativeBinomial": Case(
+        vaejax.NegativeBinomial, 2, negative_binomial, supports.COUNTS, COUNTS
+    ),
+    "OneHotCategorical": Case(
+        vaejax.OneHotCategorical, 1, one_hot, supports.ONE_HOT, CORNERS, (2, 3)
+    ),
+    "RelaxedBernoulli": Case(
+        vaejax.RelaxedBernoulli,
+        1,
+        relaxed_bernoulli,
+        supports.UNIT_INTERVAL,
+        UNIT,
+        boundary=(np.array([0.0, 1.0]),),
+    ),
+    "RelaxedCategorical": Case(
+        vaejax.RelaxedCategorical,
+        1,
+        relaxed_categorical,
+        supports.SIMPLEX,
+        TRIANGLE,
+        (2, 3),
+        boundary=tuple(CORNERS),
+    ),
+    "NumPyroConditional": Case(
+        partial(vaejax.NumPyroConditional, family=gumbel_family),
+        2,
+        gumbel,
+        supports.REAL,
+        REALS[:2],
+    ),
 }
 of_all = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
@@ -220,47 +289,76 @@ def test_density_equals_scipy(x64, case):
 
 @pytest.mark.slow
 def test_full_normal_in_many_dimensions_is_finite_where_it_samples():
-    """There the inverse of its factor overflows at such outputs, so that the density elsewhere does."""
+    """There the inverse of its factor overflows at such outputs, so that the density elsewhere
+    does.
+    """
     signs = GENERATOR.choice([-1.0, 1.0], size=(8, 22, 20)).astype(np.float32)
 
     def own_log_prob(outputs, key):
-        z, log_prob = sample_and_log_prob(vaejax.FullNormal(Outputs((20,), 22))(stacked(outputs), 0.0), key)
+        z, log_prob = sample_and_log_prob(
+            vaejax.FullNormal(Outputs((20,), 22))(stacked(outputs), 0.0), key
+        )
         return log_prob + jnp.sum(z)
 
-    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(own_log_prob)))(1e4 * signs, jax.random.split(jax.random.key(0), 8))
+    values, gradients = jax.jit(jax.vmap(jax.value_and_grad(own_log_prob)))(
+        1e4 * signs, jax.random.split(jax.random.key(0), 8)
+    )
     assert np.isfinite(values).all() and np.isfinite(gradients).all()
 
 
 def test_full_normal_correlates_by_more_than_0_999(x64):
     outputs = jnp.zeros((4, 2)).at[3, 0].set(1e4)
-    covariance = jax.jit(lambda o: vaejax.FullNormal(Outputs((2,), 4))(stacked(o), 0.0).base.covariance_matrix)(outputs)
+    covariance = jax.jit(
+        lambda o: vaejax.FullNormal(Outputs((2,), 4))(stacked(o), 0.0).base.covariance_matrix
+    )(outputs)
     assert 0.999 < covariance[0, 1] / np.sqrt(covariance[0, 0] * covariance[1, 1]) < 0.9995
 
 
 def test_low_rank_normal_keeps_its_digits():
-    """In single precision, at scales from 0.001 to 10 that the loadings are in units of; in other units hundreds of nats were lost."""
+    """In single precision, at scales from 0.001 to 10 that the loadings are in units of; in other
+    units hundreds of nats were lost.
+    """
     generator = np.random.default_rng(0)
     outputs = generator.normal(size=(50, 4, 8)) * np.array([0, 2, 3, 3])[None, :, None]
     outputs[:, 1] -= 2
-    xs = np.exp(outputs[:, 1]) * (generator.normal(size=(50, 8)) + np.sum(outputs[:, 2:] * generator.normal(size=(50, 2, 1)), 1))
+    xs = np.exp(outputs[:, 1]) * (
+        generator.normal(size=(50, 8))
+        + np.sum(outputs[:, 2:] * generator.normal(size=(50, 2, 1)), 1)
+    )
     conditional = vaejax.LowRankNormal(Outputs((8,), 4))
     log_prob = jax.jit(jax.vmap(lambda outputs, x: conditional(stacked(outputs), 0.0).log_prob(x)))
     expected = [low_rank_normal(o, x) for o, x in zip(outputs, xs, strict=True)]
-    np.testing.assert_allclose(log_prob(outputs.astype(np.float32), xs.astype(np.float32)), expected, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(
+        log_prob(outputs.astype(np.float32), xs.astype(np.float32)), expected, rtol=0, atol=2e-3
+    )
 
 
 # Beside these, the family of a NumPyroConditional is the user's, who bounds what he likes.
-ALIKE = {"Gaussian, learned", "Gaussian, per dimension", "LowRankNormal, rank 2", "DiscretizedLogistic", "NumPyroConditional"}
+ALIKE = {
+    "Gaussian, learned",
+    "Gaussian, per dimension",
+    "LowRankNormal, rank 2",
+    "DiscretizedLogistic",
+    "NumPyroConditional",
+}
 
 
 @pytest.mark.parametrize(
-    "name", cases([name for name in CASES if name not in ALIKE], slow=("VonMisesFisher", "FullNormal", "LowRankNormal"))
+    "name",
+    cases(
+        [name for name in CASES if name not in ALIKE],
+        slow=("VonMisesFisher", "FullNormal", "LowRankNormal"),
+    ),
 )
 def test_extreme_outputs_are_finite(name):
-    """The density of data, that of samples where they move with the outputs, and all their gradients, at raw outputs of +-1e4."""
+    """The density of data, that of samples where they move with the outputs, and all their
+    gradients, at raw outputs of +-1e4.
+    """
     case = CASES[name]
     signs = GENERATOR.choice([-1.0, 0.0, 1.0], size=(30, case.heads, *case.shape))
-    outputs = 1e4 * np.concatenate([[np.ones_like(signs[0]), -np.ones_like(signs[0])], signs]).astype(np.float32)
+    outputs = 1e4 * np.concatenate(
+        [[np.ones_like(signs[0]), -np.ones_like(signs[0])], signs]
+    ).astype(np.float32)
     xs = np.array([*case.data, *case.boundary], np.float32)
 
     def total(outputs, key):
@@ -275,7 +373,9 @@ def test_extreme_outputs_are_finite(name):
 
 @pytest.mark.parametrize("family", [vaejax.RealNVP, vaejax.InverseAutoregressive])
 def test_flows_are_finite_at_extreme_outputs(family):
-    """As above, with the location, the scale and the context at +-1e4: of own samples, and of data where the density is known."""
+    """As above, with the location, the scale and the context at +-1e4: of own samples, and of data
+    where the density is known.
+    """
     conditional = family(Outputs((3,), 3), hidden=(8,))
     layers = init_layers(conditional.layers, jax.random.key(0), jnp.zeros(3), jnp.zeros(3))
     outputs = 1e4 * GENERATOR.choice([-1.0, 0.0, 1.0], size=(30, 3, 3)).astype(np.float32)
@@ -283,7 +383,11 @@ def test_flows_are_finite_at_extreme_outputs(family):
     def total(outputs, layers, key):
         q = conditional({"net": stacked(outputs), "flow": layers}, 0.0)
         z, log_q = sample_and_log_prob(q, key)
-        return log_q + jnp.sum(z) + (q.log_prob(jnp.asarray([0.3, -1.2, 40.0])) if family is vaejax.RealNVP else 0.0)
+        return (
+            log_q
+            + jnp.sum(z)
+            + (q.log_prob(jnp.asarray([0.3, -1.2, 40.0])) if family is vaejax.RealNVP else 0.0)
+        )
 
     values = jax.jit(jax.vmap(jax.value_and_grad(total, argnums=(0, 1)), (0, None, 0)))(
         outputs, layers, jax.random.split(jax.random.key(1), 30)
@@ -298,7 +402,9 @@ WITH_MLP = {
     "Gaussian": vaejax.Gaussian(vaejax.MLP((2, 2), hidden=(4,)), scale="per-dimension"),
     "Laplace": vaejax.Laplace(vaejax.MLP(2, hidden=(4,), heads=2)),
     "RealNVP": vaejax.RealNVP(vaejax.MLP(2, hidden=(4,), heads=3), num_layers=2, hidden=(4,)),
-    "InverseAutoregressive": vaejax.InverseAutoregressive(vaejax.MLP(2, hidden=(4,), heads=2), hidden=(4,)),
+    "InverseAutoregressive": vaejax.InverseAutoregressive(
+        vaejax.MLP(2, hidden=(4,), heads=2), hidden=(4,)
+    ),
     "VonMisesFisher": vaejax.VonMisesFisher(vaejax.MLP(3, hidden=(4,))),
     "Bernoulli": vaejax.Bernoulli(vaejax.MLP((2, 2), hidden=(4,))),
     "ContinuousBernoulli": vaejax.ContinuousBernoulli(vaejax.MLP((2, 2), hidden=(4,))),
@@ -309,9 +415,13 @@ WITH_MLP = {
     "OneHotCategorical": vaejax.OneHotCategorical(vaejax.MLP((2, 3), hidden=(4,))),
     "RelaxedBernoulli": vaejax.RelaxedBernoulli(vaejax.MLP(2, hidden=(4,))),
     "RelaxedCategorical": vaejax.RelaxedCategorical(vaejax.MLP((2, 3), hidden=(4,))),
-    "NumPyroConditional": vaejax.NumPyroConditional(vaejax.MLP(2, hidden=(4,), heads=2), gumbel_family),
+    "NumPyroConditional": vaejax.NumPyroConditional(
+        vaejax.MLP(2, hidden=(4,), heads=2), gumbel_family
+    ),
 }
-EVENTS = dict.fromkeys(("Gaussian", "Bernoulli", "ContinuousBernoulli", "DiscretizedLogistic"), (2, 2)) | {
+EVENTS = dict.fromkeys(
+    ("Gaussian", "Bernoulli", "ContinuousBernoulli", "DiscretizedLogistic"), (2, 2)
+) | {
     "VonMisesFisher": (3,),
     "OneHotCategorical": (2, 3),
     "RelaxedCategorical": (2, 3),
@@ -320,11 +430,15 @@ EVENTS = dict.fromkeys(("Gaussian", "Bernoulli", "ContinuousBernoulli", "Discret
 
 def random_params(conditional, given):
     shapes = jax.eval_shape(conditional.init, jax.random.key(0), given)
-    return jax.tree.map(lambda leaf: np.random.default_rng(1).normal(size=leaf.shape).astype(leaf.dtype), shapes)
+    return jax.tree.map(
+        lambda leaf: np.random.default_rng(1).normal(size=leaf.shape).astype(leaf.dtype), shapes
+    )
 
 
 def a_batch(conditional, params, given, keys):
-    """Distributions, samples and log-densities of a batch: here `vmap` gives back distributions, so every field must be mappable."""
+    """Distributions, samples and log-densities of a batch: here `vmap` gives back distributions, so
+    every field must be mappable.
+    """
     ps = jax.vmap(conditional, (None, 0))(params, given)
     return ps, *jax.vmap(sample_and_log_prob)(ps, keys)
 
@@ -346,7 +460,11 @@ def test_a_batch_of_distributions_is_a_pytree(name):
     conditional, keys = WITH_MLP[name], jax.random.split(jax.random.key(0), 3)
     params = random_params(conditional, GIVEN[0])
     _, zs, log_probs = jax.jit(partial(a_batch, conditional))(params, GIVEN, keys)
-    np.testing.assert_allclose(jax.jit(lambda x, z: conditional(params, x).log_prob(z))(GIVEN[1], zs[1]), log_probs[1], rtol=1e-4)
+    np.testing.assert_allclose(
+        jax.jit(lambda x, z: conditional(params, x).log_prob(z))(GIVEN[1], zs[1]),
+        log_probs[1],
+        rtol=1e-4,
+    )
     assert conditional.support.contains(np.asarray(zs))
 
 
@@ -373,7 +491,15 @@ HEADS = {
     "NegativeBinomial": 2,
     "DiscretizedLogistic": 2,
 }
-ONE_HEAD = ["Bernoulli", "ContinuousBernoulli", "Categorical", "Poisson", "OneHotCategorical", "RelaxedBernoulli", "RelaxedCategorical"]
+ONE_HEAD = [
+    "Bernoulli",
+    "ContinuousBernoulli",
+    "Categorical",
+    "Poisson",
+    "OneHotCategorical",
+    "RelaxedBernoulli",
+    "RelaxedCategorical",
+]
 
 
 def given_heads(make, *shapes):
@@ -387,15 +513,27 @@ def given_heads(make, *shapes):
 @pytest.mark.parametrize("name", HEADS)
 def test_wrong_numbers_of_heads(name):
     make = getattr(vaejax, name)
-    if issubclass(make, vaejax.conditionals.OfFlow):
+    if issubclass(make, OfFlow):
         make = partial(_called_by_its_net, make)
     refusal = rf"{name} wants .*"
-    for number in {"FullNormal": (1, 4, 6), "LowRankNormal": (1, 2), "DiscretizedLogistic": (1, 4, 5)}.get(name, (1, 4)):
+    for number in {
+        "FullNormal": (1, 4, 6),
+        "LowRankNormal": (1, 2),
+        "DiscretizedLogistic": (1, 4, 5),
+    }.get(name, (1, 4)):
         with pytest.raises(TypeError, match=refusal):
             given_heads(make, *[(3,)] * number)
-    with pytest.raises(TypeError, match=rf"{name} wants a net that returns \(.*\), such as vaejax.MLP\(dim, heads={HEADS[name]}\)"):
+    with pytest.raises(
+        TypeError,
+        match=(
+            rf"{name} wants a net that returns \(.*\), such as vaejax.MLP\(dim,"
+            rf" heads={HEADS[name]}\)"
+        ),
+    ):
         given_heads(make, (3,))
-    with pytest.raises(TypeError, match=rf"{name} wants .* of one shape; its net's have \[\(3,\), \(2,\)"):
+    with pytest.raises(
+        TypeError, match=rf"{name} wants .* of one shape; its net's have \[\(3,\), \(2,\)"
+    ):
         given_heads(make, (3,), (2,), *[(3,)] * (HEADS[name] - 2))
 
 
@@ -404,22 +542,41 @@ def _called_by_its_net(make, net):
     return lambda params, given: conditional({"net": params, "flow": ()}, given)
 
 
-OF_ONE_HEAD = [*(getattr(vaejax, name) for name in ONE_HEAD), partial(vaejax.Gaussian, scale=1.0), vaejax.VonMisesFisher]
+OF_ONE_HEAD = [
+    *(getattr(vaejax, name) for name in ONE_HEAD),
+    partial(vaejax.Gaussian, scale=1.0),
+    vaejax.VonMisesFisher,
+]
 
 
 @pytest.mark.parametrize("make", OF_ONE_HEAD)
 def test_two_heads_where_one_belongs(make):
-    with pytest.raises(TypeError, match=r"wants a net that returns .* alone, such as vaejax.MLP\(dim\), not 2 heads"):
+    with pytest.raises(
+        TypeError,
+        match=r"wants a net that returns .* alone, such as vaejax.MLP\(dim\), not 2 heads",
+    ):
         given_heads(make, (3,), (3,))
 
 
 def test_other_wrong_outputs():
     for name, number in (("FullNormal", 6), ("LowRankNormal", 3)):
-        with pytest.raises(TypeError, match=rf"{name} is a density of vectors, .*not \[\(2, 2\), .*write vaejax.MLP\(d, ...\)"):
+        with pytest.raises(
+            TypeError,
+            match=(
+                rf"{name} is a density of vectors, .*not \[\(2, 2\), .*write vaejax.MLP\(d, ...\)"
+            ),
+        ):
             given_heads(getattr(vaejax, name), *[(2, 2)] * number)
-    with pytest.raises(TypeError, match=r"Categorical wants .* logits of shape \[\*x.shape, 256\], such as .*, not \(3, 255\)"):
+    with pytest.raises(
+        TypeError,
+        match=(
+            r"Categorical wants .* logits of shape \[\*x.shape, 256\], such as .*, not \(3, 255\)"
+        ),
+    ):
         given_heads(vaejax.Categorical, (3, 255))
-    with pytest.raises(TypeError, match=r"VonMisesFisher wants a vector of 2 or more .*, not shape \(1,\)"):
+    with pytest.raises(
+        TypeError, match=r"VonMisesFisher wants a vector of 2 or more .*, not shape \(1,\)"
+    ):
         given_heads(vaejax.VonMisesFisher, (1,))
     for scale in (0.0, -1.0, "fixed"):
         with pytest.raises(ValueError, match="give a positive number"):
@@ -452,32 +609,50 @@ def test_densities_integrate_to_one(x64):
     x = special.expit(logits)
     inside = (x > 0) & (x < 1)
     jacobian = special.expit(logits) * special.expit(-logits)
-    relaxed = the_sum(vaejax.RelaxedBernoulli(Outputs((1,))), x, np.where(inside, jacobian, 0)[:, 0])
+    relaxed = the_sum(
+        vaejax.RelaxedBernoulli(Outputs((1,))), x, np.where(inside, jacobian, 0)[:, 0]
+    )
     np.testing.assert_allclose(relaxed * step, 1, rtol=1e-6)
     plane, cell = grids(-40, 40, 201, 2)
     simplex = special.softmax(np.concatenate([plane, np.zeros((len(plane), 1))], 1), 1)
-    relaxed = the_sum(vaejax.RelaxedCategorical(Outputs((1, 3))), simplex[:, None], np.prod(simplex, 1))
+    relaxed = the_sum(
+        vaejax.RelaxedCategorical(Outputs((1, 3))), simplex[:, None], np.prod(simplex, 1)
+    )
     np.testing.assert_allclose(relaxed * cell, 1, rtol=1e-6)
 
 
 def test_masses_sum_to_one(x64):
     levels = np.arange(256)[:, None] / 255
-    np.testing.assert_allclose(the_sum(vaejax.DiscretizedLogistic(Outputs((1,), 6)), levels), 1, rtol=1e-12)
-    np.testing.assert_allclose(the_sum(vaejax.Categorical(Outputs((1, 256))), levels), 1, rtol=1e-12)
-    np.testing.assert_allclose(the_sum(vaejax.Poisson(Outputs((1,))), np.arange(200.0)[:, None]), 1, rtol=1e-12)
-    np.testing.assert_allclose(the_sum(vaejax.NegativeBinomial(Outputs((1,), 2)), np.arange(2_000.0)[:, None]), 1, rtol=1e-10)
+    np.testing.assert_allclose(
+        the_sum(vaejax.DiscretizedLogistic(Outputs((1,), 6)), levels), 1, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        the_sum(vaejax.Categorical(Outputs((1, 256))), levels), 1, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        the_sum(vaejax.Poisson(Outputs((1,))), np.arange(200.0)[:, None]), 1, rtol=1e-12
+    )
+    np.testing.assert_allclose(
+        the_sum(vaejax.NegativeBinomial(Outputs((1,), 2)), np.arange(2_000.0)[:, None]),
+        1,
+        rtol=1e-10,
+    )
 
 
 def test_a_net_that_gives_no_direction():
-    """At h = 0 von Mises-Fisher is uniform, its samples lie on the sphere, and the net still learns."""
+    """At h = 0 von Mises-Fisher is uniform, its samples lie on the sphere, and the net still
+    learns.
+    """
     vmf = vaejax.VonMisesFisher(Outputs((3,)))
-    value, gradient = jax.jit(jax.value_and_grad(lambda h: vmf(h, 0.0).log_prob(jnp.asarray([0.0, 0.6, 0.8]))))(jnp.zeros(3))
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda h: vmf(h, 0.0).log_prob(jnp.asarray([0.0, 0.6, 0.8])))
+    )(jnp.zeros(3))
     np.testing.assert_allclose(value, -np.log(4 * np.pi), atol=3e-6)
     np.testing.assert_allclose(gradient, [0, 0.6, 0.8], atol=1e-4)
     assert np.linalg.norm(vmf(jnp.zeros(3), 0.0).loc) == 1
 
 
-@vaejax.value
+@vaejax.component
 class Linear:
     """z -> W z + b."""
 
@@ -490,12 +665,19 @@ class Linear:
 
 @pytest.mark.slow
 def test_posterior_families_nest():
-    """ELBO of the trained q on a correlated linear-Gaussian model: diagonal <= low rank <= full <= log p(x), the first by the exact gap.
+    """ELBO of the trained q on a correlated linear-Gaussian model: diagonal <= low rank <= full <=
+    log p(x), the first by the exact gap.
 
-    In two dimensions a diagonal plus rank one is any covariance, so the last three are equal. The trained ELBO is exact: a
-    three-point Gauss-Hermite rule integrates its quadratic integrand. Reference: oracles.md, section 2.
+    In two dimensions a diagonal plus rank one is any covariance, so the last three are equal. The
+    trained ELBO is exact: a three-point Gauss-Hermite rule integrates its quadratic integrand.
+    Reference: oracles.md, section 2.
     """
-    W, b, tau, x = np.array([[1.5, 1.2], [0.3, 1.0]]), np.array([0.2, -0.1]), 0.5, np.array([1.1, -0.4])
+    W, b, tau, x = (
+        np.array([[1.5, 1.2], [0.3, 1.0]]),
+        np.array([0.2, -0.1]),
+        0.5,
+        np.array([1.1, -0.4]),
+    )
     precision = np.eye(2) + W.T @ W / tau**2
     log_marginal = stats.multivariate_normal.logpdf(x, b, W @ W.T + tau**2 * np.eye(2))
     theta = {"prior": (), "likelihood": {"net": {"W": W, "b": b}}}
@@ -503,29 +685,47 @@ def test_posterior_families_nest():
     def trained(encoder):
         model = vaejax.VAE(vaejax.StandardNormal(2), vaejax.Gaussian(Linear(), scale=tau), encoder)
         optimizer = optax.adam(optax.cosine_decay_schedule(0.05, 1_500))
-        data, on_device = jnp.asarray(x, jnp.float32), jax.tree.map(partial(jnp.asarray, dtype=jnp.float32), theta)
+        data, on_device = (
+            jnp.asarray(x, jnp.float32),
+            jax.tree.map(partial(jnp.asarray, dtype=jnp.float32), theta),
+        )
 
         def step(carry, key):
             phi, state = carry
-            loss = lambda phi: -vaejax.StickTheLanding(32)(model, vaejax.Params(on_device, phi), data, key)  # noqa: E731
+
+            def loss(phi):
+                return -vaejax.StickTheLanding(32)(model, vaejax.Params(on_device, phi), data, key)
+
             updates, state = optimizer.update(jax.grad(loss)(phi), state)
             return (optax.apply_updates(phi, updates), state), None
 
         phi = jax.tree.map(lambda leaf: 0.1 * leaf, encoder.init(jax.random.key(3), data))
         keys = jax.random.split(jax.random.key(0), 1_500)
-        return model, jax.jit(lambda phi: jax.lax.scan(step, (phi, optimizer.init(phi)), keys)[0][0])(phi)
+        return model, jax.jit(
+            lambda phi: jax.lax.scan(step, (phi, optimizer.init(phi)), keys)[0][0]
+        )(phi)
 
     def exact_elbo(model, phi):
         with jax.enable_x64(True):
-            params = jax.tree.map(partial(jnp.asarray, dtype=jnp.float64), vaejax.Params(theta, phi))
+            params = jax.tree.map(
+                partial(jnp.asarray, dtype=jnp.float64), vaejax.Params(theta, phi)
+            )
             q = model.posterior(params, x)
-            covariance = jnp.diag(jnp.exp(2 * q.log_scale)) if hasattr(q, "log_scale") else q.base.covariance_matrix
+            covariance = (
+                jnp.diag(jnp.exp(2 * q.log_scale))
+                if hasattr(q, "log_scale")
+                else q.base.covariance_matrix
+            )
             noise, weights = gauss_hermite(3, 2)
             zs = q.mean[None] + noise @ jnp.linalg.cholesky(covariance).T
             log_w = jax.jit(jax.vmap(lambda z: model.log_joint(params, x, z) - q.log_prob(z)))(zs)
             return float(weights @ log_w)
 
-    families = vaejax.DiagNormal(Outputs((2,), 2)), vaejax.LowRankNormal(Outputs((2,), 3)), vaejax.FullNormal(Outputs((2,), 4))
+    families = (
+        vaejax.DiagNormal(Outputs((2,), 2)),
+        vaejax.LowRankNormal(Outputs((2,), 3)),
+        vaejax.FullNormal(Outputs((2,), 4)),
+    )
     diagonal, low_rank, full = (exact_elbo(*trained(encoder)) for encoder in families)
     gap = 0.5 * (np.log(np.diag(precision)).sum() - np.linalg.slogdet(precision)[1])
     assert gap > 0.5

@@ -1,4 +1,6 @@
-"""Data sets from every route that needs no network, binarisation, the order of the data, and refusals."""
+"""Data sets from every route that needs no network, binarisation, the order of the data, and
+refusals.
+"""
 
 import gzip
 import subprocess
@@ -12,8 +14,11 @@ from conftest import SHARED, needs_mnist
 from oracles import assert_mean
 
 import vaejax
-from vaejax.data import DEBIAN_FASHION_MNIST, Dataset, Split, batch_rows, check_data, load, pixels
-from vaejax.supports import BINARY, COUNTS, REAL, UNIT_INTERVAL, levels
+from vaejax.base.supports import BINARY, COUNTS, REAL, UNIT_INTERVAL, levels
+from vaejax.data.base import Dataset, Split, batch_rows
+from vaejax.data.check import check_data
+from vaejax.data.load import DEBIAN_FASHION_MNIST, load_dataset
+from vaejax.data.pixels import prepare_pixels
 
 
 @pytest.fixture(autouse=True)
@@ -24,40 +29,68 @@ def nowhere(monkeypatch, tmp_path):
 
 
 def test_digits():
-    digits = load("digits")
-    assert [len(split.images) for split in (digits.train, digits.valid, digits.test)] == [1297, 200, 300]
+    digits = load_dataset("digits")
+    assert [len(split.images) for split in (digits.train, digits.valid, digits.test)] == [
+        1297,
+        200,
+        300,
+    ]
     images = np.concatenate([digits.train.images, digits.valid.images, digits.test.images])
-    assert images.shape == (1797, 8, 8) and images.dtype == np.uint8 and images.min() == 0 and images.max() == 16 == digits.maximum
+    assert (
+        images.shape == (1797, 8, 8)
+        and images.dtype == np.uint8
+        and images.min() == 0
+        and images.max() == 16 == digits.maximum
+    )
     assert len(np.unique(images.reshape(1797, 64), axis=0)) == 1797  # so the splits share nothing
-    np.testing.assert_array_equal(load("digits").train.images, digits.train.images)
+    np.testing.assert_array_equal(load_dataset("digits").train.images, digits.train.images)
     assert "drawn from train with seed 0" in digits.source
     labels = np.concatenate([split.labels for split in (digits.train, digits.valid, digits.test)])
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
-@pytest.mark.skipif(not DEBIAN_FASHION_MNIST.exists(), reason="Debian's dataset-fashion-mnist is not installed")
+@pytest.mark.skipif(
+    not DEBIAN_FASHION_MNIST.exists(), reason="Debian's dataset-fashion-mnist is not installed"
+)
 def test_fashion_mnist_as_debian_installs_it():
-    fashion = load("fashion_mnist")
+    fashion = load_dataset("fashion_mnist")
     assert [split.images.shape for split in (fashion.train, fashion.valid, fashion.test)] == [
         (50_000, 28, 28),
         (10_000, 28, 28),
         (10_000, 28, 28),
     ]
     assert np.bincount(fashion.test.labels).tolist() == [1000] * 10
-    np.testing.assert_allclose(np.concatenate([fashion.train.images, fashion.valid.images]).mean() / 255, 0.2860, atol=5e-5)
+    np.testing.assert_allclose(
+        np.concatenate([fashion.train.images, fashion.valid.images]).mean() / 255, 0.2860, atol=5e-5
+    )
 
 
 @needs_mnist
 def test_mnist_from_a_folder():
-    mnist = load("mnist", SHARED)
-    assert [len(split.images) for split in (mnist.train, mnist.valid, mnist.test)] == [50_000, 10_000, 10_000]
-    assert np.bincount(mnist.test.labels).tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+    mnist = load_dataset("mnist", SHARED)
+    assert [len(split.images) for split in (mnist.train, mnist.valid, mnist.test)] == [
+        50_000,
+        10_000,
+        10_000,
+    ]
+    assert np.bincount(mnist.test.labels).tolist() == [
+        980,
+        1135,
+        1032,
+        1010,
+        982,
+        892,
+        958,
+        1028,
+        974,
+        1009,
+    ]
 
 
 @needs_mnist
 def test_binarised_mnist_from_packed_bits(monkeypatch):
     monkeypatch.setenv("VAEJAX_DATA", str(SHARED))
-    binarized = load("binarized_mnist")
+    binarized = load_dataset("binarized_mnist")
     means = [split.images.mean() for split in (binarized.train, binarized.valid, binarized.test)]
     np.testing.assert_allclose(means, [0.130562, 0.131127, 0.132512], atol=5e-7)
     assert binarized.maximum == 1 and "as the set brings them" in binarized.source
@@ -79,23 +112,23 @@ def test_idx_files(tmp_path, subfolder):
     for name, images in arrays.items():
         write_idx(folder / f"{name}-images-idx3-ubyte.gz", images)
         write_idx(folder / f"{name}-labels-idx1-ubyte.gz", images[:, 0, 0])
-    dataset = load("mnist", tmp_path)
+    dataset = load_dataset("mnist", tmp_path)
     np.testing.assert_array_equal(dataset.test.images, arrays["t10k"])
     np.testing.assert_array_equal(dataset.train.labels, dataset.train.images[:, 0, 0])
     assert len(dataset.train.images) == 20
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x09abc"))
     with pytest.raises(ValueError, match="is not an idx file of bytes"):
-        load("mnist", tmp_path)
+        load_dataset("mnist", tmp_path)
 
 
 def test_npz_without_pickle(tmp_path):
     (tmp_path / "mnist.npz").touch()
     np.savez(tmp_path / "mnist.npz", x_train=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        load("mnist", tmp_path)
+        load_dataset("mnist", tmp_path)
     np.savez(tmp_path / "mnist.npz", images=np.zeros((3, 4)))
     with pytest.raises(ValueError, match=r"holds \['x_images'\]; it needs x_train"):
-        load("mnist", tmp_path)
+        load_dataset("mnist", tmp_path)
 
 
 BUILDER = """
@@ -116,8 +149,8 @@ class TinyShapes(tfds.core.GeneratorBasedBuilder):
             yield i, {"image": np.full((4, 4, 1), i, np.uint8), "label": i % 3}
 
 TinyShapes().download_and_prepare(file_format="array_record")
-dataset = vaejax.load("tfds:tiny_shapes")
-again = vaejax.load("tfds:tiny_shapes")
+dataset = vaejax.load_dataset("tfds:tiny_shapes")
+again = vaejax.load_dataset("tfds:tiny_shapes")
 assert "tensorflow" not in sys.modules, "TensorFlow was imported"
 for one, other in zip((dataset.train, dataset.valid, dataset.test), (again.train, again.valid, again.test)):
     np.testing.assert_array_equal(one.images, other.images)
@@ -128,70 +161,111 @@ print([split.images.shape for split in (dataset.train, dataset.valid, dataset.te
 
 
 def test_tfds_for_real_and_without_tensorflow(tmp_path, monkeypatch):
-    """A builder prepared into array_record, read back through tfds.data_source, and cached as npz."""
+    """A builder prepared into array_record, read back through tfds.data_source, and cached as
+    npz.
+    """
     script = tmp_path / "tiny_shapes.py"
     script.write_text(BUILDER)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1] == f"[(45, 4, 4), (5, 4, 4), (10, 4, 4)] {list(range(50, 60))}"
+    assert (
+        done.stdout.splitlines()[-1] == f"[(45, 4, 4), (5, 4, 4), (10, 4, 4)] {list(range(50, 60))}"
+    )
     assert (tmp_path / "cache" / "tiny_shapes.npz").exists()
 
 
 def test_a_set_that_is_nowhere_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-    with pytest.raises(FileNotFoundError, match=r"cifar10 is not here .*pip install 'vaejax\[tfds-prepare\]'") as error:
-        load("cifar10", tmp_path)
+    with pytest.raises(
+        FileNotFoundError, match=r"cifar10 is not here .*pip install 'vaejax\[tfds-prepare\]'"
+    ) as error:
+        load_dataset("cifar10", tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "cache").exists()
 
 
 @pytest.mark.parametrize(
-    "name, near", [("fashon_mnist", "did you mean fashion_mnist"), ("mnits", "did you mean mnist"), ("zzz", "known: digits")]
+    "name, near",
+    [
+        ("fashon_mnist", "did you mean fashion_mnist"),
+        ("mnits", "did you mean mnist"),
+        ("zzz", "known: digits"),
+    ],
 )
 def test_unknown_names(name, near):
     with pytest.raises(ValueError, match=f"unknown data set '{name}'; .*{near}"):
-        load(name)
+        load_dataset(name)
 
 
 @pytest.mark.parametrize(
-    "name", ["tfds:../x", "tfds:/etc/passwd", "tfds:a/../b", "tfds:", "tfds:a/b/c", "tfds:.hidden", "tfds:a b", "tfds:a;b", "tfds:a\n"]
+    "name",
+    [
+        "tfds:../x",
+        "tfds:/etc/passwd",
+        "tfds:a/../b",
+        "tfds:",
+        "tfds:a/b/c",
+        "tfds:.hidden",
+        "tfds:a b",
+        "tfds:a;b",
+        "tfds:a\n",
+    ],
 )
 def test_hostile_names_are_refused_before_the_disk_is_touched(name, tmp_path):
     with pytest.raises(ValueError, match="a name is letters, digits"):
-        load(name)
+        load_dataset(name)
     assert not (tmp_path / "cache").exists()
 
 
-GREY = Dataset("grey", *(Split(np.full((4000, 2, 2), [[0, 64], [128, 255]], np.uint8)) for _ in range(3)), maximum=255, source="here")
+GREY = Dataset(
+    "grey",
+    *(Split(np.full((4000, 2, 2), [[0, 64], [128, 255]], np.uint8)) for _ in range(3)),
+    maximum=255,
+    source="here",
+)
 
 
 def test_dynamic_binarisation_is_drawn_from_the_key():
-    dataset, transform = pixels(GREY, "dynamic")
+    dataset, transform = prepare_pixels(GREY, "dynamic")
     assert dataset is GREY and transform.policy == "dynamic"
     keys = jax.random.split(jax.random.key(0), 40_000)
     draws = jax.vmap(transform, (None, 0))(GREY.train.images[0], keys)
     assert set(np.unique(draws)) == {0.0, 1.0}
     assert_mean(draws.reshape(-1, 4)[:, 1:3], np.array([64, 128]) / 255, detectable=0.02)
     assert (draws[:, 0, 0] == 0).all() and (draws[:, 1, 1] == 1).all()
-    np.testing.assert_array_equal(transform(GREY.train.images[0], keys[0]), transform(GREY.train.images[0], keys[0]))
+    np.testing.assert_array_equal(
+        transform(GREY.train.images[0], keys[0]), transform(GREY.train.images[0], keys[0])
+    )
 
 
 def test_static_binarisation_is_drawn_once():
-    dataset, transform = pixels(GREY, "static", seed=3)
-    assert dataset.maximum == 1 and set(np.unique(dataset.train.images)) == {0, 1} and "binarised once with seed 3" in dataset.source
-    np.testing.assert_array_equal(pixels(GREY, "static", seed=3)[0].test.images, dataset.test.images)
-    assert (pixels(GREY, "static", seed=4)[0].test.images != dataset.test.images).any()
+    dataset, transform = prepare_pixels(GREY, "static", seed=3)
+    assert (
+        dataset.maximum == 1
+        and set(np.unique(dataset.train.images)) == {0, 1}
+        and "binarised once with seed 3" in dataset.source
+    )
+    np.testing.assert_array_equal(
+        prepare_pixels(GREY, "static", seed=3)[0].test.images, dataset.test.images
+    )
+    assert (prepare_pixels(GREY, "static", seed=4)[0].test.images != dataset.test.images).any()
     one, other = (transform(dataset.train.images[0], jax.random.key(seed)) for seed in (0, 1))
     np.testing.assert_array_equal(one, other)
 
 
 def test_threshold_and_none():
     x = GREY.train.images[0]
-    np.testing.assert_array_equal(pixels(GREY, "threshold")[1](x, jax.random.key(0)), [[0, 0], [1, 1]])
-    np.testing.assert_allclose(pixels(GREY, "none")[1](x, jax.random.key(0)), x / 255, rtol=1e-6)
+    np.testing.assert_array_equal(
+        prepare_pixels(GREY, "threshold")[1](x, jax.random.key(0)), [[0, 0], [1, 1]]
+    )
+    np.testing.assert_allclose(
+        prepare_pixels(GREY, "none")[1](x, jax.random.key(0)), x / 255, rtol=1e-6
+    )
     with pytest.raises(ValueError, match="unknown binarisation 'dinamic'; did you mean dynamic"):
-        pixels(GREY, "dinamic")  # pyright: ignore[reportArgumentType]
+        prepare_pixels(GREY, "dinamic")  # pyright: ignore[reportArgumentType]
 
 
 def test_every_epoch_takes_every_example_once():
@@ -204,7 +278,9 @@ def test_every_epoch_takes_every_example_once():
 @pytest.mark.parametrize("start, stop", [(0, 1), (2, 3), (4, 5), (3, 11), (14, 15)])
 def test_order_is_a_function_of_key_and_step(start, stop):
     whole = batch_rows(jax.random.key(0), 10, 4, 0, 15)
-    np.testing.assert_array_equal(batch_rows(jax.random.key(0), 10, 4, start, stop), whole[start:stop])
+    np.testing.assert_array_equal(
+        batch_rows(jax.random.key(0), 10, 4, start, stop), whole[start:stop]
+    )
     assert (batch_rows(jax.random.key(1), 10, 4, 0, 15) != whole).any()
 
 
@@ -214,9 +290,17 @@ BAD = {
         GOOD + 255,
         BINARY,
         None,
-        r"values in \[255, 255\], and this likelihood is for 0 and 1: .*transform=vaejax.Pixels\(255",
+        (
+            r"values in \[255, 255\], and this likelihood is for 0 and 1:"
+            r" .*transform=vaejax.Pixels\(255"
+        ),
     ),
-    "grey into a Bernoulli": (GOOD + 0.5, BINARY, None, r"is for 0 and 1: .*transform=vaejax.Pixels\(1, policy\)"),
+    "grey into a Bernoulli": (
+        GOOD + 0.5,
+        BINARY,
+        None,
+        r"is for 0 and 1: .*transform=vaejax.Pixels\(1, policy\)",
+    ),
     "grey without a policy": (
         GREY.train.images,
         BINARY,
@@ -231,11 +315,26 @@ BAD = {
         None,
         r'numbers from 0 to 1: give transform=vaejax.Pixels\(255, "none"\)',
     ),
-    "256 levels into 17": (GREY.train.images, levels(17), vaejax.Pixels(255, "none"), "multiples of 1/16 from 0 to 1.* num_levels=256"),
+    "256 levels into 17": (
+        GREY.train.images,
+        levels(17),
+        vaejax.Pixels(255, "none"),
+        "multiples of 1/16 from 0 to 1.* num_levels=256",
+    ),
     "off the grid": (GOOD + 0.3, levels(17), None, "multiples of 1/16"),
-    "beyond the maximum": (GREY.train.images, BINARY, vaejax.Pixels(16), r"values in \[0, 255\], outside 0..16"),
+    "beyond the maximum": (
+        GREY.train.images,
+        BINARY,
+        vaejax.Pixels(16),
+        r"values in \[0, 255\], outside 0..16",
+    ),
     "below zero": (GOOD - 1, BINARY, vaejax.Pixels(1), r"values in \[-1.0, -1.0\], outside 0..1"),
-    "NaN": (np.where(np.arange(15).reshape(5, 3) == 7, np.nan, GOOD), REAL, None, "NaN or infinity, first in row 2"),
+    "NaN": (
+        np.where(np.arange(15).reshape(5, 3) == 7, np.nan, GOOD),
+        REAL,
+        None,
+        "NaN or infinity, first in row 2",
+    ),
     "infinity": (GOOD + np.inf, REAL, None, "NaN or infinity, first in row 0"),
     "no examples": (GOOD[:0], REAL, None, r"is empty: shapes \[\(0, 3\)\]"),
     "no pixels": (GOOD[:, :0], REAL, None, "is empty"),

@@ -1,4 +1,6 @@
-"""Models made of graphs: the two-node one is the VAE, conditional and semi-supervised ones are their formulas, node by node is exact."""
+"""Models made of graphs: the two-node one is the VAE, conditional and semi-supervised ones are
+their formulas, node by node is exact.
+"""
 
 import itertools
 from functools import partial
@@ -25,7 +27,9 @@ def as_graph(model, params):
 
 def binary_vae():
     net = partial(vaejax.MLP, hidden=(5,))
-    model = vaejax.VAE(vaejax.FactorialBernoulli(3), vaejax.Bernoulli(net(4)), vaejax.Bernoulli(net(3)))
+    model = vaejax.VAE(
+        vaejax.FactorialBernoulli(3), vaejax.Bernoulli(net(4)), vaejax.Bernoulli(net(3))
+    )
     x = jnp.asarray([1.0, 0.0, 1.0, 1.0])
     return model, model.init(jax.random.key(0), x), x
 
@@ -56,19 +60,30 @@ DISCRETE = [
 ]
 
 
-@pytest.mark.parametrize("estimator", [*CONTINUOUS, *ANY, *DISCRETE], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize(
+    "estimator", [*CONTINUOUS, *ANY, *DISCRETE], ids=lambda e: type(e).__name__
+)
 def test_the_two_node_graph_is_the_vae(estimator):
     """Value and gradient, at the same key."""
-    model, params, x = binary_vae() if estimator in DISCRETE else (POINT.model, POINT.params, POINT.datum)
+    model, params, x = (
+        binary_vae() if estimator in DISCRETE else (POINT.model, POINT.params, POINT.datum)
+    )
     if hasattr(estimator, "init"):
         params = params._replace(psi=estimator.init(model, params, x, jax.random.key(1)))
     graph_model, graph_params = as_graph(model, params)
     key = jax.random.key(2)
     value, gradient = jax.jit(jax.value_and_grad(scalar(partial(estimator, model))))(params, x, key)
-    graph_value, graph_gradient = jax.jit(jax.value_and_grad(scalar(partial(estimator, graph_model))))(graph_params, x, key)
+    graph_value, graph_gradient = jax.jit(
+        jax.value_and_grad(scalar(partial(estimator, graph_model)))
+    )(graph_params, x, key)
     np.testing.assert_allclose(graph_value, value, rtol=1e-5)
-    for of_graph, of_vae in ((graph_gradient.theta["x"], gradient.theta["likelihood"]), (graph_gradient.phi, gradient.phi)):
-        np.testing.assert_allclose(ravel_pytree(of_graph)[0], ravel_pytree(of_vae)[0], rtol=1e-4, atol=1e-5)
+    for of_graph, of_vae in (
+        (graph_gradient.theta["x"], gradient.theta["likelihood"]),
+        (graph_gradient.phi, gradient.phi),
+    ):
+        np.testing.assert_allclose(
+            ravel_pytree(of_graph)[0], ravel_pytree(of_vae)[0], rtol=1e-4, atol=1e-5
+        )
 
 
 def scalar(objective):
@@ -93,8 +108,12 @@ def test_a_vamp_prior_at_the_root_sees_the_encoder():
     x, key = jnp.ones(4), jax.random.key(1)
     params = vae.init(jax.random.key(0), x)
     model, graph_params = as_graph(vae, params)
-    assert jax.tree.structure(model.init(jax.random.key(0), x).theta["z"]) == jax.tree.structure(params.theta["prior"])
-    np.testing.assert_allclose(vaejax.elbo(model, graph_params, x, key), vaejax.elbo(vae, params, x, key), rtol=1e-6)
+    assert jax.tree.structure(model.init(jax.random.key(0), x).theta["z"]) == jax.tree.structure(
+        params.theta["prior"]
+    )
+    np.testing.assert_allclose(
+        vaejax.elbo(model, graph_params, x, key), vaejax.elbo(vae, params, x, key), rtol=1e-6
+    )
 
 
 # Conditional: p(x, z | y) with a learned conditional prior.
@@ -114,7 +133,9 @@ def test_a_conditional_vae_is_its_formula():
     z = jnp.asarray([0.3, -0.7])
     prior = model.graph["z"].conditional(params.theta["z"], x["y"])
     likelihood = model.graph["x"].conditional(params.theta["x"], (z, x["y"]))
-    np.testing.assert_allclose(model.log_joint(params, x, z), prior.log_prob(z) + likelihood.log_prob(x["x"]), rtol=1e-6)
+    np.testing.assert_allclose(
+        model.log_joint(params, x, z), prior.log_prob(z) + likelihood.log_prob(x["x"]), rtol=1e-6
+    )
     np.testing.assert_allclose(model.p_z(params, x).log_prob(z), prior.log_prob(z), rtol=1e-6)
     np.testing.assert_allclose(model.p_x_given_z(params, z, x).mean, likelihood.mean, rtol=1e-6)
     assert model.sample(params, jax.random.key(1), x["y"])["x"].shape == (4,)
@@ -133,15 +154,36 @@ def test_it_trains_on_a_mapping():
     model, params, _ = conditional_vae()
     generator = np.random.default_rng(0)
     y = np.eye(3)[generator.integers(3, size=120)].astype(np.float32)
-    data = {"x": (generator.random((120, 4)) < 0.2 + 0.6 * y[:, [0, 1, 2, 0]]).astype(np.float32), "y": y}
+    data = {
+        "x": (generator.random((120, 4)) < 0.2 + 0.6 * y[:, [0, 1, 2, 0]]).astype(np.float32),
+        "y": y,
+    }
     objective = vaejax.minibatch(partial(vaejax.AnalyticKL(), model))
     import optax
 
-    run = vaejax.fit(objective, params, optax.adam(1e-2), data, jax.random.key(1), num_steps=200, batch_size=40, progress=False)
+    run = vaejax.fit(
+        objective,
+        params,
+        optax.adam(1e-2),
+        data,
+        jax.random.key(1),
+        num_steps=200,
+        batch_size=40,
+        progress=False,
+    )
     assert run.history["bound"][-20:].mean() > run.history["bound"][:20].mean() + 0.2
     with pytest.raises(ValueError, match=r"data\['x'\] has values in \[0, 2\]"):
         bad = data | {"x": 2 * data["x"]}
-        vaejax.fit(objective, params, optax.adam(1e-2), bad, jax.random.key(1), num_steps=1, batch_size=40, progress=False)
+        vaejax.fit(
+            objective,
+            params,
+            optax.adam(1e-2),
+            bad,
+            jax.random.key(1),
+            num_steps=1,
+            batch_size=40,
+            progress=False,
+        )
 
 
 # Semi-supervised: p(y) p(z) p(x | z, y), q(y | x) q(z | x, y).
@@ -157,7 +199,11 @@ def semi_supervised():
         )
     )
     encoder = DirectedGraph(
-        (Node("y", vaejax.OneHotCategorical(net(3)), "x"), Node("z", vaejax.DiagNormal(net(2, heads=2)), ("x", "y"))), inputs=("x",)
+        (
+            Node("y", vaejax.OneHotCategorical(net(3)), "x"),
+            Node("z", vaejax.DiagNormal(net(2, heads=2)), ("x", "y")),
+        ),
+        inputs=("x",),
     )
     model = vaejax.GraphModel(graph, encoder)
     x = jnp.asarray([1.0, 0.0, 0.0, 1.0])
@@ -172,12 +218,18 @@ def test_the_bound_with_the_class_summed_out_is_its_formula():
     log_q = jax.nn.log_softmax(model.encoder["y"].conditional(params.phi["y"], x).logits)
     expected = 0.0
     for y, log_q_y in zip(jnp.eye(3), log_q, strict=True):
-        z_key = jax.random.split(jax.random.split(key, 1)[0])[1]  # that of the node z of the one sample
+        z_key = jax.random.split(jax.random.split(key, 1)[0])[
+            1
+        ]  # that of the node z of the one sample
         z = model.encoder["z"].conditional(params.phi["z"], (x, y)).sample(z_key)
         example = {"x": x, "y": y}
-        bound = labelled.log_joint(params, example, {"z": z}) - labelled.posterior(params, example).log_prob({"z": z})
+        bound = labelled.log_joint(params, example, {"z": z}) - labelled.posterior(
+            params, example
+        ).log_prob({"z": z})
         expected += jnp.exp(log_q_y) * (bound - log_q_y)
-    np.testing.assert_allclose(vaejax.ByNode(enumerate=("y",))(model, params, x, key), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        vaejax.ByNode(enumerate=("y",))(model, params, x, key), expected, rtol=1e-5
+    )
 
 
 def test_observing_a_node_takes_its_factor_out_of_q():
@@ -186,7 +238,9 @@ def test_observing_a_node_takes_its_factor_out_of_q():
     assert labelled.latents == ("z",) and labelled.encoder.inputs == ("x", "y")
     example = {"x": x, "y": jnp.asarray([0.0, 0.0, 1.0])}
     whole = model.posterior(params, x).log_probs({"y": example["y"], "z": jnp.zeros(2)})
-    np.testing.assert_allclose(labelled.posterior(params, example).log_prob({"z": jnp.zeros(2)}), whole["z"], rtol=1e-6)
+    np.testing.assert_allclose(
+        labelled.posterior(params, example).log_prob({"z": jnp.zeros(2)}), whole["z"], rtol=1e-6
+    )
 
 
 # Node by node.
@@ -235,10 +289,14 @@ def assert_mean_gradient(draws, expected):
 def test_all_nodes_enumerated_is_the_elbo_and_its_gradient():
     model, params, x = chain()
     estimator = vaejax.ByNode(enumerate=("a", "b", "c"))
-    value, gradient = jax.jit(jax.value_and_grad(partial(estimator, model)))(params, x, jax.random.key(0))
+    value, gradient = jax.jit(jax.value_and_grad(partial(estimator, model)))(
+        params, x, jax.random.key(0)
+    )
     expected, exact = jax.jit(jax.value_and_grad(partial(exact_elbo, model)))(params, x)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
-    np.testing.assert_allclose(ravel_pytree(gradient)[0], ravel_pytree(exact)[0], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(
+        ravel_pytree(gradient)[0], ravel_pytree(exact)[0], rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
@@ -254,30 +312,44 @@ def test_any_split_of_the_nodes_is_unbiased(estimator):
     """One enumerated before, between and after those that are sampled."""
     model, params, x = chain()
     exact = ravel_pytree(jax.grad(partial(exact_elbo, model))(params, x))[0]
-    gradient = jax.jit(jax.vmap(lambda key: ravel_pytree(jax.grad(partial(estimator, model))(params, x, key))[0]))
+    gradient = jax.jit(
+        jax.vmap(lambda key: ravel_pytree(jax.grad(partial(estimator, model))(params, x, key))[0])
+    )
     draws = np.asarray(gradient(jax.random.split(jax.random.key(1), 20_000)))
     assert_mean_gradient(draws, np.asarray(exact))
 
 
 def test_paths_and_sums_together_by_quadrature(x64):
-    """y summed out, z by its path: the gradient's mean over z's noise is that of the exact bound, by Gauss-Hermite."""
+    """y summed out, z by its path: the gradient's mean over z's noise is that of the exact bound,
+    by Gauss-Hermite.
+    """
     from oracles import gauss_hermite
 
     model, params, x = semi_supervised()
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
     noise, weights = gauss_hermite(20, 2)
-    log_q_y = lambda params: jax.nn.log_softmax(model.encoder["y"].conditional(params.phi["y"], x).logits)  # noqa: E731
+
+    def log_q_y(params):
+        return jax.nn.log_softmax(model.encoder["y"].conditional(params.phi["y"], x).logits)
 
     def exact(params):
         total = 0.0
         for y, log_q in zip(jnp.eye(3), log_q_y(params), strict=True):
             q = model.encoder["z"].conditional(params.phi["z"], (x, y))
             zs = q.loc[None] + jnp.exp(q.log_scale)[None] * noise
-            log_w = jax.vmap(lambda z, q=q, y=y: model.log_joint(params, x, {"z": z, "y": y}) - q.log_prob(z))(zs)
+            log_w = jax.vmap(
+                lambda z, q=q, y=y: model.log_joint(params, x, {"z": z, "y": y}) - q.log_prob(z)
+            )(zs)
             total += jnp.exp(log_q) * (weights @ log_w - log_q)
         return total
 
-    gradient = jax.jit(jax.vmap(lambda key: ravel_pytree(jax.grad(partial(vaejax.ByNode(("y",)), model))(params, x, key))[0]))
+    gradient = jax.jit(
+        jax.vmap(
+            lambda key: ravel_pytree(
+                jax.grad(partial(vaejax.ByNode(("y",)), model))(params, x, key)
+            )[0]
+        )
+    )
     draws = np.asarray(gradient(jax.random.split(jax.random.key(1), 20_000)))
     expected = np.asarray(ravel_pytree(jax.grad(exact)(params))[0])
     assert_mean_gradient(draws, expected)
@@ -286,7 +358,13 @@ def test_paths_and_sums_together_by_quadrature(x64):
 def test_mistakes_are_named():
     model, params, x = semi_supervised()
     key = jax.random.key(0)
-    with pytest.raises(TypeError, match="samples of the node 'y' .OneHotCategorical. do not move smoothly .* `enumerate` or `score`"):
+    with pytest.raises(
+        TypeError,
+        match=(
+            "samples of the node 'y' .OneHotCategorical. do not move smoothly .* `enumerate` or"
+            " `score`"
+        ),
+    ):
         vaejax.ByNode()(model, params, x, key)
     with pytest.raises(ValueError, match="unknown node 'w'"):
         vaejax.ByNode(enumerate=("w",))(model, params, x, key)
@@ -303,7 +381,9 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="the latent nodes are y, z, and the encoder's y"):
         vaejax.GraphModel(model.graph, DirectedGraph((model.encoder["y"],), ("x",)))
     with pytest.raises(ValueError, match="an encoder of one-hot ones|is a prior on"):
-        wrong = DirectedGraph((model.encoder["y"], Node("z", vaejax.Bernoulli(vaejax.MLP(2)), "x")), ("x",))
+        wrong = DirectedGraph(
+            (model.encoder["y"], Node("z", vaejax.Bernoulli(vaejax.MLP(2)), "x")), ("x",)
+        )
         vaejax.GraphModel(model.graph, wrong)
     with pytest.raises(ValueError, match="the example has no 'y'"):
         model.observe("y").log_joint(params, {"x": x}, {"z": jnp.zeros(2)})

@@ -1,4 +1,6 @@
-"""Refined inference against the closed-form optimum, and the amortisation gap against its closed form."""
+"""Refined inference against the closed-form optimum, and the amortisation gap against its closed
+form.
+"""
 
 from dataclasses import replace
 
@@ -22,7 +24,9 @@ def test_it_reaches_the_exact_posterior(start):
 
 
 def test_the_amortisation_gap_of_a_narrow_encoder_is_its_closed_form():
-    """One q for all x is as narrow as an encoder can be: what refining it wins is KL(q || p(z|x)), example by example."""
+    """One q for all x is as narrow as an encoder can be: what refining it wins is KL(q || p(z|x)),
+    example by example.
+    """
     for x in (-2.0, 0.3, 1.1):
         point = replace(POINT, x=x)
         refined = jax.jit(FREE.posterior)(point.params, point.datum)
@@ -31,7 +35,7 @@ def test_the_amortisation_gap_of_a_narrow_encoder_is_its_closed_form():
         np.testing.assert_allclose(best.elbo, point.log_marginal, atol=1e-4)
 
 
-@vaejax.value
+@vaejax.component
 class Mixing:
     """z -> W z."""
 
@@ -52,11 +56,17 @@ def test_of_correlated_latents_it_reaches_the_mean_field_optimum():
     precision = np.eye(2) + w.T @ w / tau**2
     refined = vaejax.Refined(model, 2_000, "standard", learning_rate=0.1, num_samples=64)
     q = jax.jit(refined.posterior)(params, x)
-    np.testing.assert_allclose(q.loc, np.linalg.solve(precision, w.T @ np.asarray(x) / tau**2), atol=0.01)
+    np.testing.assert_allclose(
+        q.loc, np.linalg.solve(precision, w.T @ np.asarray(x) / tau**2), atol=0.01
+    )
     np.testing.assert_allclose(np.exp(-2 * q.log_scale), np.diag(precision), rtol=0.03)
 
 
-MIXED = vaejax.VAE(vaejax.StandardNormal(2), vaejax.Gaussian(Mixing(), 0.5), vaejax.DiagNormal(vaejax.Free(2), max_log_scale=None))
+MIXED = vaejax.VAE(
+    vaejax.StandardNormal(2),
+    vaejax.Gaussian(Mixing(), 0.5),
+    vaejax.DiagNormal(vaejax.Free(2), max_log_scale=None),
+)
 FAMILIES = {
     "diagonal": MIXED.encoder,
     "full": vaejax.FullNormal(vaejax.Free(2, ("loc", "log_scale", "row 1", "row 2"))),
@@ -66,9 +76,11 @@ FAMILIES = {
 
 @pytest.mark.parametrize("name", ["diagonal", "full", pytest.param("flow", marks=pytest.mark.slow)])
 def test_the_gap_is_split_as_in_closed_form(x64, name):
-    """Posterior N(m, Lam^-1): no diagonal q does better than (sum log Lam_jj - log det Lam)/2 below log p(x), and a full one reaches it.
+    """Posterior N(m, Lam^-1): no diagonal q does better than (sum log Lam_jj - log det Lam)/2 below
+    log p(x), and a full one reaches it.
 
-    The ELBO of the encoder is below the best by KL(q || p(z|x)) minus that. The bounds are means of 4,000 weights for 20 keys.
+    The ELBO of the encoder is below the best by KL(q || p(z|x)) minus that. The bounds are means of
+    4,000 weights for 20 keys.
     """
     tau, x = 0.5, np.array([0.7, -0.4])
     params = MIXED.init(jax.random.key(0), jnp.asarray(x))
@@ -77,13 +89,27 @@ def test_the_gap_is_split_as_in_closed_form(x64, name):
     )
     w = np.asarray(params.theta["likelihood"]["net"])
     precision = np.eye(2) + w.T @ w / tau**2
-    d, variance = np.array([0.4, -0.5]) - np.linalg.solve(precision, w.T @ x / tau**2), np.exp([-1.2, -1.8])
+    d, variance = (
+        np.array([0.4, -0.5]) - np.linalg.solve(precision, w.T @ x / tau**2),
+        np.exp([-1.2, -1.8]),
+    )
     log_det = np.linalg.slogdet(precision)[1]
-    kl = 0.5 * (np.diag(precision) @ variance + d @ precision @ d - 2 - np.log(variance).sum() - log_det)
+    kl = 0.5 * (
+        np.diag(precision) @ variance + d @ precision @ d - 2 - np.log(variance).sum() - log_det
+    )
     covariance = w @ w.T + tau**2 * np.eye(2)
-    log_p = -0.5 * (x @ np.linalg.solve(covariance, x) + np.linalg.slogdet(2 * np.pi * covariance)[1])
+    log_p = -0.5 * (
+        x @ np.linalg.solve(covariance, x) + np.linalg.slogdet(2 * np.pi * covariance)[1]
+    )
     refined = vaejax.Refined(MIXED, 1_500, "standard", FAMILIES[name], num_samples=16)
-    gap = vaejax.inference_gap(refined, params, np.tile(x, (20, 1)), np.full(20, log_p), jax.random.key(1), num_samples=4_000)
+    gap = vaejax.inference_gap(
+        refined,
+        params,
+        np.tile(x, (20, 1)),
+        np.full(20, log_p),
+        jax.random.key(1),
+        num_samples=4_000,
+    )
     np.testing.assert_array_equal(gap.total, gap.log_marginal - gap.elbo)
     np.testing.assert_allclose(gap.approximation + gap.amortisation, gap.total, rtol=0, atol=1e-12)
     of_diagonal = 0.5 * (np.log(np.diag(precision)).sum() - log_det)
@@ -97,19 +123,31 @@ def test_the_gap_is_split_as_in_closed_form(x64, name):
 def test_no_steps_are_the_model_itself():
     amortised = vaejax.Refined(POINT.model, 0)
     key = jax.random.key(1)
-    assert vaejax.elbo(amortised, POINT.params, POINT.datum, key) == vaejax.elbo(POINT.model, POINT.params, POINT.datum, key)
-    evaluation = vaejax.evaluate(amortised, POINT.params, np.asarray([[0.3], [1.1]]), key, num_samples=50)
+    assert vaejax.elbo(amortised, POINT.params, POINT.datum, key) == vaejax.elbo(
+        POINT.model, POINT.params, POINT.datum, key
+    )
+    evaluation = vaejax.evaluate(
+        amortised, POINT.params, np.asarray([[0.3], [1.1]]), key, num_samples=50
+    )
     assert np.isfinite(evaluation.log_marginal.mean)
 
 
 def test_which_gradients_flow():
-    """theta's always; phi's through the steps if they are asked for, and none from a start that does not see the encoder."""
+    """theta's always; phi's through the steps if they are asked for, and none from a start that
+    does not see the encoder.
+    """
 
     def gradient(**changes):
         refined = replace(vaejax.Refined(POINT.model, 3), **changes)
-        return jax.grad(lambda params: vaejax.elbo(refined, params, POINT.datum, jax.random.key(0)))(POINT.params)
+        return jax.grad(
+            lambda params: vaejax.elbo(refined, params, POINT.datum, jax.random.key(0))
+        )(POINT.params)
 
-    for changes, moves in (({}, False), ({"through_steps": True}, True), ({"through_steps": True, "start": "standard"}, False)):
+    for changes, moves in (
+        ({}, False),
+        ({"through_steps": True}, True),
+        ({"through_steps": True, "start": "standard"}, False),
+    ):
         of = gradient(**changes)
         assert float(of.theta["likelihood"]["net"]["w"]) != 0
         assert (float(of.phi["loc"][0]) != 0) == moves
@@ -120,10 +158,20 @@ def test_mistakes_are_named():
         vaejax.Refined(POINT.model, 1, "encodr")
     with pytest.raises(ValueError, match=r"Refined.num_steps = -1"):
         vaejax.Refined(POINT.model, -1)
-    with pytest.raises(ValueError, match='Refined.family starts from its own init.*start="standard"'):
+    with pytest.raises(
+        ValueError, match='Refined.family starts from its own init.*start="standard"'
+    ):
         vaejax.Refined(POINT.model, 1, family=POINT.model.encoder)
-    with pytest.raises(ValueError, match=r"log_marginal has shape \(2,\); give one number for each of 3 examples"):
-        vaejax.inference_gap(vaejax.Refined(POINT.model, 0), POINT.params, np.zeros((3, 1)), np.zeros(2), jax.random.key(0))
+    with pytest.raises(
+        ValueError, match=r"log_marginal has shape \(2,\); give one number for each of 3 examples"
+    ):
+        vaejax.inference_gap(
+            vaejax.Refined(POINT.model, 0),
+            POINT.params,
+            np.zeros((3, 1)),
+            np.zeros(2),
+            jax.random.key(0),
+        )
     laplace = vaejax.VAE(POINT.model.prior, POINT.model.likelihood, vaejax.Laplace(vaejax.Free(1)))
     with pytest.raises(TypeError, match="Refined is for a q that is DiagNormal"):
         vaejax.Refined(laplace, 1).posterior(POINT.params, POINT.datum)

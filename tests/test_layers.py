@@ -1,4 +1,6 @@
-"""The house: imports point down the layers, nothing is private, importing changes nothing and costs little."""
+"""The house: imports point down the layers, nothing is private, importing changes nothing and costs
+little.
+"""
 
 import ast
 import json
@@ -50,7 +52,11 @@ def test_every_module_has_a_layer():
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module):
     for name in imports(ROOT / f"{module}.py"):
-        assert "jax._src" not in name and "tensorflow_probability" not in name and "distrax" not in name
+        assert (
+            "jax._src" not in name
+            and "tensorflow_probability" not in name
+            and "distrax" not in name
+        )
         if name.startswith("vaejax"):
             other = name.split(".")[1]
             assert layer(other) < layer(module), f"{module} imports {other}, which is not below it"
@@ -59,10 +65,18 @@ def test_imports_point_down(module):
 FORBIDDEN = {"eval", "exec", "pickle", "dill", "joblib", "shelve", "marshal"}
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("*.py"), *(ROOT.parent / "experiments").glob("*.py")]), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("*.py"), *(ROOT.parent / "experiments").glob("*.py")]),
+    ids=lambda path: path.name,
+)
 def test_no_file_that_is_loaded_can_run_code(path):
     tree = ast.parse(path.read_text())
-    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    called = {
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    }
     assert not FORBIDDEN & (called | {name.split(".")[0] for name in imports(path)})
     for node in ast.walk(tree):
         if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "shell"):
@@ -83,9 +97,15 @@ print(json.dumps({"seconds": seconds, "changed": before != after, "heavy": heavy
 
 
 def test_importing_changes_nothing_and_takes_at_most_a_second():
-    """Processor time beyond JAX and Flax, the least of three: what else runs on the machine is not the import's."""
+    """Processor time beyond JAX and Flax, the least of three: what else runs on the machine is not
+    the import's.
+    """
     for _ in range(3):
-        result = json.loads(subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True).stdout)
+        result = json.loads(
+            subprocess.run(
+                [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
+            ).stdout
+        )
         assert not result["changed"] and result["heavy"] == []
         if result["seconds"] < 1.0:
             return

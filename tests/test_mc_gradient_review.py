@@ -1,4 +1,6 @@
-"""The curves of the review against printed values and closed forms, and the script as a user runs it."""
+"""The curves of the review against printed values and closed forms, and the script as a user runs
+it.
+"""
 
 import json
 import subprocess
@@ -11,7 +13,19 @@ import pytest
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 sys.path.insert(0, str(EXPERIMENTS))
 
-from mc_gradient_review import COSTS, MVD, NAMES, PARAMETERS, PW, SF, SF_BEST, Config, exact, main, signed_rows  # noqa: E402
+from mc_gradient_review import (  # noqa: E402
+    COSTS,
+    MVD,
+    NAMES,
+    PARAMETERS,
+    PW,
+    SF,
+    SF_BEST,
+    Config,
+    exact,
+    main,
+    signed_rows,
+)
 
 # mu = sigma = 1; for each parameter the variances of NAMES, to the digits that are known.
 TABLE = {
@@ -40,12 +54,16 @@ def test_the_variances_are_those_of_the_table(cost):
         for parameter in PARAMETERS:
             for name, printed in zip(NAMES, TABLE[cost][k][parameter].split(), strict=True):
                 half_a_digit = 0.5 * 10.0 ** -len(printed.partition(".")[2])
-                assert abs(found[name, parameter].variance[i] - float(printed)) < 1.01 * half_a_digit, (cost, k, parameter, name)
+                assert (
+                    abs(found[name, parameter].variance[i] - float(printed)) < 1.01 * half_a_digit
+                ), (cost, k, parameter, name)
 
 
 @pytest.mark.parametrize("sigma", [1.0, 0.6])
 def test_square_cost(sigma):
-    """The closed forms, at D = mu - k, for any sigma; and every estimator has the mean (2 D, 2 sigma)."""
+    """The closed forms, at D = mu - k, for any sigma; and every estimator has the mean (2 D, 2
+    sigma).
+    """
     mu, ks, s = 0.7, np.linspace(-3, 3, 7), sigma
     d = mu - ks
     forms = {
@@ -62,11 +80,15 @@ def test_square_cost(sigma):
     found = exact(COSTS["square"].f, ks, mu, sigma)
     for (name, parameter), form in forms.items():
         np.testing.assert_allclose(found[name, parameter].variance, form, rtol=1e-11, atol=1e-12)
-        np.testing.assert_allclose(found[name, parameter].mean, means[parameter], rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(
+            found[name, parameter].mean, means[parameter], rtol=1e-11, atol=1e-12
+        )
 
 
 def test_exponential_cost():
-    """exp(-a x^2) times the density of N(1, 1) is that of N(v, v), v = 1 / (1 + 2 a), times sqrt(v) exp(-a v): polynomials remain."""
+    """exp(-a x^2) times the density of N(1, 1) is that of N(v, v), v = 1 / (1 + 2 a), times sqrt(v)
+    exp(-a v): polynomials remain.
+    """
     points, weights = np.polynomial.hermite_e.hermegauss(20)
     weights = weights / weights.sum()
 
@@ -97,17 +119,34 @@ def test_every_estimator_has_the_same_mean_and_pathwise_can_lose():
     for of_cost in curves.values():
         for parameter in PARAMETERS:
             for name in NAMES:
-                np.testing.assert_allclose(of_cost[name, parameter].mean, of_cost[PW, parameter].mean, rtol=1e-9, atol=1e-11)
+                np.testing.assert_allclose(
+                    of_cost[name, parameter].mean,
+                    of_cost[PW, parameter].mean,
+                    rtol=1e-9,
+                    atol=1e-11,
+                )
     for cost in ("exponential", "cosine"):
         for parameter in PARAMETERS:
-            first, last = (curves[cost][SF, parameter].variance[i] < curves[cost][PW, parameter].variance[i] for i in (0, -1))
+            first, last = (
+                curves[cost][SF, parameter].variance[i] < curves[cost][PW, parameter].variance[i]
+                for i in (0, -1)
+            )
             assert last and not first
 
 
 @pytest.mark.slow
 def test_script(tmp_path):
-    flags = "--num-draws 2000 --num-steps 20 --num-samples 20 --learning-rate 1e-4 --measured-samples 2 --measured-draws 40 --at 0 1"
-    command = [sys.executable, str(EXPERIMENTS / "mc_gradient_review.py"), *flags.split(), "--out", str(tmp_path / "out")]
+    flags = (
+        "--num-draws 2000 --num-steps 20 --num-samples 20 --learning-rate 1e-4 --measured-samples 2"
+        " --measured-draws 40 --at 0 1"
+    )
+    command = [
+        sys.executable,
+        str(EXPERIMENTS / "mc_gradient_review.py"),
+        *flags.split(),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.strip().splitlines()[-1])
@@ -115,8 +154,15 @@ def test_script(tmp_path):
     assert result["curves"]["pathwise_loses_from"]["square"] == {"mu": None, "sigma": None}
     assert 1 < result["curves"]["pathwise_loses_from"]["cosine"]["mu"] < 1.1
     assert result["regression"]["least_p_value"] > 1e-4
-    assert all(end["elbo"] < result["regression"]["best_elbo"] for end in result["regression"]["ends"].values())
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"curves.png", "regression.png", "result.json"}
+    assert all(
+        end["elbo"] < result["regression"]["best_elbo"]
+        for end in result["regression"]["ends"].values()
+    )
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "curves.png",
+        "regression.png",
+        "result.json",
+    }
 
 
 def test_mistakes_are_told_in_one_line(tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""The oracle agrees with itself: closed forms against the numbers frozen elsewhere, and against quadrature."""
+"""The oracle agrees with itself: closed forms against the numbers frozen elsewhere, and against
+quadrature.
+"""
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ def test_elbo_by_quadrature():
     noise, weights = (np.asarray(array) for array in gauss_hermite(60))
     z = point.mu + point.s * noise[:, 0]
     log_joint = stats.norm.logpdf(z) + stats.norm.logpdf(point.x, point.w * z + point.b, point.tau)
-    np.testing.assert_allclose(weights @ (log_joint - stats.norm.logpdf(z, point.mu, point.s)), point.elbo, rtol=1e-5)
+    np.testing.assert_allclose(
+        weights @ (log_joint - stats.norm.logpdf(z, point.mu, point.s)), point.elbo, rtol=1e-5
+    )
 
 
 def test_calibrated_tests_can_fail():

@@ -1,4 +1,6 @@
-"""Tests of the tests: what the exact checks of the estimators are made of must see bugs that people make."""
+"""Tests of the tests: what the exact checks of the estimators are made of must see bugs that people
+make.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,9 @@ from oracles import LinearGaussian, exact_moments
 from test_estimators import AT_TWO_SAMPLES, POINT
 
 import vaejax
-from vaejax.elbo import log_mean_of_others, log_weights, map_samples, sample_posterior, with_gradient_of
+from vaejax.base.mapping import map_samples
+from vaejax.bounds import log_mean_of_others, log_weights, sample_posterior
+from vaejax.estimators.base import with_gradient_of
 
 stopped = jax.lax.stop_gradient
 ELBO_AT_TWO = {
@@ -22,7 +26,12 @@ def pieces(model, params, x, key):
     """q, two samples that move with it, their log p(x, z), and their log q(z | x)."""
     q = model.posterior(params, x)
     zs = sample_posterior(q, key, 2)
-    return q, zs, map_samples(lambda z: model.log_joint(params, x, z), zs), map_samples(q.log_prob, zs)
+    return (
+        q,
+        zs,
+        map_samples(lambda z: model.log_joint(params, x, z), zs),
+        map_samples(q.log_prob, zs),
+    )
 
 
 def held(model, params, x, key):
@@ -99,7 +108,9 @@ def score_without_the_weights_own_derivative(model, params, x, key):
     log_joint, log_q = held(model, params, x, key)
     log_w = stopped(log_joint - log_q)
     w, bound = jax.nn.softmax(log_w), vaejax.iwae_bound(log_w)
-    return with_gradient_of(bound, jnp.sum(w * log_joint + (bound - log_mean_of_others(log_w)) * log_q))
+    return with_gradient_of(
+        bound, jnp.sum(w * log_joint + (bound - log_mean_of_others(log_w)) * log_q)
+    )
 
 
 def one_draw_for_both_samples(model, params, x, key):
@@ -126,15 +137,25 @@ PLANTED = {
 
 @pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.__name__)
 def test_a_planted_bug_is_seen(x64, planted):
-    """Its exact value, mean gradient or variance is off by a thousand times more than the checks let pass."""
+    """Its exact value, mean gradient or variance is off by a thousand times more than the checks
+    let pass.
+    """
     name = PLANTED[planted]
     right = ELBO_AT_TWO.get(name) or AT_TWO_SAMPLES[name][0]
-    ours, theirs = (np.concatenate([np.ravel(part) for part in exact_moments(e, POINT, 2, 30)]) for e in (right, planted))
+    ours, theirs = (
+        np.concatenate([np.ravel(part) for part in exact_moments(e, POINT, 2, 30)])
+        for e in (right, planted)
+    )
     assert np.max(np.abs(ours - theirs)) > 1e-2
 
 
 def test_nothing_is_seen_where_nothing_is_planted(x64):
-    """The same comparison of two estimators that are one: the total derivative, and the score's coefficient at 0."""
-    total, same = (exact_moments(e, LinearGaussian(), 2, 30) for e in (vaejax.Pathwise(2), vaejax.StickTheLanding(2, coefficient=0.0)))
+    """The same comparison of two estimators that are one: the total derivative, and the score's
+    coefficient at 0.
+    """
+    total, same = (
+        exact_moments(e, LinearGaussian(), 2, 30)
+        for e in (vaejax.Pathwise(2), vaejax.StickTheLanding(2, coefficient=0.0))
+    )
     for ours, theirs in zip(total, same, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10)

@@ -1,4 +1,6 @@
-"""Every prior x encoder x likelihood x estimator: the valid ones train, the others are refused with a reason and a remedy."""
+"""Every prior x encoder x likelihood x estimator: the valid ones train, the others are refused with
+a reason and a remedy.
+"""
 
 import sys
 from functools import partial
@@ -15,21 +17,47 @@ from vaejax import supports
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
-from compatibility import ENCODERS, ESTIMATORS, LIKELIHOODS, PIXELS, PRIORS, document, model_and_shapes, refusal, shapes_with_psi  # noqa: E402
+from compatibility import (  # noqa: E402
+    ENCODERS,
+    ESTIMATORS,
+    LIKELIHOODS,
+    PIXELS,
+    PRIORS,
+    document,
+    model_and_shapes,
+    refusal,
+    shapes_with_psi,
+)
 
 DISCRETE = ("Bernoulli", "OneHotCategorical")
 NORMAL_PRIORS = ("StandardNormal", "LearnedNormal")
 # Those whose KL to a diagonal normal asks only for their mean, variance and entropy.
-KNOWN_KL = ("DiagNormal", "FullNormal", "LowRankNormal", "Laplace", "NumPyroConditional of Student-t")
-# Those that move the probability of a sample, those that move the sample, those of discrete latents, and of Bernoulli ones alone.
-BY_SCORE = ("RWS", "ScoreFunction", "ScoreFunction, learned baseline", "OptimalConstant", "VIMCO", "OVIS")
+KNOWN_KL = (
+    "DiagNormal",
+    "FullNormal",
+    "LowRankNormal",
+    "Laplace",
+    "NumPyroConditional of Student-t",
+)
+# Those that move the probability of a sample, those that move the sample, those of discrete
+# latents, and of Bernoulli ones alone.
+BY_SCORE = (
+    "RWS",
+    "ScoreFunction",
+    "ScoreFunction, learned baseline",
+    "OptimalConstant",
+    "VIMCO",
+    "OVIS",
+)
 BY_PATH = ("Pathwise", "Pathwise of IWAE", "StickTheLanding", "DReG", "RWS, doubly reparameterised")
 OF_DISCRETE = ("Enumerate", "Relaxed", "StraightThrough")
 OF_BINARY = ("DisARM", "DoubleControlVariate", "REBAR", "RELAX")
 
 
 def is_valid(prior: str, encoder: str, estimator: str) -> bool:
-    """What mathematics says: one support, a gradient through samples only where they move, a closed form only where there is one."""
+    """What mathematics says: one support, a gradient through samples only where they move, a closed
+    form only where there is one.
+    """
     if prior != "VampPrior" and PRIORS[prior]().support != ENCODERS[encoder]().support:
         return False
     if encoder == "InverseAutoregressive":  # its density is known at its own samples alone
@@ -40,7 +68,10 @@ def is_valid(prior: str, encoder: str, estimator: str) -> bool:
         return estimator in OF_DISCRETE or (encoder == "Bernoulli" and estimator in OF_BINARY)
     match estimator:
         case "AnalyticKL":
-            return (prior in NORMAL_PRIORS and encoder in KNOWN_KL) or (prior, encoder) == ("UniformOnSphere", "VonMisesFisher")
+            return (prior in NORMAL_PRIORS and encoder in KNOWN_KL) or (prior, encoder) == (
+                "UniformOnSphere",
+                "VonMisesFisher",
+            )
         case "GeneralisedDReG":
             return prior in NORMAL_PRIORS
         case "TaylorControlVariate" | "MeasureValued":
@@ -48,7 +79,8 @@ def is_valid(prior: str, encoder: str, estimator: str) -> bool:
     return estimator in BY_PATH
 
 
-# One of each kind, since what a likelihood must give an estimator is a value, a slope along z, or a value at a relaxed z.
+# One of each kind, since what a likelihood must give an estimator is a value, a slope along z, or a
+# value at a relaxed z.
 WITH_EVERY_LIKELIHOOD = ("Pathwise", "DReG", "ScoreFunction", "Relaxed")
 VALID = [(p, q, e) for p in PRIORS for q in ENCODERS for e in ESTIMATORS if is_valid(p, q, e)]
 
@@ -62,14 +94,18 @@ def test_what_is_refused(prior):
     for encoder in ENCODERS:
         for estimator in ESTIMATORS:
             reason = refusal(prior, encoder, estimator)
-            assert (reason is None) == is_valid(prior, encoder, estimator), f"{prior} x {encoder} x {estimator}: {reason}"
+            assert (reason is None) == is_valid(prior, encoder, estimator), (
+                f"{prior} x {encoder} x {estimator}: {reason}"
+            )
             if reason is not None:
                 assert "\n" not in reason and (" use " in reason or "needs" in reason)
 
 
 def test_the_document_is_what_the_code_does():
     valid = {(p, q): [e for e in ESTIMATORS if is_valid(p, q, e)] for p in PRIORS for q in ENCODERS}
-    assert (ROOT / "docs" / "compatibility.md").read_text() == document(valid), "make it anew by scripts/compatibility.py"
+    assert (ROOT / "docs" / "compatibility.md").read_text() == document(valid), (
+        "make it anew by scripts/compatibility.py"
+    )
 
 
 def data_for(support) -> np.ndarray:
@@ -86,13 +122,17 @@ def data_for(support) -> np.ndarray:
             return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
         case "real":
             return (2 * share + 0.3 * generator.normal(size=share.shape)).astype(np.float32)
-    return (np.round(16 * np.clip(share + 0.1 * generator.normal(size=share.shape), 0, 1)) / 16).astype(np.float32)
+    return (
+        np.round(16 * np.clip(share + 0.1 * generator.normal(size=share.shape), 0, 1)) / 16
+    ).astype(np.float32)
 
 
 def check_trains(prior: str, encoder: str, estimator: str, likelihood: str) -> None:
-    """Five steps along the signs of the gradient raise the bound, taken over the same examples and noise, and all stays finite.
+    """Five steps along the signs of the gradient raise the bound, taken over the same examples and
+    noise, and all stays finite.
 
-    Made to compile fast, since hundreds are: parameters are drawn by NumPy, and keys are of the cheapest kind.
+    Made to compile fast, since hundreds are: parameters are drawn by NumPy, and keys are of the
+    cheapest kind.
     """
     model = vaejax.VAE(PRIORS[prior](), LIKELIHOODS[likelihood](), ENCODERS[encoder]())
     xs = jnp.asarray(data_for(model.likelihood.support))
@@ -100,24 +140,39 @@ def check_trains(prior: str, encoder: str, estimator: str, likelihood: str) -> N
     keys = jax.random.split(jax.random.key(1, impl="unsafe_rbg"), 5)
     generator = np.random.default_rng(0)
     shapes = shapes_with_psi(estimator, model, model_and_shapes(prior, encoder, likelihood)[1])
-    params = jax.tree.map(lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), leaf.dtype), shapes)
+    params = jax.tree.map(
+        lambda leaf: jnp.asarray(0.3 * generator.normal(size=leaf.shape), leaf.dtype), shapes
+    )
 
-    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True})
+    @partial(
+        jax.jit,
+        compiler_options={
+            "xla_backend_optimization_level": 0,
+            "xla_llvm_disable_expensive_passes": True,
+        },
+    )
     def step(params, xs, key):
         value, gradient = jax.value_and_grad(objective)(params, xs, key)
-        return jax.tree.map(lambda leaf, slope: leaf + 0.02 * jnp.sign(slope), params, gradient), value
+        return (
+            jax.tree.map(lambda leaf, slope: leaf + 0.02 * jnp.sign(slope), params, gradient),
+            value,
+        )
 
     values = []
     for _ in range(5):
         params, value = step(params, xs, keys[0])
         values.append(float(value))
     values.append(float(step(params, xs, keys[0])[1]))
-    assert np.isfinite(values).all() and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+    assert np.isfinite(values).all() and all(
+        np.isfinite(leaf).all() for leaf in jax.tree.leaves(params)
+    )
     assert values[-1] > values[0], f"the bound fell from {values[0]} to {values[-1]}"
 
 
 def cover() -> list[tuple[str, str, str, str]]:
-    """Of the valid combinations enough for every pair of an encoder and an estimator; priors and likelihoods take turns."""
+    """Of the valid combinations enough for every pair of an encoder and an estimator; priors and
+    likelihoods take turns.
+    """
     chosen = {}
     for prior, encoder, estimator in VALID:
         chosen.setdefault((encoder, estimator), []).append(prior)
@@ -141,7 +196,9 @@ def test_a_cover_of_the_product_trains(prior, encoder, estimator, likelihood):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
-@pytest.mark.parametrize("prior, encoder, estimator", [row for row in VALID if row[2] in WITH_EVERY_LIKELIHOOD])
+@pytest.mark.parametrize(
+    "prior, encoder, estimator", [row for row in VALID if row[2] in WITH_EVERY_LIKELIHOOD]
+)
 def test_the_product_trains(prior, encoder, estimator, likelihood):
     check_trains(prior, encoder, estimator, likelihood)
 

@@ -1,4 +1,6 @@
-"""The README's notebook examples run as they stand, one after the other, but for the length of the training."""
+"""The README's notebook examples run as they stand, one after the other, but for the length of the
+training.
+"""
 
 import re
 from pathlib import Path

@@ -1,20 +1,28 @@
-"""Samples of the same distribution pass, missing and added modes are seen, and the p-value is one."""
+"""Samples of the same distribution pass, missing and added modes are seen, and the p-value is
+one.
+"""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from vaejax.sample_quality import classifier_two_sample_test, precision_recall
+from vaejax.evaluation.samples import classifier_two_sample_test, precision_recall
 
 GENERATOR = np.random.default_rng(0)
 
 
 def modes(centres, size=400):
-    return np.concatenate([centre + 0.1 * GENERATOR.normal(size=(size, 2)) for centre in np.asarray(centres, float)])
+    return np.concatenate(
+        [centre + 0.1 * GENERATOR.normal(size=(size, 2)) for centre in np.asarray(centres, float)]
+    )
 
 
 def test_one_mode_of_two_has_full_precision_and_half_the_recall():
-    both, one, added = modes([(0, 0), (5, 0)]), modes([(0, 0)], 800), modes([(0, 0), (5, 0), (0, 5), (5, 5)], 200)
+    both, one, added = (
+        modes([(0, 0), (5, 0)]),
+        modes([(0, 0)], 800),
+        modes([(0, 0), (5, 0), (0, 5), (5, 5)], 200),
+    )
     precision, recall = precision_recall(both, one)
     assert precision > 0.95 and recall == pytest.approx(0.5, abs=0.03)
     precision, recall = precision_recall(both, added)
@@ -22,9 +30,14 @@ def test_one_mode_of_two_has_full_precision_and_half_the_recall():
 
 
 def test_precision_and_recall_by_hand():
-    """On a line, by one neighbour: the radii of 0, 1 and 3 are 1, 1 and 2, those of 1.9 and 6 are 4.1."""
+    """On a line, by one neighbour: the radii of 0, 1 and 3 are 1, 1 and 2, those of 1.9 and 6 are
+    4.1.
+    """
     real, generated = np.array([[0.0], [1.0], [3.0]]), np.array([[1.9], [6.0]])
-    assert precision_recall(real, generated, 1) == (0.5, 1.0)  # 1.9 is within 2 of 3, 6 within none; 0, 1 and 3 are within 4.1 of 1.9
+    assert precision_recall(real, generated, 1) == (
+        0.5,
+        1.0,
+    )  # 1.9 is within 2 of 3, 6 within none; 0, 1 and 3 are within 4.1 of 1.9
     assert precision_recall(real, real, 2) == (1.0, 1.0)
 
 
@@ -37,7 +50,9 @@ def test_blocks_change_nothing(monkeypatch):
 
 @pytest.mark.parametrize("num_neighbours", [None, 5])
 def test_p_values_of_equal_samples_are_uniform(num_neighbours):
-    """400 tests of samples of one distribution: Kolmogorov-Smirnov at 1e-6, the p-values spread over the steps of a binomial."""
+    """400 tests of samples of one distribution: Kolmogorov-Smirnov at 1e-6, the p-values spread
+    over the steps of a binomial.
+    """
     p_values = []
     for seed in range(400):
         real, generated = np.random.default_rng(seed).normal(size=(2, 200, 3))
@@ -48,9 +63,14 @@ def test_p_values_of_equal_samples_are_uniform(num_neighbours):
 
 
 def test_a_shift_is_found_and_what_a_line_cannot_see_is_left_to_the_neighbours():
-    """A mean off by half a standard deviation; then a disc against a ring, of one mean and one variance."""
+    """A mean off by half a standard deviation; then a disc against a ring, of one mean and one
+    variance.
+    """
     real = GENERATOR.normal(size=(2_000, 2))
-    assert classifier_two_sample_test(real, GENERATOR.normal((0.5, 0), 1, size=(2_000, 2))).p_value < 1e-6
+    assert (
+        classifier_two_sample_test(real, GENERATOR.normal((0.5, 0), 1, size=(2_000, 2))).p_value
+        < 1e-6
+    )
     angle = GENERATOR.uniform(0, 2 * np.pi, size=2_000)
     ring = np.sqrt(2) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     assert classifier_two_sample_test(real, ring).p_value > 1e-6
@@ -60,7 +80,10 @@ def test_a_shift_is_found_and_what_a_line_cannot_see_is_left_to_the_neighbours()
 def test_images_are_features_too():
     real = GENERATOR.random((60, 8, 8))
     assert precision_recall(real, real).recall == 1
-    assert classifier_two_sample_test(real, 1 + real).accuracy == 1 and classifier_two_sample_test(real, real).num_tested == 60
+    assert (
+        classifier_two_sample_test(real, 1 + real).accuracy == 1
+        and classifier_two_sample_test(real, real).num_tested == 60
+    )
 
 
 def test_mistakes_are_named():
@@ -68,5 +91,7 @@ def test_mistakes_are_named():
         precision_recall(np.zeros((5, 2)), np.zeros((5, 3)))
     with pytest.raises(ValueError, match="num_neighbours = 5; .* below the 5 real examples"):
         precision_recall(np.zeros((5, 2)), np.zeros((9, 2)), 5)
-    with pytest.raises(ValueError, match="19 real and 50 generated examples; give at least 20 of each"):
+    with pytest.raises(
+        ValueError, match="19 real and 50 generated examples; give at least 20 of each"
+    ):
         classifier_two_sample_test(np.zeros((19, 2)), np.zeros((50, 2)))

@@ -1,4 +1,6 @@
-"""Score-function estimators: exact means and variances by quadrature, and baselines that are trained by the same gradient."""
+"""Score-function estimators: exact means and variances by quadrature, and baselines that are
+trained by the same gradient.
+"""
 
 from functools import partial
 
@@ -10,7 +12,8 @@ from cases import cases
 from oracles import LinearGaussian, assert_mean, exact_moments, gradient_vector
 
 import vaejax
-from vaejax.score_function import multi_sample_score, optimal_constant
+from vaejax.estimators.multi_sample import multi_sample_score
+from vaejax.estimators.score_function import optimal_constant
 
 POINT = LinearGaussian()
 # f = a0 + a1 noise + a2 noise^2
@@ -42,7 +45,9 @@ def test_a_constant_baseline(x64, name):
 def test_leaving_one_out(x64):
     value, mean, variance = exact_moments(vaejax.ScoreFunction(2), POINT, 2, 40)
     np.testing.assert_allclose([value, *mean], [POINT.elbo, *POINT.elbo_gradient], rtol=1e-10)
-    np.testing.assert_allclose(variance[:2], [(6 * A2**2 + 2 * A1**2) / POINT.s**2, 6 * A1**2 + 32 * A2**2], rtol=1e-10)
+    np.testing.assert_allclose(
+        variance[:2], [(6 * A2**2 + 2 * A1**2) / POINT.s**2, 6 * A1**2 + 32 * A2**2], rtol=1e-10
+    )
     np.testing.assert_allclose(variance[:2], [0.6786149089, 1.0706117187], rtol=1e-9)
 
 
@@ -50,31 +55,53 @@ def test_leaving_one_out(x64):
 def test_of_the_importance_weighted_bound_without_control(x64):
     estimator = partial(multi_sample_score, num_samples=2, control=jnp.zeros_like)
     value, mean, variance = exact_moments(estimator, POINT, 2, 60)
-    np.testing.assert_allclose([value, mean[0], variance[0]], [-1.5314735497, 0.1469185706, 24.8892732468], rtol=1e-9)
+    np.testing.assert_allclose(
+        [value, mean[0], variance[0]], [-1.5314735497, 0.1469185706, 24.8892732468], rtol=1e-9
+    )
 
 
 def test_the_optimal_constant(x64):
-    """Of least variance in mu and rho together, in the limit; and unbiased however few samples it is from."""
+    """Of least variance in mu and rho together, in the limit; and unbiased however few samples it
+    is from.
+    """
     q = POINT.model.posterior(POINT.params, POINT.datum)
     of_mu, of_rho = 1 / POINT.s**2, 2.0  # E score^2
     expected = (of_mu * (A0 + 3 * A2) + of_rho * (A0 + 5 * A2)) / (of_mu + of_rho)
-    found = jax.jit(lambda key: optimal_constant(POINT.model, POINT.params, POINT.datum, q, key, 100_000))(jax.random.key(0))
+    found = jax.jit(
+        lambda key: optimal_constant(POINT.model, POINT.params, POINT.datum, q, key, 100_000)
+    )(jax.random.key(0))
     np.testing.assert_allclose(found, expected, rtol=0.02)
     estimator = vaejax.OptimalConstant(1, num_pilot=1)
-    gradient = jax.jit(jax.vmap(jax.grad(lambda p, key: estimator(POINT.model, p, POINT.datum, key)), (None, 0)))
-    gradients = jax.vmap(gradient_vector)(gradient(POINT.params, jax.random.split(jax.random.key(1), 200_000)))
+    gradient = jax.jit(
+        jax.vmap(jax.grad(lambda p, key: estimator(POINT.model, p, POINT.datum, key)), (None, 0))
+    )
+    gradients = jax.vmap(gradient_vector)(
+        gradient(POINT.params, jax.random.split(jax.random.key(1), 200_000))
+    )
     assert_mean(gradients, POINT.elbo_gradient, detectable=0.1)
 
 
-@pytest.mark.parametrize("baseline", [vaejax.MovingAverage(), vaejax.LearnedBaseline(vaejax.MLP(1, (3,)))], ids=["average", "net"])
+@pytest.mark.parametrize(
+    "baseline",
+    [vaejax.MovingAverage(), vaejax.LearnedBaseline(vaejax.MLP(1, (3,)))],
+    ids=["average", "net"],
+)
 def test_a_learned_baseline(baseline):
-    """theta and phi get what the constant of its value would give them; psi the gradient of -(f - b)^2 / 2; the value is the bound."""
+    """theta and phi get what the constant of its value would give them; psi the gradient of -(f -
+    b)^2 / 2; the value is the bound.
+    """
     estimator, key = vaejax.ScoreFunction(1, baseline), jax.random.key(2)
-    psi = jax.tree.map(lambda leaf: leaf + 0.3, estimator.init(POINT.model, POINT.params, POINT.datum, jax.random.key(0)))
+    psi = jax.tree.map(
+        lambda leaf: leaf + 0.3,
+        estimator.init(POINT.model, POINT.params, POINT.datum, jax.random.key(0)),
+    )
     params = POINT.params._replace(psi=psi)
     b = baseline(psi, POINT.datum, jnp.zeros(1))
     plain = vaejax.ScoreFunction(1, vaejax.ConstantBaseline(float(b)))
-    ours, theirs = (jax.value_and_grad(lambda p, e=e: e(POINT.model, p, POINT.datum, key))(params) for e in (estimator, plain))
+    ours, theirs = (
+        jax.value_and_grad(lambda p, e=e: e(POINT.model, p, POINT.datum, key))(params)
+        for e in (estimator, plain)
+    )
     np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
     np.testing.assert_allclose(gradient_vector(ours[1]), gradient_vector(theirs[1]), rtol=1e-5)
     f = vaejax.elbo(POINT.model, POINT.params, POINT.datum, key)
@@ -84,19 +111,36 @@ def test_a_learned_baseline(baseline):
 
 
 def test_one_weight_may_dominate():
-    """Where one weight is all there is, the means of the others are far below it, and stay finite."""
+    """Where one weight is all there is, the means of the others are far below it, and stay
+    finite.
+    """
     log_w = jnp.asarray([0.0, -200.0, -210.0])
     for estimator in (vaejax.VIMCO(3), vaejax.VIMCO(3, "arithmetic"), vaejax.OVIS(3)):
         assert np.isfinite(estimator.control(log_w)).all()
 
 
 REFUSED = {
-    "leave one out of one": (lambda: vaejax.ScoreFunction(1), r"ScoreFunction.num_samples = 1; .* at least 2 with LeaveOneOut"),
-    "no samples": (lambda: vaejax.ScoreFunction(0, vaejax.NoBaseline()), r"ScoreFunction.num_samples = 0; .* at least 1"),
-    "VIMCO of one": (lambda: vaejax.VIMCO(1), r"VIMCO.num_samples = 1; .* at least 2 which leaves one out"),
-    "unknown mean": (lambda: vaejax.VIMCO(2, "harmonic"), r'VIMCO.mean = .harmonic.; choose "geometric" or "arithmetic"'),
+    "leave one out of one": (
+        lambda: vaejax.ScoreFunction(1),
+        r"ScoreFunction.num_samples = 1; .* at least 2 with LeaveOneOut",
+    ),
+    "no samples": (
+        lambda: vaejax.ScoreFunction(0, vaejax.NoBaseline()),
+        r"ScoreFunction.num_samples = 0; .* at least 1",
+    ),
+    "VIMCO of one": (
+        lambda: vaejax.VIMCO(1),
+        r"VIMCO.num_samples = 1; .* at least 2 which leaves one out",
+    ),
+    "unknown mean": (
+        lambda: vaejax.VIMCO(2, "harmonic"),
+        r'VIMCO.mean = .harmonic.; choose "geometric" or "arithmetic"',
+    ),
     "no pilot": (lambda: vaejax.OptimalConstant(1, 0), "OptimalConstant.num_pilot = 0"),
-    "coefficient": (lambda: vaejax.StickTheLanding(coefficient="best"), r'coefficient = .best.; give a number, or "estimated"'),
+    "coefficient": (
+        lambda: vaejax.StickTheLanding(coefficient="best"),
+        r'coefficient = .best.; give a number, or "estimated"',
+    ),
 }
 
 
@@ -108,6 +152,8 @@ def test_mistakes_are_refused(make, message):
 
 def test_a_baseline_of_two_numbers_is_refused():
     estimator = vaejax.ScoreFunction(1, vaejax.LearnedBaseline(vaejax.MLP(2)))
-    params = POINT.params._replace(psi=estimator.init(POINT.model, POINT.params, POINT.datum, jax.random.key(0)))
+    params = POINT.params._replace(
+        psi=estimator.init(POINT.model, POINT.params, POINT.datum, jax.random.key(0))
+    )
     with pytest.raises(TypeError, match="LearnedBaseline wants a net of one output"):
         estimator(POINT.model, params, POINT.datum, jax.random.key(0))

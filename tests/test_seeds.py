@@ -11,7 +11,11 @@ import pytest
 import vaejax
 
 IMAGES = np.random.default_rng(0).integers(0, 2, (40, 6)).astype(np.uint8)
-MODEL = vaejax.VAE(vaejax.MixtureOfGaussians(2, 3), vaejax.Bernoulli(vaejax.MLP(6, (5,))), vaejax.DiagNormal(vaejax.MLP(2, (5,), heads=2)))
+MODEL = vaejax.VAE(
+    vaejax.MixtureOfGaussians(2, 3),
+    vaejax.Bernoulli(vaejax.MLP(6, (5,))),
+    vaejax.DiagNormal(vaejax.MLP(2, (5,), heads=2)),
+)
 OBJECTIVE = vaejax.minibatch(partial(vaejax.Pathwise(), MODEL))
 KEYS = jax.random.split(jax.random.key(0), 3)
 SETTINGS = {"num_steps": 12, "batch_size": 8, "progress": False}
@@ -25,18 +29,42 @@ def starts():
 @pytest.fixture(scope="module")
 def alone(starts):
     seeds = [jax.tree.map(lambda leaf: leaf[s], starts) for s in range(3)]
-    return [vaejax.fit(OBJECTIVE, params, optax.adam(1e-2), IMAGES, key, **SETTINGS) for params, key in zip(seeds, KEYS, strict=True)]
+    return [
+        vaejax.fit(OBJECTIVE, params, optax.adam(1e-2), IMAGES, key, **SETTINGS)
+        for params, key in zip(seeds, KEYS, strict=True)
+    ]
 
 
-@pytest.mark.parametrize("strategy", ["map", pytest.param("vmap", marks=pytest.mark.slow), pytest.param("cores", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        "map",
+        pytest.param("vmap", marks=pytest.mark.slow),
+        pytest.param("cores", marks=pytest.mark.slow),
+    ],
+)
 def test_each_seed_is_as_alone(strategy, starts, alone):
-    """To the same bits by "map"; the others by rounding. Three seeds over eight devices also tries the padding."""
-    run = vaejax.fit_seeds(OBJECTIVE, starts, optax.adam(1e-2), IMAGES, KEYS, strategy=strategy, **SETTINGS)
+    """To the same bits by "map"; the others by rounding. Three seeds over eight devices also tries
+    the padding.
+    """
+    run = vaejax.fit_seeds(
+        OBJECTIVE, starts, optax.adam(1e-2), IMAGES, KEYS, strategy=strategy, **SETTINGS
+    )
     assert run.step == 12 and run.history["bound"].shape == (3, 12)
     for s, single in enumerate(alone):
-        pairs = [(leaf[s], other) for leaf, other in zip(jax.tree.leaves(run.params), jax.tree.leaves(single.params), strict=True)]
+        pairs = [
+            (leaf[s], other)
+            for leaf, other in zip(
+                jax.tree.leaves(run.params), jax.tree.leaves(single.params), strict=True
+            )
+        ]
         for ours, theirs in [*pairs, (run.history["bound"][s], single.history["bound"])]:
-            np.testing.assert_allclose(ours, theirs, rtol=0 if strategy == "map" else 1e-4, atol=0 if strategy == "map" else 1e-5)
+            np.testing.assert_allclose(
+                ours,
+                theirs,
+                rtol=0 if strategy == "map" else 1e-4,
+                atol=0 if strategy == "map" else 1e-5,
+            )
     assert len({float(bound) for bound in run.history["bound"][:, -1]}) == 3
 
 
@@ -52,10 +80,14 @@ REFUSED = {
 def test_mistakes_are_refused(changes, message, starts):
     settings = {"keys": KEYS, **SETTINGS, **changes}
     with pytest.raises(ValueError, match=message):
-        vaejax.fit_seeds(OBJECTIVE, starts, optax.adam(1e-2), IMAGES, settings.pop("keys"), **settings)
+        vaejax.fit_seeds(
+            OBJECTIVE, starts, optax.adam(1e-2), IMAGES, settings.pop("keys"), **settings
+        )
 
 
 def test_a_seed_that_breaks_down_is_named(starts):
     broken = jax.tree.map(lambda leaf: jnp.asarray(leaf).at[1].set(jnp.nan), starts)
     with pytest.raises(FloatingPointError, match="seed 1: not finite within steps 0..0"):
-        vaejax.fit_seeds(OBJECTIVE, broken, optax.adam(1e-2), IMAGES, KEYS, strategy="map", **SETTINGS)
+        vaejax.fit_seeds(
+            OBJECTIVE, broken, optax.adam(1e-2), IMAGES, KEYS, strategy="map", **SETTINGS
+        )

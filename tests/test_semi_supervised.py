@@ -1,4 +1,6 @@
-"""M2's minibatch objective against the sum over classes by hand, its weights, and who leads in the reduced experiment."""
+"""M2's minibatch objective against the sum over classes by hand, its weights, and who leads in the
+reduced experiment.
+"""
 
 import sys
 from functools import partial
@@ -35,26 +37,36 @@ def bound_of_class(params, x, y, key):
 def of_row_by_hand(params, row, key):
     """U(x) + weight [L(x', y') + alpha log q(y' | x')]."""
     unlabelled_key, labelled_key = jax.random.split(key)
-    z_key = jax.random.split(jax.random.split(unlabelled_key, 1)[0])[1]  # that of the node z of the one sample
+    z_key = jax.random.split(jax.random.split(unlabelled_key, 1)[0])[
+        1
+    ]  # that of the node z of the one sample
     log_q = jax.nn.log_softmax(MODEL.encoder["y"].conditional.logits(params.phi["y"], row["x"]))
     total = 0.0
     for y, log_q_y in zip(jnp.eye(NUM_CLASSES), log_q, strict=True):
         total += jnp.exp(log_q_y) * (bound_of_class(params, row["x"], y, z_key) - log_q_y)
-    labelled = bound_of_class(params, row["labelled"], row["y"], jax.random.split(labelled_key, 1)[0])
-    log_q = jax.nn.log_softmax(MODEL.encoder["y"].conditional.logits(params.phi["y"], row["labelled"]))
+    labelled = bound_of_class(
+        params, row["labelled"], row["y"], jax.random.split(labelled_key, 1)[0]
+    )
+    log_q = jax.nn.log_softmax(
+        MODEL.encoder["y"].conditional.logits(params.phi["y"], row["labelled"])
+    )
     return total + row["weight"] * (labelled + ALPHA * log_q @ row["y"])
 
 
 def by_hand(params, rows, key):
     """The mean over the rows."""
-    return jnp.mean(jax.vmap(of_row_by_hand, (None, 0, 0))(params, rows, jax.random.split(key, len(rows["x"]))))
+    return jnp.mean(
+        jax.vmap(of_row_by_hand, (None, 0, 0))(params, rows, jax.random.split(key, len(rows["x"])))
+    )
 
 
 def test_the_minibatch_objective_is_the_sum_by_hand():
     """Value and gradient."""
     objective = vaejax.minibatch(partial(experiment.semi_supervised, MODEL, ALPHA))
     rows, key = jax.tree.map(jnp.asarray, ROWS), jax.random.key(1)
-    value, gradient = jax.jit(jax.value_and_grad(lambda params: objective(params, rows, key).objective))(PARAMS)
+    value, gradient = jax.jit(
+        jax.value_and_grad(lambda params: objective(params, rows, key).objective)
+    )(PARAMS)
     expected, exact = jax.jit(jax.value_and_grad(lambda params: by_hand(params, rows, key)))(PARAMS)
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for of, by in zip(jax.tree.leaves(gradient), jax.tree.leaves(exact), strict=True):
@@ -62,7 +74,9 @@ def test_the_minibatch_objective_is_the_sum_by_hand():
 
 
 def test_the_rows_add_up_to_the_data_set():
-    """Every image once, every labelled one with total weight 1: so the mean over rows is (1/N) of the objective of the data set."""
+    """Every image once, every labelled one with total weight 1: so the mean over rows is (1/N) of
+    the objective of the data set.
+    """
     np.testing.assert_array_equal(ROWS["x"], IMAGES)
     for image, y in zip(IMAGES[[3, 1]], Y, strict=True):
         mine = np.all(ROWS["labelled"] == image[None], axis=1)
@@ -71,6 +85,10 @@ def test_the_rows_add_up_to_the_data_set():
 
 
 def test_the_bound_is_without_the_classifier():
-    terms = jax.jit(partial(experiment.semi_supervised, MODEL, ALPHA))(PARAMS, jax.tree.map(lambda leaf: leaf[0], ROWS), jax.random.key(2))
-    extra = ROWS["weight"][0] * ALPHA * experiment.log_q_class(MODEL, PARAMS, ROWS["labelled"][0], Y[0])
+    terms = jax.jit(partial(experiment.semi_supervised, MODEL, ALPHA))(
+        PARAMS, jax.tree.map(lambda leaf: leaf[0], ROWS), jax.random.key(2)
+    )
+    extra = (
+        ROWS["weight"][0] * ALPHA * experiment.log_q_class(MODEL, PARAMS, ROWS["labelled"][0], Y[0])
+    )
     np.testing.assert_allclose(terms.objective - terms.bound, extra, rtol=1e-4)

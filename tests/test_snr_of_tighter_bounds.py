@@ -1,4 +1,6 @@
-"""The signal to noise ratio of IWAE and DReG over K, as a user measures it: the slopes and the constants of the theory."""
+"""The signal to noise ratio of IWAE and DReG over K, as a user measures it: the slopes and the
+constants of the theory.
+"""
 
 import json
 import subprocess
@@ -7,7 +9,22 @@ import sys
 import pytest
 from test_experiments import EXPERIMENTS, run
 
-SMALL = "--dim 2 --num-data 16 --num-samples 16 64 --fit-from 16 --num-draws 320 --perturbation 0.1 --also".split()  # noqa: SIM905
+SMALL = [
+    "--dim",
+    "2",
+    "--num-data",
+    "16",
+    "--num-samples",
+    "16",
+    "64",
+    "--fit-from",
+    "16",
+    "--num-draws",
+    "320",
+    "--perturbation",
+    "0.1",
+    "--also",
+]
 
 
 @pytest.mark.slow
@@ -17,8 +34,12 @@ def test_snr_of_tighter_bounds(tmp_path):
     slopes = {"IWAE": (-0.5, -0.5), "DReG": (-1.5, 0.5)}
     for name, expected in slopes.items():
         of = result["comparison"][name]
-        assert [of[f"slope of {what}"]["measured"] for what in ("std", "snr")] == pytest.approx(expected, abs=0.1)
-        assert [of[f"{what} over theory"] for what in ("std", "snr")] == pytest.approx([1, 1], abs=0.1)
+        assert [of[f"slope of {what}"]["measured"] for what in ("std", "snr")] == pytest.approx(
+            expected, abs=0.1
+        )
+        assert [of[f"{what} over theory"] for what in ("std", "snr")] == pytest.approx(
+            [1, 1], abs=0.1
+        )
     assert "| IWAE and DReG in mu |" in printed and "STL" not in printed
     rows = json.loads((tmp_path / "out" / "result.json").read_text())["rows"]
     std = {(row["estimator"], row["num_samples"]): row["std"] for row in rows}
@@ -26,6 +47,18 @@ def test_snr_of_tighter_bounds(tmp_path):
 
 
 def test_a_slope_needs_two_points(tmp_path):
-    command = [sys.executable, str(EXPERIMENTS / "snr_of_tighter_bounds.py"), "--num-samples", "4", "64", "--out", str(tmp_path / "out")]
+    command = [
+        sys.executable,
+        str(EXPERIMENTS / "snr_of_tighter_bounds.py"),
+        "--num-samples",
+        "4",
+        "64",
+        "--out",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2 and "--num-samples" in done.stderr.splitlines()[-1] and not (tmp_path / "out").exists()
+    assert (
+        done.returncode == 2
+        and "--num-samples" in done.stderr.splitlines()[-1]
+        and not (tmp_path / "out").exists()
+    )

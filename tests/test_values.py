@@ -1,4 +1,6 @@
-"""Values are static and hashable, pytrees hold arrays, and optimisers made by the same calls are one."""
+"""Values are static and hashable, pytrees hold arrays, and optimisers made by the same calls are
+one.
+"""
 
 from functools import partial
 
@@ -8,12 +10,18 @@ import optax
 import pytest
 
 import vaejax
-from vaejax._values import ByStructure, by_value
+from vaejax.base.values import by_value
+from vaejax.distributions.normal import DiagNormalDensity
+from vaejax.training.optimizers import ByStructure
 
 
 def test_equal_fields_make_equal_values():
-    assert vaejax.Pathwise(4) == vaejax.Pathwise(4) and hash(vaejax.Pathwise(4)) == hash(vaejax.Pathwise(4))
-    assert vaejax.Pathwise(4) != vaejax.Pathwise(5) and vaejax.Pathwise(1) != vaejax.StickTheLanding(1)
+    assert vaejax.Pathwise(4) == vaejax.Pathwise(4) and hash(vaejax.Pathwise(4)) == hash(
+        vaejax.Pathwise(4)
+    )
+    assert vaejax.Pathwise(4) != vaejax.Pathwise(5) and vaejax.Pathwise(
+        1
+    ) != vaejax.StickTheLanding(1)
 
 
 def test_partials_compare_by_their_parts():
@@ -25,13 +33,18 @@ def test_partials_compare_by_their_parts():
 
 
 def test_unhashable_fields_are_refused_when_the_value_is_made():
-    @vaejax.value
+    @vaejax.component
     class Thing:
         sizes: object
 
-    with pytest.raises(TypeError, match=r"Thing.sizes = \[1, 2\] is a list, which cannot be hashed; write a tuple, \(1, 2\)"):
+    with pytest.raises(
+        TypeError,
+        match=r"Thing.sizes = \[1, 2\] is a list, which cannot be hashed; write a tuple, \(1, 2\)",
+    ):
         Thing([1, 2])
-    with pytest.raises(TypeError, match="Thing.sizes = {} is a dict, which cannot be hashed; use a hashable value"):
+    with pytest.raises(
+        TypeError, match="Thing.sizes = {} is a dict, which cannot be hashed; use a hashable value"
+    ):
         Thing({})
 
 
@@ -42,8 +55,12 @@ def schedule(step):
 SAME = {
     "adam": lambda: optax.adam(1e-3),
     "schedule": lambda: optax.adam(optax.cosine_decay_schedule(1e-3, 100)),
-    "chain": lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3, weight_decay=0.1)),
-    "parts": lambda: optax.multi_transform({"a": optax.sgd(0.1), "b": optax.set_to_zero()}, {"x": "a", "y": "b"}),
+    "chain": lambda: optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adamw(1e-3, weight_decay=0.1)
+    ),
+    "parts": lambda: optax.multi_transform(
+        {"a": optax.sgd(0.1), "b": optax.set_to_zero()}, {"x": "a", "y": "b"}
+    ),
     "own schedule": lambda: optax.sgd(schedule),
     "array": lambda: optax.sgd(jnp.asarray(0.1)),
 }
@@ -51,17 +68,26 @@ SAME = {
 
 @pytest.mark.parametrize("make", SAME.values(), ids=SAME)
 def test_optimisers_made_by_the_same_calls_are_equal(make):
-    assert ByStructure(make()) == ByStructure(make()) and hash(ByStructure(make())) == hash(ByStructure(make()))
+    assert ByStructure(make()) == ByStructure(make()) and hash(ByStructure(make())) == hash(
+        ByStructure(make())
+    )
 
 
 DIFFERENT = {
     "rate": (optax.adam(1e-3), optax.adam(1e-4)),
     "kind": (optax.adam(1e-3), optax.adamax(1e-3)),
     "int and float": (optax.sgd(1), optax.sgd(1.0)),
-    "length": (optax.adam(optax.cosine_decay_schedule(1e-3, 100)), optax.adam(optax.cosine_decay_schedule(1e-3, 200))),
+    "length": (
+        optax.adam(optax.cosine_decay_schedule(1e-3, 100)),
+        optax.adam(optax.cosine_decay_schedule(1e-3, 200)),
+    ),
     "labels": (
-        optax.multi_transform({"a": optax.sgd(0.1), "b": optax.set_to_zero()}, {"x": "a", "y": "b"}),
-        optax.multi_transform({"a": optax.sgd(0.1), "b": optax.set_to_zero()}, {"x": "b", "y": "a"}),
+        optax.multi_transform(
+            {"a": optax.sgd(0.1), "b": optax.set_to_zero()}, {"x": "a", "y": "b"}
+        ),
+        optax.multi_transform(
+            {"a": optax.sgd(0.1), "b": optax.set_to_zero()}, {"x": "b", "y": "a"}
+        ),
     ),
     "two lambdas": (optax.sgd(lambda step: 0.1), optax.sgd(lambda step: 0.1)),
     "arrays": (optax.sgd(jnp.asarray(0.1)), optax.sgd(jnp.asarray(0.2))),
@@ -74,7 +100,7 @@ def test_other_optimisers_are_not(one, other):
 
 
 def test_a_distribution_is_a_pytree_of_its_arrays():
-    q = vaejax.distributions.DiagNormal(jnp.zeros(2), jnp.ones(2))
+    q = DiagNormalDensity(jnp.zeros(2), jnp.ones(2))
     assert len(jax.tree.leaves(q)) == 2
-    batch = jax.vmap(lambda loc: vaejax.distributions.DiagNormal(loc, loc))(jnp.zeros((3, 2)))
+    batch = jax.vmap(lambda loc: DiagNormalDensity(loc, loc))(jnp.zeros((3, 2)))
     assert batch.loc.shape == (3, 2)

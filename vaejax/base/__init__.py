@@ -1,0 +1,3 @@
+"""What everything stands on: values and pytrees, supports, checks, and functions of one example
+mapped over many.
+"""

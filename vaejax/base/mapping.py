@@ -1,0 +1,80 @@
+"""A function of one example, mapped over samples or over a whole data set in bounded memory.
+
+Example i has the key fold_in(key, i), so the batch size changes results by rounding only.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from vaejax.base.types import Key, Params, PyTree
+from vaejax.base.values import component
+
+
+def map_samples(function: Callable, zs: PyTree) -> Any:
+    """[function(z) for z in zs], stacked: `vmap`, but a single sample goes without the axis of
+    length 1.
+
+    Under a second `vmap`, over the batch, XLA keeps that axis in every matrix product: 16 % of a
+    training step on a CPU.
+    """
+    if len(jax.tree.leaves(zs)[0]) > 1:
+        return jax.vmap(function)(zs)
+    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], zs)))
+
+
+@partial(jax.jit, static_argnames=("function", "batch_size"))
+def map_dataset(
+    function, params: Params, xs: PyTree, key: Key, batch_size: int = 100, start: ArrayLike = 0
+) -> PyTree:
+    """[function(params, x_i, key_i) for every i], stacked: `function` is of one example, and
+    `batch_size` run at a time.
+
+    `xs` may be a part of a data set that starts with its example number `start`.
+    """
+
+    def one(i):
+        return function(
+            params, jax.tree.map(lambda leaf: leaf[i], xs), jax.random.fold_in(key, start + i)
+        )
+
+    size = len(jax.tree.leaves(xs)[0])
+    return jax.lax.map(one, jnp.arange(size), batch_size=min(batch_size, size))
+
+
+@component
+class Transformed:
+    """`function(params, x, key)` of a stored example, which `transform(stored, key)` turns into x
+    first (None leaves it).
+    """
+
+    function: Callable[[Params, Any, Key], Any]
+    transform: Callable[[Any, Key], Any] | None
+
+    def __call__(self, params: Params, stored, key: Key):
+        transform_key, key = jax.random.split(key)
+        return self.function(
+            params, stored if self.transform is None else self.transform(stored, transform_key), key
+        )
+
+
+class Estimate(NamedTuple):
+    """A mean over examples and its standard error, in float64."""
+
+    mean: float
+    standard_error: float
+
+    def __str__(self):
+        return f"{self.mean:.2f} ± {self.standard_error:.2f}"
+
+
+def estimate(values) -> Estimate:
+    """The mean over the leading axis and its standard error."""
+    values = np.asarray(values, np.float64)
+    spread = values.std(ddof=1) if len(values) > 1 else np.nan
+    return Estimate(float(values.mean()), float(spread / np.sqrt(len(values))))

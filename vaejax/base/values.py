@@ -1,0 +1,93 @@
+"""Two kinds of object: a `value` is static and hashable, a `pytree` holds arrays.
+
+A component (a prior, an estimator, a model) is a value: it carries choices, never numbers that are
+learned. Two values with equal fields are equal and hash equal, so `jax.jit` traces once for both. A
+distribution is a pytree: it carries the numbers, so `jax.vmap`, `jax.grad` and
+`jax.lax.stop_gradient` act on it directly.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any, dataclass_transform
+
+import jax
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
+def component(cls):
+    """A frozen dataclass whose fields must be hashable; an unhashable one is refused when the value
+    is made.
+
+    A `functools.partial` among the fields becomes a `Partial`, so that it too is compared by its
+    parts.
+    """
+    validate = cls.__dict__.get("__post_init__")
+
+    def __post_init__(self):  # noqa: N807
+        for field in dataclasses.fields(self):
+            require_hashable(getattr(self, field.name), f"{type(self).__name__}.{field.name}")
+            object.__setattr__(self, field.name, by_value(getattr(self, field.name)))
+        if validate:
+            validate(self)
+
+    cls.__post_init__ = __post_init__
+    return dataclasses.dataclass(frozen=True)(cls)
+
+
+def static(default: Any = dataclasses.MISSING) -> Any:
+    """A field of a pytree that is part of its structure, not a child: hashable, and known when a
+    program is compiled.
+    """
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field, static))
+def pytree(cls):
+    """A frozen dataclass that JAX sees through: every field is a child, except those marked
+    `static()`.
+    """
+    return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+
+
+def require_hashable(obj: Any, path: str) -> None:
+    """Raises a TypeError that names the innermost field at fault and what to write instead."""
+    try:
+        hash(obj)
+    except TypeError:
+        path, obj = _innermost(obj, path)
+        remedy = f"write a tuple, {tuple(obj)}" if isinstance(obj, list) else "use a hashable value"
+        raise TypeError(
+            f"{path} = {obj!r} is a {type(obj).__name__}, which cannot be hashed; {remedy}"
+        ) from None
+
+
+def _innermost(obj: Any, path: str) -> tuple[str, Any]:
+    if dataclasses.is_dataclass(obj):
+        for field in dataclasses.fields(obj):
+            inner = getattr(obj, field.name, None)
+            try:
+                hash(inner)
+            except TypeError:
+                return _innermost(inner, f"{path}.{field.name}")
+    return path, obj
+
+
+@component
+class Partial:
+    """`functools.partial` by value: two with equal parts are equal, where functools compares by
+    identity.
+    """
+
+    func: Any
+    args: tuple
+    keywords: tuple[tuple[str, Any], ...]
+
+    def __call__(self, *args, **keywords):
+        return self.func(*self.args, *args, **dict(self.keywords), **keywords)
+
+
+def by_value(function):
+    """`function` itself, or the equal-by-value form of a `functools.partial`."""
+    if not isinstance(function, partial):
+        return function
+    return Partial(by_value(function.func), function.args, tuple(sorted(function.keywords.items())))

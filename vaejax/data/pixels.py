@@ -1,0 +1,57 @@
+"""What the model sees of a stored image."""
+
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import unknown_name
+from vaejax.base.types import Key
+from vaejax.base.values import component
+from vaejax.data.base import Dataset, Split
+
+Policy = Literal["dynamic", "static", "threshold", "none"]
+
+
+@component
+class Pixels:
+    """What the model sees of one stored image: x in {0, 1}, or in [0, 1] under the policy "none".
+    `Pixels(255)(x, key)`.
+
+    dynamic: x ~ Bernoulli(stored / maximum), afresh from the key. threshold: stored / maximum >
+    1/2. none: stored / maximum.
+    """
+
+    maximum: float
+    policy: Policy = "dynamic"
+
+    def __call__(self, stored: ArrayLike, key: Key) -> jax.Array:
+        x = jnp.asarray(stored, jnp.float32) / self.maximum
+        if self.policy == "dynamic":
+            return jax.random.bernoulli(key, x).astype(x.dtype)
+        return (x > 0.5).astype(x.dtype) if self.policy == "threshold" else x
+
+
+def prepare_pixels(
+    dataset: Dataset, policy: Policy = "dynamic", seed: int = 0
+) -> tuple[Dataset, Pixels]:
+    """(data set, transform) under a binarisation policy; only "static", drawn here once from
+    `seed`, changes what is stored.
+
+    Results under "static" and "dynamic" are not comparable: say which.
+    """
+    if policy not in get_args(Policy):
+        raise ValueError(unknown_name("binarisation", policy, list(get_args(Policy))))
+    if dataset.maximum == 1:
+        return dataset, Pixels(1, "none")
+    if policy != "static":
+        return dataset, Pixels(dataset.maximum, policy)
+    generator = np.random.default_rng(seed)
+    drawn = [
+        Split((generator.random(images.shape) < images / dataset.maximum).astype(np.uint8), labels)
+        for images, labels in (dataset.train, dataset.valid, dataset.test)
+    ]
+    source = f"{dataset.source}; binarised once with seed {seed}"
+    return Dataset(dataset.name, *drawn, maximum=1, source=source), Pixels(1, "none")

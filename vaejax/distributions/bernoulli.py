@@ -1,0 +1,117 @@
+"""Binary variables, and grey ones on [0, 1], by their logits."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vaejax.base.types import Key, Scalar
+from vaejax.base.values import pytree
+from vaejax.distributions.base import combinations, one_event
+
+
+@pytree
+class BernoulliDensity:
+    """sum_i [x_i l_i - log(1 + exp l_i)], nats: independent binary variables with logits l of the
+    event's shape.
+    """
+
+    logits: Float[Array, "..."]
+    reparameterised: ClassVar[bool] = False
+
+    @property
+    def mean(self) -> jax.Array:
+        return jax.nn.sigmoid(self.logits)
+
+    @property
+    def states(self) -> Float[Array, "n ..."]:
+        """Every value."""
+        return jnp.asarray(combinations(2, self.logits.size), self.logits.dtype).reshape(
+            -1, *self.logits.shape
+        )
+
+    def sample(self, key: Key) -> jax.Array:
+        return jax.random.bernoulli(key, self.mean).astype(self.logits.dtype)
+
+    def log_prob(self, value: ArrayLike) -> Scalar:
+        value, logits = one_event("Bernoulli", value, self.logits)
+        return jnp.sum(value * logits - log1p_exp(logits))
+
+
+@jax.custom_jvp
+def log1p_exp(x: ArrayLike) -> jax.Array:
+    """log(1 + exp x), finite for any x. `jax.nn.softplus` takes three times as long on a CPU (value
+    and gradient).
+    """
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@log1p_exp.defjvp
+def _log1p_exp_jvp(primals, tangents):
+    # The derivative is written out because that of the formula above is wrong at 0 from the second
+    # order on.
+    (x,), (tangent,) = primals, tangents
+    return log1p_exp(x), jax.nn.sigmoid(x) * tangent
+
+
+@pytree
+class ContinuousBernoulliDensity:
+    """sum_i [x_i l_i - log((exp l_i - 1) / l_i)], nats, on [0, 1]: the Bernoulli's formula with the
+    constant that it lacks there.
+
+    Reference: Loaiza-Ganem & Cunningham 2019, whose lambda is sigmoid(l).
+    """
+
+    logits: Float[Array, "..."]
+
+    @property
+    def mean(self) -> jax.Array:
+        # Log-partition functions differentiate to means.
+        return jax.grad(lambda logits: jnp.sum(_log_expm1_over(logits)))(self.logits)
+
+    def sample(self, key: Key) -> jax.Array:
+        u = (
+            jax.random.uniform(key, self.logits.shape, self.logits.dtype)
+            + jnp.finfo(self.logits.dtype).epsneg
+        )  # never 0 or 1
+        return self.from_uniform(u)
+
+    def from_uniform(self, u: jax.Array) -> jax.Array:
+        return _continuous_bernoulli_quantile(u, self.logits)
+
+    def log_prob(self, value: ArrayLike) -> Scalar:
+        value, logits = one_event("ContinuousBernoulli", value, self.logits)
+        return jnp.sum(value * logits - _log_expm1_over(logits))
+
+
+def _log_expm1_over(x: jax.Array) -> jax.Array:
+    """log((exp x - 1) / x) = x/2 + log(sinh(a)/a), a = |x|/2: by its series near 0, where the
+    quotient is 0/0.
+    """
+    small = jnp.abs(x) < 0.4
+    a = jnp.where(small, 1, jnp.abs(x) / 2)
+    square = jnp.where(small, x, 0) ** 2 / 4
+    series = jnp.zeros_like(x)
+    for coefficient in (-691 / 3831077250, 1 / 467775, -1 / 37800, 1 / 2835, -1 / 180, 1 / 6):
+        series = square * (coefficient + series)
+    return x / 2 + jnp.where(small, series, a - jnp.log(2 * a) + jnp.log(-jnp.expm1(-2 * a)))
+
+
+def _continuous_bernoulli_quantile(u: jax.Array, logits: jax.Array) -> jax.Array:
+    """x with cdf (exp(l x) - 1) / (exp l - 1) = u: log(1 + u (exp l - 1)) / l, by the first terms
+    of its series near l = 0.
+    """
+    small = jnp.abs(logits) < 0.1
+    # The terms are the cumulants of a Bernoulli variable of probability u; what is left out is
+    # below 1e-9.
+    l, variance, skew = jnp.where(small, logits, 0), u * (1 - u), 1 - 2 * u
+    series = u + variance * l / 2 * (
+        1 + l / 3 * (skew + l / 4 * (1 - 6 * variance + l / 5 * skew * (1 - 12 * variance)))
+    )
+    steep = jnp.where(small, 1, jnp.abs(logits))
+    x = (
+        -jnp.log1p(jnp.where(logits > 0, 1 - u, u) * jnp.expm1(-steep)) / steep
+    )  # falls from x = 0, so that nothing overflows
+    return jnp.where(small, series, jnp.where(logits > 0, 1 - x, x))

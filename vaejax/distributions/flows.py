@@ -1,0 +1,73 @@
+"""Normalising flows: a simple density pushed through invertible layers, log p(y) = log p_0(z) - sum
+log |det dy/dz|.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vaejax.base.types import Key, PyTree, Scalar
+from vaejax.base.values import pytree, static
+from vaejax.distributions.base import as_event
+from vaejax.distributions.coupling import Vector
+from vaejax.distributions.noise import AtUniform
+from vaejax.distributions.normal import DiagNormalDensity
+
+
+@pytree
+class Flow:
+    """log p(y) = log N(z; base) - sum_l log |det| of layer l, nats, z being y taken back through
+    the layers.
+
+    `sample_and_log_prob` goes forward only. `log_prob` goes backward, and is refused where a layer
+    has no fast inverse.
+    """
+
+    base: DiagNormalDensity
+    params: tuple[PyTree, ...]
+    context: Float[Array, " c"] | None
+    layers: tuple[Any, ...] = static()
+
+    @property
+    def mean(self) -> Vector:
+        raise AttributeError("a flow has no closed form for its mean; average samples")
+
+    def sample(self, key: Key) -> Vector:
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key: Key) -> tuple[Vector, Scalar]:
+        z = self.base.sample(key)
+        log_prob = self.base.log_prob(z)
+        for layer, params in zip(self.layers, self.params, strict=True):
+            z, log_det = layer.forward(params, z, self.context)
+            log_prob -= log_det
+        return z, log_prob
+
+    def at_uniform(self, u: Vector) -> "Flow":
+        return replace(self, base=AtUniform(self.base, u))
+
+    def log_prob(self, value: ArrayLike) -> Scalar:
+        for layer in self.layers:
+            if not layer.fast_inverse:
+                raise TypeError(
+                    f"a flow of {layer} has no cheap log-density at a point that it did not sample"
+                    " itself; vaejax.Pathwise needs none, and vaejax.RealNVP has one everywhere"
+                )
+        z, log_det_sum = as_event("Flow", value, self.base.loc), 0.0
+        for layer, params in reversed(list(zip(self.layers, self.params, strict=True))):
+            z, log_det = layer.inverse(params, z, self.context)
+            log_det_sum += log_det
+        return self.base.log_prob(z) - log_det_sum
+
+
+def init_layers(
+    layers: tuple[Any, ...], key: Key, z: Vector, context: jax.Array | None
+) -> tuple[PyTree, ...]:
+    """Parameters of each layer. They start close to the identity."""
+    return tuple(
+        layer.init(layer_key, z, context)
+        for layer, layer_key in zip(layers, jax.random.split(key, len(layers)), strict=True)
+    )

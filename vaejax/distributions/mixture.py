@@ -1,0 +1,36 @@
+"""Finite mixtures."""
+
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vaejax.base.types import Distribution, Key, Scalar
+from vaejax.base.values import pytree
+
+
+@pytree
+class Mixture:
+    """log sum_c softmax(logits)_c p_c(z), nats. `components` is one distribution whose leaves have
+    a leading axis c.
+    """
+
+    logits: Float[Array, " c"]
+    components: Distribution
+    reparameterised: ClassVar[bool] = False
+
+    @property
+    def mean(self) -> jax.Array:
+        return jnp.tensordot(jax.nn.softmax(self.logits), self.components.mean, 1)
+
+    def sample(self, key: Key) -> jax.Array:
+        component_key, value_key = jax.random.split(key)
+        c = jax.random.categorical(component_key, self.logits)
+        return jax.tree.map(lambda leaf: leaf[c], self.components).sample(value_key)
+
+    def log_prob(self, value: ArrayLike) -> Scalar:
+        log_p = jax.vmap(lambda component: component.log_prob(value))(self.components)
+        return logsumexp(jax.nn.log_softmax(self.logits) + log_p)

@@ -1,0 +1,193 @@
+"""The ELBO of a graph whose latent nodes are treated each in its own way: summed out, by the score
+function, or by their paths.
+"""
+
+import itertools
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import map_samples
+from vaejax.base.types import Distribution, Key, Model, Params, PyTree, Scalar
+from vaejax.base.values import component
+from vaejax.bounds import stopped
+from vaejax.distributions.base import is_reparameterised, sample_and_log_prob
+from vaejax.distributions.kl import kl_divergence
+from vaejax.estimators.base import reparameterised_posterior, with_gradient_of
+from vaejax.estimators.baselines import LeaveOneOut
+from vaejax.models.elimination import require_table
+from vaejax.models.graph import DirectedGraph
+from vaejax.models.graph_model import GraphModel
+from vaejax.models.joint import Joint, keys_of
+
+
+@component
+class ByNode:
+    """Value: mean_k F_k, F = sum_c q(c) f(c, z_c), f = log w, over the combinations c of the nodes
+    in `enumerate`, with z_c ~ q( . | c).
+
+    Gradient: of F through q(c), f and the paths of the samples, plus sum_c q(c) (f - B_k) grad log
+    q(b | Pa(b)) for each node b in `score`, b held fixed and B_k the mean F of the other samples (0
+    of one). Unbiased for the gradient of the ELBO. A node under both headings, or under none and
+    without a smooth path, is refused. References: Kingma et al. 2014 (a class that is summed out);
+    Schulman et al. 2015 (graphs of both kinds).
+    """
+
+    enumerate: tuple[str, ...] = ()
+    score: tuple[str, ...] = ()
+    num_samples: int = 1
+
+    def __post_init__(self):
+        require_count(self.num_samples, "ByNode.num_samples")
+        both = sorted(set(self.enumerate) & set(self.score))
+        if both:
+            raise ValueError(
+                f"ByNode: {both[0]!r} is both enumerated and by the score function; choose one"
+            )
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = self._posterior(model, params, x)
+        combinations = combinations_of(q, self.enumerate)
+
+        def at(combination: dict[str, Any], key: Key) -> tuple[Scalar, Scalar, Scalar]:
+            """log q of the combination, log q of the nodes in `score`, and log w."""
+            values, log_q = dict(combination), {}
+            for name, key_of in zip(q.graph.order, keys_of(key, len(q.graph.nodes)), strict=True):
+                factor = q.factor(name, values)
+                if name in combination:
+                    log_q[name] = factor.log_prob(values[name])
+                elif name in self.score:
+                    values[name] = stopped(factor.sample(key_of))
+                    log_q[name] = factor.log_prob(values[name])
+                else:
+                    values[name], log_q[name] = sample_and_log_prob(factor, key_of)
+            log_w = model.log_joint(params, x, values) - sum(log_q.values())
+            return sum_of(log_q, self.enumerate), sum_of(log_q, self.score), log_w
+
+        keys = jax.random.split(key, self.num_samples)
+        log_q, score, f = map_samples(
+            lambda key: map_samples(lambda one: at(one[1], key), combinations), keys
+        )  # [k, c]
+        weights = jnp.exp(log_q)
+        totals = jnp.sum(weights * f, axis=1)
+        if not self.score:
+            return jnp.mean(totals)
+        baseline = LeaveOneOut()((), x, totals) if self.num_samples > 1 else jnp.zeros(1)
+        of_score = jnp.sum(stopped(weights * (f - baseline[:, None])) * score, axis=1)
+        return with_gradient_of(jnp.mean(totals), jnp.mean(totals + of_score))
+
+    def _posterior(self, model: Model, params: Params, x: ArrayLike) -> Joint:
+        q = model.posterior(params, x)
+        if not isinstance(q, Joint):
+            raise TypeError(
+                f"ByNode is for a q that is a graph, not {type(q).__name__}; use Enumerate,"
+                " ScoreFunction or Pathwise"
+            )
+        for name in (*self.enumerate, *self.score):
+            q.graph[name]
+        for name, factor in q.shapes[1].items():
+            if name not in (*self.enumerate, *self.score) and not is_reparameterised(factor):
+                raise TypeError(
+                    f"ByNode: samples of the node {name!r} ({type(factor).__name__}) do not move"
+                    " smoothly with its parameters; name it among `enumerate` or `score`"
+                )
+        return q
+
+
+def sum_of(terms: dict[str, Scalar], names: tuple[str, ...]) -> Scalar:
+    return sum((terms[name] for name in names), start=jnp.zeros(()))
+
+
+def combinations_of(q: Joint, names: tuple[str, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """(number, {name: state}) of every combination of the states of some nodes, along the leading
+    axis: one, and empty, of no nodes.
+    """
+    values = q.sample(jax.random.key(0))  # which states there are hangs on shapes alone
+    states = [q.states(name, values) for name in names]
+    require_table(names, [len(of) for of in states])
+    index = np.array(list(itertools.product(*(range(len(of)) for of in states))), int)  # [n, nodes]
+    return jnp.arange(len(index)), {
+        name: of[i] for name, of, i in zip(names, states, index.T, strict=True)
+    }
+
+
+def kl_by_node(
+    model: GraphModel, params: Params, x: PyTree, key: Key
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """log p(x | z) and {latent node: KL_j} of one sample z ~ q(z | x), nats; the first less the sum
+    of the others is the ELBO, unbiased.
+
+    Summed over a data set, KL_j near zero says that layer j is not used.
+    """
+    require_graph_of_latents(model)
+    q: Any = model.posterior(params, x)
+    p = model.joint(params, x)
+    values = model.assignment(x, q.sample(key))
+    log_p_x = sum(
+        (p.factor(name, values).log_prob(values[name]) for name in model.observed),
+        start=jnp.zeros(()),
+    )
+    return log_p_x, {
+        name: _node_kl(model, name, q.factor(name, values), p.factor(name, values), values[name])
+        for name in model.latents
+    }
+
+
+def _node_kl(model: GraphModel, name: str, q: Distribution, p: Distribution, z: PyTree) -> Scalar:
+    """KL(q || p), or its one-sample estimate at z."""
+    encoder: Any = model.encoder
+    if not any(
+        name in encoder.ancestors((parent,))
+        for parent in model.graph[name].parents
+        if parent in model.latents
+    ):
+        try:
+            return kl_divergence(q, p)
+        except TypeError:  # a pair without a closed form
+            pass
+    return q.log_prob(z) - p.log_prob(z)
+
+
+def require_graph_of_latents(model: GraphModel) -> None:
+    """Raises TypeError for a model whose latents have no names in q."""
+    if not isinstance(getattr(model, "encoder", None), DirectedGraph) or not isinstance(
+        model, GraphModel
+    ):
+        raise TypeError(
+            "a KL by node is of a GraphModel whose encoder is a DirectedGraph; this is a"
+            f" {type(model).__name__}"
+        )
+
+
+@component
+class KLByNode:
+    """Value: mean_k [log p(x | z_k) - sum_j KL_j(z_k)], z_k ~ q. Gradient: its total derivative.
+
+    `AnalyticKL` of a hierarchy: unbiased for the gradient of the ELBO, with the KL in closed form
+    node by node, given the nodes above.
+    """
+
+    num_samples: int = 1
+
+    def __post_init__(self):
+        require_count(self.num_samples, "KLByNode.num_samples")
+
+    def __call__(self, model: GraphModel, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        log_p_x, kl = sampled_kl(self, model, params, x, key)
+        return log_p_x - sum(kl.values(), start=jnp.zeros(()))
+
+
+def sampled_kl(
+    owner, model: GraphModel, params: Params, x: PyTree, key: Key
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """`kl_by_node`, averaged over the owner's samples; TypeError where q has no smooth path."""
+    reparameterised_posterior(owner, model, params, x)
+    of_each = map_samples(
+        partial(kl_by_node, model, params, x), jax.random.split(key, owner.num_samples)
+    )
+    return jax.tree.map(jnp.mean, of_each)

@@ -1,0 +1,244 @@
+"""Gradient estimators for discrete latents, q a `distributions.Bernoulli` or, where it is said, an
+`OneHotCategorical`.
+
+In the formulas f = log w, b are latents, l their logits, p = sigmoid(l), and a product of vectors
+is by coordinates. In theta each takes grad log p_theta(x, b) at its own samples. The functions
+..._gradient are the estimators in l as formulas: of f, l and the random numbers alone.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import map_samples
+from vaejax.base.types import Key, Model, Net, Params, PyTree, Scalar
+from vaejax.base.values import component
+from vaejax.bounds import stopped
+from vaejax.distributions.bernoulli import BernoulliDensity
+from vaejax.distributions.noise import open_uniform
+from vaejax.estimators.base import log_weight_at, posterior_of, require_samples, with_gradient_of
+
+Latents = Float[Array, "..."]
+
+
+Function = Callable[[Latents], Scalar]
+
+
+REMEDY = "use vaejax.ScoreFunction, which takes any, or vaejax.Pathwise where samples move smoothly"
+
+
+def with_logit_gradient(
+    model: Model, params: Params, x: ArrayLike, q: BernoulliDensity, bs: Latents, gradient: Latents
+) -> Scalar:
+    """Value: mean_k log w(b_k). Gradient: `gradient` in q's logits, mean_k grad log p(x, b_k)
+    elsewhere.
+    """
+    log_joint = map_samples(lambda b: model.log_joint(params, x, b), bs)
+    log_q = map_samples(q.log_prob, bs)
+    return with_gradient_of(
+        jnp.mean(log_joint - log_q), jnp.mean(log_joint) + jnp.sum(stopped(gradient) * q.logits)
+    )
+
+
+def logit(u: jax.Array) -> jax.Array:
+    return jnp.log(u) - jnp.log1p(-u)
+
+
+@component
+class DisARM:
+    """Value: mean_k log w_k, the K samples in antithetic pairs. Gradient in l: that of each pair
+    (b, b'), averaged.
+
+    (f(b) - f(b'))/2 (-1)^b' 1[b != b'] sigmoid(|l|), with b = 1[u < p], b' = 1[1 - u < p]. Unbiased
+    for the gradient of the ELBO. For one latent never of more variance than `ScoreFunction` of two
+    samples; for several it can be. Needs a Bernoulli q. References: Dong, Mnih & Tucker 2020; Yin,
+    Ho, Yan, Qian & Zhou 2020.
+    """
+
+    num_samples: int = 2
+
+    def __post_init__(self):
+        require_samples(self, 2, "")
+        if self.num_samples % 2:
+            raise ValueError(
+                f"DisARM.num_samples = {self.num_samples}, but its samples come in pairs; give an"
+                " even number"
+            )
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = posterior_of(model, params, x, (BernoulliDensity,), self, REMEDY)
+        us = open_uniform(key, (self.num_samples // 2, *q.logits.shape), q.logits.dtype)
+        f = log_weight_at(model, params, x, q)
+        pairs, gradients = jax.vmap(lambda u: disarm_gradient(f, stopped(q.logits), u))(us)
+        bs = pairs.reshape(-1, *q.logits.shape)
+        return with_logit_gradient(model, params, x, q, bs, jnp.mean(gradients, axis=0))
+
+
+def disarm_gradient(f: Function, logits: Latents, u: Latents) -> tuple[Latents, Latents]:
+    """The pair (b, b') of the uniform numbers u, and the estimate of dE f / dl from it."""
+    p = jax.nn.sigmoid(logits)
+    b, opposite = (u < p).astype(logits.dtype), (1 - u < p).astype(logits.dtype)
+    difference = 0.5 * (f(b) - f(opposite))
+    return jnp.stack([b, opposite]), difference * (1 - 2 * opposite) * (
+        b != opposite
+    ) * jax.nn.sigmoid(jnp.abs(logits))
+
+
+class LearnsItsControl:
+    """What the estimators share whose control variate has parameters psi: they minimise the
+    variance.
+
+    The mean of the gradient g does not depend on psi, so that the gradient of |g|^2 is an unbiased
+    one of its total variance. It takes part in the objective as -|g|^2 / 2, with the value taken
+    off again. Reference: Tucker et al. 2017; Grathwohl et al. 2018.
+    """
+
+    def objective(self, model, params: Params, x, q, bs, gradient: Latents) -> Scalar:
+        surrogate = with_logit_gradient(model, params, x, q, bs, gradient)
+        return with_gradient_of(surrogate, surrogate - 0.5 * jnp.sum(gradient**2))
+
+
+@component
+class DoubleControlVariate(LearnsItsControl):
+    """Value: mean_k log w_k. Gradient in l: that of `ScoreFunction` with leave-one-out, of f plus a
+    linear function of b.
+
+    mean_k [h_k - mean_(j != k) (f_j + a g_k (b_j - p))] (b_k - p) - a p (1 - p) mean_k g_k, where
+    g_k = df/db at b_k and h_k = f_k + a (b_k - p) mean_(j != k) g_j. Unbiased for the gradient of
+    the ELBO, for any a: psi, which is learned from 0 on, or the number `coefficient`. Needs a
+    Bernoulli q, f defined between 0 and 1, and 2 or more samples. Reference: Titsias & Shi 2022.
+    """
+
+    num_samples: int = 2
+    coefficient: float | None = None
+
+    def __post_init__(self):
+        require_samples(self, 2, "which leaves one out")
+
+    def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
+        """psi, the coefficient a."""
+        return jnp.zeros(()) if self.coefficient is None else ()
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = posterior_of(model, params, x, (BernoulliDensity,), self, REMEDY)
+        bs = map_samples(q.sample, jax.random.split(key, self.num_samples))
+        f = log_weight_at(model, params, x, q)
+        a = _psi(self, params) if self.coefficient is None else self.coefficient
+        return self.objective(
+            model, params, x, q, bs, double_control_variate_gradient(f, stopped(q.logits), bs, a)
+        )
+
+
+def double_control_variate_gradient(
+    f: Function, logits: Latents, bs: Float[Array, "k ..."], a: ArrayLike
+) -> Latents:
+    """The estimate of dE f / dl from K samples b of Bernoulli(sigmoid(l)); linear in a."""
+    k, p = len(bs), jax.nn.sigmoid(logits)
+    values, slopes = jax.vmap(jax.value_and_grad(f))(bs)
+    centred = (bs - p[None]).reshape(k, -1)
+    slopes = slopes.reshape(k, -1)
+    linear = centred @ slopes.T  # [i, j]: g_j (b_i - p)
+    others = 1 - jnp.eye(k, dtype=values.dtype)
+    of_itself = values + a * jnp.sum(others * linear, axis=1) / (k - 1)
+    of_others = jnp.sum(others * (values[None] + a * linear.T), axis=1) / (k - 1)
+    score = jnp.mean((of_itself - of_others)[:, None] * centred, axis=0)
+    return score.reshape(p.shape) - a * p * (1 - p) * jnp.mean(slopes, axis=0).reshape(p.shape)
+
+
+class OfRelaxedControl(LearnsItsControl):
+    """REBAR's estimator, for a control variate c that an estimator has: its `control(psi, f)` is
+    the function z -> c(z).
+    """
+
+    num_samples: int
+
+    def control(self, psi: PyTree, f: Function) -> Function:
+        raise NotImplementedError
+
+    def __post_init__(self):
+        require_count(self.num_samples, f"{type(self).__name__}.num_samples")
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = posterior_of(model, params, x, (BernoulliDensity,), self, REMEDY)
+        f = log_weight_at(model, params, x, q)
+        control = self.control(_psi(self, params), f)
+        us = open_uniform(key, (self.num_samples, 2, *q.logits.shape), q.logits.dtype)
+        bs, gradients = jax.vmap(lambda u: rebar_gradient(f, control, stopped(q.logits), *u))(us)
+        return self.objective(model, params, x, q, bs, jnp.mean(gradients, axis=0))
+
+
+@component
+class REBAR(OfRelaxedControl):
+    """Value: mean_k log w_k. Gradient in l: mean of (f(b) - c(z~)) (b - p) + dc(z)/dl - dc(z~)/dl,
+    c(z) = eta f(sigmoid(z / T)).
+
+    z = l + logistic noise, b = 1[z > 0], and z~ is z drawn again given b. Unbiased for the gradient
+    of the ELBO for any eta and T: psi, which is learned. Needs a Bernoulli q and f defined between
+    0 and 1; 3 evaluations of f for each sample. Reference: Tucker et al. 2017.
+    """
+
+    num_samples: int = 1
+
+    def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
+        """psi: eta and log T."""
+        return {"eta": jnp.ones(()), "log_temperature": jnp.full((), math.log(0.5))}
+
+    def control(self, psi: PyTree, f: Function) -> Function:
+        return lambda z: psi["eta"] * f(jax.nn.sigmoid(z * jnp.exp(-psi["log_temperature"])))
+
+
+@component
+class RELAX(OfRelaxedControl):
+    """As `REBAR`, with c(z) = eta f(sigmoid(z / T)) + net(z): what the relaxation does not foresee,
+    the net learns.
+
+    The net takes a latent and gives one number. Reference: Grathwohl et al. 2018.
+    """
+
+    net: Net
+    num_samples: int = 1
+
+    def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
+        """psi: eta, log T and the net's parameters."""
+        net_key, z_key = jax.random.split(key)
+        z = model.posterior(params, x).sample(z_key)
+        return REBAR().init(model, params, x, key) | {"net": self.net.init(net_key, z)}
+
+    def control(self, psi: PyTree, f: Function) -> Function:
+        relaxed = REBAR().control(psi, f)
+        return lambda z: relaxed(z) + jnp.reshape(self.net.apply(psi["net"], z), ())
+
+
+def rebar_gradient(
+    f: Function, control: Function, logits: Latents, u: Latents, v: Latents
+) -> tuple[Latents, Latents]:
+    """b and the estimate of dE f / dl, from uniform numbers u for z and v for z~."""
+    p = jax.nn.sigmoid(logits)
+    b = (logits + logit(u) > 0).astype(logits.dtype)
+
+    def given_b(logits):
+        """logits + logit(u), u uniform where it gives b: written so that no probability is rounded
+        to 0 or 1.
+        """
+        above = jnp.logaddexp(logits + jnp.log(v), 0) - jnp.log1p(-v)
+        below = jnp.log(v) - jnp.logaddexp(jnp.log1p(-v) - logits, 0)
+        return jnp.where(b == 1, above, below)
+
+    of_z = jax.grad(lambda logits: control(logits + logit(u)))(logits)
+    again, of_again = jax.value_and_grad(lambda logits: control(given_b(logits)))(logits)
+    return b, (f(b) - again) * (b - p) + of_z - of_again
+
+
+def _psi(estimator: Any, params: Params) -> PyTree:
+    if isinstance(params.psi, tuple) and params.psi == ():
+        raise ValueError(
+            f"{type(estimator).__name__} learns its control:"
+            " params._replace(psi=estimator.init(model, params, x, key)) first"
+        )
+    return params.psi

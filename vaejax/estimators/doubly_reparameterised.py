@@ -1,0 +1,133 @@
+"""Doubly reparameterised gradients of importance-weighted bounds."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import map_samples
+from vaejax.base.types import Distribution, Key, LatentVariableModel, Model, Params, PyTree, Scalar
+from vaejax.base.values import component
+from vaejax.bounds import (
+    INDEPENDENT,
+    iwae_bound,
+    log_likelihood,
+    log_weights,
+    prior_of,
+    renyi_bound,
+    sample_posterior,
+    stopped,
+)
+from vaejax.distributions.noise import Noise
+from vaejax.distributions.normal import DiagNormalDensity
+from vaejax.estimators.base import (
+    log_weight_at,
+    reparameterised_posterior,
+    require_factors,
+    with_gradient_of,
+)
+from vaejax.models.joint import Joint
+
+
+@component
+class DReG:
+    """Value: renyi_bound(alpha)(log w), IWAE at alpha = 0. Gradient in phi: the path derivative of
+    sum_k c_k log w_k.
+
+    c_k = alpha w~_k + (1-alpha) w~_k^2, where w~ are the normalised w^(1-alpha). In theta: sum_k
+    w~_k grad log p(x, z_k), as `Pathwise`. Unbiased for the gradient of the bound; its signal to
+    noise in phi grows with K, where that of `Pathwise` falls. At alpha = 1 it is `StickTheLanding`.
+    References: Tucker et al. 2019; Daudel et al. for alpha (the doubly reparameterised form of
+    VR-IWAE).
+    """
+
+    num_samples: int
+    alpha: float = 0.0
+    noise: Noise = INDEPENDENT
+
+    def __post_init__(self):
+        require_count(self.num_samples, "DReG.num_samples")
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = reparameterised_posterior(self, model, params, x)
+        zs = sample_posterior(q, key, self.num_samples, self.noise)
+        path = log_weights(model, stopped(params), x, stopped(q), zs)
+        w = jax.nn.softmax((1 - self.alpha) * stopped(path))
+        log_joint = map_samples(lambda z: model.log_joint(params, x, z), stopped(zs))
+        surrogate = jnp.sum((self.alpha * w + (1 - self.alpha) * w**2) * path + w * log_joint)
+        return with_gradient_of(renyi_bound(self.alpha)(path), surrogate)
+
+
+def normal_factors(prior: Distribution, z: PyTree) -> PyTree:
+    """The prior, or {latent node: its factor at z} of a hierarchy; TypeError for one that is no
+    diagonal normal.
+    """
+    factors = prior.factors(z) if isinstance(prior, Joint) else prior
+    for name, factor in (factors if isinstance(factors, dict) else {"z": factors}).items():
+        if not is_diag_normal(factor):
+            raise TypeError(
+                "GeneralisedDReG needs a prior that is a diagonal normal, not"
+                f" {type(factor).__name__} for {name}; use vaejax.DReG"
+            )
+    return factors
+
+
+def is_diag_normal(part: Any) -> bool:
+    return isinstance(part, DiagNormalDensity)
+
+
+@component
+class GeneralisedDReG:
+    """Value: iwae_bound(log w). Gradient in phi: as `DReG`. In the prior's parameters: the same
+    trick, with z as a sample of the prior.
+
+    For each factor p_j = p_theta(z_j | Pa(z_j)) of the prior, one of them or a hierarchy, its
+    parents held fixed,
+
+        E sum_k w~_k grad log p_j(z_kj) = E sum_k [(w~_k - w~_k^2) d log w_k/dz_kj + w~_k d
+        log(q/p_j)/dz_kj] grad T_j(noise_kj; theta),
+
+    where T_j is its map from noise to samples, loc + scale * noise, and T_j(noise_kj; theta) =
+    z_kj. Unbiased for the gradient of the bound. Not always of less variance than `DReG`: at q =
+    p(z|x) that of the prior's loc is (1 - s_p^2/s_q^2)^2 times as large, s_p and s_q the scales of
+    prior and q. Needs factors that are diagonal normals. Reference: Bauer & Mnih 2021.
+    """
+
+    num_samples: int
+    noise: Noise = INDEPENDENT
+
+    def __post_init__(self):
+        require_count(self.num_samples, "GeneralisedDReG.num_samples")
+
+    def __call__(
+        self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key
+    ) -> Scalar:
+        require_factors(self, model)
+        q, prior = reparameterised_posterior(self, model, params, x), prior_of(model, params, x)
+        zs = sample_posterior(q, key, self.num_samples, self.noise)
+        path = log_weights(model, stopped(params), x, stopped(q), zs)
+        w = jax.nn.softmax(stopped(path))
+
+        def of_prior(z, w):
+            def of_factor(p, z, log_w_slope, log_q_slope):
+                slope = (w - w**2) * log_w_slope + w * (log_q_slope - jax.grad(p.log_prob)(z))
+                as_sample = p.loc + jnp.exp(p.log_scale) * stopped(
+                    (z - p.loc) * jnp.exp(-p.log_scale)
+                )
+                return jnp.sum(stopped(slope) * as_sample)
+
+            slopes = (
+                jax.grad(log_weight_at(model, params, x, q))(z),
+                jax.grad(stopped(q).log_prob)(z),
+            )
+            each = jax.tree.map(
+                of_factor, normal_factors(prior, z), z, *slopes, is_leaf=is_diag_normal
+            )
+            return sum(jax.tree.leaves(each), start=jnp.zeros(()))
+
+        zs = stopped(zs)
+        log_p_x = map_samples(lambda z: log_likelihood(model, params, x, z), zs)
+        surrogate = jnp.sum(w**2 * path + w * log_p_x + jax.vmap(of_prior)(zs, w))
+        return with_gradient_of(iwae_bound(path), surrogate)

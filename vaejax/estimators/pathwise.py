@@ -1,0 +1,151 @@
+"""Gradient estimators. An estimator is a function of one example whose VALUE is a bound and whose
+GRADIENT is the estimator.
+
+`jax.grad` of it is all there is: each one is a visible placement of `stop_gradient`. Call
+signature: `estimator(model, params, x, key) -> scalar`, nats. Those here go through samples z =
+T(noise; phi), so q must be reparameterised, and each takes a `noise`; `gaussian` has those for a
+diagonal normal q alone, `score_function` those for any latents.
+
+In the formulas w~_k = w_k / sum_j w_j, and the path derivative of a function of z is d/dz times
+dz/dphi, all other parameters held fixed.
+"""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import map_samples
+from vaejax.base.types import Bound, Distribution, Key, LatentVariableModel, Model, Params, Scalar
+from vaejax.base.values import component
+from vaejax.bounds import (
+    INDEPENDENT,
+    elbo_bound,
+    log_likelihood,
+    log_weights,
+    prior_of,
+    sample_log_weight,
+    sample_log_weights,
+    sample_posterior,
+    stopped,
+)
+from vaejax.distributions.kl import kl_divergence
+from vaejax.distributions.noise import Noise
+from vaejax.estimators.base import reparameterised_posterior, require_factors, score_of
+
+
+@component
+class Pathwise:
+    """Value: bound(log w). Gradient: its total derivative, through z = T(noise; phi) and through
+    log q itself.
+
+    Unbiased for the gradient of E[bound], whatever the bound and K = `num_samples`: `iwae_bound`,
+    `renyi_bound(alpha)` (VR-IWAE in its plain form), `jackknife_bound`. Reference: Kingma & Welling
+    2014, section 2.4; Burda et al. 2016 for `iwae_bound`.
+    """
+
+    num_samples: int = 1
+    bound: Bound = elbo_bound
+    noise: Noise = INDEPENDENT
+
+    def __post_init__(self):
+        require_count(self.num_samples, "Pathwise.num_samples")
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = reparameterised_posterior(self, model, params, x)
+        return self.bound(
+            sample_log_weights(model, params, x, q, key, self.num_samples, self.noise)
+        )
+
+
+@component
+class AnalyticKL:
+    """Value: mean_k log p_theta(x | z_k) - KL(q_phi(z|x) || p_theta(z)). Gradient: its total
+    derivative.
+
+    The KL in closed form, so only the reconstruction is noisy. Needs a pair (q, prior) with a known
+    KL; raises TypeError otherwise. Unbiased for the gradient of the ELBO. Reference: Kingma &
+    Welling 2014, eq. 7.
+    """
+
+    num_samples: int = 1
+    noise: Noise = INDEPENDENT
+
+    def __post_init__(self):
+        require_count(self.num_samples, "AnalyticKL.num_samples")
+
+    def __call__(
+        self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key
+    ) -> Scalar:
+        require_factors(self, model)
+        q = reparameterised_posterior(self, model, params, x)
+        zs = sample_posterior(q, key, self.num_samples, self.noise)
+        log_p_x = jax.vmap(lambda z: log_likelihood(model, params, x, z))(zs)
+        return jnp.mean(log_p_x) - kl_divergence(q, prior_of(model, params, x))
+
+
+@component
+class StickTheLanding:
+    """Value: bound(log w). Gradient: that of `Pathwise` plus c times the score of q, weighted
+    alike: at c = 1 the path derivative alone.
+
+    The score has mean zero, so with `elbo_bound` this is unbiased for any c = `coefficient`. At c =
+    1 its variance vanishes where q is the exact posterior; in one dimension it beats `Pathwise` if
+    and only if q's variance is more than half the posterior's. "estimated" takes the c of least
+    variance, -Cov / Var over q's parameters, from `num_pilot` samples of its own for each example.
+    With `iwae_bound` it is biased, by c E[sum_k w~_k score_k]. References: Roeder, Wu & Duvenaud
+    2017; Geffner & Domke 2018 for the coefficient; Tucker et al. 2019 for the bias.
+    """
+
+    num_samples: int = 1
+    bound: Bound = elbo_bound
+    coefficient: float | Literal["estimated"] = 1.0
+    num_pilot: int = 8
+    noise: Noise = INDEPENDENT
+
+    def __post_init__(self):
+        require_count(self.num_samples, "StickTheLanding.num_samples")
+        if isinstance(self.coefficient, str) and self.coefficient != "estimated":
+            raise ValueError(
+                f'StickTheLanding.coefficient = {self.coefficient!r}; give a number, or "estimated"'
+            )
+        if self.num_pilot < 2:
+            raise ValueError(
+                f"StickTheLanding.num_pilot = {self.num_pilot}; a covariance needs at least 2"
+            )
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = reparameterised_posterior(self, model, params, x)
+        if isinstance(self.coefficient, str):
+            key, pilot_key = jax.random.split(key)
+            c = stopped(best_coefficient(model, params, x, q, pilot_key, self.num_pilot))
+        else:
+            c = self.coefficient
+        zs = sample_posterior(q, key, self.num_samples, self.noise)
+        log_w = log_weights(model, params, x, stopped(q), zs)
+        if isinstance(c, float) and c == 1:
+            return self.bound(log_w)
+        score = map_samples(lambda z: stopped(q).log_prob(z) - q.log_prob(z), zs)  # of value zero
+        return self.bound(log_w + (1 - c) * score)
+
+
+def best_coefficient(
+    model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_pilot: int
+) -> Scalar:
+    """-sum Cov(g, s) / sum Var(s) over q's parameters: g the pathwise gradient, s the score of q,
+    from `num_pilot` samples.
+    """
+    flat, unravel = ravel_pytree(q)
+
+    def gradients(key):
+        total = jax.grad(lambda flat: sample_log_weight(model, params, x, unravel(flat), key))(flat)
+        return total, score_of(unravel, flat, q.sample(key))
+
+    totals, scores = jax.vmap(gradients)(jax.random.split(key, num_pilot))
+    covariance = jnp.sum((totals - jnp.mean(totals, axis=0, keepdims=True)) * scores) / (
+        num_pilot - 1
+    )
+    return -covariance / (jnp.sum(scores**2) / num_pilot)

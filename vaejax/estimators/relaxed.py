@@ -1,0 +1,97 @@
+"""Biased gradients through relaxations of discrete latents."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import map_samples
+from vaejax.base.types import Key, Model, Params, Scalar
+from vaejax.base.values import component
+from vaejax.bounds import stopped
+from vaejax.distributions.bernoulli import BernoulliDensity
+from vaejax.distributions.discrete import OneHotCategoricalDensity
+from vaejax.distributions.noise import open_uniform
+from vaejax.estimators.base import posterior_of, with_gradient_of
+from vaejax.estimators.control_variates import REMEDY, Latents, logit
+
+
+@component
+class Relaxed:
+    """Value: mean_k log w at hard samples. Gradient: of the same at their relaxations, sigmoid or
+    softmax of (l + noise) / T.
+
+    The noise is logistic or Gumbel. Biased, the less the lower T, where the variance grows; the
+    relaxed objective is no bound. References: Maddison, Mnih & Teh 2017; Jang, Gu & Poole 2017.
+    """
+
+    temperature: float = 0.5
+    num_samples: int = 1
+
+    def __post_init__(self):
+        _require_temperature(self)
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = posterior_of(
+            model, params, x, (BernoulliDensity, OneHotCategoricalDensity), self, REMEDY
+        )
+
+        def one(key):
+            hard, soft = hard_and_soft(q, key, self.temperature)
+            return tuple(model.log_joint(params, x, z) - q.log_prob(z) for z in (hard, soft))
+
+        hard, soft = map_samples(one, jax.random.split(key, self.num_samples))
+        return with_gradient_of(jnp.mean(hard), jnp.mean(soft))
+
+
+@component
+class StraightThrough:
+    """Value: mean_k log w at hard samples. Gradient: of the same, as if d hard / d l were d soft /
+    d l.
+
+    `soft` is the relaxed sample at the `temperature` with the same noise, or, with None, the mean
+    of q. Biased. References: Bengio, Leonard & Courville 2013; Jang, Gu & Poole 2017 for the
+    relaxed one.
+    """
+
+    temperature: float | None = None
+    num_samples: int = 1
+
+    def __post_init__(self):
+        _require_temperature(self)
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        q = posterior_of(
+            model, params, x, (BernoulliDensity, OneHotCategoricalDensity), self, REMEDY
+        )
+
+        def one(key):
+            hard, soft = hard_and_soft(q, key, self.temperature or 1.0)
+            soft = q.mean if self.temperature is None else soft
+            z = hard + soft - stopped(soft)
+            return model.log_joint(params, x, z) - q.log_prob(z)
+
+        return jnp.mean(map_samples(one, jax.random.split(key, self.num_samples)))
+
+
+def hard_and_soft(
+    q: BernoulliDensity | OneHotCategoricalDensity, key: Key, temperature: float
+) -> tuple[Latents, Latents]:
+    """A sample of q, and its relaxation, of the same noise."""
+    if isinstance(q, BernoulliDensity):
+        soft = q.logits + logit(open_uniform(key, q.logits.shape, q.logits.dtype))
+        return (stopped(soft) > 0).astype(soft.dtype), jax.nn.sigmoid(soft / temperature)
+    soft = q.logits + jax.random.gumbel(key, q.logits.shape, q.logits.dtype)
+    hard = jax.nn.one_hot(jnp.argmax(stopped(soft), axis=-1), soft.shape[-1], dtype=soft.dtype)
+    return hard, jax.nn.softmax(soft / temperature)
+
+
+def _require_temperature(estimator: Any) -> None:
+    require_count(estimator.num_samples, f"{type(estimator).__name__}.num_samples")
+    if estimator.temperature is not None and not estimator.temperature > 0:
+        raise ValueError(
+            f"{type(estimator).__name__}.temperature = {estimator.temperature!r}; it must be"
+            " above 0"
+        )

@@ -1,0 +1,91 @@
+"""Gradient estimators for any latents: they move the probability of a sample, never the sample, so
+z may be discrete.
+
+In the formulas f_k = log w_k, w~_k = w_k / sum_j w_j and score_k = grad log q_phi(z_k | x), z_k
+held fixed.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
+
+from vaejax.base.types import Distribution, Key, Model, Params, Scalar
+from vaejax.base.values import component
+from vaejax.bounds import stopped
+from vaejax.estimators.base import fixed_samples, require_samples, score_of, with_gradient_of
+from vaejax.estimators.baselines import Baseline, LeaveOneOut
+
+
+@component
+class ScoreFunction:
+    """Value: mean_k f_k. Gradient: mean_k [grad log p_theta(x, z_k) + (f_k - b_k) score_k].
+
+    Unbiased for the gradient of the ELBO, whatever the `baseline`; usually with far more variance
+    than `Pathwise` where that applies. A learned baseline has its parameters in `params.psi`:
+    `params._replace(psi=estimator.init(model, params, x, key))`. References: Williams 1992
+    (REINFORCE); `baselines` names those of each baseline.
+    """
+
+    num_samples: int = 2
+    baseline: Baseline = LeaveOneOut()
+
+    def __post_init__(self):
+        require_samples(self, self.baseline.fewest_samples, f"with {type(self.baseline).__name__}")
+
+    def init(self, model: Model, params: Params, x: ArrayLike, key: Key):
+        """psi, the parameters of the baseline."""
+        return self.baseline.init(key, x)
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        log_joint, log_q = fixed_samples(
+            model, params, x, model.posterior(params, x), key, self.num_samples
+        )
+        f = stopped(log_joint - log_q)
+        b = self.baseline(params.psi, x, f)
+        surrogate = jnp.mean(log_joint + (f - stopped(b)) * log_q)
+        if self.baseline.learned:
+            surrogate -= 0.5 * jnp.mean((f - b) ** 2)
+        return with_gradient_of(jnp.mean(f), surrogate)
+
+
+@component
+class OptimalConstant:
+    """Value and gradient as `ScoreFunction` with b = E[f |score|^2] / E[|score|^2], the constant of
+    least variance.
+
+    Over all of q's own parameters together; the expectations are from `num_pilot` samples of their
+    own for each example, so that the estimate stays unbiased.
+    """
+
+    num_samples: int = 1
+    num_pilot: int = 8
+
+    def __post_init__(self):
+        require_samples(self, 1, "")
+        if self.num_pilot < 1:
+            raise ValueError(f"OptimalConstant.num_pilot = {self.num_pilot}; it must be at least 1")
+
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        key, pilot_key = jax.random.split(key)
+        q = model.posterior(params, x)
+        log_joint, log_q = fixed_samples(model, params, x, q, key, self.num_samples)
+        f = stopped(log_joint - log_q)
+        b = stopped(optimal_constant(model, params, x, q, pilot_key, self.num_pilot))
+        return with_gradient_of(jnp.mean(f), jnp.mean(log_joint + (f - b) * log_q))
+
+
+def optimal_constant(
+    model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_samples: int
+) -> Scalar:
+    """E[f |score|^2] / E[|score|^2] from samples, the score that of q's own parameters."""
+    flat, unravel = ravel_pytree(q)
+
+    def one(key):
+        z = stopped(q.sample(key))
+        return model.log_joint(params, x, z) - q.log_prob(z), jnp.sum(
+            score_of(unravel, flat, z) ** 2
+        )
+
+    f, squares = jax.vmap(one)(jax.random.split(key, num_samples))
+    return jnp.sum(f * squares) / jnp.maximum(jnp.sum(squares), jnp.finfo(squares.dtype).tiny)

@@ -1,0 +1,208 @@
+"""The bounds of a trained model over a whole data set, and how far to trust them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import Estimate, Transformed, estimate
+from vaejax.base.supports import ONE_HOT, Support
+from vaejax.base.types import Key, LatentVariableModel, Model, Params, PyTree
+from vaejax.base.values import component
+from vaejax.bounds import sample_log_weight
+from vaejax.data.check import check_data, support_of
+from vaejax.evaluation.chunks import map_in_chunks
+from vaejax.evaluation.latents import active_units, posterior_mean
+from vaejax.evaluation.pareto import pareto_k
+
+RELIABLE = 0.7  # a Pareto k-hat up to which an importance-sampling estimate is to be trusted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` reports, means over examples with standard errors; bounds in nats per
+    example.
+
+    elbo               E log w, from all the weights of an example
+    iwae               {K: E log mean_K w}, from as many groups of K weights as there are
+    log_marginal       the last of these, K = `num_samples`
+    effective_samples  (sum w)^2 / sum w^2, of `num_samples`
+    unreliable         the share of examples whose weights have a Pareto k-hat above 0.7; NaN below
+                       25 samples
+    active_units       latents whose posterior mean varies over the examples
+    bits_per_dim       -log p(x) / (dimensions of x log 2) at `log_marginal`, for data of finitely
+                       or countably many values; else None
+    by_example         the arrays behind these: elbo, iwae_K, effective_samples, k_hat [n], and the
+                       posterior means, mean [n, ...]
+    """
+
+    elbo: Estimate
+    iwae: dict[int, Estimate]
+    log_marginal: Estimate
+    effective_samples: Estimate
+    unreliable: float
+    active_units: int
+    bits_per_dim: Estimate | None
+    num_samples: int
+    by_example: dict[str, np.ndarray]
+
+    def __str__(self):
+        lines = [f"ELBO         {self.elbo} nats"]
+        lines += [f"{f'IWAE-{count}':<12} {of} nats" for count, of in self.iwae.items()]
+        effective = f"{self.effective_samples.mean:.1f} of {self.num_samples} samples effective"
+        tail = (
+            ""
+            if np.isnan(self.unreliable)
+            else f", k-hat above {RELIABLE} for {self.unreliable:.1%} of the examples"
+        )
+        lines.append(f"weights      {effective}{tail}")
+        if self.bits_per_dim is not None:
+            lines.append(
+                f"bits per dim {self.bits_per_dim.mean:.4f} ±"
+                f" {self.bits_per_dim.standard_error:.4f}"
+            )
+        return "\n".join([*lines, f"active units {self.active_units}"])
+
+
+def evaluate(
+    model: LatentVariableModel,
+    params: Params,
+    xs: ArrayLike,
+    key: Key,
+    *,
+    num_samples: int = 500,
+    ladder: tuple[int, ...] | None = None,
+    transform: Callable[[Any, Key], Any] | None = None,
+    batch_size: int = 100,
+    chunk: int = 100,
+    path: str | Path | None = None,
+    progress: bool = False,
+) -> Evaluation:
+    """The ELBO, the IWAE bounds up to K = `num_samples`, how far their weights can be trusted, and
+    the active units, over all of xs.
+
+    All from the same weights log w_k, k = 1..num_samples, of each example; sample k of example i
+    has the key fold_in(fold_in(key, i), k), so neither `batch_size` (examples at a time) nor
+    `chunk` (samples of each at a time) changes more than rounding, and memory grows with their
+    product alone.
+
+    Args:
+      ladder: the K of the IWAE bounds; None takes 1, 10, 100, ... and `num_samples`.
+      transform: `transform(x, key)` is what training applied to one stored example, such as a
+        binarisation.
+      path: an .npz file that keeps what is done after each batch; the same call again goes on from
+        there.
+
+    References: Burda, Grosse & Salakhutdinov 2016 (the bounds); Vehtari, Simpson, Gelman, Yao &
+    Gabry (k-hat).
+    """
+    check_data(xs, support_of(model), transform)
+    for name, count in {
+        "num_samples": num_samples,
+        "batch_size": batch_size,
+        "chunk": chunk,
+    }.items():
+        require_count(count, name)
+    ladder = _ladder(num_samples, ladder)
+    function = Transformed(WeightsAndMean(model, num_samples, min(chunk, num_samples)), transform)
+    how: Any = {
+        "batch_size": batch_size,
+        "path": path,
+        "progress": progress,
+        "description": "evaluating",
+    }
+    found = map_in_chunks(function, Summary(ladder), params, xs, key, **how)
+    iwae = {count: estimate(found[f"iwae_{count}"]) for count in ladder}
+    return Evaluation(
+        elbo=estimate(found["elbo"]),
+        iwae=iwae,
+        log_marginal=iwae[num_samples],
+        effective_samples=estimate(found["effective_samples"]),
+        unreliable=(
+            float(np.mean(found["k_hat"] > RELIABLE))
+            if np.isfinite(found["k_hat"]).any()
+            else float("nan")
+        ),
+        active_units=int(active_units(found["mean"]).sum()),
+        bits_per_dim=_bits_per_dim(model, xs, found[f"iwae_{num_samples}"]),
+        num_samples=num_samples,
+        by_example=found,
+    )
+
+
+def _ladder(num_samples: int, ladder: tuple[int, ...] | None) -> tuple[int, ...]:
+    if ladder is None:
+        ladder = tuple(10**power for power in range(len(str(num_samples))))
+    for count in ladder:
+        require_count(count, "ladder")
+        if count > num_samples:
+            raise ValueError(
+                f"ladder has K = {count}, but num_samples = {num_samples}; raise num_samples to the"
+                " largest K"
+            )
+    return tuple(sorted({*ladder, num_samples}))
+
+
+@component
+class WeightsAndMean:
+    """(params, x, key) -> (log w_k of K samples of q [K], E_q z flat), of one example; `chunk`
+    samples at a time.
+    """
+
+    model: Model
+    num_samples: int
+    chunk: int
+
+    def __call__(self, params: Params, x: PyTree, key: Key) -> tuple[jax.Array, jax.Array]:
+        q = self.model.posterior(params, x)
+
+        def log_weight(k):
+            return sample_log_weight(self.model, params, x, q, jax.random.fold_in(key, k))
+
+        log_w = jax.lax.map(log_weight, jnp.arange(self.num_samples), batch_size=self.chunk)
+        mean = posterior_mean(self.model, params, x, key)
+        return log_w, jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(mean)])
+
+
+@component
+class Summary:
+    """Log-weights [n, K] and means [n, d] -> what is kept of them, in float64."""
+
+    ladder: tuple[int, ...]
+
+    def __call__(self, part: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
+        log_w, mean = part[0].astype(np.float64), part[1]
+        highest = log_w.max(axis=1, keepdims=True)
+        weights = np.exp(log_w - np.where(np.isfinite(highest), highest, 0))
+        kept = {f"iwae_{count}": _grouped_bound(log_w, count) for count in self.ladder}
+        kept["elbo"] = log_w.mean(axis=1)
+        kept["effective_samples"] = weights.sum(axis=1) ** 2 / np.sum(weights**2, axis=1)
+        kept["k_hat"] = np.array([pareto_k(of) for of in weights])
+        return {**kept, "mean": mean}
+
+
+def _grouped_bound(log_w: np.ndarray, count: int) -> np.ndarray:
+    """The mean of log mean w over as many groups of `count` weights as there are, of each row."""
+    groups = log_w[:, : log_w.shape[1] // count * count].reshape(len(log_w), -1, count)
+    highest = groups.max(axis=2, keepdims=True)
+    highest = np.where(np.isfinite(highest), highest, 0)
+    with np.errstate(divide="ignore"):
+        return (np.log(np.mean(np.exp(groups - highest), axis=2)) + highest[:, :, 0]).mean(axis=1)
+
+
+def _bits_per_dim(model: Model, xs: PyTree, log_marginal: np.ndarray) -> Estimate | None:
+    support, leaves = support_of(model), jax.tree.leaves(xs)
+    if (
+        not isinstance(support, Support)
+        or support.steps is None
+        or support == ONE_HOT
+        or len(leaves) > 1
+    ):
+        return None
+    return estimate(-log_marginal / (np.log(2) * np.asarray(leaves[0][0]).size))

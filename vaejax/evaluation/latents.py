@@ -1,0 +1,182 @@
+"""What the latent space holds: how much of the KL is information about x, which latents are used,
+and whether q can be believed.
+
+    mean_n KL(q(z|x_n) || p(z)) = I(x; z) + KL(q(z) || p(z)),    q(z) = (1/N) sum_n q(z | x_n)
+
+I is the mutual information of x and z under q, at most log N for N examples, however much the code
+knows of x: a value near log N is a limit of the sample and not of the model. Reference: Hoffman &
+Johnson 2016 ("ELBO surgery"); Chen et al. 2018 for the total correlation.
+"""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.types import Key, LatentVariableModel, Model, Params, PyTree
+from vaejax.bounds import prior_of
+from vaejax.data.check import check_data, support_of
+from vaejax.distributions.kl import kl_per_dimension
+from vaejax.objectives.free_bits import require_diagonal
+from vaejax.objectives.total_correlation import kl_decomposition
+
+MEAN_SAMPLES = 100
+
+
+def posterior_means(
+    model: Model,
+    params: Params,
+    xs: ArrayLike,
+    key: Key,
+    *,
+    transform: Callable[[Any, Key], Any] | None = None,
+    batch_size: int = 100,
+) -> np.ndarray:
+    """E_q[z | x_i] for every example, [n, *z.shape]; the mean of 100 samples where a family has no
+    closed form for it.
+    """
+    function = Transformed(partial(posterior_mean, model), transform)
+    return np.asarray(map_dataset(function, params, xs, key, batch_size))
+
+
+def posterior_mean(model: Model, params: Params, x, key: Key):
+    q = model.posterior(params, x)
+    if hasattr(q, "mean"):
+        return q.mean
+    samples = jax.vmap(q.sample)(jax.random.split(key, MEAN_SAMPLES))
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), samples)
+
+
+def active_units(means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
+    """Var_x(E_q[z_j | x]) > threshold for each latent j: the units that say something about x.
+
+    Reference: Burda, Grosse & Salakhutdinov 2016, section 5.2.
+    """
+    return np.asarray(means, np.float64).var(axis=0) > threshold
+
+
+COLLAPSED = 0.01  # nats: a latent whose mean KL is below says nothing
+
+
+NEAR_LIMIT = 0.9  # of log N, from where the mutual information is the sample's
+
+
+class PosteriorCollapseWarning(UserWarning):
+    """The decoder does without the latents."""
+
+
+@dataclass(frozen=True)
+class LatentSpace:
+    """What `latent_space` reports, nats per example.
+
+    kl                  of each latent, mean_n KL(q(z_j | x_n) || p(z_j)) [d]; their sum is `rate`
+    mutual_information  I(x; z) under q, of the N examples
+    marginal_kl         KL(q(z) || p(z)), the rest of the rate: total correlation + dimension-wise
+                        KL
+    limit               log N, which the mutual information cannot exceed
+    active              latents whose posterior mean varies over the examples [d]
+    """
+
+    kl: np.ndarray
+    rate: Estimate
+    mutual_information: float
+    total_correlation: float
+    dimension_wise: float
+    limit: float
+    active: np.ndarray
+
+    @property
+    def marginal_kl(self) -> float:
+        return self.total_correlation + self.dimension_wise
+
+    @property
+    def near_limit(self) -> bool:
+        """Whether the mutual information is as high as so few examples let it be."""
+        return self.mutual_information > NEAR_LIMIT * self.limit
+
+    @property
+    def collapsed(self) -> bool:
+        """Whether no latent says anything."""
+        return bool(np.all(self.kl < COLLAPSED))
+
+    def __str__(self):
+        near = " (near its limit: give more examples)" if self.near_limit else ""
+        lines = [
+            f"rate KL(q(z|x) || p(z))   {self.rate} nats",
+            (
+                f"mutual information        {self.mutual_information:.2f} of at most log N ="
+                f" {self.limit:.2f}{near}"
+            ),
+            (
+                f"KL(q(z) || p(z))          {self.marginal_kl:.2f} = {self.total_correlation:.2f}"
+                f" total correlation + {self.dimension_wise:.2f} dimension-wise"
+            ),
+            f"active units              {int(self.active.sum())} of {len(self.kl)}",
+        ]
+        return "\n".join([*lines, "the posterior has collapsed"] if self.collapsed else lines)
+
+
+def latent_space(
+    model: LatentVariableModel,
+    params: Params,
+    xs: PyTree,
+    key: Key,
+    *,
+    transform: Callable[[Any, Key], Any] | None = None,
+    max_examples: int = 1_000,
+) -> LatentSpace:
+    """The KL of each latent, its parts, and the active units, over xs; the parts over
+    `max_examples` of them: they take N^2 densities.
+
+    Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Needs diagonal
+    normals for q and the prior.
+    """
+    check_data(xs, support_of(model), transform)
+    require_count(max_examples, "max_examples")
+    kl, means = map_dataset(Transformed(partial(_kl_and_mean, model), transform), params, xs, key)
+    kl = np.asarray(kl, np.float64)
+    size = len(kl)
+    rows = np.asarray(jax.random.permutation(key, size))[:max_examples]
+    some = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], xs)
+    if transform is not None:
+        some = jax.jit(jax.vmap(transform))(
+            some, jax.random.split(jax.random.fold_in(key, 1), len(rows))
+        )
+    parts = jax.jit(kl_decomposition, static_argnums=0)(
+        model, params, some, jax.random.fold_in(key, 2)
+    )
+    information, correlation, dimension_wise = map(float, parts)
+    found = LatentSpace(
+        kl.mean(axis=0),
+        estimate(kl.sum(axis=1)),
+        information,
+        correlation,
+        dimension_wise,
+        math.log(len(rows)),
+        active_units(means),
+    )
+    if found.collapsed:
+        warnings.warn(
+            f"the posterior has collapsed: the largest KL of a latent is {found.kl.max():.4f} nats,"
+            " so q(z|x) is the prior and the decoder ignores z; try a warm-up of the KL"
+            " (vaejax.WarmUp) or free bits (vaejax.FreeBits)",
+            PosteriorCollapseWarning,
+            stacklevel=2,
+        )
+    return found
+
+
+def _kl_and_mean(
+    model: LatentVariableModel, params: Params, x: PyTree, key: Key
+) -> tuple[jax.Array, jax.Array]:
+    q, p = require_diagonal(latent_space, model.posterior(params, x), prior_of(model, params, x))
+    return jnp.ravel(kl_per_dimension(q, p)), jnp.ravel(q.loc)

@@ -1,0 +1,142 @@
+"""How close two samples are, such as draws of a model and held-out data: functions of two arrays of
+features, one row an example.
+
+The features are yours: pixels, a network's, the codes of another model; what is said is about them.
+Rows of one array must be independent.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtr
+
+ROWS_AT_ONCE = 1_000  # of a table of distances in memory
+
+
+class PrecisionRecall(NamedTuple):
+    """The share of the model's samples that lie among the data, and the share of the data that lie
+    among the samples, in [0, 1].
+    """
+
+    precision: float
+    recall: float
+
+
+def precision_recall(
+    real: ArrayLike, generated: ArrayLike, num_neighbours: int = 3
+) -> PrecisionRecall:
+    """Nearest-neighbour precision and recall of features [n, d] of data and [m, d] of samples.
+
+    A point lies among a set if it is as near to some member as that one's own `num_neighbours`-th
+    nearest in the set. Precision falls with samples unlike the data, recall with data that the
+    samples miss. Both depend on n, m and the number of neighbours: compare like with like.
+    Reference: Kynkäänniemi et al. 2019.
+    """
+    real, generated = _features(real, generated)
+    for name, of in (("real", real), ("generated", generated)):
+        if not 1 <= num_neighbours < len(of):
+            raise ValueError(
+                f"num_neighbours = {num_neighbours}; it must be at least 1, and below the {len(of)}"
+                f" {name} examples"
+            )
+    return PrecisionRecall(
+        _share_among(real, generated, num_neighbours), _share_among(generated, real, num_neighbours)
+    )
+
+
+def _share_among(members: np.ndarray, points: np.ndarray, num_neighbours: int) -> float:
+    """Of the points, within the radius of some member."""
+    radii = np.concatenate(
+        [
+            np.partition(block, num_neighbours, axis=1)[:, num_neighbours]
+            for block in _distances(members, members)
+        ]
+    )
+    return float(
+        np.mean(
+            np.concatenate(
+                [np.any(block <= radii[None], axis=1) for block in _distances(points, members)]
+            )
+        )
+    )
+
+
+def _distances(points: np.ndarray, members: np.ndarray):
+    """Squared distances [rows, members], a block of rows at a time."""
+    for start in range(0, len(points), ROWS_AT_ONCE):
+        some = points[start : start + ROWS_AT_ONCE]
+        products = (
+            (some**2).sum(axis=1)[:, None] - 2 * some @ members.T + (members**2).sum(axis=1)[None]
+        )
+        yield np.maximum(products, 0)
+
+
+class TwoSample(NamedTuple):
+    """Held-out accuracy of a classifier that tells two samples apart, 1/2 if none can, and the
+    p-value of one so high by chance.
+    """
+
+    accuracy: float
+    p_value: float
+    num_tested: int
+
+
+def classifier_two_sample_test(
+    real: ArrayLike, generated: ArrayLike, num_neighbours: int | None = None, seed: int = 0
+) -> TwoSample:
+    """Whether a classifier tells features [n, d] from [m, d]: by neighbours, `num_neighbours` of
+    them, or None for a logistic regression.
+
+    Equally many of each are kept; half of them train it, the others test it. Under equal
+    distributions the number that is right is binomial with 1/2, and the p-value is its normal
+    approximation. A high p-value says that this classifier finds nothing. Reference: Lopez-Paz &
+    Oquab 2017.
+    """
+    real, generated = _features(real, generated)
+    size = min(len(real), len(generated)) // 2
+    if size < 10:
+        raise ValueError(
+            f"{len(real)} real and {len(generated)} generated examples; give at least 20 of each"
+        )
+    try:
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.neighbors import KNeighborsClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+    except ImportError:
+        raise ImportError(
+            "classifier_two_sample_test needs scikit-learn: pip install 'vaejax[experiments]'"
+        ) from None
+    generator = np.random.default_rng(seed)
+    halves = [
+        of[generator.permutation(len(of))[: 2 * size]].reshape(2, size, -1)
+        for of in (real, generated)
+    ]
+    (train, test), labels = (
+        (np.concatenate(pair) for pair in zip(*halves, strict=True)),
+        np.repeat([0, 1], size),
+    )
+    classifier = (
+        LogisticRegression(max_iter=2_000)
+        if num_neighbours is None
+        else KNeighborsClassifier(num_neighbours)
+    )
+    right = make_pipeline(StandardScaler(), classifier).fit(train, labels).predict(test) == labels
+    accuracy = float(np.mean(right))
+    return TwoSample(accuracy, float(ndtr((0.5 - accuracy) * 2 * np.sqrt(2 * size))), 2 * size)
+
+
+def _features(real: ArrayLike, generated: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """As float64 arrays [n, d] and [m, d], images flat, or a ValueError."""
+    real, generated = (np.asarray(of, np.float64) for of in (real, generated))
+    if (
+        min(real.ndim, generated.ndim) < 2
+        or real.shape[1:] != generated.shape[1:]
+        or 0 in (*real.shape, *generated.shape)
+    ):
+        raise ValueError(
+            f"features have shapes {real.shape} and {generated.shape}; give rows of one shape, one"
+            " or more of each"
+        )
+    return real.reshape(len(real), -1), generated.reshape(len(generated), -1)

@@ -1,0 +1,161 @@
+"""Annealed importance sampling: log p(x) from below and, for simulated data, from above.
+
+Between the start p_0(z), which is normalised, and p_1(z) = p(x, z) lie p_b(z), proportional to
+p_0(z)^(1-b) p(x, z)^b. With temperatures b_0, ..., b_T and moves that leave each p_b invariant, a
+chain has the weight
+
+    log w = sum_t (b_t - b_(t-1)) [log p(x, z_(t-1)) - log p_0(z_(t-1))],    z_0 ~ p_(b_0),  z_t
+                                                                             moved from z_(t-1) at
+                                                                             b_t
+
+Upwards, from b_0 = 0 to b_T = 1, E w = p(x), so log mean w is a lower bound on log p(x) in
+expectation. Downwards, from an exact sample of p(z | x) at b_0 = 1 to b_T = 0, E w = 1/p(x), and
+-log mean w is an upper one; the exact sample is what simulated data come with. By Markov's
+inequality either is on the wrong side by b nats with a probability of at most exp(-b). All in nats.
+
+References: Neal 2001; Grosse, Ghahramani & Adams 2015 (both sides); Wu, Burda, Salakhutdinov &
+Grosse 2017 (for decoders).
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.supports import REAL
+from vaejax.base.types import Key, LatentVariableModel, Params, PyTree, Scalar
+from vaejax.base.values import component
+from vaejax.bounds import iwae_bound, prior_of
+from vaejax.inference.annealing import HMC, Sigmoid, annealed_log_weight, pilot_step_sizes
+from vaejax.models.base import simulate
+
+Start = Literal["prior", "encoder"]
+
+
+class Sandwich(NamedTuple):
+    """Of one simulated example x: bounds on its log p(x), nats, and the mean acceptance of the
+    chains up and down.
+    """
+
+    x: PyTree
+    lower: Scalar
+    upper: Scalar
+    acceptance: Scalar
+
+
+@component
+class AIS:
+    """log mean_c w_c over `num_chains` chains: in expectation a lower bound on log p(x) of one
+    example, nats.
+
+    `vaejax.map_dataset(vaejax.AIS(model, vaejax.ais.Sigmoid(500)), params, xs, key)`. The chains
+    start at the prior, or at the encoder's q; their step sizes come from a pilot run of as many
+    others. Needs latents in R^d. `bdmc` is the sandwich on simulated data.
+    """
+
+    model: LatentVariableModel
+    temperatures: Any = Sigmoid(500)
+    num_chains: int = 16
+    start: Start = "prior"
+    transition: Any = HMC()
+
+    def __post_init__(self):
+        require_count(self.num_chains, "AIS.num_chains")
+        if self.start not in get_args(Start):
+            raise ValueError(unknown_name("AIS.start", self.start, list(get_args(Start))))
+        supports = (
+            getattr(getattr(self.model, name, None), "support", None)
+            for name in ("prior", "encoder")
+        )
+        support = next((of for of in supports if of not in (None, REAL)), None)
+        if support is not None:
+            raise ValueError(
+                f"AIS moves through R^d, but the latents of this model are {support.name}"
+                f" ({support.description})"
+            )
+
+    def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        pilot_key, chains_key = jax.random.split(key)
+        log_w, _ = self.upwards(params, x, self.step_sizes(params, x, pilot_key), chains_key)
+        return iwae_bound(log_w)
+
+    def bdmc(self, params: Params, key: Key) -> Sandwich:
+        """Both bounds on log p(x) of an x drawn from the model itself: bidirectional Monte
+        Carlo.
+        """
+        z_key, x_key, pilot_key, up_key, down_key = jax.random.split(key, 5)
+        x, z = simulate(self.model, params, z_key, x_key)
+        steps = self.step_sizes(params, x, pilot_key)
+        up, accepted_up = self.upwards(params, x, steps, up_key)
+        down, accepted_down = self.downwards(params, x, z, steps, down_key)
+        return Sandwich(x, iwae_bound(up), -iwae_bound(down), (accepted_up + accepted_down) / 2)
+
+    def step_sizes(self, params: Params, x: PyTree, key: Key) -> Float[Array, " t"]:
+        """Of the moves at each temperature, by a pilot run."""
+        starts_key, moves_key = jax.random.split(key)
+        log_start, log_end, sample = self._path(params, x)
+        return pilot_step_sizes(
+            log_start,
+            log_end,
+            self._betas(),
+            self.transition,
+            self._starts(sample, starts_key),
+            moves_key,
+        )
+
+    def upwards(
+        self, params: Params, x: PyTree, step_sizes: Float[Array, " t"], key: Key
+    ) -> tuple[Float[Array, " c"], Scalar]:
+        """(log w of each chain from the start to p(x, z), the mean acceptance): E w = p(x)."""
+        starts_key, moves_key = jax.random.split(key)
+        _, _, sample = self._path(params, x)
+        return self._chains(
+            params, x, self._starts(sample, starts_key), self._betas(), step_sizes, moves_key
+        )
+
+    def downwards(
+        self, params: Params, x: PyTree, z: PyTree, step_sizes: Float[Array, " t"], key: Key
+    ) -> tuple[Float[Array, " c"], Scalar]:
+        """(log w of each chain from z to the start, the mean acceptance): E w = 1/p(x), where z is
+        an exact sample of p(z | x).
+        """
+        zs = jnp.tile(ravel_pytree(z)[0], (self.num_chains, 1))
+        return self._chains(params, x, zs, self._betas()[::-1], step_sizes[::-1], key)
+
+    def _betas(self) -> jax.Array:
+        return jnp.asarray(self.temperatures.betas(), jnp.result_type(float))
+
+    def _chains(self, params, x, zs, betas, step_sizes, key) -> tuple[Float[Array, " c"], Scalar]:
+        log_start, log_end, _ = self._path(params, x)
+        keys = jax.random.split(key, self.num_chains)
+
+        def chain(z, key):
+            return annealed_log_weight(
+                log_start, log_end, betas, step_sizes, self.transition, z, key
+            )
+
+        log_w, acceptance = jax.vmap(chain)(zs, keys)
+        return log_w, jnp.mean(acceptance)
+
+    def _starts(self, sample: Callable[[Key], PyTree], key: Key) -> Float[Array, "c d"]:
+        return jax.vmap(lambda key: ravel_pytree(sample(key))[0])(
+            jax.random.split(key, self.num_chains)
+        )
+
+    def _path(self, params: Params, x: PyTree):
+        """(log p_0, log p(x, .), a sampler of p_0), the densities of flat z."""
+        of_prior = self.start == "prior"
+        p_0 = prior_of(self.model, params, x) if of_prior else self.model.posterior(params, x)
+        shapes = jax.eval_shape(p_0.sample, jax.random.key(0))
+        unravel = ravel_pytree(
+            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        )[1]
+        return (
+            lambda z: p_0.log_prob(unravel(z)),
+            lambda z: self.model.log_joint(params, x, unravel(z)),
+            p_0.sample,
+        )

@@ -1,0 +1,94 @@
+"""What the ELBO misses of log p(x), split into its two causes, on a whole data set.
+
+    log p(x) - ELBO = [log p(x) - max_q ELBO(q)] + [max_q ELBO(q) - ELBO]
+
+The first is the approximation gap, what no q of the family can do; the second the amortisation gap,
+what the encoder misses of the best q of its family for each example. Reference: Cremer, Li &
+Duvenaud 2018.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import Transformed, map_dataset
+from vaejax.base.types import Key, Params, PyTree
+from vaejax.bounds import elbo
+from vaejax.data.check import check_data, support_of
+from vaejax.inference.refined import Refined
+
+
+class Gap(NamedTuple):
+    """Of each example [n], nats, in float64: three numbers and what lies between them. The parts
+    add up exactly.
+    """
+
+    log_marginal: np.ndarray
+    best: np.ndarray
+    elbo: np.ndarray
+
+    @property
+    def total(self) -> np.ndarray:
+        return self.log_marginal - self.elbo
+
+    @property
+    def approximation(self) -> np.ndarray:
+        return self.log_marginal - self.best
+
+    @property
+    def amortisation(self) -> np.ndarray:
+        return self.best - self.elbo
+
+
+def inference_gap(
+    refined: Refined,
+    params: Params,
+    xs: PyTree,
+    log_marginal: ArrayLike | Callable[[Params, Any, Key], Any],
+    key: Key,
+    *,
+    num_samples: int = 200,
+    transform: Callable[[Any, Key], Any] | None = None,
+    batch_size: int = 100,
+) -> Gap:
+    """The gap of `refined.model`'s q on every example, its best q by `refined`;
+    `vaejax.evaluation.estimate(gap.approximation)` and so on.
+
+    Args:
+      log_marginal: log p(x) of each example [n], or a function of one, such as a `vaejax.AIS`. A
+        lower bound makes the approximation gap
+        too small, by what it is below.
+      num_samples: weights that each ELBO is the mean of. The two q have samples of their own: with
+        common ones the difference would be
+        quieter where they are alike, and its error would not be seen.
+      transform: what training applied to one stored example. Example i is the same in all three
+        numbers.
+    """
+    check_data(xs, support_of(refined.model), transform)
+    require_count(num_samples, "num_samples")
+
+    def mapped(function) -> np.ndarray:
+        return np.asarray(
+            map_dataset(Transformed(function, transform), params, xs, key, batch_size), np.float64
+        )
+
+    best = mapped(partial(_elbo_of_refined, refined, num_samples))
+    plain = mapped(partial(elbo, refined.model, num_samples=num_samples))
+    of_data = (
+        mapped(log_marginal) if callable(log_marginal) else np.asarray(log_marginal, np.float64)
+    )
+    if of_data.shape != best.shape:
+        raise ValueError(
+            f"log_marginal has shape {of_data.shape}; give one number for each of {len(best)}"
+            " examples, or a function of one"
+        )
+    return Gap(of_data, best, plain)
+
+
+def _elbo_of_refined(refined: Refined, num_samples: int, params: Params, x: PyTree, key: Key):
+    return elbo(refined, params, x, jax.random.fold_in(key, 1), num_samples)

@@ -1,0 +1,149 @@
+"""Amortised, semi-amortised and per-datapoint inference as one switch: where q(z | x) starts, and
+how many gradient steps refine it.
+
+An encoder gives q in one evaluation and is shared by all examples; gradient ascent on one example's
+ELBO finds the best q of the family for it, at the price of many evaluations. What lies between the
+two is the amortisation gap.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.types import (
+    Conditional,
+    Distribution,
+    Key,
+    LatentVariableModel,
+    Params,
+    PyTree,
+    Scalar,
+)
+from vaejax.base.values import component
+from vaejax.bounds import stopped
+from vaejax.distributions.normal import DiagNormalDensity, standard_normal
+from vaejax.estimators.base import posterior_of
+from vaejax.estimators.pathwise import StickTheLanding
+
+Start = Literal["encoder", "standard"]
+
+
+@component
+class Refined:
+    """The same model, with q(z | x) = what `num_steps` of Adam on this example's ELBO make of the
+    `start`.
+
+    start "encoder", no steps         amortised inference, the model itself
+    start "encoder", some steps       semi-amortised
+    start "standard", many steps      per-datapoint: N(0, I) is the start, and the encoder's
+                                      parameters take no part
+
+    With a `family`, a conditional around a `Free` net such as `FullNormal(Free(dim, ("loc",
+    "log_scale", "row 1", ...)))`, q is of that family, from what its `init` gives; without, it is a
+    `DiagNormal`, and so is the encoder's q.
+
+    The steps follow `StickTheLanding` of `num_samples`, whose noise vanishes at an exact posterior,
+    with a rate that falls to zero along a cosine. Their noise is the same for every call, so q is a
+    function of (params, x). Theta's gradient is that at the refined q, held fixed; with
+    `through_steps` phi's goes through the steps. References: Hoffman et al. 2013 (per datapoint);
+    Kim et al. 2018 (semi-amortised).
+    """
+
+    model: LatentVariableModel
+    num_steps: int
+    start: Start = "encoder"
+    family: Conditional | None = None
+    learning_rate: float = 0.05
+    num_samples: int = 8
+    through_steps: bool = False
+
+    def __post_init__(self):
+        if self.start not in get_args(Start):
+            raise ValueError(unknown_name("Refined.start", self.start, list(get_args(Start))))
+        if not isinstance(self.num_steps, int) or self.num_steps < 0:
+            raise ValueError(
+                f"Refined.num_steps = {self.num_steps!r}; it must be a whole number, at least 0"
+            )
+        require_count(self.num_samples, "Refined.num_samples")
+        if self.family is not None and (self.start == "encoder" or self.through_steps):
+            raise ValueError(
+                "a Refined.family starts from its own init, the same for all examples; give"
+                ' start="standard"'
+            )
+        if not self.learning_rate > 0:
+            raise ValueError(f"Refined.learning_rate = {self.learning_rate}; it must be positive")
+
+    @property
+    def likelihood(self) -> Any:
+        return getattr(self.model, "likelihood", None)
+
+    def init(self, key: Key, x: ArrayLike) -> Params:
+        return self.model.init(key, x)
+
+    def log_joint(self, params: Params, x: ArrayLike, z: PyTree) -> Scalar:
+        return self.model.log_joint(params, x, z)
+
+    def p_z(self, params: Params) -> Distribution:
+        return self.model.p_z(params)
+
+    def p_x_given_z(self, params: Params, z: PyTree) -> Distribution:
+        return self.model.p_x_given_z(params, z)
+
+    def posterior(self, params: Params, x: ArrayLike) -> Distribution:
+        """q(z | x), refined."""
+        family = self.family
+        if family is not None:
+            start = family.init(jax.random.key(0), x)
+            return stopped(
+                family(refine(self, stopped(params), x, start, lambda phi: family(phi, x)), x)
+            )
+        q: Any = posterior_of(
+            self.model, params, x, (DiagNormalDensity,), self, "refine an encoder vaejax.DiagNormal"
+        )
+        if self.start == "standard":
+            q = standard_normal(q.loc)
+        if self.num_steps == 0:
+            return q
+        refined = refine(self, params if self.through_steps else stopped(params), x, q, lambda q: q)
+        return refined if self.through_steps else stopped(refined)
+
+
+def refine(
+    settings: Refined,
+    params: Params,
+    x: ArrayLike,
+    phi: PyTree,
+    posterior: Callable[[PyTree], Distribution],
+) -> PyTree:
+    """phi after gradient ascent on E_q [log p(x, z) - log q(z)], q = posterior(phi)."""
+    estimator = StickTheLanding(settings.num_samples)
+    optimizer: Any = optax.adam(
+        optax.cosine_decay_schedule(settings.learning_rate, max(1, settings.num_steps))
+    )
+
+    def bound(phi: PyTree, key: Key) -> Scalar:
+        return estimator(_WithPosterior(settings.model, posterior(phi)), params, x, key)
+
+    def step(carry, i):
+        phi, state = carry
+        gradient: Any = jax.grad(bound)(phi, jax.random.fold_in(jax.random.key(0), i))
+        updates, state = optimizer.update(jax.tree.map(jnp.negative, gradient), state)
+        return (jax.tree.map(jnp.add, phi, updates), state), None
+
+    (phi, _), _ = jax.lax.scan(step, (phi, optimizer.init(phi)), jnp.arange(settings.num_steps))
+    return phi
+
+
+class _WithPosterior:
+    """A model with this q, whatever its encoder says."""
+
+    def __init__(self, model: LatentVariableModel, q: Distribution):
+        self.init, self.log_joint, self.q = model.init, model.log_joint, q
+
+    def posterior(self, params: Params, x: ArrayLike) -> Distribution:
+        return self.q

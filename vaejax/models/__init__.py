@@ -1,0 +1,1 @@
+"""Models of one example: priors, conditionals, and what they make together."""

@@ -1,0 +1,3 @@
+"""Conditionals p(. | given), whose parameters a net gives: likelihoods, encoders, nodes of a
+graph.
+"""

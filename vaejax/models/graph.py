@@ -1,0 +1,160 @@
+"""Directed graphs: a joint density is a product of conditionals, p(v | u) = prod_j p(v_j |
+Pa(v_j)), nats, over an acyclic graph.
+
+Each factor is any conditional of the library, so a net gives its parameters. `DirectedGraph` is a
+conditional itself: shown its inputs u it gives a `Joint`, a distribution over {name: value}. So a
+graph can be a model, a prior, an encoder, or a factor of another graph.
+
+Nodes with finitely many values are summed out exactly, by variable elimination: on a hidden Markov
+model that is the forward pass.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import jax
+
+from vaejax.base.checks import unknown_name
+from vaejax.base.types import Key, PyTree
+from vaejax.base.values import component
+from vaejax.models.joint import Joint
+from vaejax.models.node import Node, Values, shown_to
+
+
+@component
+class DirectedGraph:
+    """log p(v | u) = sum_j log p(v_j | Pa(v_j)): nodes v, and `inputs` u that nothing here
+    explains.
+
+    `graph(params, given)` is the `Joint` at given = {input: value}, or the bare value of the one
+    input; without inputs, `given` is what the roots are shown. params is {node: its parameters}.
+    The order of the nodes is free; of their ancestral order the first one serves that keeps to it.
+    ValueError for a cycle, an unknown parent, a name that is twice there.
+    """
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        names = [*self.inputs, *(node.name for node in self.nodes)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"DirectedGraph: {twice[0]!r} stands for more than one node or input; give each its"
+                " own name"
+            )
+        for node in self.nodes:
+            for parent in node.parents:
+                if parent not in names:
+                    raise ValueError(
+                        f"DirectedGraph: node {node.name!r}: {unknown_name('parent', parent, names)}"
+                    )
+        try:
+            TopologicalSorter({node.name: node.parents for node in self.nodes}).prepare()
+        except CycleError as error:
+            path = " -> ".join(error.args[1])
+            raise ValueError(
+                f"DirectedGraph: {path} is a cycle; a graph of conditionals has none, so take one"
+                " arrow out"
+            ) from None
+
+    def __getitem__(self, name: str) -> Node:
+        if name not in self.by_name:
+            raise ValueError(unknown_name("node", name, list(self.by_name)))
+        return self.by_name[name]
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The nodes, parents before children."""
+        sorter = TopologicalSorter(
+            {node.name: [of for of in node.parents if of not in self.inputs] for node in self.nodes}
+        )
+        return tuple(sorter.static_order())
+
+    def ancestors(self, names: tuple[str, ...]) -> set[str]:
+        """These nodes, their parents, and so on."""
+        found: set[str] = set()
+        for name in reversed(self.order):
+            if name in names or any(name in self[child].parents for child in found):
+                found.add(name)
+        return found
+
+    def clamp(self, *names: str) -> "DirectedGraph":
+        """The product of the other factors, with these nodes for inputs: prod_(j not clamped) p(v_j
+        | Pa(v_j)).
+        """
+        for name in names:
+            self[name]
+        return replace(
+            self,
+            nodes=tuple(node for node in self.nodes if node.name not in names),
+            inputs=(*self.inputs, *names),
+        )
+
+    def init(
+        self, key: Key, given: PyTree = None, values: Values | None = None
+    ) -> dict[str, PyTree]:
+        """{node: its parameters}. Each conditional is shown its parents' values, from `values`, or
+        drawn ancestrally where they lack.
+        """
+        known, params = {**self._inputs(given), **(values or {})}, {}
+        for name, key_of in zip(self.order, jax.random.split(key, len(self.nodes)), strict=True):
+            node, (params_key, sample_key) = self[name], jax.random.split(key_of)
+            shown = shown_to(node, known, given)
+            params[name] = node.conditional.init(params_key, shown)
+            if name not in known and any(name in other.parents for other in self.nodes):
+                known[name] = node.conditional(params[name], shown).sample(sample_key)
+        return params
+
+    def __call__(self, params: Mapping[str, PyTree], given: PyTree = None) -> "Joint":
+        inputs = self._inputs(given)
+        ready = {node.name for node in self.nodes if set(node.parents) <= set(self.inputs)}
+        at_once = {
+            name: self[name].conditional(params[name], shown_to(self[name], inputs, given))
+            for name in self.order
+            if name in ready
+        }
+        late = {name: params[name] for name in self.order if name not in ready}
+        needed = {parent for name in late for parent in self[name].parents}
+        return Joint(
+            at_once, late, {name: inputs[name] for name in self.inputs if name in needed}, self
+        )
+
+    def _inputs(self, given: PyTree) -> dict[str, Any]:
+        """{input: value}, of a mapping that has them all, or of the bare value of one."""
+        if not self.inputs:
+            return {}
+        if isinstance(given, Mapping):
+            missing = [name for name in self.inputs if name not in given]
+            if missing:
+                raise ValueError(
+                    f"DirectedGraph: no value for the input {missing[0]!r}; give one for each of"
+                    f" {', '.join(self.inputs)}"
+                )
+            return {name: given[name] for name in self.inputs}
+        if len(self.inputs) > 1:
+            raise ValueError(
+                f"DirectedGraph has the inputs {', '.join(self.inputs)}; give a mapping of them,"
+                f" not {type(given).__name__}"
+            )
+        return dict.fromkeys(self.inputs, given)
+
+    def dot(self, observed: tuple[str, ...] = ()) -> str:
+        """The graph in Graphviz's language: observed nodes filled, inputs without a border."""
+        lines = [f'  "{name}" [shape=plaintext];' for name in self.inputs]
+        lines += [
+            f'  "{name}"'
+            f" [shape=circle{', style=filled, fillcolor=lightgrey' * (name in observed)}];"
+            for name in self.order
+        ]
+        lines += [
+            f'  "{parent}" -> "{name}";' for name in self.order for parent in self[name].parents
+        ]
+        return "\n".join(["digraph {", *lines, "}"])

@@ -1,0 +1,284 @@
+"""Priors p_theta(z). Each is a functional of q, the function x -> q_phi(z|x): most ignore it, a
+VampPrior is made of it.
+
+`prior.init(key, x)` gives theta_prior, `prior(theta_prior, q)` a Distribution over one z; `support`
+says where z lives, None that it is wherever q puts it.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as npd
+from jax.typing import ArrayLike
+
+from vaejax.base.supports import (
+    BINARY,
+    COUNTS,
+    ONE_HOT,
+    REAL,
+    SIMPLEX,
+    SPHERE,
+    UNIT_INTERVAL,
+    Support,
+)
+from vaejax.base.types import Distribution, Key, PyTree
+from vaejax.base.values import component
+from vaejax.distributions.bernoulli import BernoulliDensity
+from vaejax.distributions.coupling import Autoregressive, Coupling
+from vaejax.distributions.discrete import OneHotCategoricalDensity, relaxed_categorical
+from vaejax.distributions.flows import Flow, init_layers
+from vaejax.distributions.mixture import Mixture
+from vaejax.distributions.normal import DiagNormalDensity, standard_normal
+from vaejax.distributions.numpyro import NumPyroDensity, relaxed_bernoulli
+from vaejax.distributions.sphere import UniformOnSphereDensity
+
+Encoder = Callable[[ArrayLike], Distribution]
+
+
+@component
+class StandardNormal:
+    """p(z) = N(0, I) in `dim` dimensions. Nothing to learn."""
+
+    dim: int
+    support: ClassVar[Support] = REAL
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        return ()
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        return standard_normal(jnp.zeros(self.dim))
+
+
+@component
+class LearnedNormal:
+    """p(z) = N(z; loc, diag exp(2 log_scale)), both learned. They start at the standard normal."""
+
+    dim: int
+    support: ClassVar[Support] = REAL
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        return {"loc": jnp.zeros(self.dim), "log_scale": jnp.zeros(self.dim)}
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        return DiagNormalDensity(params["loc"], params["log_scale"])
+
+
+@component
+class MixtureOfGaussians:
+    """p(z) = sum_c softmax(logits)_c N(z; loc_c, diag exp(2 log_scale_c)), learned jointly with the
+    rest.
+
+    The locations start at draws of N(0, I), so that the components can part.
+    """
+
+    dim: int
+    num_components: int
+    support: ClassVar[Support] = REAL
+
+    def __post_init__(self):
+        _require_components(self)
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        shape = (self.num_components, self.dim)
+        return {
+            "logits": jnp.zeros(self.num_components),
+            "loc": jax.random.normal(key, shape),
+            "log_scale": jnp.zeros(shape),
+        }
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        return Mixture(params["logits"], DiagNormalDensity(params["loc"], params["log_scale"]))
+
+
+@component
+class VampPrior:
+    """p(z) = (1/C) sum_c q_phi(z | u_c), with C pseudo-inputs u_c in the space of the data.
+
+    theta_prior is the array u of shape [C, *x.shape], learned like any other parameter. `init`
+    scatters it around the one example that it is given. C training examples are the better start,
+    `params._replace(theta={**params.theta, "prior": xs[:C]})`, and they stay as they are under
+    `optax.multi_transform` with `optax.set_to_zero` for theta["prior"]. Under `vmap` over a batch
+    the pseudo-inputs are encoded once, since they do not depend on the example. Reference: Tomczak
+    & Welling 2018, eq. 9.
+    """
+
+    num_components: int
+    init_scale: float = 0.5
+    support: ClassVar[Support | None] = None
+
+    def __post_init__(self):
+        _require_components(self)
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        noise = jax.random.normal(key, (self.num_components, *jnp.shape(x)))
+        return jnp.asarray(x, noise.dtype)[None] + self.init_scale * noise
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        return Mixture(jnp.zeros(len(params)), jax.vmap(q)(params))
+
+
+@component
+class FlowPrior:
+    """p(z) = N(0, I) pushed through invertible layers, learned: `kind` is "coupling" (RealNVP) or
+    "autoregressive" (MAF).
+
+    Both have a log-density anywhere at one pass of each layer; a sample costs the second one pass
+    per dimension. References: Dinh et al. 2017; Papamakarios et al. 2017; as a VAE's prior, Chen et
+    al. 2017.
+    """
+
+    dim: int
+    num_layers: int = 4
+    hidden: tuple[int, ...] = (64,)
+    kind: Literal["coupling", "autoregressive"] = "coupling"
+    support: ClassVar[Support] = REAL
+
+    def __post_init__(self):
+        if self.kind not in ("coupling", "autoregressive"):
+            raise ValueError(
+                f'FlowPrior.kind = {self.kind!r}; choose "coupling" or "autoregressive"'
+            )
+
+    @property
+    def layers(self) -> tuple[Any, ...]:
+        layer = (
+            Coupling(self.hidden)
+            if self.kind == "coupling"
+            else Autoregressive("inverse", self.hidden)
+        )
+        return (layer,) * self.num_layers
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        return init_layers(self.layers, key, jnp.zeros(self.dim), None)
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        return Flow(standard_normal(jnp.zeros(self.dim)), params, None, self.layers)
+
+
+@component
+class UniformOnSphere:
+    """p(z) = 1 / area of the unit sphere in R^dim: what a `VonMisesFisher` encoder is for.
+    Reference: Davidson et al. 2018.
+    """
+
+    dim: int
+    support: ClassVar[Support] = SPHERE
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        return ()
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        return UniformOnSphereDensity(jnp.zeros(self.dim))
+
+
+@component
+class FactorialBernoulli:
+    """p(z) = prod_j Bernoulli(z_j; logits_j), learned, from a fair start. With a `temperature`, its
+    relaxation on (0, 1).
+
+    The relaxed one is the prior for a `RelaxedBernoulli` encoder: a density and a mass have no KL.
+    """
+
+    dim: int
+    temperature: float | None = None
+
+    @property
+    def support(self) -> Support:
+        return BINARY if self.temperature is None else UNIT_INTERVAL
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        return jnp.zeros(self.dim)
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        return (
+            BernoulliDensity(params)
+            if self.temperature is None
+            else relaxed_bernoulli(self.temperature, params)
+        )
+
+
+@component
+class FactorialCategorical:
+    """p(z) = prod_j Categorical(z_j; logits_j), z [dim, categories] one-hot, learned, from a fair
+    start.
+
+    With a `temperature`, its relaxation on the simplex: the prior for a `RelaxedCategorical`
+    encoder.
+    """
+
+    dim: int
+    num_categories: int
+    temperature: float | None = None
+
+    @property
+    def support(self) -> Support:
+        return ONE_HOT if self.temperature is None else SIMPLEX
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        return jnp.zeros((self.dim, self.num_categories))
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        if self.temperature is None:
+            return OneHotCategoricalDensity(params)
+        return relaxed_categorical(self.temperature, params)
+
+
+@component
+class NumPyroPrior:
+    """p(z) = factory(), any NumPyro distribution with an empty batch shape: `lambda:
+    dist.Laplace(0., 1.).expand([20]).to_event(1)`.
+
+    A lambda equals only itself, so define it once: each new one is a new program to compile.
+    """
+
+    factory: Callable[[], Any]
+
+    @property
+    def support(self) -> Support | None:
+        """What NumPyro says of it, under this library's name where it has one."""
+        constraint = self.factory().support
+        kind = _constraint(constraint)
+        return SUPPORTS_OF_NUMPYRO.get(
+            kind, Support(kind.__name__.strip("_").lower(), f"NumPyro's {constraint}")
+        )
+
+    def init(self, key: Key, x: ArrayLike) -> PyTree:
+        return ()
+
+    def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        p = NumPyroDensity(self.factory())
+        p.require_one()
+        return p
+
+
+def _constraint(constraint: Any) -> type:
+    """The kind of a NumPyro constraint, `to_event` taken off."""
+    return (
+        _constraint(constraint.base_constraint)
+        if hasattr(constraint, "base_constraint")
+        else type(constraint)
+    )
+
+
+SUPPORTS_OF_NUMPYRO = {
+    _constraint(getattr(npd.constraints, name)): support
+    for name, support in {
+        "real": REAL,
+        "real_vector": REAL,
+        "boolean": BINARY,
+        "unit_interval": UNIT_INTERVAL,
+        "nonnegative_integer": COUNTS,
+        "simplex": SIMPLEX,
+        "sphere": SPHERE,
+    }.items()
+}
+
+
+def _require_components(prior: Any) -> None:
+    if prior.num_components < 1:
+        raise ValueError(
+            f"{type(prior).__name__}.num_components = {prior.num_components}; a mixture needs at"
+            " least 1"
+        )

@@ -1,0 +1,1 @@
+"""Nets of one example: layers, nets of vectors and of images."""

@@ -1,0 +1,1 @@
+"""What training maximises, of a batch."""

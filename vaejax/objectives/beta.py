@@ -1,0 +1,60 @@
+"""A weight on the KL."""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import map_samples
+from vaejax.base.types import Key, LatentVariableModel, Params, Terms
+from vaejax.base.values import component
+from vaejax.bounds import log_likelihood, prior_of
+from vaejax.distributions.base import sample_and_log_prob
+from vaejax.estimators.base import reparameterised_posterior, require_factors
+from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
+
+
+@component
+class Beta:
+    """mean_k [log p(x | z_k) + beta (log p(z_k) - log q(z_k | x))], z_k ~ q, of one example; the
+    bound is the same at beta = 1.
+
+    `weight` is beta: a number, or a schedule.
+    `vaejax.minibatch(partial(vaejax.Beta(vaejax.WarmUp(5_000)), model))` for `fit`. Gradient: the
+    total derivative, as `Pathwise`, which this is at beta = 1. Needs a reparameterised q.
+    Reference: Higgins et al. 2017.
+    """
+
+    weight: Weight = 1.0
+    num_samples: int = 1
+
+    def __post_init__(self):
+        require_weights(self, weight=self.weight)
+        require_count(self.num_samples, "Beta.num_samples")
+
+    @property
+    def schedules(self) -> tuple[tuple[str, Schedule], ...]:
+        return scheduled(beta=self.weight)
+
+    def __call__(
+        self,
+        model: LatentVariableModel,
+        params: Params,
+        x: ArrayLike,
+        key: Key,
+        step: ArrayLike | None = None,
+    ) -> Terms:
+        require_factors(self, model)
+        q = reparameterised_posterior(self, model, params, x)
+
+        def one(key):
+            z, log_q = sample_and_log_prob(q, key)
+            return (
+                log_likelihood(model, params, x, z),
+                prior_of(model, params, x).log_prob(z) - log_q,
+            )
+
+        log_p_x, log_ratio = map(
+            jnp.mean, map_samples(one, jax.random.split(key, self.num_samples))
+        )
+        return Terms(log_p_x + log_ratio, log_p_x + at_step(self.weight, step) * log_ratio)

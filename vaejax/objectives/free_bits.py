@@ -1,0 +1,118 @@
+"""Free bits: a latent, or a layer, that tells little pays for a little anyway."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count, require_numbers
+from vaejax.base.mapping import map_samples
+from vaejax.base.types import Key, LatentVariableModel, Params, PyTree, Terms
+from vaejax.base.values import by_value, component
+from vaejax.bounds import log_likelihood, prior_of, sample_posterior
+from vaejax.distributions.kl import kl_per_dimension
+from vaejax.distributions.normal import DiagNormalDensity
+from vaejax.estimators.base import require_factors
+from vaejax.estimators.by_node import KLByNode, require_graph_of_latents, sampled_kl
+from vaejax.estimators.pathwise import AnalyticKL
+from vaejax.models.graph_model import GraphModel
+from vaejax.objectives.base import Objective
+from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
+
+
+@component
+class FreeBits:
+    """mean_m log p(x_m | z_m) - sum_j max(nats, mean_m KL(q(z_j | x_m) || p(z_j))), of a batch; the
+    bound has no max.
+
+    A latent that tells less than `nats` on average pays for so many anyway, so nothing pushes it to
+    tell less. The KL is in closed form: q and the prior are diagonal normals.
+    `vaejax.fit(vaejax.FreeBits(model, 0.1), ...)`. Reference: Kingma et al. 2016, with groups of
+    one latent.
+    """
+
+    model: LatentVariableModel
+    nats: float
+    num_samples: int = 1
+
+    def __post_init__(self):
+        require_factors(self, self.model)
+        require_numbers(self, nats=self.nats)
+        require_count(self.num_samples, "FreeBits.num_samples")
+
+    @property
+    def objective(self) -> Objective:
+        """The bound of one example, for validation."""
+        return by_value(partial(AnalyticKL(self.num_samples), self.model))
+
+    def __call__(self, params: Params, xs: PyTree, key: Key) -> Terms:
+        model = self.model
+
+        def one(x, key):
+            q, p = require_diagonal(self, model.posterior(params, x), prior_of(model, params, x))
+            zs = sample_posterior(q, key, self.num_samples)
+            log_p_x = map_samples(lambda z: log_likelihood(model, params, x, z), zs)
+            return jnp.mean(log_p_x), kl_per_dimension(q, p)
+
+        log_p_x, kl = jax.vmap(one)(xs, jax.random.split(key, len(jax.tree.leaves(xs)[0])))
+        log_p_x, kl = jnp.mean(log_p_x), jnp.mean(kl, axis=0)
+        return Terms(log_p_x - jnp.sum(kl), log_p_x - jnp.sum(jnp.maximum(kl, self.nats)))
+
+
+def require_diagonal(owner: Any, q: Any, prior: Any) -> tuple[DiagNormalDensity, DiagNormalDensity]:
+    """(q, prior), or a TypeError unless both are diagonal normals."""
+    if isinstance(q, DiagNormalDensity) and isinstance(prior, DiagNormalDensity):
+        return q, prior
+    name = getattr(owner, "__name__", type(owner).__name__)
+    of_q, of_prior = (type(getattr(d, "base", d)).__name__ for d in (q, prior))
+    raise TypeError(
+        f"{name} splits KL(q || p) over the latents, so q and the prior must be diagonal normals,"
+        f" not {of_q} and {of_prior}; use vaejax.DiagNormal with vaejax.StandardNormal or"
+        " vaejax.LearnedNormal, or vaejax.Beta, which takes any"
+    )
+
+
+@component
+class FreeBitsByNode:
+    """mean_m log p(x_m | z_m) - beta sum_j max(nats, mean_m KL_j(x_m)), of a batch; the bound has
+    beta = 1 and no max.
+
+    A layer that tells less than `nats` on average pays for so many anyway, so nothing pushes it to
+    tell less; beta, the `weight`, may be a schedule, such as a warm-up.
+    `vaejax.fit(vaejax.FreeBitsByNode(model, 2.0, vaejax.WarmUp(2_000)), ...)`. References: Sønderby
+    et al. 2016 (warm-up); Kingma et al. 2016 (free bits), with groups of one node.
+    """
+
+    model: GraphModel
+    nats: float = 0.0
+    weight: Weight = 1.0
+    num_samples: int = 1
+
+    def __post_init__(self):
+        require_graph_of_latents(self.model)
+        require_numbers(self, nats=self.nats)
+        require_weights(self, weight=self.weight)
+        require_count(self.num_samples, "FreeBitsByNode.num_samples")
+
+    @property
+    def objective(self) -> Objective:
+        """The bound of one example, for validation."""
+        return by_value(partial(KLByNode(self.num_samples), self.model))
+
+    @property
+    def schedules(self) -> tuple[tuple[str, Schedule], ...]:
+        return scheduled(beta=self.weight)
+
+    def __call__(
+        self, params: Params, xs: PyTree, key: Key, step: ArrayLike | None = None
+    ) -> Terms:
+        keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
+        of_each = jax.vmap(lambda x, key: sampled_kl(self, self.model, params, x, key))(xs, keys)
+        log_p_x, kl = jax.tree.map(jnp.mean, of_each)
+        paid = sum((jnp.maximum(of, self.nats) for of in kl.values()), start=jnp.zeros(()))
+        return Terms(
+            log_p_x - sum(kl.values(), start=jnp.zeros(())),
+            log_p_x - at_step(self.weight, step) * paid,
+        )

@@ -1,0 +1,136 @@
+"""Schedules: weights of an objective as functions of the step, each of known length, so that `fit`
+can hold it against the run's.
+"""
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+from vaejax.base.checks import require_count, require_numbers
+from vaejax.base.values import component
+
+
+class Schedule(Protocol):
+    """A weight as a function of the step, of known length, so that `fit` can hold it against the
+    length of the run.
+    """
+
+    @property
+    def length(self) -> int:
+        """The step from which it has been where it leads."""
+        ...
+
+    def __call__(self, step: ArrayLike) -> Any: ...
+    def check(self, num_steps: int, name: str) -> None:
+        """Raises ValueError if a run of `num_steps` would stop before the weight is where it
+        leads.
+        """
+        ...
+
+
+Weight = float | Schedule
+
+
+@component
+class WarmUp:
+    """start + (end - start) min(step / num_steps, 1). Reference: Bowman et al. 2016; Sønderby et
+    al. 2016, for beta.
+    """
+
+    num_steps: int
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self):
+        require_count(self.num_steps, "WarmUp.num_steps")
+        require_numbers(self, start=self.start, end=self.end)
+
+    @property
+    def length(self) -> int:
+        return self.num_steps
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        return self.start + (self.end - self.start) * jnp.minimum(step / self.num_steps, 1)
+
+    def check(self, num_steps: int, name: str) -> None:
+        if num_steps < self.num_steps:
+            reached = self.start + (self.end - self.start) * num_steps / self.num_steps
+            raise ValueError(
+                f"{name} is warmed up over {self.num_steps} steps, but num_steps = {num_steps}: the"
+                f" run would end at {name} {reached:.3g}; warm up over at most {num_steps} steps,"
+                f" or train for at least {self.num_steps}"
+            )
+
+
+@component
+class Cyclical:
+    """Of each `period` steps the first part, `ramp` of them, rises from start to end; the rest
+    stays at end. Reference: Fu et al. 2019.
+    """
+
+    period: int
+    ramp: float = 0.5
+    start: float = 0.0
+    end: float = 1.0
+
+    def __post_init__(self):
+        require_count(self.period, "Cyclical.period")
+        require_numbers(self, start=self.start, end=self.end)
+        if not 0 < self.ramp * self.period <= self.period - 1:
+            raise ValueError(
+                f"Cyclical.ramp = {self.ramp}; it is the part of a period that rises, above 0, and"
+                f" leaves a step of {self.period} at end"
+            )
+
+    @property
+    def length(self) -> int:
+        return self.period
+
+    def __call__(self, step: ArrayLike) -> jax.Array:
+        return self.start + (self.end - self.start) * jnp.minimum(
+            jnp.mod(step, self.period) / (self.ramp * self.period), 1
+        )
+
+    def check(self, num_steps: int, name: str) -> None:
+        into_cycle = (num_steps - 1) % self.period
+        if num_steps < self.period or into_cycle < self.ramp * self.period:
+            last = self.start + (self.end - self.start) * min(
+                into_cycle / (self.ramp * self.period), 1
+            )
+            whole = -(-num_steps // self.period) * self.period
+            raise ValueError(
+                f"{name} has a cycle of {self.period} steps, and num_steps = {num_steps} are no"
+                f" whole cycles: the last step would be at {name} {last:.3g}; train for {whole}"
+                " steps, or choose a period that divides num_steps"
+            )
+
+
+def require_weights(owner: Any, **weights: Weight) -> None:
+    for name, weight in weights.items():
+        if not callable(weight):
+            require_numbers(owner, **{name: weight})
+        elif not hasattr(weight, "length"):
+            raise TypeError(
+                f"{type(owner).__name__}.{name} = {weight!r} does not say how long it is, so it"
+                " cannot be held against the run; use vaejax.WarmUp or vaejax.Cyclical, or give it"
+                " the attributes of vaejax.schedules.Schedule"
+            )
+
+
+def scheduled(**weights: Weight) -> tuple[tuple[str, Schedule], ...]:
+    """Those of the weights that move with the step."""
+    return tuple((name, weight) for name, weight in weights.items() if callable(weight))
+
+
+def at_step(weight: Weight, step: ArrayLike | None) -> Any:
+    """The weight at a step."""
+    if not callable(weight):
+        return weight
+    if step is None:
+        raise TypeError(
+            f"{weight} needs the step: call the objective with step=, as `fit` does for one that is"
+            " put together by functools.partial"
+        )
+    return weight(step)

@@ -1,0 +1,172 @@
+"""The parts of the KL, and an objective that weighs them."""
+
+from functools import partial
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.special import logsumexp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from vaejax.base.checks import require_count
+from vaejax.base.types import Key, LatentVariableModel, Params, PyTree, Scalar, Terms
+from vaejax.base.values import by_value, component
+from vaejax.bounds import elbo, sample_posterior
+from vaejax.distributions.normal import DiagNormalDensity
+from vaejax.estimators.base import require_factors
+from vaejax.objectives.base import Objective
+from vaejax.objectives.free_bits import require_diagonal
+from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
+
+
+class KLDecomposition(NamedTuple):
+    """mean_x KL(q(z|x) || p(z)) in three parts, nats, with q(z) = (1/N) sum_n q(z | x_n), the
+    aggregated posterior.
+
+    mutual_information   E log q(z|x) / q(z)            what the code tells of which example it is,
+                         at most log N
+    total_correlation    E log q(z) / prod_j q(z_j)     how far its dimensions are from independent
+    dimension_wise       E sum_j log q(z_j) / p(z_j)    how far each is from the prior
+    """
+
+    mutual_information: Scalar
+    total_correlation: Scalar
+    dimension_wise: Scalar
+
+
+Weighting = Literal["stratified", "weighted"]
+
+
+def aggregation_weights(
+    batch_size: int, dataset_size: int, estimator: Weighting
+) -> Float[Array, "m m"]:
+    """W with q(z_i) estimated by sum_j W_ij q(z_i | x_j): x_1..x_M are M of the N examples, and z_i
+    ~ q(z | x_i).
+
+    "stratified": 1/N for j = i, (N-1)/(N (M-1)) for the others. Unbiased for q(z_i) at a given z_i,
+    and exact at M = N. Chen et al. 2018, weigh one of the others less than the rest; this is the
+    mean over which one: as unbiased, with less variance. "weighted": 1/(N M) for all. Too low, by a
+    factor M or more, which is N at M = N. At M = N, then, the parts of the KL are off by constants,
+    multiples of log N, and the gradient is right. Chen et al. 2018.
+    """
+    if batch_size > dataset_size:
+        raise ValueError(
+            f"dataset_size = {dataset_size}, but the batch has {batch_size} examples; give the size"
+            " of the whole data set"
+        )
+    if _require_estimator(estimator) == "weighted":
+        return jnp.full((batch_size, batch_size), 1 / (dataset_size * batch_size))
+    if batch_size == 1 < dataset_size:
+        raise ValueError(
+            'the estimator "stratified" needs a batch of at least 2 examples; use a larger batch,'
+            ' or "weighted"'
+        )
+    others = (dataset_size - 1) / (dataset_size * max(batch_size - 1, 1))
+    return jnp.where(jnp.eye(batch_size, dtype=bool), 1 / dataset_size, others)
+
+
+def _require_estimator(estimator: str) -> str:
+    if estimator not in get_args(Weighting):
+        raise ValueError(f'estimator = {estimator!r}; choose "stratified" or "weighted"')
+    return estimator
+
+
+def kl_decomposition(
+    model: LatentVariableModel,
+    params: Params,
+    xs: PyTree,
+    key: Key,
+    dataset_size: int | None = None,
+    estimator: Weighting = "stratified",
+) -> KLDecomposition:
+    """KL = mutual information + total correlation + dimension-wise KL, estimated from one sample of
+    q for each example of a batch.
+
+    The sum is the mean of log q(z|x) - log p(z) at the samples, to rounding. With xs all the data
+    (`dataset_size` left out) q(z) is exact; of a batch it is estimated, see `aggregation_weights`,
+    and its logarithm is biased. Memory grows as batch^2 x dim. Needs diagonal normals for q and the
+    prior. Reference: Chen et al. 2018.
+    """
+    return _sampled(kl_decomposition, model, params, xs, key, dataset_size, estimator)[1]
+
+
+def _sampled(
+    owner, model, params, xs, key, dataset_size, estimator
+) -> tuple[Scalar, KLDecomposition]:
+    """The mean of log p(x|z) and the parts of the KL, from the samples that the one-sample bound of
+    the batch has at this key.
+    """
+    size = len(jax.tree.leaves(xs)[0])
+    prior = model.p_z(params)
+
+    def one(x, key):
+        q, _ = require_diagonal(owner, model.posterior(params, x), prior)
+        z = sample_posterior(q, key, 1)[0]
+        return (
+            model.p_x_given_z(params, z).log_prob(x),
+            prior.log_prob(z),
+            jax.tree.map(jnp.ravel, q),
+            jnp.ravel(z),
+        )
+
+    log_p_x, log_p_z, qs, zs = jax.vmap(one)(xs, jax.random.split(key, size))
+    log_weights = jnp.log(aggregation_weights(size, dataset_size or size, estimator))
+    # a diagonal normal is one of scalars, mapped
+    coordinates = jax.vmap(DiagNormalDensity.log_prob)
+    log_q = jax.vmap(lambda z: jax.vmap(lambda q: coordinates(q, z))(qs))(
+        zs
+    )  # [i, j, dim]: log q(z_i | x_j) by coordinate
+    own = jnp.sum(jax.vmap(coordinates)(qs, zs), axis=1)
+    joint = logsumexp(log_weights + jnp.sum(log_q, axis=2), axis=1)
+    marginals = jnp.sum(logsumexp(log_weights[:, :, None] + log_q, axis=1), axis=1)
+    parts = own - joint, joint - marginals, marginals - log_p_z
+    return jnp.mean(log_p_x), KLDecomposition(*map(jnp.mean, parts))
+
+
+@component
+class TCVAE:
+    """mean log p(x|z) - alpha MI - beta TC - gamma DW, of a batch; the bound is the same with all
+    three at 1.
+
+    The three are the parts of the KL, see `KLDecomposition`; each weight is a number or a schedule.
+    `dataset_size` is the number of training examples, which the estimators of q(z) need. Needs
+    diagonal normals for q and the prior. Reference: Chen et al. 2018, whose beta-TCVAE has alpha =
+    gamma = 1.
+    """
+
+    model: LatentVariableModel
+    dataset_size: int
+    alpha: Weight = 1.0
+    beta: Weight = 1.0
+    gamma: Weight = 1.0
+    estimator: Weighting = "stratified"
+
+    def __post_init__(self):
+        require_factors(self, self.model)
+        require_count(self.dataset_size, "TCVAE.dataset_size")
+        require_weights(self, alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+        _require_estimator(self.estimator)
+
+    @property
+    def schedules(self) -> tuple[tuple[str, Schedule], ...]:
+        return scheduled(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
+
+    @property
+    def objective(self) -> Objective:
+        """The bound of one example, for validation."""
+        return by_value(partial(elbo, self.model))
+
+    def __call__(
+        self, params: Params, xs: PyTree, key: Key, step: ArrayLike | None = None
+    ) -> Terms:
+        log_p_x, parts = _sampled(
+            self, self.model, params, xs, key, self.dataset_size, self.estimator
+        )
+        bound = log_p_x - sum(parts)
+        weights = (at_step(weight, step) for weight in (self.alpha, self.beta, self.gamma))
+        # As what is added to the bound, so that a weight of 1 adds exactly nothing.
+        return Terms(
+            bound,
+            bound - sum((weight - 1) * part for weight, part in zip(weights, parts, strict=True)),
+        )

@@ -1,0 +1,1 @@
+"""The variance of a gradient, its sources and its price."""

@@ -1,0 +1,145 @@
+"""What the moments of a gradient say, with intervals."""
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from vaejax.base.types import Params, PyTree
+from vaejax.evaluation.pareto import pareto_k
+from vaejax.variance.groups import Groups, parts
+from vaejax.variance.moments import By, Moments, tree_sum
+
+
+class Spread(NamedTuple):
+    """The variance of a gradient over one group of parameters.
+
+    trace            the sum of their variances
+    low, high        its interval, of log(trace) at 95 %; (0, inf) where `kurtosis` is infinite
+    kurtosis         E|g - m|^4 / (E|g - m|^2)^2, of one parameter the ordinary one; inf where no
+                     fourth moment can be told from the draws,
+                     nan where the moments are by examples, which do not show it
+    snr_squared      |E g|^2 / trace, unbiased up to the ratio, so that it may be below 0
+    floor            what |mean|^2 / trace would show of a gradient of mean zero
+    """
+
+    trace: float
+    low: float
+    high: float
+    kurtosis: float
+    snr_squared: float
+    floor: float
+
+
+def gradient_spread(moments: Moments, groups: Groups | None = None) -> dict[str, Spread]:
+    """A `Spread` for each group of the moments. `groups` are those that they were measured with."""
+    groups = parts(moments.mean) if groups is None else groups
+    return {name: _spread(moments, name, select) for name, select in groups.items()}
+
+
+def _spread(moments: Moments, name: str, select: Callable[[Params], PyTree]) -> Spread:
+    n, squares = moments.num_draws, moments.squares[name]
+    trace = tree_sum(select(moments.variance))
+    norm = tree_sum(jax.tree.map(np.square, select(moments.mean)))
+    if trace == 0:
+        return Spread(0.0, 0.0, 0.0, math.nan, math.inf if norm > 0 else math.nan, 1 / n)
+    # The variance of a variance is a fourth moment: it exists where the tail of |g|^2 falls faster
+    # than its square.
+    finite = pareto_k(np.abs(squares)) < 0.5
+    half = min(
+        1.96 * _error_of_mean(squares, moments.by) / trace, 700.0
+    )  # more, where the trace is rounding, would overflow
+    low, high = (trace * math.exp(-half), trace * math.exp(half)) if finite else (0.0, math.inf)
+    kurtosis = 1 + (squares.std(ddof=1) / trace) ** 2 if moments.by == "draws" else math.nan
+    return Spread(
+        trace, low, high, kurtosis if finite else math.inf, (norm - trace / n) / trace, 1 / n
+    )
+
+
+def _error_of_mean(series: np.ndarray, by: By) -> float:
+    """The standard error of the mean of numbers that are independent, or, by examples, share a draw
+    with each neighbour.
+    """
+    centred = series - series.mean()
+    covariance = np.mean(centred**2) + (
+        2 * np.mean(centred * np.roll(centred, 1)) if by == "examples" else 0
+    )
+    return math.sqrt(max(covariance, 0) / (len(series) - 1))
+
+
+class Ratio(NamedTuple):
+    """trace(a) / trace(b), with an interval at 95 % from draws of common random numbers."""
+
+    ratio: float
+    low: float
+    high: float
+
+
+def variance_ratio(a: Moments, b: Moments, group: str) -> Ratio:
+    """How many times the variance of b is that of a, over a group: from moments that were measured
+    with one key.
+
+    The draws are paired, so that what both estimators have in common cancels from the interval, log
+    ratio +- 1.96 standard errors of mean(A_i / mean A - B_i / mean B), A_i and B_i the squares of
+    draw i.
+    """
+    if (a.num_draws, a.by) != (b.num_draws, b.by):
+        raise ValueError(
+            f"{a.num_draws} draws by {a.by} against {b.num_draws} by {b.by}; measure both alike,"
+            " with one key, so that draws are pairs"
+        )
+    of_a, of_b = a.squares[group], b.squares[group]
+    log_ratio = math.log(of_a.mean() / of_b.mean())
+    half = 1.96 * _error_of_mean(of_a / of_a.mean() - of_b / of_b.mean(), a.by)
+    return Ratio(*(math.exp(log_ratio + side * half) for side in (0, -1, 1)))
+
+
+class Bias(NamedTuple):
+    """A mean gradient against a reference. `detectable` is the least bias of one parameter that
+    would be found 99 times in 100.
+    """
+
+    largest_z: float
+    p_value: float
+    detectable: float
+
+
+def gradient_bias(
+    moments: Moments,
+    reference: Params,
+    standard_error: Params | None = None,
+    false_alarm: float = 1e-6,
+    select: Callable[[Params], PyTree] | None = None,
+) -> Bias:
+    """The mean of the draws against an exact gradient, or one of this `standard_error`, parameter
+    by parameter.
+
+    `p_value` is that of the largest |z|, times the number of parameters (Bonferroni, which for the
+    smallest is Holm). `select` takes a group; None takes theta and phi, for psi is no parameter of
+    the bound.
+    """
+    select = select or (lambda params: params[:2])
+    trees = [select(tree) for tree in (moments.mean, moments.variance, reference)]
+    mean, variance, expected = (
+        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in trees
+    )
+    extra = (
+        0.0
+        if standard_error is None
+        else np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(select(standard_error))])
+    )
+    error = np.sqrt(variance / moments.num_draws + np.square(extra))
+    difference = np.abs(mean - expected)
+    exact = error <= 1e-7 * (1 + np.abs(expected))  # no noise that single precision would show
+    z = np.where(
+        exact,
+        np.where(difference > 1e-5 * (1 + np.abs(expected)), np.inf, 0.0),
+        difference / np.where(exact, 1, error),
+    )
+    largest = float(z.max())
+    p_value = min(1.0, z.size * math.erfc(largest / math.sqrt(2)))
+    needed = -NormalDist().inv_cdf(false_alarm / z.size / 2) + NormalDist().inv_cdf(0.99)
+    return Bias(largest, p_value, float(needed * error.max()))
