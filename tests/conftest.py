@@ -3,7 +3,6 @@ everywhere.
 """
 
 import os
-from pathlib import Path
 
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -11,9 +10,6 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import pytest
-
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
-needs_mnist = pytest.mark.skipif(not (SHARED / "mnist.npz").exists(), reason="mnist.npz is absent")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

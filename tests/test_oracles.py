@@ -4,8 +4,9 @@ quadrature.
 
 import numpy as np
 import pytest
-from oracles import LinearGaussian, assert_distributed, assert_mean, gauss_hermite
 from scipy import stats
+
+from tests.lib.oracles import LinearGaussian, assert_distributed, assert_mean, gauss_hermite
 
 
 def test_frozen_point():

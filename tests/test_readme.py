@@ -3,9 +3,10 @@ training.
 """
 
 import re
-from pathlib import Path
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+from tests.lib.paths import ROOT
+
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_examples_run(capsys):
@@ -19,6 +20,6 @@ def test_the_examples_run(capsys):
 
 
 def test_its_files_are_there():
-    root = Path(__file__).resolve().parents[1]
+    root = ROOT
     for path in re.findall(r"(?:docs|experiments|scripts|tests)/\w+\.\w+", README):
         assert (root / path).exists(), path

@@ -5,7 +5,7 @@ All in nats.
     ELBO    = E mean_k log w_k  =  log p(x) - KL(q(z|x) || p(z|x))
     IWAE-K  = E log mean_k w_k,  between the ELBO and log p(x)
 
-Bounds are maximised. `minibatch` is the only place where a batch appears.
+Bounds are maximised. Your own is a function of the log-weights.
 """
 
 import math
@@ -17,20 +17,11 @@ from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import (
-    Bound,
-    Distribution,
-    Key,
-    LatentVariableModel,
-    Model,
-    Params,
-    PyTree,
-    Scalar,
-)
+from vaejax.base.types import Bound, Key, Params, PyTree, Scalar
 from vaejax.base.values import component
-from vaejax.distributions.base import sample_and_log_prob
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.noise import Independent, Noise
-from vaejax.models.graph_model import GraphModel
+from vaejax.models.base import Model, posterior_of
 
 INDEPENDENT = Independent()
 
@@ -51,7 +42,7 @@ def sample_log_weight(model: Model, params: Params, x: PyTree, q: Distribution, 
     """log w of one sample of q, nats: all that a bound needs of q is the log-density of its own
     samples.
     """
-    z, log_q = sample_and_log_prob(q, key)
+    z, log_q = q.sample_and_log_prob(key)
     return model.log_joint(params, x, z) - log_q
 
 
@@ -133,8 +124,8 @@ def sample_posterior(
     require_count(num_samples, "num_samples")
 
     def sample(source):
-        at, key = noise.at(q, source)
-        return at.sample(key)
+        density, key = noise.at(q, source)
+        return density.sample(key)
 
     return map_samples(sample, noise.sources(q, key, num_samples))
 
@@ -143,7 +134,7 @@ def elbo(model: Model, params: Params, x: PyTree, key: Key, num_samples: int = 1
     """mean_k [log p_theta(x, z_k) - log q_phi(z_k | x)], z_k ~ q: an unbiased estimate of the ELBO
     of one example, nats.
     """
-    q = model.posterior(params, x)
+    q = posterior_of(model, params, x)
     return elbo_bound(sample_log_weights(model, params, x, q, key, num_samples))
 
 
@@ -151,7 +142,7 @@ def iwae(model: Model, params: Params, x: PyTree, key: Key, num_samples: int) ->
     """log mean_k w_k: the importance-weighted bound of one example, nats. All K samples in memory:
     see `log_marginal`.
     """
-    q = model.posterior(params, x)
+    q = posterior_of(model, params, x)
     return iwae_bound(sample_log_weights(model, params, x, q, key, num_samples))
 
 
@@ -168,7 +159,7 @@ def log_marginal(
     require_count(num_samples, "num_samples")
     require_count(chunk, "chunk")
     chunk = min(chunk, num_samples)
-    q = model.posterior(params, x)
+    q = posterior_of(model, params, x)
 
     def log_weight(k):
         return sample_log_weight(model, params, x, q, jax.random.fold_in(key, k))
@@ -182,15 +173,3 @@ def log_marginal(
     nothing = jnp.full_like(jax.eval_shape(log_weight, 0), -jnp.inf)
     total, _ = jax.lax.scan(add_chunk, nothing, jnp.arange(0, num_samples, chunk))
     return total - math.log(num_samples)
-
-
-def prior_of(model: LatentVariableModel, params: Params, x: PyTree) -> Distribution:
-    """p(z), or p(z | u) of a model whose examples have inputs u."""
-    return model.p_z(params, x) if isinstance(model, GraphModel) else model.p_z(params)
-
-
-def log_likelihood(model: LatentVariableModel, params: Params, x: PyTree, z: PyTree) -> Scalar:
-    """log p(x | z), or log p(x | z, u), nats."""
-    if isinstance(model, GraphModel):
-        return model.p_x_given_z(params, z, x).log_prob(model.observation(x))
-    return model.p_x_given_z(params, z).log_prob(x)

@@ -12,11 +12,11 @@ def require_count(number: int, name: str) -> None:
 
 
 def require_numbers(owner: Any, **numbers: float) -> None:
+    """Raises ValueError unless each is a finite number, at least 0."""
     for name, number in numbers.items():
         if not (isinstance(number, int | float) and math.isfinite(number) and number >= 0):
-            raise ValueError(
-                f"{type(owner).__name__}.{name} = {number!r}; it must be a number, at least 0"
-            )
+            owner_name = type(owner).__name__
+            raise ValueError(f"{owner_name}.{name} = {number!r}; it must be a number, at least 0")
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:
@@ -24,3 +24,25 @@ def unknown_name(kind: str, name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     return f"unknown {kind} {name!r}; {hint}known: {', '.join(known)}"
+
+
+def require_said(cls: type, base: type, name: str, question: str) -> None:
+    """Raises TypeError unless a subclass of `base`, or a class between the two, defines `name`.
+
+    There is no default where one would be right for some and silently wrong for others.
+    """
+    for ancestor in cls.__mro__:
+        if ancestor is base:
+            break
+        if name in vars(ancestor) or name in vars(ancestor).get("__annotations__", {}):
+            return
+    raise TypeError(f"{cls.__name__} does not say `{name}`: {question}")
+
+
+def require_kind(found: Any, kind: type, role: str) -> None:
+    """Raises TypeError for a part that does not derive from the base class of its kind."""
+    if not isinstance(found, kind):
+        raise TypeError(
+            f"{role} is {found!r}, which does not derive from vaejax.{kind.__name__}; its docstring"
+            " is the recipe for one of your own"
+        )

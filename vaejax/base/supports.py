@@ -30,23 +30,12 @@ class Support:
 
 
 REAL = Support("real", "any finite number")
-
-
 BINARY = Support("binary", "0 and 1", 0, 1, 1)
-
-
+POSITIVE = Support("positive", "numbers above 0", math.ulp(0.0))
 UNIT_INTERVAL = Support("unit interval", "numbers from 0 to 1", 0, 1)
-
-
 COUNTS = Support("counts", "0, 1, 2, ...", 0, steps=1)
-
-
 ONE_HOT = Support("one-hot", "vectors of one 1 and else 0", 0, 1, 1)
-
-
 SIMPLEX = Support("simplex", "positive vectors of sum 1", 0, 1)
-
-
 SPHERE = Support("sphere", "vectors of length 1", -1, 1)
 
 

@@ -1,7 +1,6 @@
 """Data that a likelihood cannot have are refused on the host, before anything compiles."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -9,18 +8,6 @@ import numpy as np
 from vaejax.base.supports import BINARY, COUNTS, REAL, Support
 from vaejax.base.types import PyTree
 from vaejax.data.pixels import Pixels
-
-
-def support_of(model: Any) -> Support | Mapping[str, Support]:
-    """Which data a model is for: its likelihood's, or {name: its factor's} of a graph; any finite
-    number, where it does not say.
-    """
-    supports = getattr(model, "supports", None)
-    return (
-        getattr(getattr(model, "likelihood", None), "support", REAL)
-        if supports is None
-        else supports
-    )
 
 
 def check_data(

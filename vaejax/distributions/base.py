@@ -1,23 +1,116 @@
-"""Densities in the parametrisation that the library uses: normalised, in nats, summed over one
-event.
+"""The contract of a density, and the checks that every density makes.
 
-Each is a pytree with `sample(key)` and `log_prob(value)`. NumPyro's distributions have the same two
-methods, so whatever is not here comes from there: see `events`. A distribution with
-`reparameterised = False` has samples that do not depend smoothly on its parameters. One with
-`from_uniform(u)` says which sample u, uniform numbers of its event's shape, stand for: see `noise`.
-One with finitely many values has all of them, [n, *event], in `states`.
+All densities are in the parametrisation that the library uses: normalised, in nats, summed over one
+event. Whatever is not here comes from NumPyro, through the adapter in `numpyro`.
 """
 
 import itertools
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
-from vaejax.base.types import Distribution, Key, PyTree, Scalar
+from vaejax.base.checks import require_said
+from vaejax.base.types import Key, PyTree, Scalar
+from vaejax.base.values import pytree
 
 MAX_STATES = 2**16  # of one event that is to be enumerated
+
+
+class NotKnownError(TypeError):
+    """A distribution was asked for what it does not know, such as a mean in closed form."""
+
+
+class Distribution:
+    """One event, without a batch shape: a pytree, so that `jax.vmap` makes batches of it and
+    `jax.lax.stop_gradient` stops its parameters.
+
+    Your own is a pytree with a sampler and a log-density, which says whether its samples move
+    smoothly with its parameters:
+
+        @vaejax.pytree
+        class Gumbel(vaejax.Distribution):
+            loc: jax.Array
+            reparameterised = True
+
+            def sample(self, key):
+                return self.loc + jax.random.gumbel(key, self.loc.shape)
+
+            def log_prob(self, value):
+                noise = vaejax.distributions.as_event("Gumbel", value, self.loc) - self.loc
+                return -jnp.sum(noise + jnp.exp(-noise))
+
+    The rest has a default. What is not known is refused by a `NotKnownError`, and what needs it
+    says so.
+    """
+
+    reparameterised: ClassVar[Any]  # a bool, or a property where it depends on the fields
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        question = "True if its samples move smoothly with its parameters, else False"
+        require_said(cls, Distribution, "reparameterised", question)
+
+    @property
+    def name(self) -> str:
+        """What messages call it."""
+        return type(self).__name__.removesuffix("Density")
+
+    def sample(self, key: Key) -> PyTree:
+        """One draw."""
+        raise NotImplementedError(f"{self.name}.sample")
+
+    def log_prob(self, value: PyTree) -> Scalar:
+        """log p(value), nats: one number, summed over the event."""
+        raise NotImplementedError(f"{self.name}.log_prob")
+
+    def sample_and_log_prob(self, key: Key) -> tuple[PyTree, Scalar]:
+        """(z, log q(z)), z ~ q: of its own sample a density may be cheaper, or known only there."""
+        z = self.sample(key)
+        return z, self.log_prob(z)
+
+    def mean(self) -> PyTree:
+        """E z, where it is known in closed form."""
+        raise NotKnownError(f"{self.name} has no closed form for its mean; average samples")
+
+    def states(self) -> Float[Array, "n ..."]:
+        """Every value [n, *event], where there are finitely many."""
+        raise NotKnownError(f"{self.name} has no finite list of values")
+
+    def from_uniform(self, u: jax.Array) -> PyTree:
+        """The sample that uniform numbers u of the event's shape stand for."""
+        raise NotKnownError(
+            f"{self.name} does not say which sample a uniform number stands for; use"
+            " vaejax.Independent()"
+        )
+
+    def at_uniform(self, u: jax.Array) -> "Distribution":
+        """The same density, with the one sample that u stands for."""
+        return AtUniform(self, u)
+
+
+@pytree
+class AtUniform(Distribution):
+    """q, with the one sample that its uniform numbers u stand for."""
+
+    q: Distribution
+    u: Float[Array, "..."]
+
+    @property
+    def reparameterised(self) -> bool:
+        return self.q.reparameterised
+
+    def mean(self) -> PyTree:
+        return self.q.mean()
+
+    def sample(self, key: Any) -> PyTree:
+        return self.q.from_uniform(self.u)
+
+    def log_prob(self, value: PyTree) -> Scalar:
+        return self.q.log_prob(value)
 
 
 def one_event(name: str, value: ArrayLike, *parameters: jax.Array) -> list[jax.Array]:
@@ -40,36 +133,19 @@ def as_event(name: str, value: ArrayLike, like: jax.Array) -> jax.Array:
 
 def wrong_shape(name: str, got: tuple[int, ...], shape: tuple[int, ...]) -> str:
     return (
-        f"{name}.log_prob got a value of shape {got}, but one event has shape {shape}; "
-        "these functions take one example: use jax.vmap or vaejax.minibatch"
+        f"{name}.log_prob got a value of shape {got}, but one event has shape {shape}; these"
+        " functions take one example: use jax.vmap or vaejax.minibatch"
     )
-
-
-def sample_and_log_prob(q: Distribution, key: Key) -> tuple[PyTree, Scalar]:
-    """(z, log q(z)), z ~ q. A distribution with a cheaper way than one after the other, or no other
-    way, has this method.
-    """
-    both = getattr(q, "sample_and_log_prob", None)
-    if both is not None:
-        return both(key)
-    z = q.sample(key)
-    return z, q.log_prob(z)
-
-
-def is_reparameterised(q: Distribution) -> bool:
-    """Whether samples of q are smooth functions of its parameters; a NumPyro distribution says so
-    in `has_rsample`.
-    """
-    return getattr(q, "reparameterised", getattr(q, "has_rsample", True))
 
 
 def combinations(num_values: int, num_variables: int) -> np.ndarray:
     """All values of so many variables of so many values each, [n, variables]; ValueError if they
     are too many.
     """
-    if num_values**num_variables > MAX_STATES:
+    num_states = num_values**num_variables
+    if num_states > MAX_STATES:
         raise ValueError(
-            f"{num_variables} latents of {num_values} values have {num_values**num_variables}"
-            f" states, more than {MAX_STATES}; use vaejax.ScoreFunction, or fewer latents"
+            f"{num_variables} latents of {num_values} values have {num_states} states, more than"
+            f" {MAX_STATES}; use vaejax.ScoreFunction, or fewer latents"
         )
     return np.array(list(itertools.product(range(num_values), repeat=num_variables)))

@@ -1,7 +1,5 @@
 """Binary variables, and grey ones on [0, 1], by their logits."""
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -9,23 +7,21 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import combinations, one_event
+from vaejax.distributions.base import Distribution, combinations, one_event
 
 
 @pytree
-class BernoulliDensity:
+class BernoulliDensity(Distribution):
     """sum_i [x_i l_i - log(1 + exp l_i)], nats: independent binary variables with logits l of the
     event's shape.
     """
 
     logits: Float[Array, "..."]
-    reparameterised: ClassVar[bool] = False
+    reparameterised = False
 
-    @property
     def mean(self) -> jax.Array:
         return jax.nn.sigmoid(self.logits)
 
-    @property
     def states(self) -> Float[Array, "n ..."]:
         """Every value."""
         return jnp.asarray(combinations(2, self.logits.size), self.logits.dtype).reshape(
@@ -33,7 +29,7 @@ class BernoulliDensity:
         )
 
     def sample(self, key: Key) -> jax.Array:
-        return jax.random.bernoulli(key, self.mean).astype(self.logits.dtype)
+        return jax.random.bernoulli(key, self.mean()).astype(self.logits.dtype)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, logits = one_event("Bernoulli", value, self.logits)
@@ -57,7 +53,7 @@ def _log1p_exp_jvp(primals, tangents):
 
 
 @pytree
-class ContinuousBernoulliDensity:
+class ContinuousBernoulliDensity(Distribution):
     """sum_i [x_i l_i - log((exp l_i - 1) / l_i)], nats, on [0, 1]: the Bernoulli's formula with the
     constant that it lacks there.
 
@@ -65,8 +61,8 @@ class ContinuousBernoulliDensity:
     """
 
     logits: Float[Array, "..."]
+    reparameterised = True
 
-    @property
     def mean(self) -> jax.Array:
         # Log-partition functions differentiate to means.
         return jax.grad(lambda logits: jnp.sum(_log_expm1_over(logits)))(self.logits)

@@ -1,14 +1,9 @@
-"""Invertible layers of a flow.
-
-A layer is a value with `init(key, z, context)`, `forward(params, z, context) -> (y, log_det)` and
-`inverse(params, y, context) -> (z, log_det)`, the log-determinant being that of the forward map in
-both. `fast_inverse` says whether the inverse is one pass of its net. Each layer ends by reversing
-the order of the coordinates, so that the next one sees them from the other end. With a context (a
-vector, or None) the flow is conditional.
+"""Invertible layers of a flow. Each ends by reversing the order of the coordinates, so that the
+next one sees them from the other end.
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -16,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vaejax.base.types import Key, Net, PyTree, Scalar
+from vaejax.base.checks import require_said
+from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import component
+from vaejax.networks.base import Net
 from vaejax.networks.gemm import matmul
 from vaejax.networks.layers import Dense, flat, soft_bound
 
@@ -27,8 +24,37 @@ MAX_LAYER_LOG_SCALE = 3.0  # of one layer
 Vector = Float[Array, " d"]
 
 
+class FlowLayer:
+    """An invertible map of vectors. With a context (a vector, or None) it is conditional.
+
+    `forward(params, z, context)` is (y, log |det dy/dz|), and `inverse(params, y, context)` is z
+    with the same log-determinant, that of the forward map. `fast_inverse`: the inverse is one pass
+    of the layer's net.
+    """
+
+    fast_inverse: ClassVar[Any]
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        question = "True if the inverse is one pass of its net, else False"
+        require_said(cls, FlowLayer, "fast_inverse", question)
+
+    def init(self, key: Key, z: Vector, context: jax.Array | None) -> PyTree:
+        raise NotImplementedError
+
+    def forward(
+        self, params: PyTree, z: Vector, context: jax.Array | None
+    ) -> tuple[Vector, Scalar]:
+        raise NotImplementedError
+
+    def inverse(
+        self, params: PyTree, y: Vector, context: jax.Array | None
+    ) -> tuple[Vector, Scalar]:
+        raise NotImplementedError
+
+
 @component
-class Coupling:
+class Coupling(FlowLayer):
     """y_a = z_a, y_b = z_b exp(s(z_a)) + m(z_a), for the two halves a, b of the coordinates.
     Reference: Dinh et al. 2017.
     """
@@ -66,7 +92,7 @@ class Coupling:
 
 
 @component
-class Autoregressive:
+class Autoregressive(FlowLayer):
     """y_i = z_i exp(s_i) + m_i, where s_i and m_i are functions of the coordinates before i:
     triangular, so det is the diagonal.
 

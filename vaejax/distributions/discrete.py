@@ -1,7 +1,6 @@
 """Categorical variables as one-hot vectors, and their relaxation on the simplex."""
 
 import math
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -11,23 +10,21 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import as_event, combinations, one_event
+from vaejax.distributions.base import Distribution, as_event, combinations, one_event
 
 
 @pytree
-class OneHotCategoricalDensity:
+class OneHotCategoricalDensity(Distribution):
     """sum_i sum_c x_ic log softmax(logits_i)_c, nats: independent categorical variables as one-hot
     vectors [..., c].
     """
 
     logits: Float[Array, "... c"]
-    reparameterised: ClassVar[bool] = False
+    reparameterised = False
 
-    @property
     def mean(self) -> jax.Array:
         return jax.nn.softmax(self.logits)
 
-    @property
     def states(self) -> Float[Array, "n ..."]:
         """Every value."""
         *shape, num_categories = self.logits.shape
@@ -47,7 +44,7 @@ class OneHotCategoricalDensity:
 
 
 @pytree
-class RelaxedCategoricalDensity:
+class RelaxedCategoricalDensity(Distribution):
     """log Concrete(x; logits, temperature), nats: independent points x_i of the simplex that tend
     to one-hot vectors as T -> 0.
 
@@ -58,8 +55,8 @@ class RelaxedCategoricalDensity:
 
     temperature: Float[Array, ""]
     logits: Float[Array, "... c"]
+    reparameterised = True
 
-    @property
     def mean(self) -> jax.Array:
         """Of the categorical variable in the limit T -> 0; the relaxed one has no closed form."""
         return jax.nn.softmax(self.logits)

@@ -1,9 +1,6 @@
-"""Normalising flows: a simple density pushed through invertible layers, log p(y) = log p_0(z) - sum
-log |det dy/dz|.
-"""
+"""Normalising flows: a simple density pushed through invertible layers."""
 
 from dataclasses import replace
-from typing import Any
 
 import jax
 from jax.typing import ArrayLike
@@ -11,29 +8,25 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree, static
-from vaejax.distributions.base import as_event
-from vaejax.distributions.coupling import Vector
-from vaejax.distributions.noise import AtUniform
+from vaejax.distributions.base import Distribution, as_event
+from vaejax.distributions.coupling import FlowLayer, Vector
 from vaejax.distributions.normal import DiagNormalDensity
 
 
 @pytree
-class Flow:
-    """log p(y) = log N(z; base) - sum_l log |det| of layer l, nats, z being y taken back through
-    the layers.
+class Flow(Distribution):
+    """log p(y) = log N(z; base) - sum_l log |det dy/dz| of layer l, nats, z being y taken back
+    through the layers.
 
     `sample_and_log_prob` goes forward only. `log_prob` goes backward, and is refused where a layer
     has no fast inverse.
     """
 
-    base: DiagNormalDensity
+    base: DiagNormalDensity | Distribution
     params: tuple[PyTree, ...]
     context: Float[Array, " c"] | None
-    layers: tuple[Any, ...] = static()
-
-    @property
-    def mean(self) -> Vector:
-        raise AttributeError("a flow has no closed form for its mean; average samples")
+    layers: tuple[FlowLayer, ...] = static()
+    reparameterised = True
 
     def sample(self, key: Key) -> Vector:
         return self.sample_and_log_prob(key)[0]
@@ -46,8 +39,11 @@ class Flow:
             log_prob -= log_det
         return z, log_prob
 
+    def from_uniform(self, u: Vector) -> Vector:
+        return self.at_uniform(u).sample(None)  # the key is not used
+
     def at_uniform(self, u: Vector) -> "Flow":
-        return replace(self, base=AtUniform(self.base, u))
+        return replace(self, base=self.base.at_uniform(u))
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         for layer in self.layers:
@@ -64,7 +60,7 @@ class Flow:
 
 
 def init_layers(
-    layers: tuple[Any, ...], key: Key, z: Vector, context: jax.Array | None
+    layers: tuple[FlowLayer, ...], key: Key, z: Vector, context: jax.Array | None
 ) -> tuple[PyTree, ...]:
     """Parameters of each layer. They start close to the identity."""
     return tuple(

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
 
-from vaejax.base.types import Distribution, Scalar
+from vaejax.base.types import Scalar
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.bernoulli import BernoulliDensity, log1p_exp
 from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.normal import LOG_2PI, DiagNormalDensity
@@ -24,42 +25,36 @@ def kl_divergence(q: Distribution, p: Distribution) -> Scalar:
     except NotImplementedError:  # NumPyro's word for a KL or an entropy that it has not
         kl = None
     if kl is None:
-        q_name, p_name = (
-            d.name if isinstance(d, NumPyroDensity) else type(d).__name__ for d in (q, p)
-        )
         raise TypeError(
-            f"KL({q_name} || {p_name}) has no closed form here; use vaejax.Pathwise or"
+            f"KL({q.name} || {p.name}) has no closed form here; use vaejax.Pathwise or"
             " vaejax.StickTheLanding, which estimate it"
         )
     return kl
 
 
 def _closed_form(q: Distribution, p: Distribution) -> Scalar | None:
-    if isinstance(q, DiagNormalDensity) and isinstance(p, DiagNormalDensity):
-        _require_same_event(q.loc, p.loc)
-        return jnp.sum(kl_per_dimension(q, p))
-    if (
-        isinstance(q, NumPyroDensity)
-        and isinstance(p, DiagNormalDensity)
-        and q.base.support == _REAL_VECTOR
-    ):
-        _require_same_event(q.mean, p.loc)
-        return -q.entropy() - expected_log_prob(p, q.mean, q.variance)
-    if isinstance(q, BernoulliDensity) and isinstance(p, BernoulliDensity):
-        _require_same_event(q.logits, p.logits)
-        return _bernoulli_kl_of_ones(q.logits, p.logits) + _bernoulli_kl_of_ones(
-            -q.logits, -p.logits
-        )
-    if isinstance(q, OneHotCategoricalDensity) and isinstance(p, OneHotCategoricalDensity):
-        _require_same_event(q.logits, p.logits)
-        return jnp.sum(q.mean * (jax.nn.log_softmax(q.logits) - jax.nn.log_softmax(p.logits)))
-    if isinstance(q, VonMisesFisherDensity) and isinstance(p, UniformOnSphereDensity):
-        _require_same_event(q.loc, p.like)
-        return p.entropy() - q.entropy()
-    q_base, p_base = (d.base if isinstance(d, NumPyroDensity) else d for d in (q, p))
-    if isinstance(q_base, npd.Distribution) and isinstance(p_base, npd.Distribution):
-        _require_same_event(q_base, p_base)
-        return npd.kl_divergence(q_base, p_base)
+    match q, p:
+        case DiagNormalDensity(), DiagNormalDensity():
+            _require_same_event(q.loc.shape, p.loc.shape)
+            return jnp.sum(kl_per_dimension(q, p))
+        case NumPyroDensity(), DiagNormalDensity() if q.base.support == _REAL_VECTOR:
+            # E_q log p needs q's first two moments alone.
+            _require_same_event(q.base.event_shape, p.loc.shape)
+            return -q.entropy() - expected_log_prob(p, q.mean(), q.variance())
+        case BernoulliDensity(), BernoulliDensity():
+            _require_same_event(q.logits.shape, p.logits.shape)
+            ones = _bernoulli_kl_of_ones(q.logits, p.logits)
+            return ones + _bernoulli_kl_of_ones(-q.logits, -p.logits)
+        case OneHotCategoricalDensity(), OneHotCategoricalDensity():
+            _require_same_event(q.logits.shape, p.logits.shape)
+            log_ratio = jax.nn.log_softmax(q.logits) - jax.nn.log_softmax(p.logits)
+            return jnp.sum(q.mean() * log_ratio)
+        case VonMisesFisherDensity(), UniformOnSphereDensity():
+            _require_same_event(q.loc.shape, p.like.shape)
+            return p.entropy() - q.entropy()
+        case NumPyroDensity(), NumPyroDensity():
+            _require_same_event(q.base.event_shape, p.base.event_shape)
+            return npd.kl_divergence(q.base, p.base)
     return None
 
 
@@ -71,9 +66,8 @@ def _bernoulli_kl_of_ones(q_logits: jax.Array, p_logits: jax.Array) -> Scalar:
     return jnp.sum(jax.nn.sigmoid(q_logits) * (log1p_exp(-p_logits) - log1p_exp(-q_logits)))
 
 
-def _require_same_event(q, p) -> None:
+def _require_same_event(q_shape: tuple[int, ...], p_shape: tuple[int, ...]) -> None:
     """Broadcasting would turn two shapes into one wrong number in silence."""
-    q_shape, p_shape = (d.shape() if isinstance(d, npd.Distribution) else d.shape for d in (q, p))
     if q_shape != p_shape:
         raise ValueError(
             f"KL(q || p) of events of two shapes, {q_shape} under q and {p_shape} under p; these"

@@ -1,30 +1,28 @@
 """Finite mixtures."""
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vaejax.base.types import Distribution, Key, Scalar
+from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
+from vaejax.distributions.base import Distribution
 
 
 @pytree
-class Mixture:
+class Mixture(Distribution):
     """log sum_c softmax(logits)_c p_c(z), nats. `components` is one distribution whose leaves have
     a leading axis c.
     """
 
     logits: Float[Array, " c"]
     components: Distribution
-    reparameterised: ClassVar[bool] = False
+    reparameterised = False
 
-    @property
     def mean(self) -> jax.Array:
-        return jnp.tensordot(jax.nn.softmax(self.logits), self.components.mean, 1)
+        return jnp.tensordot(jax.nn.softmax(self.logits), self.components.mean(), 1)
 
     def sample(self, key: Key) -> jax.Array:
         component_key, value_key = jax.random.split(key)

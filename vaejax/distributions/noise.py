@@ -1,34 +1,48 @@
 """How the K samples of one estimate depend on each other: each alone is a draw of q, so no mean
 moves, only variances.
-
-`noise.sources(q, key, num_samples)` has a leading axis of K sources, and `noise.at(q, source)`
-gives (distribution, key) whose sample is the one of that source. All but `Independent` draw uniform
-numbers, one for each coordinate, and want of q a method `from_uniform(u)`, such as the inverse of
-its distribution function; or a method `at_uniform(u)`, which gives a distribution with that one
-sample.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vaejax.base.types import Distribution, Key, PyTree, Scalar
-from vaejax.base.values import component, pytree
+from vaejax.base.types import Key
+from vaejax.base.values import component
+from vaejax.distributions.base import Distribution
 
 BITS = 30  # of a Sobol coordinate
 
 
-class Noise(Protocol):
-    def sources(self, q: Distribution, key: Key, num_samples: int) -> Any: ...
-    def at(self, q: Distribution, source: Any) -> tuple[Distribution, Any]: ...
+class Noise:
+    """K sources of randomness, and the sample of q that each stands for.
+
+    Your own is a value with these two methods, such as one that uses each source twice:
+
+        @vaejax.component
+        class Twice(vaejax.Noise):
+            def sources(self, q, key, num_samples):
+                return jnp.repeat(jax.random.split(key, num_samples // 2), 2, axis=0)
+
+            def at(self, q, source):
+                return q, source
+
+    `OfUniforms` is for noises that draw uniform numbers, one for each coordinate.
+    """
+
+    def sources(self, q: Distribution, key: Key, num_samples: int) -> Any:
+        """[K, ...], one source for each sample."""
+        raise NotImplementedError
+
+    def at(self, q: Distribution, source: Any) -> tuple[Distribution, Any]:
+        """(distribution, key) whose sample is the one of this source."""
+        raise NotImplementedError
 
 
 @component
-class Independent:
+class Independent(Noise):
     """K independent draws."""
 
     def sources(self, q: Distribution, key: Key, num_samples: int) -> Key:
@@ -38,7 +52,7 @@ class Independent:
         return q, source
 
 
-class OfUniforms:
+class OfUniforms(Noise):
     """What the noises share that draw uniform numbers [K, *event]."""
 
     def uniforms(
@@ -49,13 +63,12 @@ class OfUniforms:
     def sources(self, q: Distribution, key: Key, num_samples: int) -> jax.Array:
         event = jax.eval_shape(q.sample, jax.random.key(0))
         leaves = jax.tree.leaves(event)
-        shape = (
-            event.shape if leaves == [event] else (sum(leaf.size for leaf in leaves),)
-        )  # of a graph: node by node
+        # One uniform number for each coordinate; those of a graph stand in a row, node by node.
+        shape = event.shape if leaves == [event] else (sum(leaf.size for leaf in leaves),)
         return self.uniforms(key, num_samples, shape, leaves[0].dtype)
 
     def at(self, q: Distribution, source: jax.Array) -> tuple[Distribution, None]:
-        return at_uniform(q, source), None
+        return q.at_uniform(source), None
 
 
 @component
@@ -125,33 +138,3 @@ def _inside(u: jax.Array) -> jax.Array:
     """So far from 0 and 1 that a quantile is finite, and 1 - u as far."""
     edge = jnp.finfo(u.dtype).epsneg
     return jnp.clip(u, edge, 1 - edge)
-
-
-@pytree
-class AtUniform:
-    """q, with the one sample that its uniforms u stand for."""
-
-    q: Any
-    u: Float[Array, "..."]
-
-    @property
-    def mean(self) -> Any:
-        return self.q.mean
-
-    def sample(self, key: Any) -> PyTree:
-        return self.q.from_uniform(self.u)
-
-    def log_prob(self, value: ArrayLike) -> Scalar:
-        return self.q.log_prob(value)
-
-
-def at_uniform(q: Any, u: jax.Array) -> Distribution:
-    """A distribution whose sample is the one that has u for its uniforms; or a TypeError."""
-    if hasattr(q, "at_uniform"):
-        return q.at_uniform(u)
-    if not hasattr(q, "from_uniform"):
-        raise TypeError(
-            f"{type(q).__name__} does not say which sample a uniform number stands for; use"
-            " vaejax.noise.Independent()"
-        )
-    return AtUniform(q, u)

@@ -10,19 +10,19 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import one_event
+from vaejax.distributions.base import Distribution, one_event
 
 LOG_2PI = math.log(2 * math.pi)
 
 
 @pytree
-class DiagNormalDensity:
+class DiagNormalDensity(Distribution):
     """log N(z; loc, diag exp(2 log_scale)), nats. Both fields have the shape of the event."""
 
     loc: Float[Array, "..."]
     log_scale: Float[Array, "..."]
+    reparameterised = True
 
-    @property
     def mean(self) -> jax.Array:
         return self.loc
 

@@ -1,23 +1,26 @@
-"""NumPyro's distributions as densities of one event, with what three of them need beside.
+"""The adapter of NumPyro's distributions, with what three of them need beside."""
 
-`Event` keeps the density and the samples of the distribution that it holds, and refuses a value of
-another shape.
-"""
+import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as npd
 from jax.scipy.special import gammaln, ndtri
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
+from vaejax.base import supports
+from vaejax.base.supports import Support
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import wrong_shape
+from vaejax.distributions.base import Distribution, wrong_shape
 from vaejax.distributions.normal import standard_normal
 
 
 @pytree
-class NumPyroDensity:
+class NumPyroDensity(Distribution):
     """A NumPyro distribution as one event: its own density, but a value of another shape is
     refused, not broadcast.
     """
@@ -26,41 +29,41 @@ class NumPyroDensity:
 
     @property
     def name(self) -> str:
-        return type(getattr(self.base, "base_dist", self.base)).__name__
+        return type(innermost(self.base)).__name__
 
     @property
     def reparameterised(self) -> bool:
         return self.base.has_rsample
 
-    @property
     def mean(self) -> jax.Array:
         try:
             return self.base.mean
-        except NotImplementedError:  # which hasattr would let through
-            raise AttributeError(
-                f"{type(self.base).__name__} has no closed form for its mean; average samples"
-            ) from None
+        except NotImplementedError:  # NumPyro's word for a mean that it has not
+            return super().mean()
 
-    @property
     def variance(self) -> jax.Array:
         return self.base.variance
 
-    @property
-    def states(self) -> jax.Array:
-        """Every value, where there are finitely many and NumPyro can say which."""
-        if not self.base.has_enumerate_support or self.base.event_shape:
-            raise AttributeError(f"{self.name} has no finite list of values")
-        return jnp.asarray(self.base.enumerate_support())
-
     def entropy(self) -> Scalar:
         return self.base.entropy()
+
+    def states(self) -> Float[Array, "n ..."]:
+        if not self.base.has_enumerate_support or self.base.event_shape:
+            return super().states()
+        return jnp.asarray(self.base.enumerate_support())
 
     def sample(self, key: Key) -> jax.Array:
         return jnp.asarray(self.base.sample(key))
 
     def from_uniform(self, u: jax.Array) -> jax.Array:
         """By the inverse distribution function, where the coordinates are independent."""
-        return jnp.asarray(getattr(self.base, "base_dist", self.base).icdf(u))
+        coordinate = self.base.base_dist if isinstance(self.base, npd.Independent) else self.base
+        if coordinate.event_shape:
+            return super().from_uniform(u)
+        try:
+            return jnp.asarray(coordinate.icdf(u))
+        except (NotImplementedError, ImportError):  # NumPyro has none, or takes it from elsewhere
+            return super().from_uniform(u)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         self.require_one()
@@ -78,9 +81,66 @@ class NumPyroDensity:
             )
 
 
+def innermost(p: npd.Distribution) -> npd.Distribution:
+    """The distribution of one coordinate, with the wrappers of `expand` and `to_event` taken
+    off.
+    """
+    while isinstance(p, npd.Independent | npd.ExpandedDistribution):
+        p = p.base_dist
+    return p
+
+
 def from_numpyro(p: npd.Distribution) -> NumPyroDensity:
     """A NumPyro distribution with all its batch axes in one event."""
     return NumPyroDensity(p.to_event(len(p.batch_shape)) if p.batch_shape else p)
+
+
+def as_distribution(found: Any, source: str) -> Distribution:
+    """What `source` gave, as a `Distribution`: the one door through which a user's density comes.
+
+    NumPyro's are taken through the adapter; TypeError for anything else.
+    """
+    if isinstance(found, Distribution):
+        return found
+    if isinstance(found, npd.Distribution):
+        density = NumPyroDensity(found)
+        density.require_one()
+        return density
+    raise TypeError(
+        f"{source} gave a {type(found).__name__}, which does not say whether it is reparameterised;"
+        " derive it from vaejax.Distribution"
+    )
+
+
+KNOWN_SUPPORTS = {
+    type(npd.constraints.real): supports.REAL,
+    type(npd.constraints.boolean): supports.BINARY,
+    type(npd.constraints.positive): supports.POSITIVE,
+    type(npd.constraints.unit_interval): supports.UNIT_INTERVAL,
+    type(npd.constraints.nonnegative_integer): supports.COUNTS,
+    type(npd.constraints.simplex): supports.SIMPLEX,
+    type(npd.constraints.sphere): supports.SPHERE,
+}
+
+
+def support_of_numpyro(constraint: Any) -> Support:
+    """The values that a NumPyro constraint allows, under this library's name where it has one."""
+    independent = type(npd.constraints.independent(npd.constraints.real, 1))
+    while isinstance(constraint, independent):  # `to_event`
+        constraint = constraint.base_constraint
+    if type(constraint) in KNOWN_SUPPORTS:
+        return KNOWN_SUPPORTS[type(constraint)]
+    kind = type(constraint).__name__.strip("_").lower()
+    steps = 1 if constraint.is_discrete else None
+    return Support(kind, f"NumPyro's {constraint}", *_bounds(constraint), steps)
+
+
+def _bounds(constraint: Any) -> tuple[float, float]:
+    """The ends of a NumPyro interval, as far as it has numbers for them."""
+    ends = vars(constraint).get("lower_bound", -np.inf), vars(constraint).get("upper_bound", np.inf)
+    if any(np.ndim(end) for end in ends):
+        return -math.inf, math.inf
+    return float(ends[0]), float(ends[1])
 
 
 @pytree

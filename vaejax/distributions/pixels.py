@@ -1,7 +1,5 @@
 """Pixels of finitely many levels, k / (n - 1)."""
 
-from typing import ClassVar
-
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
@@ -10,7 +8,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree, static
-from vaejax.distributions.base import as_event
+from vaejax.distributions.base import Distribution, as_event
 from vaejax.distributions.bernoulli import log1p_exp
 
 
@@ -27,15 +25,14 @@ def _as_levels(name: str, value: ArrayLike, like: jax.Array, num_levels: int) ->
 
 
 @pytree
-class Levels:
+class Levels(Distribution):
     """sum_i log softmax(logits_i)_k, k = x_i (n-1), nats: pixels x_i = k/(n-1) of n levels, each
     with a free probability.
     """
 
     logits: Float[Array, "... n"]
-    reparameterised: ClassVar[bool] = False
+    reparameterised = False
 
-    @property
     def mean(self) -> jax.Array:
         return jax.nn.softmax(self.logits) @ jnp.linspace(
             0, 1, self.logits.shape[-1], dtype=self.logits.dtype
@@ -53,7 +50,7 @@ class Levels:
 
 
 @pytree
-class DiscretizedLogisticDensity:
+class DiscretizedLogisticDensity(Distribution):
     """sum_i log sum_c w_ic [F_ic(x_i + d/2) - F_ic(x_i - d/2)], nats: a mixture of logistics
     rounded to levels x_i = k/(n-1).
 
@@ -67,9 +64,8 @@ class DiscretizedLogisticDensity:
     loc: Float[Array, "... c"]
     log_scale: Float[Array, "... c"]
     num_levels: int = static(256)
-    reparameterised: ClassVar[bool] = False
+    reparameterised = False
 
-    @property
     def mean(self) -> jax.Array:
         """Exact: the sum over k of P(x > k d) d."""
         edges = ((jnp.arange(self.num_levels - 1) + 0.5) / (self.num_levels - 1)).astype(

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import as_event
+from vaejax.distributions.base import Distribution, as_event
 
 
 def log_area(dim: int) -> float:
@@ -28,14 +28,14 @@ def log_area(dim: int) -> float:
 
 
 @pytree
-class UniformOnSphereDensity:
+class UniformOnSphereDensity(Distribution):
     """-log area, nats: the uniform density on the unit sphere. The field only carries the shape:
     [d].
     """
 
     like: Float[Array, " d"]
+    reparameterised = True
 
-    @property
     def mean(self) -> jax.Array:
         return jnp.zeros_like(self.like)
 
@@ -51,7 +51,7 @@ class UniformOnSphereDensity:
 
 
 @pytree
-class VonMisesFisherDensity:
+class VonMisesFisherDensity(Distribution):
     """log vMF(z; loc, kappa) = kappa <loc, z> - log C, nats, on the unit sphere of R^d, d >= 2.
     |loc| = 1 is the caller's.
 
@@ -62,8 +62,8 @@ class VonMisesFisherDensity:
 
     loc: Float[Array, " d"]
     concentration: Float[Array, ""]
+    reparameterised = True
 
-    @property
     def mean(self) -> jax.Array:
         return self.loc * (1 - _moments(self.concentration, self.loc.size)[1])
 

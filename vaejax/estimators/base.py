@@ -1,4 +1,4 @@
-"""What estimators share."""
+"""The contract of a gradient estimator, and what estimators share."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,65 @@ import jax
 from jax.typing import ArrayLike
 
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Distribution, Key, Model, Params, PyTree, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
+from vaejax.base.values import component
 from vaejax.bounds import sample_posterior, stopped
-from vaejax.distributions.base import is_reparameterised
+from vaejax.distributions.base import Distribution
+from vaejax.models.base import Model, posterior_of
+
+
+class Estimator:
+    """A function of one example whose VALUE is a bound, nats, and whose GRADIENT is the estimator.
+
+    `jax.grad` of it is all there is: each one is a visible placement of `stop_gradient`. Your own
+    is a value that is called with the model, its parameters, one example and a key:
+
+        @vaejax.component
+        class PlainELBO(vaejax.Estimator):
+            def __call__(self, model, params, x, key):
+                q = model.posterior(params, x)
+                z = q.sample(key)
+                return model.log_joint(params, x, z) - q.log_prob(z)
+
+    One with parameters of its own gives them by `init`, and finds them in `params.psi`. One that
+    maximises something else than it reports overrides `terms`; where a weight of that moves with
+    the step, its `schedules` are ((name, schedule), ...), so that `fit` can hold them against the
+    run.
+    """
+
+    schedules: tuple = ()
+
+    def init(self, model: Model, params: Params, x: PyTree, key: Key) -> PyTree:
+        """psi, the estimator's own parameters: none, unless it says so."""
+        return ()
+
+    def __call__(self, model: Model, params: Params, x: PyTree, key: Key) -> Scalar:
+        """The bound of one example, nats."""
+        raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+    def terms(self, model: Model, params: Params, x: PyTree, key: Key, step: ArrayLike) -> Terms:
+        """What is reported and what is maximised, of one example at a step of training."""
+        bound = self(model, params, x, key)
+        return Terms(bound, bound)
+
+
+@component
+class FunctionEstimator(Estimator):
+    """A plain function (model, params, x, key) -> bound, such as `vaejax.elbo`."""
+
+    function: Callable
+
+    def __call__(self, model: Model, params: Params, x: PyTree, key: Key) -> Scalar:
+        return self.function(model, params, x, key)
+
+
+def as_estimator(function: Any) -> Estimator:
+    """An estimator as it is, and a function of (model, params, x, key) as one."""
+    if isinstance(function, Estimator):
+        return function
+    if callable(function):
+        return FunctionEstimator(function)
+    raise TypeError(f"{function!r} is no estimator; derive it from vaejax.Estimator")
 
 
 def with_gradient_of(value: Scalar, surrogate: Scalar) -> Scalar:
@@ -30,44 +86,34 @@ def score_of(unravel: Callable, flat: jax.Array, z: PyTree) -> jax.Array:
     return jax.grad(lambda flat: unravel(flat).log_prob(stopped(z)))(flat)
 
 
-def posterior_of(
+def posterior_in(
     model: Model, params: Params, x: PyTree, families: tuple[type, ...], owner: object, remedy: str
 ) -> Any:
     """q(z | x), or a TypeError where it is of none of the families."""
-    q = model.posterior(params, x)
+    q = posterior_of(model, params, x)
     if not isinstance(q, families):
-        known = " or ".join(family.__name__ for family in families)
+        known = " or ".join(family.__name__.removesuffix("Density") for family in families)
         raise TypeError(
-            f"{type(owner).__name__} is for a q that is {known}, and this one is"
-            f" {type(q).__name__}; {remedy}"
+            f"{type(owner).__name__} is for a q that is {known}, and this one is {q.name}; {remedy}"
         )
     return q
 
 
 def reparameterised_posterior(
-    estimator, model: Model, params: Params, x: ArrayLike
+    estimator: Any, model: Model, params: Params, x: ArrayLike
 ) -> Distribution:
     """q(z | x), or a TypeError where its samples are no smooth function of its parameters."""
-    q = model.posterior(params, x)
-    if not is_reparameterised(q):
+    q = posterior_of(model, params, x)
+    if not q.reparameterised:
         raise TypeError(
             f"{type(estimator).__name__} differentiates through samples of q, and those of"
-            f" {type(q).__name__} do not move smoothly with its parameters; use ScoreFunction,"
+            f" {q.name} do not move smoothly with its parameters; use ScoreFunction,"
             " OptimalConstant, VIMCO, OVIS or RWS, for a Bernoulli q also Enumerate, DisARM,"
             " REBAR, RELAX, DoubleControlVariate, Relaxed or StraightThrough, or the relaxed"
             " families RelaxedBernoulli and RelaxedCategorical; for a graph, ByNode, which takes"
             " each node its own way"
         )
     return q
-
-
-def require_factors(owner, model: Model) -> None:
-    """Raises TypeError for a model that does not show its two factors."""
-    if not hasattr(model, "p_z"):
-        raise TypeError(
-            f"{type(owner).__name__} needs a model with p_z and p_x_given_z; {type(model).__name__}"
-            " has no prior to show"
-        )
 
 
 def require_samples(owner, fewest: int, why: str) -> None:

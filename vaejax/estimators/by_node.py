@@ -2,32 +2,34 @@
 function, or by their paths.
 """
 
-import itertools
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Distribution, Key, Model, Params, PyTree, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
-from vaejax.distributions.base import is_reparameterised, sample_and_log_prob
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.kl import kl_divergence
-from vaejax.estimators.base import reparameterised_posterior, with_gradient_of
+from vaejax.estimators.base import (
+    Estimator,
+    posterior_in,
+    reparameterised_posterior,
+    with_gradient_of,
+)
 from vaejax.estimators.baselines import LeaveOneOut
-from vaejax.models.elimination import require_table
-from vaejax.models.graph import DirectedGraph
+from vaejax.models.base import Model, posterior_of
 from vaejax.models.graph_model import GraphModel
-from vaejax.models.joint import Joint, keys_of
+from vaejax.models.joint import Joint, keys_of, num_states, take
 
 
 @component
-class ByNode:
+class ByNode(Estimator):
     """Value: mean_k F_k, F = sum_c q(c) f(c, z_c), f = log w, over the combinations c of the nodes
     in `enumerate`, with z_c ~ q( . | c).
 
@@ -52,68 +54,59 @@ class ByNode:
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = self._posterior(model, params, x)
-        combinations = combinations_of(q, self.enumerate)
+        names = q.graph.order
+        combinations = q.combinations(self.enumerate)
+        num_combinations = num_states(combinations) if self.enumerate else 1
 
-        def at(combination: dict[str, Any], key: Key) -> tuple[Scalar, Scalar, Scalar]:
+        def log_terms(combination: dict[str, Any], key: Key) -> tuple[Scalar, Scalar, Scalar]:
             """log q of the combination, log q of the nodes in `score`, and log w."""
             values, log_q = dict(combination), {}
-            for name, key_of in zip(q.graph.order, keys_of(key, len(q.graph.nodes)), strict=True):
+            for name, node_key in zip(names, keys_of(key, len(names)), strict=True):
                 factor = q.factor(name, values)
                 if name in combination:
                     log_q[name] = factor.log_prob(values[name])
                 elif name in self.score:
-                    values[name] = stopped(factor.sample(key_of))
+                    values[name] = stopped(factor.sample(node_key))
                     log_q[name] = factor.log_prob(values[name])
                 else:
-                    values[name], log_q[name] = sample_and_log_prob(factor, key_of)
+                    values[name], log_q[name] = factor.sample_and_log_prob(node_key)
             log_w = model.log_joint(params, x, values) - sum(log_q.values())
-            return sum_of(log_q, self.enumerate), sum_of(log_q, self.score), log_w
+            return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), log_w
+
+        def every_combination(key):
+            rows = jnp.arange(num_combinations)
+            return map_samples(lambda row: log_terms(take(combinations, row), key), rows)
 
         keys = jax.random.split(key, self.num_samples)
-        log_q, score, f = map_samples(
-            lambda key: map_samples(lambda one: at(one[1], key), combinations), keys
-        )  # [k, c]
+        log_q, log_score, f = map_samples(every_combination, keys)  # each [k, c]
+
+        # F_k = sum_c q(c) f(c, z_kc)
         weights = jnp.exp(log_q)
         totals = jnp.sum(weights * f, axis=1)
         if not self.score:
             return jnp.mean(totals)
+
+        # sum_c q(c) (f - B_k) log q(b | Pa(b)), with B_k the mean F of the other samples
         baseline = LeaveOneOut()((), x, totals) if self.num_samples > 1 else jnp.zeros(1)
-        of_score = jnp.sum(stopped(weights * (f - baseline[:, None])) * score, axis=1)
-        return with_gradient_of(jnp.mean(totals), jnp.mean(totals + of_score))
+        score = jnp.sum(stopped(weights * (f - baseline[:, None])) * log_score, axis=1)
+        return with_gradient_of(jnp.mean(totals), jnp.mean(totals + score))
 
     def _posterior(self, model: Model, params: Params, x: ArrayLike) -> Joint:
-        q = model.posterior(params, x)
-        if not isinstance(q, Joint):
-            raise TypeError(
-                f"ByNode is for a q that is a graph, not {type(q).__name__}; use Enumerate,"
-                " ScoreFunction or Pathwise"
-            )
+        remedy = "use Enumerate, ScoreFunction or Pathwise"
+        q = posterior_in(model, params, x, (Joint,), self, remedy)
         for name in (*self.enumerate, *self.score):
             q.graph[name]
-        for name, factor in q.shapes[1].items():
-            if name not in (*self.enumerate, *self.score) and not is_reparameterised(factor):
+        for name, (factor_name, moves) in q.outline().items():
+            if name not in (*self.enumerate, *self.score) and not moves:
                 raise TypeError(
-                    f"ByNode: samples of the node {name!r} ({type(factor).__name__}) do not move"
-                    " smoothly with its parameters; name it among `enumerate` or `score`"
+                    f"ByNode: samples of the node {name!r} ({factor_name}) do not move smoothly"
+                    " with its parameters; name it among `enumerate` or `score`"
                 )
         return q
 
 
-def sum_of(terms: dict[str, Scalar], names: tuple[str, ...]) -> Scalar:
+def sum_over(terms: dict[str, Scalar], names: tuple[str, ...]) -> Scalar:
     return sum((terms[name] for name in names), start=jnp.zeros(()))
-
-
-def combinations_of(q: Joint, names: tuple[str, ...]) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """(number, {name: state}) of every combination of the states of some nodes, along the leading
-    axis: one, and empty, of no nodes.
-    """
-    values = q.sample(jax.random.key(0))  # which states there are hangs on shapes alone
-    states = [q.states(name, values) for name in names]
-    require_table(names, [len(of) for of in states])
-    index = np.array(list(itertools.product(*(range(len(of)) for of in states))), int)  # [n, nodes]
-    return jnp.arange(len(index)), {
-        name: of[i] for name, of, i in zip(names, states, index.T, strict=True)
-    }
 
 
 def kl_by_node(
@@ -124,28 +117,26 @@ def kl_by_node(
 
     Summed over a data set, KL_j near zero says that layer j is not used.
     """
-    require_graph_of_latents(model)
-    q: Any = model.posterior(params, x)
+    require_named_latents(model)
+    q: Any = posterior_of(model, params, x)
     p = model.joint(params, x)
     values = model.assignment(x, q.sample(key))
+    nothing = jnp.zeros(())
     log_p_x = sum(
-        (p.factor(name, values).log_prob(values[name]) for name in model.observed),
-        start=jnp.zeros(()),
+        (p.factor(name, values).log_prob(values[name]) for name in model.observed), start=nothing
     )
-    return log_p_x, {
-        name: _node_kl(model, name, q.factor(name, values), p.factor(name, values), values[name])
-        for name in model.latents
-    }
+    kl = {}
+    for name in model.latents:
+        factors = q.factor(name, values), p.factor(name, values)
+        kl[name] = _node_kl(model, name, *factors, values[name])
+    return log_p_x, kl
 
 
 def _node_kl(model: GraphModel, name: str, q: Distribution, p: Distribution, z: PyTree) -> Scalar:
     """KL(q || p), or its one-sample estimate at z."""
     encoder: Any = model.encoder
-    if not any(
-        name in encoder.ancestors((parent,))
-        for parent in model.graph[name].parents
-        if parent in model.latents
-    ):
+    latent_parents = [parent for parent in model.graph[name].parents if parent in model.latents]
+    if not any(name in encoder.ancestors((parent,)) for parent in latent_parents):
         try:
             return kl_divergence(q, p)
         except TypeError:  # a pair without a closed form
@@ -153,11 +144,9 @@ def _node_kl(model: GraphModel, name: str, q: Distribution, p: Distribution, z: 
     return q.log_prob(z) - p.log_prob(z)
 
 
-def require_graph_of_latents(model: GraphModel) -> None:
+def require_named_latents(model: Model) -> None:
     """Raises TypeError for a model whose latents have no names in q."""
-    if not isinstance(getattr(model, "encoder", None), DirectedGraph) or not isinstance(
-        model, GraphModel
-    ):
+    if not isinstance(model, GraphModel) or model.named_latents is None:
         raise TypeError(
             "a KL by node is of a GraphModel whose encoder is a DirectedGraph; this is a"
             f" {type(model).__name__}"
@@ -165,7 +154,7 @@ def require_graph_of_latents(model: GraphModel) -> None:
 
 
 @component
-class KLByNode:
+class KLByNode(Estimator):
     """Value: mean_k [log p(x | z_k) - sum_j KL_j(z_k)], z_k ~ q. Gradient: its total derivative.
 
     `AnalyticKL` of a hierarchy: unbiased for the gradient of the ELBO, with the KL in closed form
@@ -183,11 +172,9 @@ class KLByNode:
 
 
 def sampled_kl(
-    owner, model: GraphModel, params: Params, x: PyTree, key: Key
+    owner: Any, model: GraphModel, params: Params, x: PyTree, key: Key
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """`kl_by_node`, averaged over the owner's samples; TypeError where q has no smooth path."""
     reparameterised_posterior(owner, model, params, x)
-    of_each = map_samples(
-        partial(kl_by_node, model, params, x), jax.random.split(key, owner.num_samples)
-    )
-    return jax.tree.map(jnp.mean, of_each)
+    keys = jax.random.split(key, owner.num_samples)
+    return jax.tree.map(jnp.mean, map_samples(partial(kl_by_node, model, params, x), keys))

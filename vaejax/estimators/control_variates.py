@@ -17,12 +17,20 @@ from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, Model, Net, Params, PyTree, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
 from vaejax.distributions.bernoulli import BernoulliDensity
 from vaejax.distributions.noise import open_uniform
-from vaejax.estimators.base import log_weight_at, posterior_of, require_samples, with_gradient_of
+from vaejax.estimators.base import (
+    Estimator,
+    log_weight_at,
+    posterior_in,
+    require_samples,
+    with_gradient_of,
+)
+from vaejax.models.base import Model, posterior_of
+from vaejax.networks.base import Net
 
 Latents = Float[Array, "..."]
 
@@ -51,7 +59,7 @@ def logit(u: jax.Array) -> jax.Array:
 
 
 @component
-class DisARM:
+class DisARM(Estimator):
     """Value: mean_k log w_k, the K samples in antithetic pairs. Gradient in l: that of each pair
     (b, b'), averaged.
 
@@ -72,7 +80,7 @@ class DisARM:
             )
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_of(model, params, x, (BernoulliDensity,), self, REMEDY)
+        q = posterior_in(model, params, x, (BernoulliDensity,), self, REMEDY)
         us = open_uniform(key, (self.num_samples // 2, *q.logits.shape), q.logits.dtype)
         f = log_weight_at(model, params, x, q)
         pairs, gradients = jax.vmap(lambda u: disarm_gradient(f, stopped(q.logits), u))(us)
@@ -90,7 +98,7 @@ def disarm_gradient(f: Function, logits: Latents, u: Latents) -> tuple[Latents, 
     ) * jax.nn.sigmoid(jnp.abs(logits))
 
 
-class LearnsItsControl:
+class LearnsItsControl(Estimator):
     """What the estimators share whose control variate has parameters psi: they minimise the
     variance.
 
@@ -126,7 +134,7 @@ class DoubleControlVariate(LearnsItsControl):
         return jnp.zeros(()) if self.coefficient is None else ()
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_of(model, params, x, (BernoulliDensity,), self, REMEDY)
+        q = posterior_in(model, params, x, (BernoulliDensity,), self, REMEDY)
         bs = map_samples(q.sample, jax.random.split(key, self.num_samples))
         f = log_weight_at(model, params, x, q)
         a = _psi(self, params) if self.coefficient is None else self.coefficient
@@ -165,7 +173,7 @@ class OfRelaxedControl(LearnsItsControl):
         require_count(self.num_samples, f"{type(self).__name__}.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_of(model, params, x, (BernoulliDensity,), self, REMEDY)
+        q = posterior_in(model, params, x, (BernoulliDensity,), self, REMEDY)
         f = log_weight_at(model, params, x, q)
         control = self.control(_psi(self, params), f)
         us = open_uniform(key, (self.num_samples, 2, *q.logits.shape), q.logits.dtype)
@@ -207,7 +215,7 @@ class RELAX(OfRelaxedControl):
     def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
         """psi: eta, log T and the net's parameters."""
         net_key, z_key = jax.random.split(key)
-        z = model.posterior(params, x).sample(z_key)
+        z = posterior_of(model, params, x).sample(z_key)
         return REBAR().init(model, params, x, key) | {"net": self.net.init(net_key, z)}
 
     def control(self, psi: PyTree, f: Function) -> Function:

@@ -8,31 +8,31 @@ from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Distribution, Key, LatentVariableModel, Model, Params, PyTree, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import (
     INDEPENDENT,
     iwae_bound,
-    log_likelihood,
     log_weights,
-    prior_of,
     renyi_bound,
     sample_posterior,
     stopped,
 )
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.noise import Noise
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.estimators.base import (
+    Estimator,
     log_weight_at,
     reparameterised_posterior,
-    require_factors,
     with_gradient_of,
 )
+from vaejax.models.base import Model, prior_of
 from vaejax.models.joint import Joint
 
 
 @component
-class DReG:
+class DReG(Estimator):
     """Value: renyi_bound(alpha)(log w), IWAE at alpha = 0. Gradient in phi: the path derivative of
     sum_k c_k log w_k.
 
@@ -64,22 +64,23 @@ def normal_factors(prior: Distribution, z: PyTree) -> PyTree:
     """The prior, or {latent node: its factor at z} of a hierarchy; TypeError for one that is no
     diagonal normal.
     """
-    factors = prior.factors(z) if isinstance(prior, Joint) else prior
-    for name, factor in (factors if isinstance(factors, dict) else {"z": factors}).items():
+    named = prior.factors(z) if isinstance(prior, Joint) else {"z": prior}
+    for name, factor in named.items():
         if not is_diag_normal(factor):
             raise TypeError(
-                "GeneralisedDReG needs a prior that is a diagonal normal, not"
-                f" {type(factor).__name__} for {name}; use vaejax.DReG"
+                f"GeneralisedDReG needs a prior that is a diagonal normal, not {factor.name} for"
+                f" {name}; use vaejax.DReG"
             )
-    return factors
+    return named if isinstance(prior, Joint) else prior
 
 
 def is_diag_normal(part: Any) -> bool:
+    """Whether a part of a tree of factors is a whole factor, not to be taken apart."""
     return isinstance(part, DiagNormalDensity)
 
 
 @component
-class GeneralisedDReG:
+class GeneralisedDReG(Estimator):
     """Value: iwae_bound(log w). Gradient in phi: as `DReG`. In the prior's parameters: the same
     trick, with z as a sample of the prior.
 
@@ -101,10 +102,7 @@ class GeneralisedDReG:
     def __post_init__(self):
         require_count(self.num_samples, "GeneralisedDReG.num_samples")
 
-    def __call__(
-        self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key
-    ) -> Scalar:
-        require_factors(self, model)
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q, prior = reparameterised_posterior(self, model, params, x), prior_of(model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)
@@ -128,6 +126,6 @@ class GeneralisedDReG:
             return sum(jax.tree.leaves(each), start=jnp.zeros(()))
 
         zs = stopped(zs)
-        log_p_x = map_samples(lambda z: log_likelihood(model, params, x, z), zs)
+        log_p_x = map_samples(lambda z: model.log_likelihood(params, x, z), zs)
         surrogate = jnp.sum(w**2 * path + w * log_p_x + jax.vmap(of_prior)(zs, w))
         return with_gradient_of(iwae_bound(path), surrogate)

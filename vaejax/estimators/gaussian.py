@@ -8,12 +8,13 @@ from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, Model, Params, Scalar
+from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import INDEPENDENT, sample_posterior, stopped
 from vaejax.distributions.noise import Noise
 from vaejax.distributions.normal import DiagNormalDensity
-from vaejax.estimators.base import log_weight_at, posterior_of, with_gradient_of
+from vaejax.estimators.base import Estimator, log_weight_at, posterior_in, with_gradient_of
+from vaejax.models.base import Model
 
 REMEDY = (
     "use the encoder vaejax.DiagNormal, or the estimators vaejax.Pathwise or vaejax.ScoreFunction"
@@ -21,7 +22,7 @@ REMEDY = (
 
 
 @component
-class TaylorControlVariate:
+class TaylorControlVariate(Estimator):
     """Value: mean_k log w_k. Gradient: that of `Pathwise`, less a linear approximation around q's
     mean, whose own mean is known.
 
@@ -38,7 +39,7 @@ class TaylorControlVariate:
         require_count(self.num_samples, "TaylorControlVariate.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_of(model, params, x, (DiagNormalDensity,), self, REMEDY)
+        q = posterior_in(model, params, x, (DiagNormalDensity,), self, REMEDY)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         centre = stopped(q.loc)
         slope = jax.grad(lambda z: model.log_joint(stopped(params), x, z))
@@ -54,7 +55,7 @@ class TaylorControlVariate:
 
 
 @component
-class MeasureValued:
+class MeasureValued(Estimator):
     """Value: mean_k log w_k. Gradient in q's parameters: differences of f = log w between samples
     of other densities, no derivative of f.
 
@@ -71,7 +72,7 @@ class MeasureValued:
         require_count(self.num_samples, "MeasureValued.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_of(model, params, x, (DiagNormalDensity,), self, REMEDY)
+        q = posterior_in(model, params, x, (DiagNormalDensity,), self, REMEDY)
         sample_key, radial_key, sign_key, uniform_key = jax.random.split(key, 4)
         zs = stopped(sample_posterior(q, sample_key, self.num_samples))
         shape, dtype = zs.shape, zs.dtype

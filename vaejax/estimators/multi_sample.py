@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, Model, Params, Scalar
+from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import (
     INDEPENDENT,
@@ -27,15 +27,17 @@ from vaejax.bounds import (
 )
 from vaejax.distributions.noise import Noise
 from vaejax.estimators.base import (
+    Estimator,
     fixed_samples,
     reparameterised_posterior,
     require_samples,
     with_gradient_of,
 )
+from vaejax.models.base import Model, posterior_of
 
 
 @component
-class VIMCO:
+class VIMCO(Estimator):
     """Value: iwae_bound(log w). Gradient: sum_k [(L - c_k - w~_k) score_k + w~_k grad log
     p_theta(x, z_k)], L the value.
 
@@ -65,7 +67,7 @@ class VIMCO:
 
 
 @component
-class OVIS:
+class OVIS(Estimator):
     """Value: iwae_bound(log w). Gradient as `VIMCO` with c_k = log Z_k - gamma w~_k + (1 - gamma)
     log(1 - 1/K).
 
@@ -98,14 +100,16 @@ def multi_sample_score(
     """Value: iwae_bound(log w). Gradient: sum_k [(L - control(log w)_k - w~_k) score_k + w~_k grad
     log p_theta(x, z_k)].
     """
-    log_joint, log_q = fixed_samples(model, params, x, model.posterior(params, x), key, num_samples)
+    log_joint, log_q = fixed_samples(
+        model, params, x, posterior_of(model, params, x), key, num_samples
+    )
     log_w = stopped(log_joint - log_q)
     w, bound = jax.nn.softmax(log_w), iwae_bound(log_w)
     return with_gradient_of(bound, jnp.sum(w * log_joint + (bound - control(log_w) - w) * log_q))
 
 
 @component
-class RWS:
+class RWS(Estimator):
     """Value: iwae_bound(log w). Gradient in theta: sum_k w~_k grad log p(x, z_k). In phi: sum_k
     w~_k grad log q(z_k | x).
 
@@ -127,7 +131,7 @@ class RWS:
         q = (
             reparameterised_posterior(self, model, params, x)
             if self.doubly_reparameterised
-            else model.posterior(params, x)
+            else posterior_of(model, params, x)
         )
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)

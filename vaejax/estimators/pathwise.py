@@ -19,26 +19,26 @@ from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Bound, Distribution, Key, LatentVariableModel, Model, Params, Scalar
+from vaejax.base.types import Bound, Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import (
     INDEPENDENT,
     elbo_bound,
-    log_likelihood,
     log_weights,
-    prior_of,
     sample_log_weight,
     sample_log_weights,
     sample_posterior,
     stopped,
 )
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.kl import kl_divergence
 from vaejax.distributions.noise import Noise
-from vaejax.estimators.base import reparameterised_posterior, require_factors, score_of
+from vaejax.estimators.base import Estimator, reparameterised_posterior, score_of
+from vaejax.models.base import Model, prior_of
 
 
 @component
-class Pathwise:
+class Pathwise(Estimator):
     """Value: bound(log w). Gradient: its total derivative, through z = T(noise; phi) and through
     log q itself.
 
@@ -62,7 +62,7 @@ class Pathwise:
 
 
 @component
-class AnalyticKL:
+class AnalyticKL(Estimator):
     """Value: mean_k log p_theta(x | z_k) - KL(q_phi(z|x) || p_theta(z)). Gradient: its total
     derivative.
 
@@ -77,18 +77,15 @@ class AnalyticKL:
     def __post_init__(self):
         require_count(self.num_samples, "AnalyticKL.num_samples")
 
-    def __call__(
-        self, model: LatentVariableModel, params: Params, x: ArrayLike, key: Key
-    ) -> Scalar:
-        require_factors(self, model)
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = reparameterised_posterior(self, model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
-        log_p_x = jax.vmap(lambda z: log_likelihood(model, params, x, z))(zs)
+        log_p_x = jax.vmap(lambda z: model.log_likelihood(params, x, z))(zs)
         return jnp.mean(log_p_x) - kl_divergence(q, prior_of(model, params, x))
 
 
 @component
-class StickTheLanding:
+class StickTheLanding(Estimator):
     """Value: bound(log w). Gradient: that of `Pathwise` plus c times the score of q, weighted
     alike: at c = 1 the path derivative alone.
 

@@ -8,18 +8,19 @@ from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, Model, Params, Scalar
+from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
 from vaejax.distributions.bernoulli import BernoulliDensity
 from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.noise import open_uniform
-from vaejax.estimators.base import posterior_of, with_gradient_of
+from vaejax.estimators.base import Estimator, posterior_in, with_gradient_of
 from vaejax.estimators.control_variates import REMEDY, Latents, logit
+from vaejax.models.base import Model
 
 
 @component
-class Relaxed:
+class Relaxed(Estimator):
     """Value: mean_k log w at hard samples. Gradient: of the same at their relaxations, sigmoid or
     softmax of (l + noise) / T.
 
@@ -34,7 +35,7 @@ class Relaxed:
         _require_temperature(self)
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_of(
+        q = posterior_in(
             model, params, x, (BernoulliDensity, OneHotCategoricalDensity), self, REMEDY
         )
 
@@ -47,7 +48,7 @@ class Relaxed:
 
 
 @component
-class StraightThrough:
+class StraightThrough(Estimator):
     """Value: mean_k log w at hard samples. Gradient: of the same, as if d hard / d l were d soft /
     d l.
 
@@ -63,13 +64,13 @@ class StraightThrough:
         _require_temperature(self)
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_of(
+        q = posterior_in(
             model, params, x, (BernoulliDensity, OneHotCategoricalDensity), self, REMEDY
         )
 
         def one(key):
             hard, soft = hard_and_soft(q, key, self.temperature or 1.0)
-            soft = q.mean if self.temperature is None else soft
+            soft = q.mean() if self.temperature is None else soft
             z = hard + soft - stopped(soft)
             return model.log_joint(params, x, z) - q.log_prob(z)
 

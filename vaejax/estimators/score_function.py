@@ -10,15 +10,23 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from vaejax.base.types import Distribution, Key, Model, Params, Scalar
+from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
-from vaejax.estimators.base import fixed_samples, require_samples, score_of, with_gradient_of
+from vaejax.distributions.base import Distribution
+from vaejax.estimators.base import (
+    Estimator,
+    fixed_samples,
+    require_samples,
+    score_of,
+    with_gradient_of,
+)
 from vaejax.estimators.baselines import Baseline, LeaveOneOut
+from vaejax.models.base import Model, posterior_of
 
 
 @component
-class ScoreFunction:
+class ScoreFunction(Estimator):
     """Value: mean_k f_k. Gradient: mean_k [grad log p_theta(x, z_k) + (f_k - b_k) score_k].
 
     Unbiased for the gradient of the ELBO, whatever the `baseline`; usually with far more variance
@@ -39,7 +47,7 @@ class ScoreFunction:
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         log_joint, log_q = fixed_samples(
-            model, params, x, model.posterior(params, x), key, self.num_samples
+            model, params, x, posterior_of(model, params, x), key, self.num_samples
         )
         f = stopped(log_joint - log_q)
         b = self.baseline(params.psi, x, f)
@@ -50,7 +58,7 @@ class ScoreFunction:
 
 
 @component
-class OptimalConstant:
+class OptimalConstant(Estimator):
     """Value and gradient as `ScoreFunction` with b = E[f |score|^2] / E[|score|^2], the constant of
     least variance.
 
@@ -68,7 +76,7 @@ class OptimalConstant:
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         key, pilot_key = jax.random.split(key)
-        q = model.posterior(params, x)
+        q = posterior_of(model, params, x)
         log_joint, log_q = fixed_samples(model, params, x, q, key, self.num_samples)
         f = stopped(log_joint - log_q)
         b = stopped(optimal_constant(model, params, x, q, pilot_key, self.num_pilot))

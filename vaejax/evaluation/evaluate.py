@@ -13,13 +13,14 @@ from jax.typing import ArrayLike
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.supports import ONE_HOT, Support
-from vaejax.base.types import Key, LatentVariableModel, Model, Params, PyTree
+from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.bounds import sample_log_weight
-from vaejax.data.check import check_data, support_of
+from vaejax.data.check import check_data
 from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, posterior_mean
 from vaejax.evaluation.pareto import pareto_k
+from vaejax.models.base import Model
 
 RELIABLE = 0.7  # a Pareto k-hat up to which an importance-sampling estimate is to be trusted
 
@@ -71,7 +72,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: LatentVariableModel,
+    model: Model,
     params: Params,
     xs: ArrayLike,
     key: Key,
@@ -102,7 +103,7 @@ def evaluate(
     References: Burda, Grosse & Salakhutdinov 2016 (the bounds); Vehtari, Simpson, Gelman, Yao &
     Gabry (k-hat).
     """
-    check_data(xs, support_of(model), transform)
+    check_data(xs, model.support, transform)
     for name, count in {
         "num_samples": num_samples,
         "batch_size": batch_size,
@@ -197,7 +198,7 @@ def _grouped_bound(log_w: np.ndarray, count: int) -> np.ndarray:
 
 
 def _bits_per_dim(model: Model, xs: PyTree, log_marginal: np.ndarray) -> Estimate | None:
-    support, leaves = support_of(model), jax.tree.leaves(xs)
+    support, leaves = model.support, jax.tree.leaves(xs)
     if (
         not isinstance(support, Support)
         or support.steps is None

@@ -22,10 +22,11 @@ from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
-from vaejax.base.types import Key, LatentVariableModel, Model, Params, PyTree
-from vaejax.bounds import prior_of
-from vaejax.data.check import check_data, support_of
+from vaejax.base.types import Key, Params, PyTree
+from vaejax.data.check import check_data
+from vaejax.distributions.base import NotKnownError
 from vaejax.distributions.kl import kl_per_dimension
+from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.objectives.free_bits import require_diagonal
 from vaejax.objectives.total_correlation import kl_decomposition
 
@@ -48,12 +49,14 @@ def posterior_means(
     return np.asarray(map_dataset(function, params, xs, key, batch_size))
 
 
-def posterior_mean(model: Model, params: Params, x, key: Key):
-    q = model.posterior(params, x)
-    if hasattr(q, "mean"):
-        return q.mean
-    samples = jax.vmap(q.sample)(jax.random.split(key, MEAN_SAMPLES))
-    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), samples)
+def posterior_mean(model: Model, params: Params, x, key: Key) -> PyTree:
+    """E_q[z | x], by the mean of 100 samples where it is not known."""
+    q = posterior_of(model, params, x)
+    try:
+        return q.mean()
+    except NotKnownError:
+        samples = jax.vmap(q.sample)(jax.random.split(key, MEAN_SAMPLES))
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), samples)
 
 
 def active_units(means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
@@ -126,7 +129,7 @@ class LatentSpace:
 
 
 def latent_space(
-    model: LatentVariableModel,
+    model: Model,
     params: Params,
     xs: PyTree,
     key: Key,
@@ -140,7 +143,7 @@ def latent_space(
     Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Needs diagonal
     normals for q and the prior.
     """
-    check_data(xs, support_of(model), transform)
+    check_data(xs, model.support, transform)
     require_count(max_examples, "max_examples")
     kl, means = map_dataset(Transformed(partial(_kl_and_mean, model), transform), params, xs, key)
     kl = np.asarray(kl, np.float64)
@@ -175,8 +178,8 @@ def latent_space(
     return found
 
 
-def _kl_and_mean(
-    model: LatentVariableModel, params: Params, x: PyTree, key: Key
-) -> tuple[jax.Array, jax.Array]:
-    q, p = require_diagonal(latent_space, model.posterior(params, x), prior_of(model, params, x))
+def _kl_and_mean(model: Model, params: Params, x: PyTree, key: Key) -> tuple[jax.Array, jax.Array]:
+    q, p = require_diagonal(
+        "latent_space", posterior_of(model, params, x), prior_of(model, params, x)
+    )
     return jnp.ravel(kl_per_dimension(q, p)), jnp.ravel(q.loc)

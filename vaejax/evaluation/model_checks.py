@@ -14,10 +14,10 @@ from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Transformed, estimate, map_dataset
-from vaejax.base.types import Key, LatentVariableModel, Params, PyTree
+from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import sample_posterior
-from vaejax.data.check import check_data, support_of
-from vaejax.models.base import simulate
+from vaejax.data.check import check_data
+from vaejax.models.base import Model
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Calibration:
 
 
 def calibration(
-    model: LatentVariableModel,
+    model: Model,
     params: Params,
     key: Key,
     *,
@@ -84,11 +84,9 @@ def calibration(
     )
 
 
-def _rank(
-    model: LatentVariableModel, num_draws: int, params: Params, number, key: Key
-) -> jax.Array:
+def _rank(model: Model, num_draws: int, params: Params, number, key: Key) -> jax.Array:
     z_key, x_key, q_key = jax.random.split(key, 3)
-    x, z = simulate(model, params, z_key, x_key)
+    x, z = model.simulate(params, z_key, x_key)
     draws = sample_posterior(model.posterior(params, x), q_key, num_draws)
     return jnp.sum(draws < z[None], axis=0)
 
@@ -109,7 +107,7 @@ class PredictiveCheck:
 
 def predictive_check(
     statistic: Callable[[Any], Float[Array, ""]],
-    model: LatentVariableModel,
+    model: Model,
     params: Params,
     xs: PyTree,
     key: Key,
@@ -123,7 +121,7 @@ def predictive_check(
     Reference: Gelman, Meng & Stern 1996, here with draws from the model as it stands, no posterior
     over its parameters.
     """
-    check_data(xs, support_of(model), transform)
+    check_data(xs, model.support, transform)
     of_data = Transformed(partial(_statistic_of, statistic), transform)
     observed = map_dataset(of_data, params, xs, key)
     count = num_draws or len(jax.tree.leaves(xs)[0])
@@ -141,5 +139,5 @@ def _statistic_of(statistic, params, x, key):
 
 
 def _statistic_drawn(statistic, model, params, number, key):
-    x, _ = simulate(model, params, *jax.random.split(key))
+    x, _ = model.sample(params, key)
     return statistic(x)

@@ -27,11 +27,11 @@ from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count, unknown_name
 from vaejax.base.supports import REAL
-from vaejax.base.types import Key, LatentVariableModel, Params, PyTree, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
-from vaejax.bounds import iwae_bound, prior_of
+from vaejax.bounds import iwae_bound
 from vaejax.inference.annealing import HMC, Sigmoid, annealed_log_weight, pilot_step_sizes
-from vaejax.models.base import simulate
+from vaejax.models.base import Model, prior_of
 
 Start = Literal["prior", "encoder"]
 
@@ -57,7 +57,7 @@ class AIS:
     others. Needs latents in R^d. `bdmc` is the sandwich on simulated data.
     """
 
-    model: LatentVariableModel
+    model: Model
     temperatures: Any = Sigmoid(500)
     num_chains: int = 16
     start: Start = "prior"
@@ -88,7 +88,7 @@ class AIS:
         Carlo.
         """
         z_key, x_key, pilot_key, up_key, down_key = jax.random.split(key, 5)
-        x, z = simulate(self.model, params, z_key, x_key)
+        x, z = self.model.simulate(params, z_key, x_key)
         steps = self.step_sizes(params, x, pilot_key)
         up, accepted_up = self.upwards(params, x, steps, up_key)
         down, accepted_down = self.downwards(params, x, z, steps, down_key)

@@ -19,7 +19,7 @@ from vaejax.base.checks import require_count
 from vaejax.base.mapping import Transformed, map_dataset
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import elbo
-from vaejax.data.check import check_data, support_of
+from vaejax.data.check import check_data
 from vaejax.inference.refined import Refined
 
 
@@ -69,7 +69,7 @@ def inference_gap(
       transform: what training applied to one stored example. Example i is the same in all three
         numbers.
     """
-    check_data(xs, support_of(refined.model), transform)
+    check_data(xs, refined.support, transform)
     require_count(num_samples, "num_samples")
 
     def mapped(function) -> np.ndarray:

@@ -15,26 +15,20 @@ import optax
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count, unknown_name
-from vaejax.base.types import (
-    Conditional,
-    Distribution,
-    Key,
-    LatentVariableModel,
-    Params,
-    PyTree,
-    Scalar,
-)
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.normal import DiagNormalDensity, standard_normal
-from vaejax.estimators.base import posterior_of
+from vaejax.estimators.base import posterior_in
 from vaejax.estimators.pathwise import StickTheLanding
+from vaejax.models.base import Conditional, Model, Supports, density_of
 
 Start = Literal["encoder", "standard"]
 
 
 @component
-class Refined:
+class Refined(Model):
     """The same model, with q(z | x) = what `num_steps` of Adam on this example's ELBO make of the
     `start`.
 
@@ -54,7 +48,7 @@ class Refined:
     Kim et al. 2018 (semi-amortised).
     """
 
-    model: LatentVariableModel
+    model: Model
     num_steps: int
     start: Start = "encoder"
     family: Conditional | None = None
@@ -79,32 +73,46 @@ class Refined:
             raise ValueError(f"Refined.learning_rate = {self.learning_rate}; it must be positive")
 
     @property
-    def likelihood(self) -> Any:
-        return getattr(self.model, "likelihood", None)
+    def support(self) -> Supports:
+        return self.model.support
 
-    def init(self, key: Key, x: ArrayLike) -> Params:
+    @property
+    def latent_support(self) -> Supports:
+        return self.model.latent_support
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.model.inputs
+
+    def init(self, key: Key, x: PyTree) -> Params:
         return self.model.init(key, x)
 
-    def log_joint(self, params: Params, x: ArrayLike, z: PyTree) -> Scalar:
+    def p_z(self, params: Params, x: PyTree = None) -> Distribution:
+        return self.model.p_z(params, x)
+
+    def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
+        return self.model.p_x_given_z(params, z, x)
+
+    def observation(self, x: PyTree) -> PyTree:
+        return self.model.observation(x)
+
+    def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         return self.model.log_joint(params, x, z)
 
-    def p_z(self, params: Params) -> Distribution:
-        return self.model.p_z(params)
+    def simulate(
+        self, params: Params, z_key: Key, x_key: Key, x: PyTree = None
+    ) -> tuple[PyTree, PyTree]:
+        return self.model.simulate(params, z_key, x_key, x)
 
-    def p_x_given_z(self, params: Params, z: PyTree) -> Distribution:
-        return self.model.p_x_given_z(params, z)
-
-    def posterior(self, params: Params, x: ArrayLike) -> Distribution:
+    def posterior(self, params: Params, x: PyTree) -> Distribution:
         """q(z | x), refined."""
         family = self.family
         if family is not None:
             start = family.init(jax.random.key(0), x)
-            return stopped(
-                family(refine(self, stopped(params), x, start, lambda phi: family(phi, x)), x)
-            )
-        q: Any = posterior_of(
-            self.model, params, x, (DiagNormalDensity,), self, "refine an encoder vaejax.DiagNormal"
-        )
+            phi = refine(self, stopped(params), x, start, lambda phi: density_of(family, phi, x))
+            return stopped(density_of(family, phi, x))
+        remedy = "refine an encoder vaejax.DiagNormal"
+        q: Any = posterior_in(self.model, params, x, (DiagNormalDensity,), self, remedy)
         if self.start == "standard":
             q = standard_normal(q.loc)
         if self.num_steps == 0:
@@ -127,7 +135,7 @@ def refine(
     )
 
     def bound(phi: PyTree, key: Key) -> Scalar:
-        return estimator(_WithPosterior(settings.model, posterior(phi)), params, x, key)
+        return estimator(WithPosterior(settings.model, posterior(phi)), params, x, key)
 
     def step(carry, i):
         phi, state = carry
@@ -139,11 +147,16 @@ def refine(
     return phi
 
 
-class _WithPosterior:
+class WithPosterior(Model):
     """A model with this q, whatever its encoder says."""
 
-    def __init__(self, model: LatentVariableModel, q: Distribution):
-        self.init, self.log_joint, self.q = model.init, model.log_joint, q
+    support = latent_support = None  # those of the model, which are not asked for
 
-    def posterior(self, params: Params, x: ArrayLike) -> Distribution:
+    def __init__(self, model: Model, q: Distribution):
+        self.model, self.q = model, q
+
+    def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
+        return self.model.log_joint(params, x, z)
+
+    def posterior(self, params: Params, x: PyTree) -> Distribution:
         return self.q

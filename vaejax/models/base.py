@@ -1,40 +1,235 @@
-"""What every model has."""
+"""The contracts of a model and of its factors.
 
+A model is three pure functions of one example, `init`, `log_joint` and `posterior`, and what they
+are made of. The functions ..._of are the doors through which the library reads a model, so that
+what a user's own model gives gets the same checks as ours.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
-from vaejax.base.supports import BINARY, ONE_HOT, REAL, SIMPLEX, SPHERE, UNIT_INTERVAL
-from vaejax.base.types import Conditional, Key, LatentVariableModel, Params, Prior
+import jax
+
+from vaejax.base import supports
+from vaejax.base.checks import require_kind, require_said
+from vaejax.base.supports import Support
+from vaejax.base.types import Key, Params, PyTree, Scalar
+from vaejax.distributions.base import Distribution, NotKnownError
+from vaejax.distributions.numpyro import as_distribution
+
+Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
+
+
+class Factor:
+    """A density whose parameters come from what it is shown. Derive from `Prior` or `Conditional`.
+
+    `support` is the set that the density is for, so that data, or the other density of one latent,
+    on another set are refused before anything runs.
+    """
+
+    support: Any
+
+    def __init_subclass__(cls, abstract: bool = False, **keywords):
+        super().__init_subclass__(**keywords)
+        if not abstract:
+            question = "the values that its density is for, such as vaejax.supports.REAL"
+            require_said(cls, Factor, "support", question)
+
+    def init(self, key: Key, given: Any) -> PyTree:
+        """Its parameters, for what it is shown at `given`."""
+        raise NotImplementedError(f"{type(self).__name__}.init")
+
+    def __call__(self, params: PyTree, given: Any) -> Distribution:
+        """The density at `given`."""
+        raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+
+class Conditional(Factor, abstract=True):
+    """p(. | given): the likelihood p(x|z), the encoder q(z|x), a classifier, or a node of a graph.
+
+    Your own is a value that says its support, with its parameters first and what it is shown after:
+
+        @vaejax.component
+        class Exponential(vaejax.Conditional):
+            net: Any
+            support = vaejax.supports.POSITIVE
+
+            def init(self, key, given):
+                return self.net.init(key, given)
+
+            def __call__(self, params, given):
+                return npd.Exponential(jnp.exp(self.net.apply(params, given))).to_event(1)
+    """
+
+
+class Prior(Factor, abstract=True):
+    """p_theta(z) as a functional of q, the function x -> q_phi(z|x): most ignore it.
+
+    `init(key, x)` gives theta_prior for examples like x, and `prior(theta_prior, q)` the density.
+    A `support` of None says that z is wherever q puts it. Your own:
+
+        @vaejax.component
+        class ScaledNormal(vaejax.Prior):
+            dim: int
+            support = vaejax.supports.REAL
+
+            def init(self, key, x):
+                return jnp.zeros(())
+
+            def __call__(self, params, q):
+                log_scale = jnp.full(self.dim, params)
+                return vaejax.distributions.DiagNormalDensity(jnp.zeros(self.dim), log_scale)
+    """
+
+
+class Model:
+    """log p_theta(x, z) = log p_theta(z) + log p_theta(x | z), and the inference model q_phi(z |
+    x).
+
+    Every method takes one example x. In a conditional model x holds the inputs u too, and all three
+    densities may depend on them. Your own gives its two supports, `init` and the three densities:
+
+        @vaejax.component
+        class Scaled(vaejax.Model):
+            dim: int
+            support = vaejax.supports.REAL
+            latent_support = vaejax.supports.REAL
+
+            def init(self, key, x):
+                return vaejax.Params(theta=jnp.zeros(()), phi=jnp.zeros(2))
+
+            def p_z(self, params, x=None):
+                return vaejax.distributions.standard_normal(jnp.zeros(self.dim))
+
+            def p_x_given_z(self, params, z, x=None):
+                return vaejax.distributions.DiagNormalDensity(z * jnp.exp(params.theta), 0 * z)
+
+            def posterior(self, params, x):
+                scale, log_scale = params.phi
+                return vaejax.distributions.DiagNormalDensity(scale * x, 0 * x + log_scale)
+    """
+
+    support: Any  # of x: a Support, or {name: Support} where an example is a mapping
+    latent_support: Any  # of z, likewise
+    inputs: tuple[str, ...] = ()  # the names in x that no density explains
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        question = "the values that x is for, such as vaejax.supports.BINARY"
+        require_said(cls, Model, "support", question)
+        question = "the values that z is for, such as vaejax.supports.REAL"
+        require_said(cls, Model, "latent_support", question)
+
+    def init(self, key: Key, x: PyTree) -> Params:
+        """Parameters for examples like x."""
+        raise NotImplementedError(f"{type(self).__name__}.init")
+
+    def p_z(self, params: Params, x: PyTree = None) -> Distribution:
+        """The prior p_theta(z), or p_theta(z | u) at the inputs of x."""
+        raise NotKnownError(f"{type(self).__name__} has no prior to show: give it p_z")
+
+    def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
+        """The likelihood p_theta(x | z), or p_theta(x | z, u) at the inputs of x."""
+        raise NotKnownError(f"{type(self).__name__} has no likelihood to show: give it p_x_given_z")
+
+    def posterior(self, params: Params, x: PyTree) -> Distribution:
+        """The approximate posterior q_phi(z | x)."""
+        raise NotImplementedError(f"{type(self).__name__}.posterior")
+
+    # What follows from those.
+
+    def observation(self, x: PyTree) -> PyTree:
+        """What `p_x_given_z` is a density of, in an example: all of it, where there are no
+        inputs.
+        """
+        return x
+
+    def log_likelihood(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
+        """log p_theta(x | z), nats."""
+        return likelihood_of(self, params, z, x).log_prob(self.observation(x))
+
+    def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
+        """log p_theta(x, z), nats."""
+        return prior_of(self, params, x).log_prob(z) + self.log_likelihood(params, x, z)
+
+    def simulate(
+        self, params: Params, z_key: Key, x_key: Key, x: PyTree = None
+    ) -> tuple[PyTree, PyTree]:
+        """(x, z) ~ p_theta(x, z), ancestrally: z from the prior, then x from the likelihood.
+
+        A conditional model takes its inputs from x.
+        """
+        if self.inputs and x is None:
+            raise ValueError(
+                f"{type(self).__name__} has the inputs {', '.join(self.inputs)}, which no density"
+                " draws: give an example that holds them"
+            )
+        z = prior_of(self, params, x).sample(z_key)
+        return likelihood_of(self, params, z, x).sample(x_key), z
+
+    def sample(self, params: Params, key: Key, x: PyTree = None) -> tuple[PyTree, PyTree]:
+        """(x, z) ~ p_theta(x, z), as `simulate`, from one key."""
+        return self.simulate(params, *jax.random.split(key), x)
+
+    def reconstruct(self, params: Params, x: PyTree, key: Key) -> PyTree:
+        """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample."""
+        z = posterior_of(self, params, x).sample(key)
+        return likelihood_of(self, params, z, x).mean()
+
+
+def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
+    """q(z | x)."""
+    require_kind(model, Model, "the model")
+    return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
+
+
+def prior_of(model: Model, params: Params, x: PyTree = None) -> Distribution:
+    """p(z), or p(z | u) of a model whose examples have inputs u."""
+    require_kind(model, Model, "the model")
+    return as_distribution(model.p_z(params, x), f"{type(model).__name__}.p_z")
+
+
+def likelihood_of(model: Model, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
+    """p(x | z), or p(x | z, u)."""
+    found = model.p_x_given_z(params, z, x)
+    return as_distribution(found, f"{type(model).__name__}.p_x_given_z")
+
+
+def density_of(factor: Factor, params: PyTree, given: Any) -> Distribution:
+    """The density of a factor at what it is shown."""
+    return as_distribution(factor(params, given), type(factor).__name__)
+
 
 ENCODERS = {
-    REAL: "DiagNormal, FullNormal, LowRankNormal, Laplace, RealNVP or InverseAutoregressive",
-    BINARY: "Bernoulli",
-    ONE_HOT: "OneHotCategorical",
-    UNIT_INTERVAL: "RelaxedBernoulli or ContinuousBernoulli",
-    SIMPLEX: "RelaxedCategorical",
-    SPHERE: "VonMisesFisher",
+    supports.REAL: (
+        "DiagNormal, FullNormal, LowRankNormal, Laplace, RealNVP or InverseAutoregressive"
+    ),
+    supports.BINARY: "Bernoulli",
+    supports.ONE_HOT: "OneHotCategorical",
+    supports.POSITIVE: "NumPyroConditional of LogNormal or Gamma",
+    supports.UNIT_INTERVAL: "RelaxedBernoulli or ContinuousBernoulli",
+    supports.SIMPLEX: "RelaxedCategorical",
+    supports.SPHERE: "VonMisesFisher",
 }
 
 
-def require_same_support(prior: Prior, encoder: Conditional) -> None:
+def require_same_support(prior: Factor, encoder: Factor) -> None:
     """Raises ValueError for a prior and an encoder whose latents live on different sets: KL(q || p)
     is then infinite or undefined.
     """
-    of_prior, of_encoder = getattr(prior, "support", None), getattr(encoder, "support", None)
-    if of_prior is None or of_encoder is None or of_prior == of_encoder:
+    prior_support, encoder_support = prior.support, encoder.support
+    if None in (prior_support, encoder_support) or prior_support == encoder_support:
         return
-    remedy = (
-        f"; for this prior use an encoder such as {ENCODERS[of_prior]}"
-        if of_prior in ENCODERS
-        else ""
-    )
+    known = isinstance(prior_support, Support) and prior_support in ENCODERS
+    remedy = f"; for this prior use an encoder such as {ENCODERS[prior_support]}" if known else ""
     raise ValueError(
-        f"{type(prior).__name__} is a prior on {of_prior.name} latents ({of_prior.description}) and"
-        f" {type(encoder).__name__} an encoder of {of_encoder.name} ones"
-        f" ({of_encoder.description}), so KL(q || p) is infinite or not defined{remedy}"
+        f"{type(prior).__name__} is a prior on {_described(prior_support)} and"
+        f" {type(encoder).__name__} an encoder of {_described(encoder_support)}, so KL(q || p) is"
+        f" infinite or not defined{remedy}"
     )
 
 
-def simulate(model: LatentVariableModel, params: Params, z_key: Key, x_key: Key) -> tuple[Any, Any]:
-    """(x, z) ~ p_theta(x, z), ancestrally: z from the prior, then x from the likelihood."""
-    z = model.p_z(params).sample(z_key)
-    return model.p_x_given_z(params, z).sample(x_key), z
+def _described(support: Supports) -> str:
+    if isinstance(support, Mapping):
+        return "; ".join(f"{name}: {_described(part)}" for name, part in support.items())
+    return "any latents" if support is None else f"{support.name} latents ({support.description})"

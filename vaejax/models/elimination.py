@@ -26,8 +26,8 @@ def eliminate(
         for name, size in zip(scope, table.shape, strict=True)
     }
 
-    def merged_scope(some) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for scope, _ in some for name in scope))
+    def merged_scope(factors) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name for scope, _ in factors for name in scope))
 
     def cost(name):
         return math.prod(
@@ -51,11 +51,10 @@ def _product(factors, scope: tuple[str, ...], sizes: Mapping[str, int]) -> jax.A
     """The sum of log-factors over the union of their scopes."""
     require_table(scope, [sizes[name] for name in scope])
     total = jnp.zeros([sizes[name] for name in scope])
-    for of, table in factors:
-        aligned = jnp.transpose(
-            table, sorted(range(len(of)), key=lambda i, of=of: scope.index(of[i]))
-        )
-        total += aligned.reshape([sizes[name] if name in of else 1 for name in scope])
+    for names, table in factors:
+        axes = sorted(range(len(names)), key=[scope.index(name) for name in names].__getitem__)
+        aligned = jnp.transpose(table, axes)
+        total += aligned.reshape([sizes[name] if name in names else 1 for name in scope])
     return total
 
 

@@ -20,12 +20,13 @@ import jax
 from vaejax.base.checks import unknown_name
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
+from vaejax.models.base import Conditional, Supports, density_of
 from vaejax.models.joint import Joint
 from vaejax.models.node import Node, Values, shown_to
 
 
 @component
-class DirectedGraph:
+class DirectedGraph(Conditional):
     """log p(v | u) = sum_j log p(v_j | Pa(v_j)): nodes v, and `inputs` u that nothing here
     explains.
 
@@ -66,6 +67,11 @@ class DirectedGraph:
             raise ValueError(unknown_name("node", name, list(self.by_name)))
         return self.by_name[name]
 
+    @property
+    def support(self) -> Supports:
+        """{node: the values that it is for}."""
+        return {node.name: node.conditional.support for node in self.nodes}
+
     @cached_property
     def by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
@@ -74,7 +80,10 @@ class DirectedGraph:
     def order(self) -> tuple[str, ...]:
         """The nodes, parents before children."""
         sorter = TopologicalSorter(
-            {node.name: [of for of in node.parents if of not in self.inputs] for node in self.nodes}
+            {
+                node.name: [parent for parent in node.parents if parent not in self.inputs]
+                for node in self.nodes
+            }
         )
         return tuple(sorter.static_order())
 
@@ -105,27 +114,27 @@ class DirectedGraph:
         drawn ancestrally where they lack.
         """
         known, params = {**self._inputs(given), **(values or {})}, {}
-        for name, key_of in zip(self.order, jax.random.split(key, len(self.nodes)), strict=True):
-            node, (params_key, sample_key) = self[name], jax.random.split(key_of)
+        for name, node_key in zip(self.order, jax.random.split(key, len(self.nodes)), strict=True):
+            node, (params_key, sample_key) = self[name], jax.random.split(node_key)
             shown = shown_to(node, known, given)
             params[name] = node.conditional.init(params_key, shown)
             if name not in known and any(name in other.parents for other in self.nodes):
-                known[name] = node.conditional(params[name], shown).sample(sample_key)
+                factor = density_of(node.conditional, params[name], shown)
+                known[name] = factor.sample(sample_key)
         return params
 
     def __call__(self, params: Mapping[str, PyTree], given: PyTree = None) -> "Joint":
         inputs = self._inputs(given)
-        ready = {node.name for node in self.nodes if set(node.parents) <= set(self.inputs)}
-        at_once = {
-            name: self[name].conditional(params[name], shown_to(self[name], inputs, given))
-            for name in self.order
-            if name in ready
-        }
-        late = {name: params[name] for name in self.order if name not in ready}
+        ready, late = {}, {}
+        for name in self.order:
+            node = self[name]
+            if set(node.parents) <= set(self.inputs):
+                shown = shown_to(node, inputs, given)
+                ready[name] = density_of(node.conditional, params[name], shown)
+            else:
+                late[name] = params[name]
         needed = {parent for name in late for parent in self[name].parents}
-        return Joint(
-            at_once, late, {name: inputs[name] for name in self.inputs if name in needed}, self
-        )
+        return Joint(ready, late, {name: inputs[name] for name in inputs if name in needed}, self)
 
     def _inputs(self, given: PyTree) -> dict[str, Any]:
         """{input: value}, of a mapping that has them all, or of the bare value of one."""

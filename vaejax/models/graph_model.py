@@ -6,16 +6,17 @@ from typing import Any
 
 import jax
 
-from vaejax.base.supports import REAL, Support
-from vaejax.base.types import Conditional, Distribution, Key, Params, PyTree, Scalar
+from vaejax.base.checks import require_kind
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
-from vaejax.models.base import require_same_support
+from vaejax.distributions.base import Distribution
+from vaejax.models.base import Conditional, Model, Supports, density_of, require_same_support
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
 
 
 @component
-class GraphModel:
+class GraphModel(Model):
     """log p_theta(x, z | u) of a graph with nodes x observed and nodes z latent, and the inference
     model q_phi(z | x, u).
 
@@ -37,15 +38,17 @@ class GraphModel:
             object.__setattr__(self, "observed", (self.observed,))
         for name in self.observed:
             self.graph[name]
-        if isinstance(self.encoder, DirectedGraph):
-            of_q = set(self.encoder.order)
-            if of_q != set(self.latents):
+        require_kind(self.encoder, Conditional, "GraphModel.encoder")
+        if self.named_latents is not None:
+            encoded = set(self.named_latents.order)
+            if encoded != set(self.latents):
                 raise ValueError(
                     f"GraphModel: the latent nodes are {', '.join(self.latents)}, and the encoder's"
-                    f" {', '.join(sorted(of_q))}"
+                    f" {', '.join(sorted(encoded))}"
                 )
             for name in self.latents:
-                require_same_support(self.graph[name].conditional, self.encoder[name].conditional)
+                prior, encoder = self.graph[name], self.named_latents[name]
+                require_same_support(prior.conditional, encoder.conditional)
         elif len(self.latents) != 1:
             raise ValueError(
                 f"GraphModel: the latent nodes are {', '.join(self.latents) or 'none'}; an encoder"
@@ -53,6 +56,11 @@ class GraphModel:
             )
         else:
             require_same_support(self.graph[self.latents[0]].conditional, self.encoder)
+
+    @property
+    def named_latents(self) -> DirectedGraph | None:
+        """The encoder, where it is a graph of the latent nodes, so that z is {name: value}."""
+        return self.encoder if isinstance(self.encoder, DirectedGraph) else None
 
     @property
     def latents(self) -> tuple[str, ...]:
@@ -63,11 +71,19 @@ class GraphModel:
         return self.graph.inputs
 
     @property
-    def supports(self) -> dict[str, Support]:
+    def support(self) -> Supports:
         """{observed node: the values that it is for}."""
-        return {
-            name: getattr(self.graph[name].conditional, "support", REAL) for name in self.observed
-        }
+        return {name: self.graph[name].conditional.support for name in self.observed}
+
+    @property
+    def latent_support(self) -> Supports:
+        """{latent node: the values that it is for}, or those of the one that has no name in z."""
+        encoded = self.encoder.support
+        if self.named_latents is None:
+            prior = self.graph[self.latents[0]].conditional.support
+            return encoded if prior is None else prior
+        priors = {name: self.graph[name].conditional.support for name in self.latents}
+        return {name: encoded[name] if priors[name] is None else priors[name] for name in priors}
 
     def named(self, x: PyTree) -> dict[str, Any]:
         """The observed values and the inputs of an example, as {name: value}; ValueError if one is
@@ -91,7 +107,7 @@ class GraphModel:
     def assignment(self, x: PyTree, z: PyTree) -> dict[str, Any]:
         """The values of all nodes, as {name: value}."""
         known = self.named(x)
-        latents = z if isinstance(self.encoder, DirectedGraph) else {self.latents[0]: z}
+        latents = z if self.named_latents is not None else {self.latents[0]: z}
         return {**{name: known[name] for name in self.observed}, **latents}
 
     def init(self, key: Key, x: PyTree) -> Params:
@@ -100,7 +116,7 @@ class GraphModel:
         """
         graph_key, encoder_key, z_key = jax.random.split(key, 3)
         phi = self.encoder.init(encoder_key, x)
-        z = self.encoder(phi, x).sample(z_key)
+        z = density_of(self.encoder, phi, x).sample(z_key)
         return Params(self.graph.init(graph_key, x, self.assignment(x, z)), phi)
 
     def joint(self, params: Params, given: PyTree = None) -> Joint:
@@ -113,43 +129,52 @@ class GraphModel:
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:
         """The approximate posterior q_phi(z | x, u)."""
-        return self.encoder(params.phi, x)
+        return density_of(self.encoder, params.phi, x)
 
-    def sample(self, params: Params, key: Key, given: PyTree = None) -> dict[str, Any]:
-        """{node: value} ~ p_theta(x, z | u), ancestrally, at the inputs `given`."""
-        return self.joint(params, given).sample(key)
+    def simulate(
+        self, params: Params, z_key: Key, x_key: Key, x: PyTree = None
+    ) -> tuple[PyTree, PyTree]:
+        """(x, z) ~ p_theta(x, z | u), ancestrally, with the inputs u of the given x in the new one.
 
-    def p_z(self, params: Params, given: PyTree = None) -> Distribution:
+        {node: value} of all nodes is `model.joint(params, x).sample(key)`.
+        """
+        drawn, z = super().simulate(params, z_key, x_key, x)
+        if not self.inputs:
+            return drawn, z
+        observed = drawn if len(self.observed) > 1 else {self.observed[0]: drawn}
+        return {**self._inputs(x), **observed}, z
+
+    def p_z(self, params: Params, x: PyTree = None) -> Distribution:
         """The prior p_theta(z | u). TypeError where a latent node hangs on an observed one."""
         above = self.graph.ancestors(self.latents) & set(self.observed)
         if above:
             raise TypeError(
-                f"GraphModel: latent nodes hang on the observed {', '.join(sorted(above))}, so"
+                f"GraphModel: latent nodes depend on the observed {', '.join(sorted(above))}, so"
                 " there is no prior of them alone"
             )
         nodes = tuple(node for node in self.graph.nodes if node.name in self.latents)
-        prior = replace(self.graph, nodes=nodes)(params.theta, self._given(params, given))
-        return prior if isinstance(self.encoder, DirectedGraph) else prior.ready[self.latents[0]]
+        prior = replace(self.graph, nodes=nodes)(params.theta, self._given(params, x))
+        return prior if self.named_latents is not None else prior.ready[self.latents[0]]
 
-    def p_x_given_z(self, params: Params, z: PyTree, given: PyTree = None) -> Distribution:
+    def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
         """The likelihood p_theta(x | z, u): of a bare value where one node is observed, else of
         {name: value}.
         """
-        latents = z if isinstance(self.encoder, DirectedGraph) else {self.latents[0]: z}
-        inputs = {
-            name: given[name] if isinstance(given, Mapping) else given for name in self.inputs
-        }
+        latents = z if self.named_latents is not None else {self.latents[0]: z}
+        inputs = self._inputs(x)
         likelihood = self.graph.clamp(*self.latents)(params.theta, {**inputs, **latents})
         return likelihood.ready[self.observed[0]] if len(self.observed) == 1 else likelihood
 
     def observation(self, x: PyTree) -> PyTree:
         """What `p_x_given_z` is a density of, in an example."""
         known = self.named(x)
-        return (
-            known[self.observed[0]]
-            if len(self.observed) == 1
-            else {name: known[name] for name in self.observed}
-        )
+        if len(self.observed) == 1:
+            return known[self.observed[0]]
+        return {name: known[name] for name in self.observed}
+
+    def _inputs(self, x: PyTree) -> dict[str, Any]:
+        """{input: value}, of an example, of a mapping of them, or of the bare value of one."""
+        return {name: x[name] if isinstance(x, Mapping) else x for name in self.inputs}
 
     def _given(self, params: Params, given: PyTree) -> PyTree:
         """What the graph is shown: its inputs, or, where it has none, what a prior is shown, q."""
@@ -159,7 +184,7 @@ class GraphModel:
         """The same with these latent nodes observed too: q without their factors, and shown their
         values.
         """
-        if not isinstance(self.encoder, DirectedGraph):
+        if self.named_latents is None:
             raise TypeError(
                 "GraphModel.observe takes nodes out of the encoder, so that must be a DirectedGraph"
             )

@@ -1,26 +1,28 @@
 """The joint density of a directed graph, and what is exact where its nodes are finite."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from vaejax.base.types import Distribution, Key, PyTree, Scalar
+from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree, static
-from vaejax.distributions.base import is_reparameterised, sample_and_log_prob
-from vaejax.distributions.noise import at_uniform
+from vaejax.distributions.base import Distribution, NotKnownError
+from vaejax.models.base import density_of
 from vaejax.models.elimination import eliminate, require_table
+from vaejax.models.node import Values, shown_to
 
 if TYPE_CHECKING:
     from vaejax.models.graph import DirectedGraph
-from vaejax.models.node import Values, shown_to
 
 
 @pytree
-class Joint:
+class Joint(Distribution):
     """log p(v | u) = sum_j log p(v_j | Pa(v_j)), nats, over v = {name: value}.
 
     `ready` are the factors whose parents are inputs, each made once however many samples are drawn;
@@ -37,7 +39,8 @@ class Joint:
         if name in self.ready:
             return self.ready[name]
         node = self.graph[name]
-        return node.conditional(self.params[name], shown_to(node, {**self.inputs, **values}, None))
+        shown = shown_to(node, {**self.inputs, **values}, None)
+        return density_of(node.conditional, self.params[name], shown)
 
     def factors(self, value: Values) -> dict[str, Distribution]:
         """{name: p(v_name | Pa(v_name))} at a value for each node; ValueError if one is missing."""
@@ -69,53 +72,79 @@ class Joint:
 
     def _walk(self, values: Values, key: Key) -> tuple[dict[str, Any], dict[str, Scalar]]:
         values, log_probs = dict(values), {}
-        for name, key_of in zip(self.graph.order, keys_of(key, len(self.graph.nodes)), strict=True):
+        keys = keys_of(key, len(self.graph.nodes))
+        for name, node_key in zip(self.graph.order, keys, strict=True):
             if name not in values:
-                values[name], log_probs[name] = sample_and_log_prob(
-                    self.factor(name, values), key_of
-                )
+                factor = self.factor(name, values)
+                values[name], log_probs[name] = factor.sample_and_log_prob(node_key)
         return values, log_probs
 
+    def from_uniform(self, u: Float[Array, " n"]) -> dict[str, Any]:
+        return self.at_uniform(u).sample(None)  # the key is not used
+
     def at_uniform(self, u: Float[Array, " n"]) -> "AtUniforms":
-        """The distribution whose one sample has u for its uniform numbers, node by node."""
+        """The density whose one sample has u for its uniform numbers, node by node."""
         return AtUniforms(self, u)
 
     @property
     def reparameterised(self) -> bool:
         """Whether the samples of all factors move smoothly with their parameters."""
-        return all(is_reparameterised(factor) for factor in self.shapes[1].values())
+        return all(factor_moves for _, factor_moves in self.outline().values())
 
-    @property
-    def shapes(self) -> tuple[dict[str, Any], dict[str, Distribution]]:
-        """A sample and the factors at it, in shapes and dtypes alone."""
+    def outline(self) -> dict[str, tuple[str, bool]]:
+        """{node: (what its factor is called, whether that is reparameterised)}: nothing is
+        computed.
+        """
+        outline = {}
 
         def at_sample(key):
             values = self.sample(key)
-            return values, self.factors(values)
+            for name, factor in self.factors(values).items():
+                outline[name] = factor.name, factor.reparameterised
+            return values
 
-        return jax.eval_shape(at_sample, jax.random.key(0))
+        jax.eval_shape(at_sample, jax.random.key(0))
+        return outline
 
-    @property
     def mean(self) -> dict[str, Any]:
         """Of independent factors. Others are to be averaged."""
         if self.params:
-            raise AttributeError("a graph has no closed form for its mean; average samples")
-        return {name: factor.mean for name, factor in self.ready.items()}
+            return super().mean()
+        return {name: factor.mean() for name, factor in self.ready.items()}
 
     # What is exact where the other nodes are finite.
+
+    def states(self) -> dict[str, Any]:
+        """{name: [n, ...]}: every combination of the states of all nodes."""
+        return self.combinations(self.graph.order)
+
+    def combinations(self, names: tuple[str, ...]) -> dict[str, Any]:
+        """{name: [n, ...]} of every combination of the states of some nodes; of none it is
+        empty.
+        """
+        values = self.sample(jax.random.key(0))  # which states there are depends on shapes alone
+        states = [self.node_states(name, values) for name in names]
+        sizes = [num_states(node_states) for node_states in states]
+        require_table(names, sizes)
+        index = np.array(list(itertools.product(*map(range, sizes))), int)  # [n, nodes]
+        return {
+            name: take(node_states, rows)
+            for name, node_states, rows in zip(names, states, index.T, strict=True)
+        }
 
     def log_marginal(self, values: Values) -> Scalar:
         """log p(values | u) for values of some of the nodes, exact: all others are summed out.
 
         Those below the given ones sum to one; those above must have finitely many values
-        (Bernoulli, one-hot or an enumerable NumPyro factor), or it is a ValueError. By variable
-        elimination: the cost is that of the largest table, not of all states.
+        (Bernoulli, one-hot, an enumerable NumPyro factor or a graph of such), or it is a
+        ValueError. By variable elimination: the cost is that of the largest table, not of all
+        states.
         """
         return self._log_table(values, ())[1]
 
     def log_marginals(
         self, values: Values, *names: str
-    ) -> tuple[list[jax.Array], Float[Array, "..."]]:
+    ) -> tuple[list[PyTree], Float[Array, "..."]]:
         """The states of these nodes, and log p(values, state, ..., state | u) for each combination,
         one axis for each name.
         """
@@ -126,55 +155,49 @@ class Joint:
         self._require_known(values)
         return Conditioned(self, dict(values))
 
-    def _log_table(
-        self, values: Values, names: tuple[str, ...]
-    ) -> tuple[list[jax.Array], jax.Array]:
+    def _log_table(self, values: Values, names: tuple[str, ...]) -> tuple[list[PyTree], jax.Array]:
         self._require_known(values)
-        relevant = [
-            name for name in self.graph.order if name in self.graph.ancestors((*values, *names))
-        ]
+        ancestors = self.graph.ancestors((*values, *names))
+        relevant = [name for name in self.graph.order if name in ancestors]
         hidden = [name for name in relevant if name not in values]
-        states: dict[str, jax.Array] = {}
-        for name in (
-            hidden
-        ):  # parents first: which values there are may hang on their shapes, never on their values
-            states[name] = self.states(
-                name, {**values, **{other: of[0] for other, of in states.items()}}
-            )
+        states: dict[str, PyTree] = {}
+        for name in hidden:  # parents first: which values there are may depend on their shapes
+            first = {other: take(other_states, 0) for other, other_states in states.items()}
+            states[name] = self.node_states(name, {**values, **first})
         factors = [self._table(name, values, states) for name in relevant]
         scope, table = eliminate(factors, [name for name in hidden if name not in names])
         order = [scope.index(name) for name in names]
         return [states[name] for name in names], jnp.transpose(table, order)
 
-    def states(self, name: str, values: Values) -> jax.Array:
+    def node_states(self, name: str, values: Values) -> PyTree:
         """All values of a finite node, its parents' among `values`; ValueError for a node that is
         not finite.
         """
         factor = self.factor(name, values)
-        states = getattr(factor, "states", None)
-        if states is None:
+        try:
+            return factor.states()
+        except NotKnownError:
             raise ValueError(
-                f"{name!r} is no finite node ({type(factor).__name__}), so it cannot be summed out;"
-                " give its value, or infer it: a bound (vaejax.GraphModel) or MCMC on log_prob"
-            )
-        return states
+                f"{name!r} is no finite node ({factor.name}), so it cannot be summed out; give its"
+                " value, or infer it: a bound (vaejax.GraphModel) or MCMC on log_prob"
+            ) from None
 
     def _table(
-        self, name: str, values: Values, states: Mapping[str, jax.Array]
+        self, name: str, values: Values, states: Mapping[str, PyTree]
     ) -> tuple[tuple[str, ...], jax.Array]:
         """(scope, log p(v_name | parents) at every combination of the hidden nodes that take
         part).
         """
         scope = tuple(other for other in (*self.graph[name].parents, name) if other in states)
-        require_table(scope, [len(states[other]) for other in scope])
+        require_table(scope, [num_states(states[other]) for other in scope])
 
-        def at(*some):
-            all_values = {**values, **dict(zip(scope, some, strict=True))}
+        def log_prob(*scope_values):
+            all_values = {**values, **dict(zip(scope, scope_values, strict=True))}
             return self.factor(name, all_values).log_prob(all_values[name])
 
         for i in reversed(range(len(scope))):
-            at = jax.vmap(at, [0 if j == i else None for j in range(len(scope))])
-        return scope, at(*(states[other] for other in scope))
+            log_prob = jax.vmap(log_prob, [0 if j == i else None for j in range(len(scope))])
+        return scope, log_prob(*(states[other] for other in scope))
 
     def _require(self, values: Values, names) -> None:
         missing = [name for name in names if name not in values]
@@ -197,22 +220,38 @@ def keys_of(key: Key, count: int) -> list[Key]:
     return [key] if count == 1 else list(jax.random.split(key, count))
 
 
+def num_states(states: PyTree) -> int:
+    """How many there are along the leading axis: a graph that is a node has a dict of them."""
+    return len(jax.tree.leaves(states)[0])
+
+
+def take(states: PyTree, rows: Any) -> PyTree:
+    """Some of the states, by their index."""
+    return jax.tree.map(lambda leaf: leaf[rows], states)
+
+
 @pytree
-class AtUniforms:
+class AtUniforms(Distribution):
     """A joint with the one sample that has u for its uniform numbers."""
 
     joint: Joint
     u: Float[Array, " n"]
 
+    @property
+    def reparameterised(self) -> bool:
+        return self.joint.reparameterised
+
     def sample(self, key: Any) -> dict[str, Any]:
         values, start = {}, 0
-        events, _ = self.joint.shapes
+        events = jax.eval_shape(self.joint.sample, jax.random.key(0))
         for name in self.joint.graph.order:
-            u = self.u[start : start + math.prod(events[name].shape)].reshape(events[name].shape)
-            values[name] = at_uniform(self.joint.factor(name, values), u).sample(
-                key
-            )  # the key is not used
-            start += u.size
+            event = events[name]
+            size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(event))
+            u = self.u[start : start + size]
+            if not isinstance(event, Mapping):  # a graph that is a node takes them in a row
+                u = u.reshape(event.shape)
+            values[name] = self.joint.factor(name, values).at_uniform(u).sample(key)
+            start += size
         return values
 
     def log_prob(self, value: Values) -> Scalar:
@@ -220,7 +259,7 @@ class AtUniforms:
 
 
 @pytree
-class Conditioned:
+class Conditioned(Distribution):
     """p(rest | values, u) = p(rest, values | u) / p(values | u): normalised where the nodes above
     the given ones are finite.
 
@@ -229,6 +268,21 @@ class Conditioned:
 
     joint: Joint
     values: dict[str, Any]
+
+    @property
+    def reparameterised(self) -> bool:
+        """Whether no hidden node stands above the given ones, and the samples of all move."""
+        outline = self.joint.outline()
+        return not self.above and all(
+            moves for name, (_, moves) in outline.items() if name not in self.values
+        )
+
+    @property
+    def above(self) -> list[str]:
+        """The hidden nodes above the given ones, parents first: they are drawn by their tables."""
+        graph = self.joint.graph
+        ancestors = graph.ancestors(tuple(self.values))
+        return [name for name in graph.order if name in ancestors and name not in self.values]
 
     def log_joint(self, rest: Values) -> Scalar:
         """log p(rest, values | u)."""
@@ -242,7 +296,7 @@ class Conditioned:
     def log_prob(self, rest: Values) -> Scalar:
         return self.log_joint(rest) - self.log_evidence
 
-    def marginal(self, name: str) -> tuple[jax.Array, Float[Array, " n"]]:
+    def marginal(self, name: str) -> tuple[PyTree, Float[Array, " n"]]:
         """The states of a finite node, and p(state | values, u) of each."""
         (states,), table = self.joint.log_marginals(self.values, name)
         return states, jax.nn.softmax(table)
@@ -251,15 +305,10 @@ class Conditioned:
         """Exact: each hidden node above the given ones from its conditional given all before it,
         then the others ancestrally.
         """
-        values, graph = dict(self.values), self.joint.graph
-        above = [
-            name
-            for name in graph.order
-            if name in graph.ancestors(tuple(values)) and name not in values
-        ]
+        values, above = dict(self.values), self.above
         *keys, last = jax.random.split(key, len(above) + 1)
-        for name, key_of in zip(above, keys, strict=True):
+        for name, node_key in zip(above, keys, strict=True):
             (states,), table = self.joint.log_marginals(values, name)
-            values[name] = states[jax.random.categorical(key_of, table)]
+            values[name] = take(states, jax.random.categorical(node_key, table))
         values = self.joint.complete(values, last)
-        return {name: values[name] for name in graph.order if name not in self.values}
+        return {name: values[name] for name in self.joint.graph.order if name not in self.values}

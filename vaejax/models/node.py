@@ -3,8 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vaejax.base.checks import require_kind
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
+from vaejax.models.base import Factor
 
 Values = Mapping[str, Any]
 
@@ -19,10 +21,11 @@ class Node:
     """
 
     name: str
-    conditional: Any  # a Conditional; of a root, a Prior too
+    conditional: Factor
     parents: tuple[str, ...] | str = ()
 
     def __post_init__(self):
+        require_kind(self.conditional, Factor, f"the node {self.name!r}")
         if isinstance(self.parents, str):
             object.__setattr__(self, "parents", (self.parents,))
 

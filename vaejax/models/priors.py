@@ -6,43 +6,35 @@ says where z lives, None that it is wherever q puts it.
 """
 
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpyro.distributions as npd
 from jax.typing import ArrayLike
 
-from vaejax.base.supports import (
-    BINARY,
-    COUNTS,
-    ONE_HOT,
-    REAL,
-    SIMPLEX,
-    SPHERE,
-    UNIT_INTERVAL,
-    Support,
-)
-from vaejax.base.types import Distribution, Key, PyTree
+from vaejax.base.supports import BINARY, ONE_HOT, REAL, SIMPLEX, SPHERE, UNIT_INTERVAL, Support
+from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.bernoulli import BernoulliDensity
 from vaejax.distributions.coupling import Autoregressive, Coupling
 from vaejax.distributions.discrete import OneHotCategoricalDensity, relaxed_categorical
 from vaejax.distributions.flows import Flow, init_layers
 from vaejax.distributions.mixture import Mixture
 from vaejax.distributions.normal import DiagNormalDensity, standard_normal
-from vaejax.distributions.numpyro import NumPyroDensity, relaxed_bernoulli
+from vaejax.distributions.numpyro import NumPyroDensity, relaxed_bernoulli, support_of_numpyro
 from vaejax.distributions.sphere import UniformOnSphereDensity
+from vaejax.models.base import Prior
 
 Encoder = Callable[[ArrayLike], Distribution]
 
 
 @component
-class StandardNormal:
+class StandardNormal(Prior):
     """p(z) = N(0, I) in `dim` dimensions. Nothing to learn."""
 
     dim: int
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()
@@ -52,11 +44,11 @@ class StandardNormal:
 
 
 @component
-class LearnedNormal:
+class LearnedNormal(Prior):
     """p(z) = N(z; loc, diag exp(2 log_scale)), both learned. They start at the standard normal."""
 
     dim: int
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return {"loc": jnp.zeros(self.dim), "log_scale": jnp.zeros(self.dim)}
@@ -66,7 +58,7 @@ class LearnedNormal:
 
 
 @component
-class MixtureOfGaussians:
+class MixtureOfGaussians(Prior):
     """p(z) = sum_c softmax(logits)_c N(z; loc_c, diag exp(2 log_scale_c)), learned jointly with the
     rest.
 
@@ -75,7 +67,7 @@ class MixtureOfGaussians:
 
     dim: int
     num_components: int
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def __post_init__(self):
         _require_components(self)
@@ -93,7 +85,7 @@ class MixtureOfGaussians:
 
 
 @component
-class VampPrior:
+class VampPrior(Prior):
     """p(z) = (1/C) sum_c q_phi(z | u_c), with C pseudo-inputs u_c in the space of the data.
 
     theta_prior is the array u of shape [C, *x.shape], learned like any other parameter. `init`
@@ -106,7 +98,7 @@ class VampPrior:
 
     num_components: int
     init_scale: float = 0.5
-    support: ClassVar[Support | None] = None
+    support = None
 
     def __post_init__(self):
         _require_components(self)
@@ -120,7 +112,7 @@ class VampPrior:
 
 
 @component
-class FlowPrior:
+class FlowPrior(Prior):
     """p(z) = N(0, I) pushed through invertible layers, learned: `kind` is "coupling" (RealNVP) or
     "autoregressive" (MAF).
 
@@ -133,7 +125,7 @@ class FlowPrior:
     num_layers: int = 4
     hidden: tuple[int, ...] = (64,)
     kind: Literal["coupling", "autoregressive"] = "coupling"
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def __post_init__(self):
         if self.kind not in ("coupling", "autoregressive"):
@@ -158,13 +150,13 @@ class FlowPrior:
 
 
 @component
-class UniformOnSphere:
+class UniformOnSphere(Prior):
     """p(z) = 1 / area of the unit sphere in R^dim: what a `VonMisesFisher` encoder is for.
     Reference: Davidson et al. 2018.
     """
 
     dim: int
-    support: ClassVar[Support] = SPHERE
+    support = SPHERE
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()
@@ -174,7 +166,7 @@ class UniformOnSphere:
 
 
 @component
-class FactorialBernoulli:
+class FactorialBernoulli(Prior):
     """p(z) = prod_j Bernoulli(z_j; logits_j), learned, from a fair start. With a `temperature`, its
     relaxation on (0, 1).
 
@@ -200,7 +192,7 @@ class FactorialBernoulli:
 
 
 @component
-class FactorialCategorical:
+class FactorialCategorical(Prior):
     """p(z) = prod_j Categorical(z_j; logits_j), z [dim, categories] one-hot, learned, from a fair
     start.
 
@@ -226,7 +218,7 @@ class FactorialCategorical:
 
 
 @component
-class NumPyroPrior:
+class NumPyroPrior(Prior):
     """p(z) = factory(), any NumPyro distribution with an empty batch shape: `lambda:
     dist.Laplace(0., 1.).expand([20]).to_event(1)`.
 
@@ -236,13 +228,9 @@ class NumPyroPrior:
     factory: Callable[[], Any]
 
     @property
-    def support(self) -> Support | None:
-        """What NumPyro says of it, under this library's name where it has one."""
-        constraint = self.factory().support
-        kind = _constraint(constraint)
-        return SUPPORTS_OF_NUMPYRO.get(
-            kind, Support(kind.__name__.strip("_").lower(), f"NumPyro's {constraint}")
-        )
+    def support(self) -> Support:
+        """What NumPyro says of it."""
+        return support_of_numpyro(self.factory().support)
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()
@@ -251,29 +239,6 @@ class NumPyroPrior:
         p = NumPyroDensity(self.factory())
         p.require_one()
         return p
-
-
-def _constraint(constraint: Any) -> type:
-    """The kind of a NumPyro constraint, `to_event` taken off."""
-    return (
-        _constraint(constraint.base_constraint)
-        if hasattr(constraint, "base_constraint")
-        else type(constraint)
-    )
-
-
-SUPPORTS_OF_NUMPYRO = {
-    _constraint(getattr(npd.constraints, name)): support
-    for name, support in {
-        "real": REAL,
-        "real_vector": REAL,
-        "boolean": BINARY,
-        "unit_interval": UNIT_INTERVAL,
-        "nonnegative_integer": COUNTS,
-        "simplex": SIMPLEX,
-        "sphere": SPHERE,
-    }.items()
-}
 
 
 def _require_components(prior: Any) -> None:

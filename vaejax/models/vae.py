@@ -3,27 +3,47 @@
 import jax
 from jax.typing import ArrayLike
 
-from vaejax.base.types import Conditional, Distribution, Key, Params, Prior, Scalar
+from vaejax.base.checks import require_kind
+from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
-from vaejax.models.base import require_same_support, simulate
+from vaejax.distributions.base import Distribution
+from vaejax.models.base import (
+    Conditional,
+    Factor,
+    Model,
+    Supports,
+    density_of,
+    require_same_support,
+)
 
 
 @component
-class VAE:
-    """log p_theta(x, z) = log p_theta(z) + log p_theta(x | z), with the inference model q_phi(z |
-    x).
+class VAE(Model):
+    """log p_theta(x, z) = log p_theta(z) + log p_theta(x | z), with the inference model
+    q_phi(z | x).
 
     theta is {"prior": ..., "likelihood": ...}, phi the encoder's parameters. Every method takes one
-    example; `jax.vmap(model.posterior, (None, 0))(params, xs)` takes a batch. Reference: Kingma &
-    Welling 2014.
+    example; `jax.vmap(model.posterior, (None, 0))(params, xs)` takes a batch.
+    Reference: Kingma & Welling 2014.
     """
 
-    prior: Prior
+    prior: Factor
     likelihood: Conditional
     encoder: Conditional
 
     def __post_init__(self):
+        require_kind(self.prior, Factor, "VAE.prior")
+        require_kind(self.likelihood, Conditional, "VAE.likelihood")
+        require_kind(self.encoder, Conditional, "VAE.encoder")
         require_same_support(self.prior, self.encoder)
+
+    @property
+    def support(self) -> Supports:
+        return self.likelihood.support
+
+    @property
+    def latent_support(self) -> Supports:
+        return self.encoder.support if self.prior.support is None else self.prior.support
 
     def init(self, key: Key, x: ArrayLike) -> Params:
         """Parameters for examples like x. The latent that the likelihood is shown is a sample of
@@ -31,34 +51,21 @@ class VAE:
         """
         prior_key, likelihood_key, encoder_key, z_key = jax.random.split(key, 4)
         phi = self.encoder.init(encoder_key, x)
-        z = self.encoder(phi, x).sample(z_key)
+        z = density_of(self.encoder, phi, x).sample(z_key)
         theta = {
             "prior": self.prior.init(prior_key, x),
             "likelihood": self.likelihood.init(likelihood_key, z),
         }
         return Params(theta, phi)
 
-    def p_z(self, params: Params) -> Distribution:
+    def p_z(self, params: Params, x: PyTree = None) -> Distribution:
         """The prior p_theta(z)."""
-        return self.prior(params.theta["prior"], lambda x: self.posterior(params, x))
+        return density_of(self.prior, params.theta["prior"], lambda x: self.posterior(params, x))
 
-    def p_x_given_z(self, params: Params, z) -> Distribution:
+    def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
         """The likelihood p_theta(x | z)."""
-        return self.likelihood(params.theta["likelihood"], z)
-
-    def log_joint(self, params: Params, x: ArrayLike, z) -> Scalar:
-        """log p_theta(x, z), nats."""
-        return self.p_z(params).log_prob(z) + self.p_x_given_z(params, z).log_prob(x)
+        return density_of(self.likelihood, params.theta["likelihood"], z)
 
     def posterior(self, params: Params, x: ArrayLike) -> Distribution:
         """The approximate posterior q_phi(z | x)."""
-        return self.encoder(params.phi, x)
-
-    def sample(self, params: Params, key: Key):
-        """(x, z) ~ p_theta(x, z), ancestrally: z from the prior, then x from the likelihood."""
-        return simulate(self, params, *jax.random.split(key))
-
-    def reconstruct(self, params: Params, x: ArrayLike, key: Key) -> jax.Array:
-        """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample."""
-        z = self.posterior(params, x).sample(key)
-        return self.p_x_given_z(params, z).mean
+        return density_of(self.encoder, params.phi, x)

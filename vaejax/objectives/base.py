@@ -1,100 +1,269 @@
-"""What training maximises: an objective of a batch."""
+"""What training maximises: the contract of an objective, and the mean over a minibatch.
+
+`minibatch` is the only place where a batch appears.
+"""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_kind, require_said
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
-from vaejax.base.values import by_value, component
+from vaejax.base.values import component
+from vaejax.estimators.base import Estimator, as_estimator
+from vaejax.models.base import Model, Supports
 
-Objective = Callable[..., Scalar | Terms]
 
+class Objective:
+    """(params, xs, key, step) -> Terms(bound, objective): what is reported and what is maximised of
+    a batch xs, at a step of training.
 
-def minibatch(objective: Objective, dataset_size: int | None = None) -> "Minibatch":
-    """(params, xs, key) -> (1/M) sum_m objective(params, x_m, key_m): the mean bound of a batch,
-    nats per example.
+    `fit`, `fit_seeds`, `gradient_moments` and the checks of data read the fields below; none has a
+    default that could be wrong in silence. Your own, around another one:
 
-    With `dataset_size=N` it is N/M times the sum over the batch instead, an unbiased estimate of
-    the sum over the data set. `objective` is a function of one example:
-    `minibatch(partial(vaejax.Pathwise(), model))`. If it gives `Terms`, so does this.
+        @vaejax.component
+        class Halved(vaejax.Objective):
+            inner: vaejax.Objective
+
+            @property
+            def model(self):
+                return self.inner.model
+
+            @property
+            def schedules(self):
+                return self.inner.schedules
+
+            def __call__(self, params, xs, key, step):
+                bound, objective = self.inner(params, xs, key, step)
+                return vaejax.Terms(bound, objective / 2)
+
+            def bound(self, params, x, key):
+                return self.inner.bound(params, x, key)
+
+    `Around` is this recipe with all but `__call__` written: derive from it where that suits.
     """
-    if dataset_size is not None:
-        require_count(dataset_size, "dataset_size")
-    return Minibatch(objective, dataset_size)
+
+    model: Any  # a Model, or None where there is none; then it says its own `support`
+    schedules: Any  # ((name, schedule), ...) of the weights that move with the step; () of none
+    scale: float = 1  # what the mean over a batch is multiplied by, such as the size of a data set
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        require_said(cls, Objective, "model", "the vaejax.Model that it is of, or None")
+        question = "((name, schedule), ...) of the weights that move with the step, () of none"
+        require_said(cls, Objective, "schedules", question)
+
+    @property
+    def support(self) -> Supports:
+        """The values that the data are for: those of the model."""
+        if self.model is None:
+            raise TypeError(f"{type(self).__name__} has no model, so it must say its `support`")
+        return self.model.support
+
+    @property
+    def independent_example(self) -> "Objective | None":
+        """The objective of one example that this is the mean of, each with noise of its own; None
+        where the examples of a batch share anything.
+        """
+        return None
+
+    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+    def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        """The bound of one example, nats, for validation: no schedule moves it."""
+        raise NotImplementedError(f"{type(self).__name__}.bound")
+
+
+def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+    """What an objective gives, or a TypeError where that is not two numbers."""
+    found = objective(params, xs, key, step)
+    if not isinstance(found, Terms):
+        raise TypeError(
+            f"{type(objective).__name__} gave {type(found).__name__}; an objective gives"
+            " vaejax.Terms(bound, objective), the same number twice where it is one"
+        )
+    for name, number in found._asdict().items():
+        if jnp.shape(number) != ():
+            raise ValueError(
+                f"the {name} of {type(objective).__name__} has shape {jnp.shape(number)}; it must"
+                " be one number"
+            )
+    return found
+
+
+def require_objective(objective: Any) -> None:
+    """Raises TypeError for a plain function: what it is of cannot be seen from outside."""
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"{objective!r} is no objective: write vaejax.minibatch(estimator, model), wrap a"
+            " function of one example by vaejax.minibatch(function, support=...), or derive from"
+            " vaejax.Objective"
+        )
+
+
+# Of one example.
 
 
 @component
-class Minibatch:
+class PerExample(Objective):
+    """An estimator of a model, as the objective of one example: xs is that example."""
+
+    estimator: Estimator
+    model: Model
+
+    def __post_init__(self):
+        object.__setattr__(self, "estimator", as_estimator(self.estimator))
+        require_kind(self.model, Model, "the model")
+
+    @property
+    def schedules(self) -> tuple:
+        return self.estimator.schedules
+
+    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        return self.estimator.terms(self.model, params, xs, key, step)
+
+    def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        return self(params, x, key, 0).bound
+
+
+@component
+class PerExampleFunction(Objective):
+    """A plain function (params, x, key) -> bound of one example, for data of this support."""
+
+    function: Callable
+    data_support: Supports
+    model = None
+    schedules = ()
+
+    @property
+    def support(self) -> Supports:
+        return self.data_support
+
+    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        bound = self.function(params, xs, key)
+        return bound if isinstance(bound, Terms) else Terms(bound, bound)
+
+    def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        return self(params, x, key, 0).bound
+
+
+def per_example(
+    estimator: Any, model: Model | None = None, *, support: Supports = None
+) -> Objective:
+    """The objective of one example: of an estimator and a model, or of a plain function.
+
+    A function (params, x, key) -> bound, or Terms, is a closed box, so it is asked for the
+    `support` of the data that it is for.
+    """
+    if model is not None:
+        return PerExample(estimator, model)
+    if isinstance(estimator, Estimator):
+        name = type(estimator).__name__
+        raise TypeError(f"{name} is an estimator, and wants a model beside: ({name}(...), model)")
+    if support is None:
+        raise ValueError(
+            f"{estimator} does not show which data it is for: write (estimator, model), or add"
+            " support=..., such as vaejax.supports.BINARY, or REAL for any finite numbers"
+        )
+    return PerExampleFunction(estimator, support)
+
+
+# Of a batch.
+
+
+def minibatch(
+    estimator: Any,
+    model: Model | None = None,
+    *,
+    support: Supports = None,
+    dataset_size: int | None = None,
+) -> "Minibatch":
+    """(1/M) sum_m bound(params, x_m, key_m): the mean bound of a batch, nats per example.
+
+    With `dataset_size=N` it is N/M times the sum over the batch instead, an unbiased estimate of
+    the sum over the data set. `vaejax.minibatch(vaejax.Pathwise(), model)`; a plain function of one
+    example says its `support`, as in `per_example`.
+    """
+    if dataset_size is not None:
+        require_count(dataset_size, "dataset_size")
+    return Minibatch(per_example(estimator, model, support=support), dataset_size)
+
+
+@component
+class Minibatch(Objective):
     """What `minibatch` returns: a value, so that two made of equal parts share one compiled
     program.
     """
 
-    objective: Objective
+    example: Objective
     dataset_size: int | None = None
 
-    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike | None = None) -> Any:
-        size = len(jax.tree.leaves(xs)[0])
-        objective = self.objective if step is None else partial(self.objective, step=step)
-        values = jax.vmap(objective, (None, 0, 0))(params, xs, jax.random.split(key, size))
-        return Terms(*map(self._mean, values)) if isinstance(values, Terms) else self._mean(values)
+    @property
+    def model(self) -> Model | None:
+        return self.example.model
 
-    def _mean(self, values: jax.Array) -> Scalar:
-        if values.ndim != 1:
-            raise ValueError(
-                f"the objective gave shape {values.shape[1:]} for one example; it must give one"
-                " number"
-            )
-        return jnp.mean(values) * (self.dataset_size or 1)
+    @property
+    def support(self) -> Supports:
+        return self.example.support
+
+    @property
+    def schedules(self) -> tuple:
+        return self.example.schedules
+
+    @property
+    def scale(self) -> int:
+        return self.dataset_size or 1
+
+    @property
+    def independent_example(self) -> Objective:
+        return self.example
+
+    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
+        terms = jax.vmap(lambda x, key: terms_of(self.example, params, x, key, step))(xs, keys)
+        return Terms(*(jnp.mean(values) * self.scale for values in terms))
+
+    def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        return self.example.bound(params, x, key)
+
+
+class Around(Objective):
+    """An objective made of another one, `inner`, whose model, support, schedules and bound it
+    has.
+    """
+
+    inner: Objective
+
+    @property
+    def model(self) -> Model | None:
+        return self.inner.model
+
+    @property
+    def support(self) -> Supports:
+        return self.inner.support
+
+    @property
+    def schedules(self) -> tuple:
+        return self.inner.schedules
+
+    @property
+    def scale(self) -> float:
+        return self.inner.scale
+
+    def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        return self.inner.bound(params, x, key)
 
 
 @component
-class Reported:
-    """(params, x, key) -> the bound that an objective of one example reports. No schedule moves it,
-    so any step will do.
-    """
+class Maximised:
+    """(params, xs, key) -> what an objective maximises at a step: the function to differentiate."""
 
     objective: Objective
+    step: int = 0
 
-    def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
-        result = self.objective(params, x, key, **step_of(self.objective, 0))
-        return result.bound if isinstance(result, Terms) else result
-
-
-def of_one_example(objective: Any) -> Objective:
-    """The function of one example that an objective of a batch shows as `objective`; itself, if it
-    shows none.
-    """
-    while hasattr(objective, "objective"):
-        objective = objective.objective
-    return by_value(objective)
-
-
-def model_of(objective: Any) -> Any:
-    """The model that an objective was put together from, among the arguments of its innermost
-    partial; None if there is none.
-    """
-    parts = getattr(of_one_example(objective), "args", ())
-    return next((part for part in parts if hasattr(part, "log_joint")), None)
-
-
-def schedules_of(objective: Any) -> tuple[tuple[str, Any], ...]:
-    """(name, schedule) of each weight that moves with the step; if there is one, the objective is
-    called with `step=`.
-
-    An objective says so by an attribute `schedules`; a partial, or a mean over a batch, has those
-    of what is inside.
-    """
-    if hasattr(objective, "schedules"):
-        return objective.schedules
-    inner = getattr(objective, "objective", getattr(objective, "func", None))
-    return () if inner is None else schedules_of(inner)
-
-
-def step_of(objective: Any, step: ArrayLike) -> dict[str, ArrayLike]:
-    """The keyword `step`, for an objective with a schedule."""
-    return {"step": step} if schedules_of(objective) else {}
+    def __call__(self, params: Params, xs: PyTree, key: Key) -> Scalar:
+        return terms_of(self.objective, params, xs, key, self.step).objective

@@ -6,22 +6,21 @@ from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, LatentVariableModel, Params, Terms
+from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
-from vaejax.bounds import log_likelihood, prior_of
-from vaejax.distributions.base import sample_and_log_prob
-from vaejax.estimators.base import reparameterised_posterior, require_factors
+from vaejax.estimators.base import Estimator, reparameterised_posterior
+from vaejax.models.base import Model, prior_of
 from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
 
 
 @component
-class Beta:
+class Beta(Estimator):
     """mean_k [log p(x | z_k) + beta (log p(z_k) - log q(z_k | x))], z_k ~ q, of one example; the
     bound is the same at beta = 1.
 
     `weight` is beta: a number, or a schedule.
-    `vaejax.minibatch(partial(vaejax.Beta(vaejax.WarmUp(5_000)), model))` for `fit`. Gradient: the
-    total derivative, as `Pathwise`, which this is at beta = 1. Needs a reparameterised q.
+    `vaejax.minibatch(vaejax.Beta(vaejax.WarmUp(5_000)), model)` for `fit`. Gradient: the total
+    derivative, as `Pathwise`, which this is at beta = 1. Needs a reparameterised q.
     Reference: Higgins et al. 2017.
     """
 
@@ -36,25 +35,17 @@ class Beta:
     def schedules(self) -> tuple[tuple[str, Schedule], ...]:
         return scheduled(beta=self.weight)
 
-    def __call__(
-        self,
-        model: LatentVariableModel,
-        params: Params,
-        x: ArrayLike,
-        key: Key,
-        step: ArrayLike | None = None,
-    ) -> Terms:
-        require_factors(self, model)
+    def __call__(self, model: Model, params: Params, x: PyTree, key: Key) -> Scalar:
+        return self.terms(model, params, x, key, 0).bound  # which no weight moves
+
+    def terms(self, model: Model, params: Params, x: PyTree, key: Key, step: ArrayLike) -> Terms:
         q = reparameterised_posterior(self, model, params, x)
 
-        def one(key):
-            z, log_q = sample_and_log_prob(q, key)
-            return (
-                log_likelihood(model, params, x, z),
-                prior_of(model, params, x).log_prob(z) - log_q,
-            )
+        def parts(key):
+            z, log_q = q.sample_and_log_prob(key)
+            log_p_x = model.log_likelihood(params, x, z)
+            return log_p_x, prior_of(model, params, x).log_prob(z) - log_q
 
-        log_p_x, log_ratio = map(
-            jnp.mean, map_samples(one, jax.random.split(key, self.num_samples))
-        )
+        samples = map_samples(parts, jax.random.split(key, self.num_samples))
+        log_p_x, log_ratio = map(jnp.mean, samples)
         return Terms(log_p_x + log_ratio, log_p_x + at_step(self.weight, step) * log_ratio)

@@ -1,88 +1,88 @@
 """Free bits: a latent, or a layer, that tells little pays for a little anyway."""
 
-from functools import partial
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_numbers
+from vaejax.base.checks import require_count, require_kind, require_numbers
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, LatentVariableModel, Params, PyTree, Terms
-from vaejax.base.values import by_value, component
-from vaejax.bounds import log_likelihood, prior_of, sample_posterior
+from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
+from vaejax.base.values import component
+from vaejax.bounds import sample_posterior
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.kl import kl_per_dimension
 from vaejax.distributions.normal import DiagNormalDensity
-from vaejax.estimators.base import require_factors
-from vaejax.estimators.by_node import KLByNode, require_graph_of_latents, sampled_kl
+from vaejax.estimators.by_node import KLByNode, require_named_latents, sampled_kl
 from vaejax.estimators.pathwise import AnalyticKL
+from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.models.graph_model import GraphModel
 from vaejax.objectives.base import Objective
 from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
 
 
 @component
-class FreeBits:
+class FreeBits(Objective):
     """mean_m log p(x_m | z_m) - sum_j max(nats, mean_m KL(q(z_j | x_m) || p(z_j))), of a batch; the
     bound has no max.
 
     A latent that tells less than `nats` on average pays for so many anyway, so nothing pushes it to
     tell less. The KL is in closed form: q and the prior are diagonal normals.
-    `vaejax.fit(vaejax.FreeBits(model, 0.1), ...)`. Reference: Kingma et al. 2016, with groups of
-    one latent.
+    `vaejax.fit(vaejax.FreeBits(model, 0.1), ...)`.
+    Reference: Kingma et al. 2016, with groups of one latent.
     """
 
-    model: LatentVariableModel
+    model: Model
     nats: float
     num_samples: int = 1
+    schedules = ()
 
     def __post_init__(self):
-        require_factors(self, self.model)
+        require_kind(self.model, Model, "FreeBits.model")
         require_numbers(self, nats=self.nats)
         require_count(self.num_samples, "FreeBits.num_samples")
 
-    @property
-    def objective(self) -> Objective:
-        """The bound of one example, for validation."""
-        return by_value(partial(AnalyticKL(self.num_samples), self.model))
-
-    def __call__(self, params: Params, xs: PyTree, key: Key) -> Terms:
+    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
         model = self.model
 
-        def one(x, key):
-            q, p = require_diagonal(self, model.posterior(params, x), prior_of(model, params, x))
+        def parts(x, key):
+            prior = prior_of(model, params, x)
+            q, p = require_diagonal("FreeBits", posterior_of(model, params, x), prior)
             zs = sample_posterior(q, key, self.num_samples)
-            log_p_x = map_samples(lambda z: log_likelihood(model, params, x, z), zs)
+            log_p_x = map_samples(lambda z: model.log_likelihood(params, x, z), zs)
             return jnp.mean(log_p_x), kl_per_dimension(q, p)
 
-        log_p_x, kl = jax.vmap(one)(xs, jax.random.split(key, len(jax.tree.leaves(xs)[0])))
+        keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
+        log_p_x, kl = jax.vmap(parts)(xs, keys)
         log_p_x, kl = jnp.mean(log_p_x), jnp.mean(kl, axis=0)
         return Terms(log_p_x - jnp.sum(kl), log_p_x - jnp.sum(jnp.maximum(kl, self.nats)))
 
+    def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        return AnalyticKL(self.num_samples)(self.model, params, x, key)
 
-def require_diagonal(owner: Any, q: Any, prior: Any) -> tuple[DiagNormalDensity, DiagNormalDensity]:
+
+def require_diagonal(
+    owner: str, q: Distribution, prior: Distribution
+) -> tuple[DiagNormalDensity, DiagNormalDensity]:
     """(q, prior), or a TypeError unless both are diagonal normals."""
     if isinstance(q, DiagNormalDensity) and isinstance(prior, DiagNormalDensity):
         return q, prior
-    name = getattr(owner, "__name__", type(owner).__name__)
-    of_q, of_prior = (type(getattr(d, "base", d)).__name__ for d in (q, prior))
     raise TypeError(
-        f"{name} splits KL(q || p) over the latents, so q and the prior must be diagonal normals,"
-        f" not {of_q} and {of_prior}; use vaejax.DiagNormal with vaejax.StandardNormal or"
+        f"{owner} splits KL(q || p) over the latents, so q and the prior must be diagonal normals,"
+        f" not {q.name} and {prior.name}; use vaejax.DiagNormal with vaejax.StandardNormal or"
         " vaejax.LearnedNormal, or vaejax.Beta, which takes any"
     )
 
 
 @component
-class FreeBitsByNode:
+class FreeBitsByNode(Objective):
     """mean_m log p(x_m | z_m) - beta sum_j max(nats, mean_m KL_j(x_m)), of a batch; the bound has
     beta = 1 and no max.
 
     A layer that tells less than `nats` on average pays for so many anyway, so nothing pushes it to
     tell less; beta, the `weight`, may be a schedule, such as a warm-up.
-    `vaejax.fit(vaejax.FreeBitsByNode(model, 2.0, vaejax.WarmUp(2_000)), ...)`. References: Sønderby
-    et al. 2016 (warm-up); Kingma et al. 2016 (free bits), with groups of one node.
+    `vaejax.fit(vaejax.FreeBitsByNode(model, 2.0, vaejax.WarmUp(2_000)), ...)`.
+    References: Sønderby et al. 2016 (warm-up); Kingma et al. 2016 (free bits), with groups of one
+    node.
     """
 
     model: GraphModel
@@ -91,28 +91,23 @@ class FreeBitsByNode:
     num_samples: int = 1
 
     def __post_init__(self):
-        require_graph_of_latents(self.model)
+        require_named_latents(self.model)
         require_numbers(self, nats=self.nats)
         require_weights(self, weight=self.weight)
         require_count(self.num_samples, "FreeBitsByNode.num_samples")
 
     @property
-    def objective(self) -> Objective:
-        """The bound of one example, for validation."""
-        return by_value(partial(KLByNode(self.num_samples), self.model))
-
-    @property
     def schedules(self) -> tuple[tuple[str, Schedule], ...]:
         return scheduled(beta=self.weight)
 
-    def __call__(
-        self, params: Params, xs: PyTree, key: Key, step: ArrayLike | None = None
-    ) -> Terms:
+    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
         keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
-        of_each = jax.vmap(lambda x, key: sampled_kl(self, self.model, params, x, key))(xs, keys)
-        log_p_x, kl = jax.tree.map(jnp.mean, of_each)
-        paid = sum((jnp.maximum(of, self.nats) for of in kl.values()), start=jnp.zeros(()))
-        return Terms(
-            log_p_x - sum(kl.values(), start=jnp.zeros(())),
-            log_p_x - at_step(self.weight, step) * paid,
-        )
+        terms = jax.vmap(lambda x, key: sampled_kl(self, self.model, params, x, key))(xs, keys)
+        log_p_x, kl = jax.tree.map(jnp.mean, terms)
+        nothing = jnp.zeros(())
+        paid = sum((jnp.maximum(nats, self.nats) for nats in kl.values()), start=nothing)
+        bound = log_p_x - sum(kl.values(), start=nothing)
+        return Terms(bound, log_p_x - at_step(self.weight, step) * paid)
+
+    def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        return KLByNode(self.num_samples)(self.model, params, x, key)

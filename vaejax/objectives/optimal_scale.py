@@ -1,17 +1,18 @@
 """The best scale of a Gaussian likelihood."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
-from vaejax.base.types import Key, LatentVariableModel, Params, PyTree, Scalar, Terms
+from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
 from vaejax.distributions.base import as_event
+from vaejax.models.base import Model, posterior_of
 from vaejax.models.conditionals.base import MAX_LOG_SCALE
 from vaejax.models.conditionals.real import Gaussian
-from vaejax.objectives.base import Minibatch, Objective, model_of
+from vaejax.models.vae import VAE
+from vaejax.objectives.base import Around, Objective, require_objective, terms_of
 
 
 def optimal_scale(objective: Objective) -> "OptimalScale":
@@ -21,7 +22,7 @@ def optimal_scale(objective: Objective) -> "OptimalScale":
     sigma^2 = mean_{m,i} (x_mi - loc_i(z_m))^2, z_m ~ q(z | x_m), which maximises the bound in
     sigma, so that its derivative there is zero and sigma is held constant. `objective` is one of a
     batch, of a model with the likelihood Gaussian(net, "learned"):
-    `vaejax.optimal_scale(vaejax.minibatch(partial(vaejax.Pathwise(), model)))`.
+    `vaejax.optimal_scale(vaejax.minibatch(vaejax.Pathwise(), model))`.
 
     The parameter log_scale gets the gradient that it has without this, by a term of value zero: so
     it follows the best scale, and the validations of `fit`, which are of the parameters as they
@@ -32,35 +33,27 @@ def optimal_scale(objective: Objective) -> "OptimalScale":
 
 
 @component
-class OptimalScale:
+class OptimalScale(Around):
     """What `optimal_scale` returns."""
 
-    objective: Objective
+    inner: Objective
 
     def __post_init__(self):
-        if not hasattr(self.objective, "objective"):
-            raise TypeError(
-                "optimal_scale wants an objective of a batch: make it by vaejax.minibatch"
-            )
-        _require_learned_scale(model_of(self.objective))
+        require_objective(self.inner)
+        require_learned_scale(self.model)
 
-    def __call__(self, params: Params, xs: PyTree, key: Key, **step) -> Any:
-        best = jax.lax.stop_gradient(_best_log_scale(model_of(self.objective), params, xs, key))
-        result = self.objective(_with_log_scale(params, best), xs, key, **step)
+    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        best = jax.lax.stop_gradient(_best_log_scale(self.model, params, xs, key))
+        terms = terms_of(self.inner, _with_log_scale(params, best), xs, key, step)
         # What the mean of log p(x|z) is of the learned scale; its value is taken off again.
         learned = params.theta["likelihood"]["log_scale"]
-        log_p_x = -jax.tree.leaves(xs)[0][0].size * (learned + 0.5 * jnp.exp(2 * (best - learned)))
-        if isinstance(self.objective, Minibatch):
-            log_p_x *= self.objective.dataset_size or 1
+        size = jax.tree.leaves(xs)[0][0].size
+        log_p_x = -size * (learned + 0.5 * jnp.exp(2 * (best - learned))) * self.scale
         nothing = log_p_x - jax.lax.stop_gradient(log_p_x)
-        return (
-            result._replace(objective=result.objective + nothing)
-            if isinstance(result, Terms)
-            else result + nothing
-        )
+        return terms._replace(objective=terms.objective + nothing)
 
 
-def with_optimal_scale(model: LatentVariableModel, params: Params, xs: PyTree, key: Key) -> Params:
+def with_optimal_scale(model: Model, params: Params, xs: PyTree, key: Key) -> Params:
     """`params` with the likelihood's shared scale at its best for xs: sigma^2 = mean (x -
     loc(z))^2, z ~ q, one sample an example.
 
@@ -68,28 +61,30 @@ def with_optimal_scale(model: LatentVariableModel, params: Params, xs: PyTree, k
     bound's derivative in the scale is then zero. What is left is an ordinary, normalised density.
     Give training data: a scale fitted to test data is a leak.
     """
-    _require_learned_scale(model)
+    require_learned_scale(model)
     return _with_log_scale(params, _best_log_scale(model, params, xs, key))
 
 
-def _require_learned_scale(model: Any) -> None:
-    likelihood = getattr(model, "likelihood", None)
-    if not (isinstance(likelihood, Gaussian) and likelihood.scale == "learned"):
-        found = f"{type(likelihood).__name__}{'' if not isinstance(likelihood, Gaussian) else f' with scale={likelihood.scale!r}'}"
-        raise TypeError(
-            "the optimal scale is that of a model with the likelihood Gaussian(net, 'learned');"
-            f" this one has {found}"
-        )
+def require_learned_scale(model: Model | None) -> None:
+    """Raises TypeError for a model without the one scale that has a closed form."""
+    likelihood = model.likelihood if isinstance(model, VAE) else None
+    if isinstance(likelihood, Gaussian) and likelihood.scale == "learned":
+        return
+    found = type(model).__name__ if likelihood is None else str(likelihood)
+    raise TypeError(
+        "the optimal scale is that of a VAE with the likelihood Gaussian(net, 'learned'); this one"
+        f" has {found}"
+    )
 
 
-def _best_log_scale(model: Any, params: Params, xs: PyTree, key: Key) -> Scalar:
+def _best_log_scale(model: Model, params: Params, xs: PyTree, key: Key) -> Scalar:
     """(1/2) log mean (x - loc(z))^2, kept where a density in float32 is finite: a perfect fit has
     no best scale.
     """
 
     def squared_error(x, key):
-        z = sample_posterior(model.posterior(params, x), key, 1)[0]
-        mean = model.p_x_given_z(params, z).mean
+        z = sample_posterior(posterior_of(model, params, x), key, 1)[0]
+        mean = model.p_x_given_z(params, z).mean()
         return jnp.mean((as_event("Gaussian", x, mean) - mean) ** 2)
 
     errors = jax.vmap(squared_error)(xs, jax.random.split(key, len(jax.tree.leaves(xs)[0])))

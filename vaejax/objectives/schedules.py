@@ -2,7 +2,7 @@
 can hold it against the run's.
 """
 
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,29 +12,46 @@ from vaejax.base.checks import require_count, require_numbers
 from vaejax.base.values import component
 
 
-class Schedule(Protocol):
+class Schedule:
     """A weight as a function of the step, of known length, so that `fit` can hold it against the
-    length of the run.
+    length of the run. Your own:
+
+        @vaejax.component
+        class Late(vaejax.Schedule):
+            start: int
+
+            @property
+            def length(self):
+                return self.start
+
+            def __call__(self, step):
+                return jnp.where(step < self.start, 0.0, 1.0)
     """
 
     @property
     def length(self) -> int:
         """The step from which it has been where it leads."""
-        ...
+        raise NotImplementedError(f"{type(self).__name__}.length")
 
-    def __call__(self, step: ArrayLike) -> Any: ...
+    def __call__(self, step: ArrayLike) -> Any:
+        raise NotImplementedError(f"{type(self).__name__}.__call__")
+
     def check(self, num_steps: int, name: str) -> None:
         """Raises ValueError if a run of `num_steps` would stop before the weight is where it
         leads.
         """
-        ...
+        if num_steps < self.length:
+            raise ValueError(
+                f"{name} moves over {self.length} steps, but num_steps = {num_steps}: train for at"
+                f" least {self.length}"
+            )
 
 
 Weight = float | Schedule
 
 
 @component
-class WarmUp:
+class WarmUp(Schedule):
     """start + (end - start) min(step / num_steps, 1). Reference: Bowman et al. 2016; Sønderby et
     al. 2016, for beta.
     """
@@ -65,7 +82,7 @@ class WarmUp:
 
 
 @component
-class Cyclical:
+class Cyclical(Schedule):
     """Of each `period` steps the first part, `ramp` of them, rises from start to end; the rest
     stays at end. Reference: Fu et al. 2019.
     """
@@ -108,15 +125,17 @@ class Cyclical:
 
 
 def require_weights(owner: Any, **weights: Weight) -> None:
+    """Raises an error for a weight that is neither a number, at least 0, nor a `Schedule`."""
     for name, weight in weights.items():
-        if not callable(weight):
-            require_numbers(owner, **{name: weight})
-        elif not hasattr(weight, "length"):
+        if isinstance(weight, Schedule):
+            continue
+        if callable(weight):
             raise TypeError(
                 f"{type(owner).__name__}.{name} = {weight!r} does not say how long it is, so it"
-                " cannot be held against the run; use vaejax.WarmUp or vaejax.Cyclical, or give it"
-                " the attributes of vaejax.schedules.Schedule"
+                " cannot be held against the run; use vaejax.WarmUp or vaejax.Cyclical, or derive"
+                " it from vaejax.Schedule"
             )
+        require_numbers(owner, **{name: weight})
 
 
 def scheduled(**weights: Weight) -> tuple[tuple[str, Schedule], ...]:
@@ -124,13 +143,6 @@ def scheduled(**weights: Weight) -> tuple[tuple[str, Schedule], ...]:
     return tuple((name, weight) for name, weight in weights.items() if callable(weight))
 
 
-def at_step(weight: Weight, step: ArrayLike | None) -> Any:
+def at_step(weight: Weight, step: ArrayLike) -> Any:
     """The weight at a step."""
-    if not callable(weight):
-        return weight
-    if step is None:
-        raise TypeError(
-            f"{weight} needs the step: call the objective with step=, as `fit` does for one that is"
-            " put together by functools.partial"
-        )
-    return weight(step)
+    return weight(step) if callable(weight) else weight

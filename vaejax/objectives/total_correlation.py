@@ -1,6 +1,5 @@
 """The parts of the KL, and an objective that weighs them."""
 
-from functools import partial
 from typing import Literal, NamedTuple, get_args
 
 import jax
@@ -9,12 +8,12 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import require_count
-from vaejax.base.types import Key, LatentVariableModel, Params, PyTree, Scalar, Terms
-from vaejax.base.values import by_value, component
+from vaejax.base.checks import require_count, require_kind
+from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
+from vaejax.base.values import component
 from vaejax.bounds import elbo, sample_posterior
 from vaejax.distributions.normal import DiagNormalDensity
-from vaejax.estimators.base import require_factors
+from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.objectives.base import Objective
 from vaejax.objectives.free_bits import require_diagonal
 from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
@@ -73,7 +72,7 @@ def _require_estimator(estimator: str) -> str:
 
 
 def kl_decomposition(
-    model: LatentVariableModel,
+    model: Model,
     params: Params,
     xs: PyTree,
     key: Key,
@@ -88,44 +87,54 @@ def kl_decomposition(
     and its logarithm is biased. Memory grows as batch^2 x dim. Needs diagonal normals for q and the
     prior. Reference: Chen et al. 2018.
     """
-    return _sampled(kl_decomposition, model, params, xs, key, dataset_size, estimator)[1]
+    size = dataset_size or len(jax.tree.leaves(xs)[0])
+    return sampled_parts("kl_decomposition", model, params, xs, key, size, estimator)[1]
 
 
-def _sampled(
-    owner, model, params, xs, key, dataset_size, estimator
+def sampled_parts(
+    owner: str,
+    model: Model,
+    params: Params,
+    xs: PyTree,
+    key: Key,
+    dataset_size: int,
+    estimator: Weighting,
 ) -> tuple[Scalar, KLDecomposition]:
     """The mean of log p(x|z) and the parts of the KL, from the samples that the one-sample bound of
     the batch has at this key.
     """
-    size = len(jax.tree.leaves(xs)[0])
-    prior = model.p_z(params)
-
-    def one(x, key):
-        q, _ = require_diagonal(owner, model.posterior(params, x), prior)
-        z = sample_posterior(q, key, 1)[0]
-        return (
-            model.p_x_given_z(params, z).log_prob(x),
-            prior.log_prob(z),
-            jax.tree.map(jnp.ravel, q),
-            jnp.ravel(z),
+    if model.inputs:
+        raise TypeError(
+            f"{owner} holds q(z) against one prior, and the prior of this model differs with its"
+            f" inputs {', '.join(model.inputs)}; use a model without inputs"
         )
+    batch_size = len(jax.tree.leaves(xs)[0])
+    prior = prior_of(model, params)
 
-    log_p_x, log_p_z, qs, zs = jax.vmap(one)(xs, jax.random.split(key, size))
-    log_weights = jnp.log(aggregation_weights(size, dataset_size or size, estimator))
-    # a diagonal normal is one of scalars, mapped
+    def draw(x, key):
+        q, _ = require_diagonal(owner, posterior_of(model, params, x), prior)
+        z = sample_posterior(q, key, 1)[0]
+        flat_q = jax.tree.map(jnp.ravel, q)
+        return model.log_likelihood(params, x, z), prior.log_prob(z), flat_q, jnp.ravel(z)
+
+    log_p_x, log_p_z, qs, zs = jax.vmap(draw)(xs, jax.random.split(key, batch_size))
+
+    # log q(z_ij | x_k), with a diagonal normal as one of scalars, mapped over its coordinates.
     coordinates = jax.vmap(DiagNormalDensity.log_prob)
-    log_q = jax.vmap(lambda z: jax.vmap(lambda q: coordinates(q, z))(qs))(
-        zs
-    )  # [i, j, dim]: log q(z_i | x_j) by coordinate
+    log_q = jax.vmap(lambda z: jax.vmap(lambda q: coordinates(q, z))(qs))(zs)  # [i, k, j]
     own = jnp.sum(jax.vmap(coordinates)(qs, zs), axis=1)
+
+    # log q(z_i) = log sum_k W_ik q(z_i | x_k), of all coordinates and of each.
+    log_weights = jnp.log(aggregation_weights(batch_size, dataset_size, estimator))
     joint = logsumexp(log_weights + jnp.sum(log_q, axis=2), axis=1)
     marginals = jnp.sum(logsumexp(log_weights[:, :, None] + log_q, axis=1), axis=1)
+
     parts = own - joint, joint - marginals, marginals - log_p_z
     return jnp.mean(log_p_x), KLDecomposition(*map(jnp.mean, parts))
 
 
 @component
-class TCVAE:
+class TCVAE(Objective):
     """mean log p(x|z) - alpha MI - beta TC - gamma DW, of a batch; the bound is the same with all
     three at 1.
 
@@ -135,7 +144,7 @@ class TCVAE:
     gamma = 1.
     """
 
-    model: LatentVariableModel
+    model: Model
     dataset_size: int
     alpha: Weight = 1.0
     beta: Weight = 1.0
@@ -143,7 +152,7 @@ class TCVAE:
     estimator: Weighting = "stratified"
 
     def __post_init__(self):
-        require_factors(self, self.model)
+        require_kind(self.model, Model, "TCVAE.model")
         require_count(self.dataset_size, "TCVAE.dataset_size")
         require_weights(self, alpha=self.alpha, beta=self.beta, gamma=self.gamma)
         _require_estimator(self.estimator)
@@ -152,21 +161,15 @@ class TCVAE:
     def schedules(self) -> tuple[tuple[str, Schedule], ...]:
         return scheduled(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
 
-    @property
-    def objective(self) -> Objective:
-        """The bound of one example, for validation."""
-        return by_value(partial(elbo, self.model))
-
-    def __call__(
-        self, params: Params, xs: PyTree, key: Key, step: ArrayLike | None = None
-    ) -> Terms:
-        log_p_x, parts = _sampled(
-            self, self.model, params, xs, key, self.dataset_size, self.estimator
+    def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        log_p_x, parts = sampled_parts(
+            "TCVAE", self.model, params, xs, key, self.dataset_size, self.estimator
         )
         bound = log_p_x - sum(parts)
         weights = (at_step(weight, step) for weight in (self.alpha, self.beta, self.gamma))
         # As what is added to the bound, so that a weight of 1 adds exactly nothing.
-        return Terms(
-            bound,
-            bound - sum((weight - 1) * part for weight, part in zip(weights, parts, strict=True)),
-        )
+        added = sum((weight - 1) * part for weight, part in zip(weights, parts, strict=True))
+        return Terms(bound, bound - added)
+
+    def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        return elbo(self.model, params, x, key)

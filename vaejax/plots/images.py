@@ -75,7 +75,7 @@ def samples(model: VAE, params: Params, key: Key, rows: int = 8, columns: int = 
 
 def prior_image(model: VAE, params: Params, key: Key) -> jax.Array:
     """E[x | z], z ~ p(z)."""
-    return model.p_x_given_z(params, model.p_z(params).sample(key)).mean
+    return model.p_x_given_z(params, model.p_z(params).sample(key)).mean()
 
 
 def reconstructions(model: VAE, params: Params, xs, key: Key, columns: int = 16) -> Figure:

@@ -32,7 +32,7 @@ def latent(
     if planar:
         quantiles = np.asarray(jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size))
         zs = jnp.stack(jnp.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
-        images = jax.jit(jax.vmap(lambda z: model.p_x_given_z(params, z).mean))(zs)
+        images = jax.jit(jax.vmap(lambda z: model.p_x_given_z(params, z).mean()))(zs)
         show_image(panels[1], tile(np.asarray(images), size))
         panels[1].set(
             xlabel="$z_1$ →", ylabel="$z_2$ →", title="decoded manifold, at normal quantiles"

@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Transformed, estimate, map_dataset
 from vaejax.base.types import Key, Params, PyTree
-from vaejax.data.check import check_data, support_of
-from vaejax.objectives.base import Objective, Reported, model_of, of_one_example, schedules_of
+from vaejax.data.check import check_data
+from vaejax.objectives.base import Objective, require_objective
 from vaejax.training.checkpoints import Checkpoints
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure
@@ -105,7 +105,7 @@ def fit(
             mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names)
         )
     trainer = Trainer(objective, ByStructure(optimizer), transform, mesh, batch_size)
-    held_out = Transformed(Reported(of_one_example(objective)), transform)
+    held_out = Transformed(objective.bound, transform)
 
     # Copied, since the compiled steps write over the arrays that they are given, and these are the
     # caller's.
@@ -161,7 +161,8 @@ def fit(
 
 def check_arguments(objective, data, validation, transform, batch_size, patience, mesh) -> None:
     """Raises ValueError for arguments that do not fit each other."""
-    support = support_of(model_of(objective))
+    require_objective(objective)
+    support = objective.support
     check_data(data, support, transform)
     size = len(jax.tree.leaves(data)[0])
     if batch_size > size:
@@ -185,20 +186,15 @@ def check_arguments(objective, data, validation, transform, batch_size, patience
             )
     if validation is not None:
         check_data(validation, support, transform, name="validation")
-        if not hasattr(objective, "objective"):
-            raise ValueError(
-                "validation maps the objective of one example over the held-out set: make it by"
-                " vaejax.minibatch"
-            )
 
 
 def check_schedules(objective, num_steps: int) -> int:
     """The step from which every weight has been where its schedule leads. Raises ValueError if the
     run does not come so far.
     """
-    for name, schedule in schedules_of(objective):
+    for name, schedule in objective.schedules:
         schedule.check(num_steps, name)
-    return max((schedule.length for _, schedule in schedules_of(objective)), default=0)
+    return max((schedule.length for _, schedule in objective.schedules), default=0)
 
 
 def _validated(run: Run, held_out: Transformed, validation: PyTree, key: Key) -> Run:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.base.values import component
 from vaejax.data.base import batch_rows
-from vaejax.objectives.base import Objective, step_of
+from vaejax.objectives.base import Objective, terms_of
 from vaejax.training.optimizers import ByStructure
 
 STEPS_PER_CALL = (
@@ -78,14 +78,14 @@ class Trainer:
             xs = jax.lax.with_sharding_constraint(
                 xs, NamedSharding(self.mesh, PartitionSpec("data"))
             )
-        return self.objective(params, xs, objective_key, **step_of(self.objective, step))
+        return terms_of(self.objective, params, xs, objective_key, step)
 
     def value_and_gradient(self, params: Params, *args) -> tuple[Any, Params]:
         """The objective at one step, and the gradient of what it maximises."""
 
         def maximised(params):
             value = self.value(params, *args)
-            return value.objective if isinstance(value, Terms) else value, value
+            return value.objective, value
 
         (_, value), gradient = jax.value_and_grad(maximised, has_aux=True)(params)
         return value, gradient
@@ -131,8 +131,7 @@ class Trainer:
             value, gradient = _value_and_gradient(
                 self, run.params, data, rows[i], noise_key, run.step
             )
-            terms = value if isinstance(value, Terms) else Terms(value, value)
-            fault = _first_non_finite(terms, "the ") or _first_non_finite(
+            fault = _first_non_finite(value, "the ") or _first_non_finite(
                 gradient, "the gradient of "
             )
             one = np.tile(rows[i], (len(rows), 1))
@@ -193,17 +192,13 @@ def _value_and_gradient(trainer: Trainer, *args):
     return trainer.value_and_gradient(*args)
 
 
-def recorded(history: dict[str, np.ndarray], values: Any) -> dict[str, np.ndarray]:
-    """The history with the values of more steps. Where a bound stands alone, it is also what was
-    maximised.
-    """
-    bound, objective = values if isinstance(values, Terms) else (values, values)
-    longer = {"bound": np.concatenate([history["bound"], bound])}
-    if isinstance(values, Terms) or "objective" in history:
-        longer["objective"] = np.concatenate(
-            [history.get("objective", history["bound"]), objective]
-        )
-    return history | longer
+def recorded(history: dict[str, np.ndarray], terms: Terms) -> dict[str, np.ndarray]:
+    """The history with the terms of more steps."""
+    objective = history.get("objective", history["bound"])  # which runs of before did not record
+    return history | {
+        "bound": np.concatenate([history["bound"], terms.bound]),
+        "objective": np.concatenate([objective, terms.objective]),
+    }
 
 
 def _first_non_finite(tree: PyTree, what: str = "") -> str | None:

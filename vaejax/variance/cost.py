@@ -12,8 +12,10 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jax.typing import ArrayLike
 
-from vaejax.base.types import Conditional, Estimator, Key, Params, PyTree
+from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
+from vaejax.estimators.base import Estimator
+from vaejax.models.base import Conditional
 from vaejax.objectives.base import Objective
 
 

@@ -1,9 +1,7 @@
 """Conditionals p(. | given), whose parameters a net gives: likelihoods, encoders, classifiers,
 nodes of a graph.
 
-`conditional.init(key, given)` gives its parameters, `conditional(params, given)` a Distribution.
-`support` says which values the density is for, so that data, or a prior, on another set are refused
-before anything runs. What a docstring calls raw passes through `soft_bound`, so that no output of a
+What a docstring calls raw passes through `soft_bound`, so that no output of a
 net, however large, makes a density overflow: log-scales to +-7, log-rates to +-15.
 """
 
@@ -13,7 +11,9 @@ import jax
 import jax.numpy as jnp
 from flax.errors import ScopeParamShapeError
 
-from vaejax.base.types import Key, Net, PyTree
+from vaejax.base.types import Key, PyTree
+from vaejax.models.base import Conditional
+from vaejax.networks.base import Net
 
 MAX_LOG_SCALE = 7.0  # in float32 exp(2 s) overflows at s = 44
 
@@ -76,7 +76,7 @@ def take_one_head(owner: Any, output: Any, name: str) -> jax.Array:
     return output
 
 
-class OfNet:
+class OfNet(Conditional, abstract=True):
     """What a conditional has whose only parameters are its net's."""
 
     net: Net

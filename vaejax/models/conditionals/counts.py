@@ -1,13 +1,12 @@
 """Conditionals of counts."""
 
-from typing import ClassVar
-
 import jax.numpy as jnp
 import numpyro.distributions as npd
 
-from vaejax.base.supports import COUNTS, Support
-from vaejax.base.types import Distribution, Net, PyTree
+from vaejax.base.supports import COUNTS
+from vaejax.base.types import PyTree
 from vaejax.base.values import component
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.numpyro import ExactNegativeBinomial, from_numpyro
 from vaejax.models.conditionals.base import (
     MAX_LOG_SCALE,
@@ -16,6 +15,7 @@ from vaejax.models.conditionals.base import (
     take_heads,
     take_one_head,
 )
+from vaejax.networks.base import Net
 from vaejax.networks.layers import soft_bound
 
 MAX_LOG_RATE = 15.0  # three million counts
@@ -26,7 +26,7 @@ class Poisson(OfNet):
     """prod_i Poisson(x_i; rate = exp(r_i)). The net gives raw log-rates of x's shape."""
 
     net: Net
-    support: ClassVar[Support] = COUNTS
+    support = COUNTS
 
     def __call__(self, params: PyTree, given) -> Distribution:
         log_rate = take_one_head(self, apply_net(self.net, params, given), "log-rates")
@@ -40,7 +40,7 @@ class NegativeBinomial(OfNet):
     """
 
     net: Net
-    support: ClassVar[Support] = COUNTS
+    support = COUNTS
 
     def __call__(self, params: PyTree, given) -> Distribution:
         log_mean, log_concentration = take_heads(

@@ -1,13 +1,13 @@
 """Conditionals of discrete latents and of their relaxations; for binary ones `Bernoulli` serves."""
 
-from typing import ClassVar
-
-from vaejax.base.supports import ONE_HOT, SIMPLEX, UNIT_INTERVAL, Support
-from vaejax.base.types import Distribution, Net, PyTree
+from vaejax.base.supports import ONE_HOT, SIMPLEX, UNIT_INTERVAL
+from vaejax.base.types import PyTree
 from vaejax.base.values import component
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.discrete import OneHotCategoricalDensity, relaxed_categorical
 from vaejax.distributions.numpyro import relaxed_bernoulli
 from vaejax.models.conditionals.base import OfNet
+from vaejax.networks.base import Net
 
 
 @component
@@ -17,7 +17,7 @@ class OneHotCategorical(OfNet):
     """
 
     net: Net
-    support: ClassVar[Support] = ONE_HOT
+    support = ONE_HOT
 
     def __call__(self, params: PyTree, given) -> Distribution:
         return OneHotCategoricalDensity(self.logits(params, given))
@@ -31,7 +31,7 @@ class RelaxedBernoulli(OfNet):
 
     net: Net
     temperature: float = 0.5
-    support: ClassVar[Support] = UNIT_INTERVAL
+    support = UNIT_INTERVAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
         return relaxed_bernoulli(self.temperature, self.logits(params, given))
@@ -45,7 +45,7 @@ class RelaxedCategorical(OfNet):
 
     net: Net
     temperature: float = 0.5
-    support: ClassVar[Support] = SIMPLEX
+    support = SIMPLEX
 
     def __call__(self, params: PyTree, given) -> Distribution:
         return relaxed_categorical(self.temperature, self.logits(params, given))

@@ -1,26 +1,28 @@
 """Conditionals that are flows on a diagonal normal."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 
-from vaejax.base.supports import REAL, Support
-from vaejax.base.types import Key, Net, PyTree
+from vaejax.base.supports import REAL
+from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
 from vaejax.distributions.coupling import Autoregressive, Coupling
 from vaejax.distributions.flows import Flow, init_layers
 from vaejax.distributions.normal import DiagNormalDensity
+from vaejax.models.base import Conditional
 from vaejax.models.conditionals.base import MAX_LOG_SCALE, apply_net, require_vectors, take_heads
+from vaejax.networks.base import Net
 from vaejax.networks.layers import soft_bound
 
 
-class OfFlow:
+class OfFlow(Conditional, abstract=True):
     """A flow on a diagonal normal base. The net gives (loc, raw log_scale) of the base and, with a
     third head, a context for the layers.
     """
 
     net: Net
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     @property
     def layers(self) -> tuple[Any, ...]:

@@ -1,14 +1,21 @@
 """Conditionals of any NumPyro family."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import numpyro.distributions as npd
 
-from vaejax.base.supports import REAL, Support
-from vaejax.base.types import Distribution, Net, PyTree
+from vaejax.base.supports import Support
+from vaejax.base.types import PyTree
 from vaejax.base.values import component
-from vaejax.distributions.numpyro import from_numpyro
+from vaejax.distributions.base import Distribution
+from vaejax.distributions.numpyro import from_numpyro, support_of_numpyro
 from vaejax.models.conditionals.base import OfNet, apply_net
+from vaejax.networks.base import Net
+
+Family = Callable[..., npd.Distribution]
 
 
 @component
@@ -16,16 +23,54 @@ class NumPyroConditional(OfNet):
     """family(net(given)), any NumPyro distribution of the net's output: `NumPyroConditional(net,
     lambda loc: npd.StudentT(3, loc, 1))`.
 
-    All its batch axes are made one event. `support`, such as `vaejax.supports.REAL`, lets data and
-    priors be checked.
+    All its batch axes are made one event. The support is the family's own; `support` names it where
+    that cannot be read without the net.
     """
 
     net: Net
-    family: Callable[..., npd.Distribution]
-    support: Support = REAL
+    family: Family
+    support: Support | None = None
+
+    def __post_init__(self):
+        if self.support is None:
+            object.__setattr__(self, "support", support_of_family(self.family))
 
     def __call__(self, params: PyTree, given) -> Distribution:
         output = apply_net(self.net, params, given)
-        return from_numpyro(
-            self.family(*output) if isinstance(output, tuple) else self.family(output)
+        heads = output if isinstance(output, tuple) else (output,)
+        return from_numpyro(self.family(*heads))
+
+
+def support_of_family(family: Family) -> Support:
+    """The values that a family is for, tried at small parameters; its ends where they do not move
+    with those. TypeError for a family that cannot be tried.
+    """
+    found = [support for fill in (0.5, 0.75) if (support := _support_at(family, fill)) is not None]
+    if len(found) < 2:
+        raise TypeError(
+            f"the support of {family} cannot be read off it; say NumPyroConditional(net, family,"
+            " support=...), such as vaejax.supports.REAL"
         )
+    first, second = found
+    return first if first == second else Support(first.name, f"NumPyro's {first.name}")
+
+
+def _support_at(family: Family, fill: float) -> Support | None:
+    """The support at parameters that are all one number: of scalars, of vectors, of a matrix."""
+    for shapes in _parameter_shapes(family):
+        parameters = [np.full(shape, fill, np.float32) for shape in shapes]
+        try:
+            return support_of_numpyro(family(*parameters).support)
+        except Exception:  # noqa: S112  a family may refuse these shapes in any way
+            continue
+    return None
+
+
+def _parameter_shapes(family: Family) -> list[tuple[tuple[int, ...], ...]]:
+    """Shapes to try for as many parameters as the family needs."""
+    parameters: list[Any] = list(inspect.signature(family).parameters.values())
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    needed = [p for p in parameters if p.kind in positional and p.default is p.empty]
+    counts = [len(needed)] if needed else [1, 2, 3]
+    tries = [(shape,) * count for count in counts for shape in ((), (2,), (2, 2))]
+    return tries + [((2,), (2, 2)), ((2,), (2, 1), (2,))]

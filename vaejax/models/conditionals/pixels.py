@@ -1,15 +1,15 @@
 """Conditionals of pixels."""
 
-from typing import ClassVar
-
 import jax.numpy as jnp
 
 from vaejax.base.supports import BINARY, UNIT_INTERVAL, Support, levels
-from vaejax.base.types import Distribution, Net, PyTree
+from vaejax.base.types import PyTree
 from vaejax.base.values import component
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.bernoulli import BernoulliDensity, ContinuousBernoulliDensity
 from vaejax.distributions.pixels import DiscretizedLogisticDensity, Levels
 from vaejax.models.conditionals.base import OfNet, apply_net, take_heads
+from vaejax.networks.base import Net
 from vaejax.networks.layers import soft_bound
 
 MAX_LOG_SCALE_OF_LEVELS = 10.0  # 1/255 is exp(-5.5)
@@ -20,7 +20,7 @@ class Bernoulli(OfNet):
     """prod_i Bernoulli(x_i; logits = net(z)_i). The net gives logits of x's shape."""
 
     net: Net
-    support: ClassVar[Support] = BINARY
+    support = BINARY
 
     def __call__(self, params: PyTree, given) -> Distribution:
         return BernoulliDensity(self.logits(params, given))
@@ -33,7 +33,7 @@ class ContinuousBernoulli(OfNet):
     """
 
     net: Net
-    support: ClassVar[Support] = UNIT_INTERVAL
+    support = UNIT_INTERVAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
         return ContinuousBernoulliDensity(self.logits(params, given))

@@ -1,17 +1,19 @@
 """Conditionals of real vectors."""
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
 
-from vaejax.base.supports import REAL, SPHERE, Support
-from vaejax.base.types import Distribution, Key, Net, PyTree
+from vaejax.base.supports import REAL, SPHERE
+from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
+from vaejax.distributions.base import Distribution
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.distributions.numpyro import CholeskyNormal, NumPyroDensity, from_numpyro
 from vaejax.distributions.sphere import VonMisesFisherDensity
+from vaejax.models.base import Conditional
 from vaejax.models.conditionals.base import (
     MAX_LOG_SCALE,
     OfNet,
@@ -20,6 +22,7 @@ from vaejax.models.conditionals.base import (
     take_heads,
     take_one_head,
 )
+from vaejax.networks.base import Net
 from vaejax.networks.layers import soft_bound
 
 # in units of the scale: two coordinates correlate by up to 0.999, and float32 can still invert that
@@ -42,7 +45,7 @@ class DiagNormal(OfNet):
 
     net: Net
     max_log_scale: float | None = MAX_LOG_SCALE
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
         loc, log_scale = take_heads(self, apply_net(self.net, params, given), "loc, log_scale")
@@ -64,7 +67,7 @@ class FullNormal(OfNet):
     """
 
     net: Net
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
         output = apply_net(self.net, params, given)
@@ -91,7 +94,7 @@ class LowRankNormal(OfNet):
     """
 
     net: Net
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
         outputs = take_heads(
@@ -108,7 +111,7 @@ class LowRankNormal(OfNet):
 
 
 @component
-class Gaussian:
+class Gaussian(Conditional):
     """N(x; net(z), diag scale^2). The net gives a mean of x's shape.
 
     `scale` is a number, "learned" (one for all dimensions) or "per-dimension" (learned, one for
@@ -119,7 +122,7 @@ class Gaussian:
 
     net: Net
     scale: float | Literal["learned", "per-dimension"]
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def __post_init__(self):
         if self.scale == "optimal":
@@ -163,7 +166,7 @@ class Laplace(OfNet):
     """
 
     net: Net
-    support: ClassVar[Support] = REAL
+    support = REAL
 
     def __call__(self, params: PyTree, given) -> Distribution:
         loc, log_scale = take_heads(self, apply_net(self.net, params, given), "loc, log_scale")
@@ -179,7 +182,7 @@ class VonMisesFisher(OfNet):
     """
 
     net: Net
-    support: ClassVar[Support] = SPHERE
+    support = SPHERE
 
     def __call__(self, params: PyTree, given) -> Distribution:
         natural = take_one_head(

@@ -1,0 +1,68 @@
+"""The exact answers of discrete_gradients.py: means by quadrature are the gradient, variances the
+closed forms; and a short run.
+"""
+
+import discrete_gradients as experiment
+import jax
+import numpy as np
+import pytest
+
+from tests.lib.scripts import run
+
+CONFIG = experiment.Config()
+PSI = {
+    "score function": (),
+    "leave-one-out": (),
+    "DisARM": (),
+    "double control variate": 0.3,
+    "REBAR": {"eta": 0.7, "log_temperature": -0.5},
+}
+
+
+@pytest.mark.parametrize("name", PSI)
+def test_unbiased_on_the_toy(name):
+    """By enumeration, or, for REBAR, by quadrature over its two uniform numbers, whose integrand is
+    steep at both ends.
+    """
+    with jax.enable_x64(True):
+        mean, variance = experiment.exact_moments(CONFIG, name, 0.7, PSI[name])
+    np.testing.assert_allclose(
+        mean, experiment.exact_gradient(CONFIG, 0.7, 1), rtol=1e-3 if name == "REBAR" else 1e-9
+    )
+    closed = experiment.closed_forms(CONFIG, 0.7, 1)
+    if name in closed:
+        np.testing.assert_allclose(variance, closed[name], rtol=1e-9)
+
+
+def test_the_biased_are_seen_to_be():
+    with jax.enable_x64(True):
+        for name in ("relaxed", "straight-through"):
+            mean, _ = experiment.exact_moments(CONFIG, name, 0.7, ())
+            assert abs(mean / experiment.exact_gradient(CONFIG, 0.7, 1) - 1) > 10
+
+
+@pytest.mark.slow
+def test_script(tmp_path):
+    flags = [
+        "--part",
+        "vae",
+        "--num-steps",
+        "4",
+        "--validate-every",
+        "2",
+        "--num-seeds",
+        "1",
+        "--hidden",
+        "8",
+        "--latent-dim",
+        "4",
+    ]
+    flags += ["--vae-draws", "10", "--measured-examples", "4"]
+    result, printed = run(
+        "discrete_gradients", *flags, "--estimators", "leave-one-out", "REBAR", folder=tmp_path
+    )
+    assert "REBAR" in printed and set(result["mean_squared_error"]["vae"]) == {
+        "leave-one-out",
+        "REBAR",
+    }
+    assert (tmp_path / "out" / "result.json").exists()

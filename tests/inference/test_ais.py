@@ -1,0 +1,228 @@
+"""AIS and BDMC: unbiased weights both ways, closed-form gaps with exact moves, the sandwich around
+log p(x), a grid over two latents.
+"""
+
+import itertools
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.special import logsumexp
+
+import vaejax
+from tests.lib.oracles import LinearGaussian, assert_mean
+from vaejax import ais
+
+POINT = LinearGaussian()
+SAMPLER = vaejax.AIS(POINT.model, ais.Linear(8), num_chains=4_000, transition=ais.HMC(5))
+
+
+@vaejax.component
+class Exact:
+    """A draw from the density itself, which is normal: its mean and precision by derivatives of its
+    logarithm.
+    """
+
+    def __call__(self, log_density, z, step_size, key):
+        slope, curvature = jax.grad(log_density)(z), jax.hessian(log_density)(z)[0, 0]
+        return z - slope / curvature + jax.random.normal(key, z.shape, z.dtype) / jnp.sqrt(
+            -curvature
+        ), jnp.ones(())
+
+
+def tempered(betas, point=POINT):
+    """(mean, variance) of p_beta, proportional to p(z) p(x|z)^beta."""
+    precision = 1 + betas * point.w**2 / point.tau**2
+    return betas * point.w * (point.x - point.b) / (point.tau**2 * precision), 1 / precision
+
+
+def kl(first, second):
+    (m, v), (n, u) = first, second
+    return 0.5 * (np.log(u / v) + (v + (m - n) ** 2) / u - 1)
+
+
+def log_likelihood_moments(mean, variance, point=POINT):
+    """Mean and variance of log p(x|z) under N(mean, variance)."""
+    r, tau2, spread = point.x - point.b - point.w * mean, point.tau**2, point.w**2 * variance
+    return -0.5 * np.log(2 * np.pi * tau2) - (r**2 + spread) / (2 * tau2), (
+        2 * spread**2 + 4 * r**2 * spread
+    ) / (4 * tau2**2)
+
+
+@pytest.mark.parametrize("temperatures", [ais.Linear(8), ais.Sigmoid(8)], ids=["linear", "sigmoid"])
+def test_exact_moves_have_the_closed_form_gaps(x64, temperatures):
+    """E log w = log p(x) - sum_t KL(p_(t-1), p_t) upwards, and log p(x) + sum_t KL(p_t, p_(t-1)) is
+    what -E log w is downwards.
+    """
+    betas = temperatures.betas()
+    path = [tempered(beta) for beta in betas]
+    below = sum(kl(before, after) for before, after in itertools.pairwise(path))
+    above = sum(kl(after, before) for before, after in itertools.pairwise(path))
+    sampler = replace(SAMPLER, temperatures=temperatures, transition=Exact())
+    keys = jax.random.split(jax.random.key(0), 3)
+    steps = sampler.step_sizes(POINT.params, POINT.datum, keys[0])
+    up, _ = jax.jit(sampler.upwards)(POINT.params, POINT.datum, steps, keys[0])
+    assert_mean(up, POINT.log_marginal - below, detectable=0.08)
+    variance = sum(
+        np.diff(betas) ** 2 * np.array([log_likelihood_moments(*of)[1] for of in path[:-1]])
+    )
+    assert_mean((up - (POINT.log_marginal - below)) ** 2, variance, detectable=0.25 * variance)
+    # One z for many chains is one draw, so their starts are drawn here, from the posterior.
+    zs = POINT.posterior_mean + POINT.lam**-0.5 * jax.random.normal(keys[1], (4_000, 1))
+    one = partial(replace(sampler, num_chains=1).downwards, POINT.params, POINT.datum)
+    down = jax.jit(jax.vmap(lambda z, key: one(z, steps, key)[0][0]))(
+        zs, jax.random.split(keys[2], 4_000)
+    )
+    assert_mean(-down, POINT.log_marginal + above, detectable=0.08)
+    if isinstance(temperatures, ais.Linear):
+        ends = [log_likelihood_moments(*path[end])[0] for end in (-1, 0)]
+        np.testing.assert_allclose(below + above, (ends[0] - ends[1]) / 8, rtol=1e-12)
+
+
+WEAK = LinearGaussian(
+    w=0.45, s=0.9
+)  # a likelihood so weak, a q so wide, that the weights have four moments however badly chains move
+ONE = vaejax.AIS(WEAK.model, ais.Linear(8), num_chains=1, transition=ais.HMC(5))
+
+
+@pytest.mark.parametrize("start", ["prior", "encoder"])
+def test_the_weights_are_unbiased_in_both_directions(x64, start):
+    """E w = p(x) upwards and 1/p(x) downwards, under HMC of whatever step size, with few
+    temperatures.
+    """
+    one, (pilot_key, up_key, z_key, down_key) = (
+        replace(ONE, start=start),
+        jax.random.split(jax.random.key(1), 4),
+    )
+    many = replace(one, num_chains=4_000)
+    steps = jax.jit(replace(one, num_chains=16).step_sizes)(WEAK.params, WEAK.datum, pilot_key)
+    up, acceptance = jax.jit(many.upwards)(WEAK.params, WEAK.datum, steps, up_key)
+    assert_mean(np.exp(up - WEAK.log_marginal), 1, detectable=0.05)
+    zs = WEAK.posterior_mean + WEAK.lam**-0.5 * jax.random.normal(z_key, (4_000, 1))
+    downwards = jax.vmap(lambda z, key: one.downwards(WEAK.params, WEAK.datum, z, steps, key)[0][0])
+    down = jax.jit(downwards)(zs, jax.random.split(down_key, 4_000))
+    assert_mean(np.exp(down + WEAK.log_marginal), 1, detectable=0.05)
+    assert (
+        0.45 < acceptance < 0.9
+    )  # the pilot aims at 0.65, and finds it to within what eight temperatures tell
+
+
+def test_moving_before_weighing_is_seen(x64, monkeypatch):
+    """A planted bug: the weight at the state after the move, which is what makes AIS look better
+    than it is.
+    """
+
+    def wrong(log_start, log_end, betas, step_sizes, transition, z, key):
+        def step(carry, at):
+            (z, log_w), (beta, change, i) = carry, at
+            density = lambda z: (1 - beta) * log_start(z) + beta * log_end(z)  # noqa: E731
+            z, accepted = transition(density, z, step_sizes[0], jax.random.fold_in(key, i))
+            return (z, log_w + change * (log_end(z) - log_start(z))), accepted
+
+        (_, log_w), accepted = jax.lax.scan(
+            step, (z, jnp.zeros(())), (betas[1:], jnp.diff(betas), jnp.arange(len(betas) - 1))
+        )
+        return log_w, jnp.mean(accepted)
+
+    monkeypatch.setattr(ais, "annealed_log_weight", wrong)
+    up, _ = replace(SAMPLER, transition=Exact()).upwards(
+        POINT.params, POINT.datum, jnp.ones(9), jax.random.key(1)
+    )
+    with pytest.raises(AssertionError, match="standard errors from 1"):
+        assert_mean(np.exp(up - POINT.log_marginal), 1, detectable=0.08)
+
+
+def test_the_sandwich_holds_in_100_of_100_seeds(x64):
+    """To within 0.15 nats, which is over five standard errors of either bound: a false alarm of
+    1e-6 a seed and side.
+    """
+    point = replace(POINT, w=0.8)
+    sampler = vaejax.AIS(point.model, ais.Linear(40), num_chains=300, transition=ais.HMC(5))
+    found = jax.jit(jax.vmap(partial(sampler.bdmc, point.params)))(
+        jax.random.split(jax.random.key(2), 100)
+    )
+    exact = np.array([replace(point, x=float(x)).log_marginal for x in found.x[:, 0]])
+    errors = np.array([found.lower - exact, found.upper - exact])
+    assert np.std(errors, axis=1).max() < 0.0293  # so that 0.15 is 5.1 of it
+    assert np.all(errors[0] < 0.15) and np.all(errors[1] > -0.15)
+    assert np.all(np.abs(errors) < 0.3)
+
+
+@vaejax.component
+class Waves:
+    """z [2] -> logits [12] that bend in both latents, so that p(z|x) is no normal."""
+
+    def init(self, key, example):
+        return jax.random.normal(key, (12, 2))
+
+    def apply(self, params, z):
+        return 2 * jnp.sin(params @ z + jnp.arange(12))
+
+
+def test_any_decoder_of_two_latents_agrees_with_a_grid(x64):
+    """log p(x) by a grid of 200 x 200, by AIS, by importance sampling; the ELBO is below by KL(q ||
+    p(z|x)).
+    """
+    encoder = vaejax.DiagNormal(vaejax.Free(2), max_log_scale=None)
+    model = vaejax.VAE(vaejax.StandardNormal(2), vaejax.Bernoulli(Waves()), encoder)
+    x = jnp.asarray(np.random.default_rng(0).integers(2, size=12), jnp.float64)
+    params = model.init(jax.random.key(5), x)
+    params = params._replace(
+        phi={"loc": jnp.asarray([0.3, -0.2]), "log_scale": jnp.asarray([-0.2, -0.1])}
+    )
+    axis = np.linspace(-7, 7, 200)
+    points = np.stack(np.meshgrid(axis, axis), axis=-1).reshape(-1, 2)
+    log_joint = np.asarray(
+        jax.lax.map(partial(model.log_joint, params, x), jnp.asarray(points), batch_size=2_000)
+    )
+    log_q = np.asarray(jax.vmap(model.posterior(params, x).log_prob)(points))
+    log_area = 2 * np.log(axis[1] - axis[0])
+    exact = logsumexp(log_joint) + log_area
+    gap = np.sum(np.exp(log_q + log_area) * (log_q - log_joint + exact))
+    keys = jax.random.split(jax.random.key(0), 400)
+
+    def mapped(function):
+        return np.asarray(jax.jit(jax.vmap(partial(function, params, x)))(keys))
+
+    annealed = mapped(vaejax.AIS(model, ais.Sigmoid(20), num_chains=8, transition=ais.HMC(5)))
+    assert_mean(np.exp(annealed - exact), 1, detectable=0.25)
+    assert_mean(
+        np.exp(mapped(partial(vaejax.log_marginal, model, num_samples=200)) - exact),
+        1,
+        detectable=0.15,
+    )
+    assert_mean(mapped(partial(vaejax.elbo, model, num_samples=200)), exact - gap, detectable=0.15)
+
+
+def test_temperatures_rise_from_0_to_1():
+    for temperatures in (ais.Linear(7), ais.Sigmoid(7), ais.Sigmoid(50, width=8.0), ais.Linear(1)):
+        betas = temperatures.betas()
+        assert (
+            betas[0] == 0
+            and betas[-1] == 1
+            and np.all(np.diff(betas) > 0)
+            and len(betas) == temperatures.num_steps + 1
+        )
+    steps = np.diff(ais.Sigmoid(50).betas())
+    assert steps[0] < steps[25] and steps[-1] < steps[25]
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match="unknown AIS.start 'encodr'; did you mean encoder"):
+        vaejax.AIS(POINT.model, start="encodr")
+    with pytest.raises(ValueError, match="Sigmoid.width = 0; it must be positive"):
+        ais.Sigmoid(5, 0)
+    with pytest.raises(ValueError, match="Linear.num_steps = 0"):
+        ais.Linear(0)
+    with pytest.raises(ValueError, match=r"HMC.target = 1.5"):
+        ais.HMC(target=1.5)
+    sphere = vaejax.VAE(
+        vaejax.UniformOnSphere(3), POINT.model.likelihood, vaejax.VonMisesFisher(vaejax.MLP(3))
+    )
+    with pytest.raises(
+        ValueError, match="AIS moves through R.d, but the latents of this model are sphere"
+    ):
+        vaejax.AIS(sphere)
