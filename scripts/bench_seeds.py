@@ -29,7 +29,7 @@ def main(num_seeds: int = 4, num_steps: int = 400, repeats: int = 5) -> None:
         likelihood,
         vaejax.DiagNormal(vaejax.MLP(50, (200, 200), heads=2)),
     )
-    objective, optimizer = vaejax.minibatch(partial(vaejax.Pathwise(), model)), optax.adam(1e-3)
+    objective, optimizer = vaejax.minibatch(vaejax.Pathwise(), model), optax.adam(1e-3)
     keys = jax.random.split(jax.random.key(0), num_seeds)
     starts = jax.jit(jax.vmap(model.init, (0, None)))(keys, xs[0])
     settings = {"num_steps": num_steps, "batch_size": 100, "progress": False}

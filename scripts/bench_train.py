@@ -76,7 +76,7 @@ def vaejax_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     stored = jnp.asarray(data)
 
     def run():
-        objective = vaejax.minibatch(partial(vaejax.Pathwise(workload.num_samples, bound), model))
+        objective = vaejax.minibatch(vaejax.Pathwise(workload.num_samples, bound), model)
         settings = {
             "num_steps": workload.num_steps,
             "batch_size": workload.batch_size,

@@ -83,7 +83,7 @@ def main(num_draws: int = 1_000, num_draws_by_examples: int = 68, repeats: int =
     )
     xs = (np.random.default_rng(0).random((BATCH, 784)) < 0.13).astype(np.float32)
     params = jax.jit(model.init)(jax.random.key(0), xs[0])
-    objective = vaejax.minibatch(partial(vaejax.Pathwise(), model))
+    objective = vaejax.minibatch(vaejax.Pathwise(), model)
     keys = jax.random.split(jax.random.key(1), num_draws)
     measure = partial(vaejax.gradient_moments, objective, params, xs, order=2)
     ways = {
@@ -105,14 +105,14 @@ def main(num_draws: int = 1_000, num_draws_by_examples: int = 68, repeats: int =
         " |\n|---|---|---|---|---|---|"
     )
     results = {}
-    for name, of_one in times.items():
+    for name, seconds in times.items():
         ratios = [
-            float(np.median(times[other] / of_one))
+            float(np.median(times[other] / seconds))
             for other in ("one scan", "a loop that keeps all draws")
         ]
         draws = num_draws_by_examples if "examples" in name else num_draws
         print(
-            f"| {name} | {draws} | {np.median(of_one):.3f} | {100 * errors[name]:.1f} % |"
+            f"| {name} | {draws} | {np.median(seconds):.3f} | {100 * errors[name]:.1f} % |"
             f" {ratios[0]:.2f} | {ratios[1]:.1f} |"
         )
         results[name] = {"error": errors[name], "of_one_scan": ratios[0], "of_the_loop": ratios[1]}
@@ -121,12 +121,12 @@ def main(num_draws: int = 1_000, num_draws_by_examples: int = 68, repeats: int =
 
 def relative_error(variance, exact) -> float:
     """Root mean square of variance / exact - 1 over all parameters that have a variance."""
-    found, expected = (
+    measured, expected = (
         np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
         for tree in (variance, exact)
     )
     moves = expected > 1e-9 * expected.max()
-    return float(np.sqrt(np.mean((found[moves] / expected[moves] - 1) ** 2)))
+    return float(np.sqrt(np.mean((measured[moves] / expected[moves] - 1) ** 2)))
 
 
 if __name__ == "__main__":

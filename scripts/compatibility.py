@@ -117,12 +117,9 @@ def model_and_shapes(prior: str, encoder: str, likelihood: str) -> tuple[vaejax.
 
 def shapes_with_psi(estimator: str, model: vaejax.VAE, shapes: vaejax.Params) -> vaejax.Params:
     """The same with the shapes of what the estimator learns."""
-    init = getattr(ESTIMATORS[estimator](), "init", None)
-    if init is None:
-        return shapes
-    return shapes._replace(
-        psi=jax.eval_shape(partial(init, model), shapes, jnp.zeros(PIXELS), jax.random.key(0))
-    )
+    init = partial(ESTIMATORS[estimator]().init, model)
+    psi = jax.eval_shape(init, shapes, jnp.zeros(PIXELS), jax.random.key(0))
+    return shapes._replace(psi=psi)
 
 
 def refusal(prior: str, encoder: str, estimator: str, likelihood: str = "Bernoulli") -> str | None:
@@ -163,11 +160,11 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
     refusals say.
     """
 
-    def of_encoder(estimator: str, encoder: str) -> str:
+    def partners(estimator: str, encoder: str) -> str:
         """All, none, or those of the encoder's priors with which the estimator goes."""
-        partners = [prior for prior in PRIORS if accepted[prior, encoder]]
-        some = [prior for prior in partners if estimator in accepted[prior, encoder]]
-        return "yes" if some == partners else ", ".join(some) or "-"
+        priors = [prior for prior in PRIORS if accepted[prior, encoder]]
+        chosen = [prior for prior in priors if estimator in accepted[prior, encoder]]
+        return "yes" if chosen == priors else ", ".join(chosen) or "-"
 
     def table(head: str, columns, rows, cell: Callable[[str, str], str]) -> list[str]:
         body = [
@@ -178,16 +175,12 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
     lines = [
         "# Which prior, encoder and estimator go together",
         "",
-        (
-            "Made by `python scripts/compatibility.py`, which tries every combination."
-            " `tests/test_product.py` trains valid ones and"
-        ),
-        "holds this page against the rules of mathematics.",
+        "This page is the output of `python scripts/compatibility.py`, which tries every",
+        "combination. `tests/test_product.py` compares it with the rules of mathematics, and",
+        "trains valid combinations.",
         "",
-        (
-            "A prior goes with an encoder if their latents live on the same set, and any likelihood"
-            " goes with both:"
-        ),
+        "A prior and an encoder go together if their latents live on the same set. Every",
+        "likelihood goes with every such pair:",
         "",
         *table(
             "encoder",
@@ -195,17 +188,16 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
             ENCODERS,
             lambda encoder, prior: "yes" if accepted[prior, encoder] else "-",
         ),
-        (
-            "An estimator goes with an encoder and all priors of its row above, or with those that"
-            " are named:"
-        ),
+        "An estimator goes with an encoder and every prior of that encoder (`yes`), with the",
+        "priors that are named, or with none (`-`):",
         "",
-        *table("estimator", ENCODERS, ESTIMATORS, of_encoder),
+        *table("estimator", ENCODERS, ESTIMATORS, partners),
         "The likelihoods:",
         "",
         *(f"- {likelihood}" for likelihood in LIKELIHOODS),
         "",
-        "A refusal comes before anything compiles, and says why and what to use:",
+        "Other combinations are refused before anything compiles. The message says why, and what",
+        "to use instead:",
         "",
         *(
             f"- {prior} x {encoder} x {estimator}: {refusal(prior, encoder, estimator)}"

@@ -19,3 +19,10 @@ def x64():
     """Double precision for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def let_go_of_programs():
+    """The compiled programs of one module are not kept for the next: memory would only grow."""
+    yield
+    jax.clear_caches()

@@ -1,8 +1,5 @@
-"""Bounds: equal to their closed forms, ordered, converging to log p(x), and their minibatch scale
-unbiased.
-"""
+"""Bounds: equal to their closed forms, ordered, converging to log p(x)."""
 
-import itertools
 import math
 from functools import partial
 
@@ -23,7 +20,6 @@ from tests.lib.oracles import (
 from vaejax.distributions.normal import DiagNormalDensity
 
 POINT = LinearGaussian()
-ELBO = vaejax.Pathwise()
 
 
 def test_elbo_plus_kl_is_log_marginal(x64):
@@ -164,46 +160,6 @@ def test_bounds_of_extreme_weights(log_w):
     np.testing.assert_allclose(value, expected, rtol=1e-6)
 
 
-# Minibatches: five data points, a bound without noise (every sample of q is its mean), and all the
-# batches there are.
-
-
-def mean_bound(params, x, key):
-    return jnp.sum(jnp.tanh(params @ x) * x)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_minibatch_gradient_is_unbiased(x64, size):
-    """The mean over all C(N, M) minibatches of the N/M-scaled gradient is the full gradient."""
-    generator = np.random.default_rng(0)
-    xs, params = generator.normal(size=(5, 3)), generator.normal(size=(3, 3))
-    full = jax.grad(lambda p: sum(mean_bound(p, x, None) for x in xs))(params)
-    scaled = vaejax.minibatch(mean_bound, dataset_size=5)
-    batches = itertools.combinations(range(5), size)
-    gradients = [jax.grad(scaled)(params, xs[list(rows)], jax.random.key(0)) for rows in batches]
-    assert len(gradients) == math.comb(5, size)
-    np.testing.assert_allclose(np.mean(gradients, axis=0), full, rtol=1e-12)
-
-
-def test_minibatch_is_a_mean_with_a_key_for_each_example():
-    model, params, xs = POINT.model, POINT.params, jnp.asarray([[1.0], [2.0], [-1.0]])
-    keys = jax.random.split(jax.random.key(4), 3)
-    expected = jnp.mean(
-        jnp.stack([ELBO(model, params, x, key) for x, key in zip(xs, keys, strict=True)])
-    )
-    objective = vaejax.minibatch(partial(ELBO, model))
-    np.testing.assert_allclose(objective(params, xs, jax.random.key(4)), expected, rtol=1e-6)
-    assert objective == vaejax.minibatch(partial(vaejax.Pathwise(), POINT.model))
-    assert hash(objective) == hash(vaejax.minibatch(partial(vaejax.Pathwise(), POINT.model)))
-
-
-def test_minibatch_refuses_an_objective_that_is_not_one_number():
-    with pytest.raises(
-        ValueError, match=r"gave shape \(3,\) for one example; it must give one number"
-    ):
-        vaejax.minibatch(lambda params, x, key: x)(None, jnp.zeros((2, 3)), jax.random.key(0))
-
-
 COUNTS = {
     "elbo": lambda n: vaejax.elbo(
         POINT.model, POINT.params, POINT.datum, jax.random.key(0), num_samples=n
@@ -217,7 +173,6 @@ COUNTS = {
     "chunk": lambda n: vaejax.log_marginal(
         POINT.model, POINT.params, POINT.datum, jax.random.key(0), num_samples=5, chunk=n
     ),
-    "dataset_size": lambda n: vaejax.minibatch(ELBO, dataset_size=n),
 }
 
 

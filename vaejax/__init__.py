@@ -1,7 +1,6 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
 from vaejax import distributions as distributions
-from vaejax import plots as plots
 from vaejax.base import supports as supports
 from vaejax.base.mapping import map_dataset as map_dataset
 from vaejax.base.types import Params as Params
@@ -18,9 +17,13 @@ from vaejax.bounds import log_marginal as log_marginal
 from vaejax.bounds import log_weights as log_weights
 from vaejax.bounds import renyi_bound as renyi_bound
 from vaejax.data.base import Dataset as Dataset
+from vaejax.data.base import Source as Source
 from vaejax.data.load import load_dataset as load_dataset
 from vaejax.data.pixels import Pixels as Pixels
 from vaejax.data.pixels import prepare_pixels as prepare_pixels
+from vaejax.data.sources import Arrays as Arrays
+from vaejax.data.sources import RandomAccess as RandomAccess
+from vaejax.data.transforms import Transform as Transform
 from vaejax.distributions.base import Distribution as Distribution
 from vaejax.distributions.base import NotKnownError as NotKnownError
 from vaejax.distributions.kl import kl_divergence as kl_divergence
@@ -128,9 +131,12 @@ from vaejax.objectives.schedules import WarmUp as WarmUp
 from vaejax.objectives.total_correlation import TCVAE as TCVAE
 from vaejax.objectives.total_correlation import kl_decomposition as kl_decomposition
 from vaejax.objectives.variational_bayes import VariationalBayes as VariationalBayes
+from vaejax.runs.folder import open_run as open_run
 from vaejax.training.fit import fit as fit
+from vaejax.training.run import Run as Run
+from vaejax.training.saving import Checkpoints as Checkpoints
 from vaejax.training.seeds import fit_seeds as fit_seeds
-from vaejax.training.trainer import Run as Run
+from vaejax.training.validation import Validation as Validation
 from vaejax.variance.cost import decoder_evaluations as decoder_evaluations
 from vaejax.variance.cost import gradient_cost as gradient_cost
 from vaejax.variance.intervals import gradient_bias as gradient_bias

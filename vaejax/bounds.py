@@ -25,7 +25,6 @@ from vaejax.models.base import Model, posterior_of
 
 INDEPENDENT = Independent()
 
-
 stopped = jax.lax.stop_gradient
 
 

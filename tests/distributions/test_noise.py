@@ -18,11 +18,9 @@ from tests.lib.oracles import (
     gauss_hermite,
     gradient_vector,
 )
-from vaejax.distributions.base import sample_and_log_prob
 from vaejax.distributions.bernoulli import ContinuousBernoulliDensity
 from vaejax.distributions.coupling import Autoregressive
 from vaejax.distributions.flows import Flow
-from vaejax.distributions.noise import at_uniform
 from vaejax.distributions.normal import DiagNormalDensity, standard_normal
 from vaejax.distributions.numpyro import CholeskyNormal, NumPyroDensity
 from vaejax.distributions.sphere import VonMisesFisherDensity
@@ -66,7 +64,7 @@ def test_antithetic_pairs_by_quadrature(x64):
     for family, variances in expected.items():
         estimator = family(2, noise=vaejax.Antithetic())
         uniform = mock.patch(
-            "vaejax.noise.open_uniform",
+            "vaejax.distributions.noise.open_uniform",
             lambda key, shape, dtype: jax.scipy.special.ndtr(key).reshape(shape),
         )
         with uniform, mock.patch.object(jax.random, "split", lambda key, num=2: key):
@@ -163,7 +161,7 @@ FAMILIES = {
 @pytest.mark.parametrize("family, cdf", FAMILIES.values(), ids=FAMILIES)
 def test_a_uniform_number_stands_for_a_sample(x64, family, cdf):
     q, u = family(jnp.asarray([0.4])), jnp.linspace(0.01, 0.99, 25)
-    samples = jax.vmap(lambda u: at_uniform(q, u[None]).sample(None))(u)
+    samples = jax.vmap(lambda u: q.at_uniform(u[None]).sample(None))(u)
     np.testing.assert_allclose(cdf(np.asarray(samples)[:, 0]), u, rtol=1e-9)
 
 
@@ -177,16 +175,16 @@ def test_a_flow_knows_the_density_of_the_sample_at_a_uniform_number(x64):
     )
     flow = Flow(standard_normal(jnp.zeros(2)), params, None, layers)
     u = jnp.asarray([0.2, 0.9])
-    z, log_prob = sample_and_log_prob(at_uniform(flow, u), None)
-    map_of_uniforms = jax.jacfwd(lambda u: at_uniform(flow, u).sample(None))(u)
+    z, log_prob = flow.at_uniform(u).sample_and_log_prob(None)
+    map_of_uniforms = jax.jacfwd(lambda u: flow.at_uniform(u).sample(None))(u)
     np.testing.assert_allclose(log_prob, -np.linalg.slogdet(map_of_uniforms)[1], rtol=1e-10)
-    np.testing.assert_allclose(z, at_uniform(flow, u).sample(None), rtol=1e-12)
+    np.testing.assert_allclose(z, flow.at_uniform(u).sample(None), rtol=1e-12)
 
 
 def test_a_family_without_uniform_numbers_is_refused():
     q = VonMisesFisherDensity(jnp.asarray([1.0, 0.0]), jnp.asarray(2.0))
     with pytest.raises(
         TypeError,
-        match=r"VonMisesFisher does not say which sample .* use vaejax.noise.Independent\(\)",
+        match=r"VonMisesFisher does not say which sample .* use vaejax.Independent\(\)",
     ):
-        at_uniform(q, jnp.asarray([0.5, 0.5]))
+        q.at_uniform(jnp.asarray([0.5, 0.5])).sample(None)

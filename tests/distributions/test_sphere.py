@@ -52,7 +52,7 @@ def angle_cdf(dim, kappa, angle):
 def at(loc, kappa, z):
     """log-densities [z], entropy, mean."""
     q = VonMisesFisherDensity(loc, kappa)
-    return jax.vmap(q.log_prob)(z), q.entropy(), q.mean
+    return jax.vmap(q.log_prob)(z), q.entropy(), q.mean()
 
 
 over_kappas = jax.jit(jax.vmap(at, (None, 0, None)))

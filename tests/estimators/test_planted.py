@@ -6,14 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_estimators import AT_TWO_SAMPLES, POINT
 
 import vaejax
 from tests.lib.oracles import LinearGaussian, exact_moments
+from tests.lib.two_samples import AT_TWO_SAMPLES
 from vaejax.base.mapping import map_samples
 from vaejax.bounds import log_mean_of_others, log_weights, sample_posterior
 from vaejax.estimators.base import with_gradient_of
 
+POINT = LinearGaussian()
 stopped = jax.lax.stop_gradient
 ELBO_AT_TWO = {
     "Pathwise": vaejax.Pathwise(2),

@@ -1,10 +1,7 @@
-"""Closed forms of a linear encoder on Gaussian data, reverse water-filling, planted collapse and
-planted miscalibration.
-"""
+"""Closed forms of a linear encoder on Gaussian data, reverse water-filling, planted collapse."""
 
 import warnings
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,30 +10,9 @@ import optax
 import pytest
 
 import vaejax
-from tests.lib.oracles import LinearGaussian, Z, assert_mean
+from tests.lib.linear import Linear
+from tests.lib.oracles import Z
 from vaejax.base.mapping import estimate
-
-POINT = LinearGaussian()
-
-
-@vaejax.component
-class Linear:
-    """x -> (A x, log s), or with one head A x; as rows of a tuple, so that the value is
-    hashable.
-    """
-
-    matrix: tuple[tuple[float, ...], ...]
-    shift: tuple[float, ...] | None = None
-    log_scale: tuple[float, ...] | None = None
-
-    def init(self, key, example):
-        return ()
-
-    def apply(self, params, x):
-        loc = jnp.asarray(self.matrix, x.dtype) @ x + (
-            0 if self.shift is None else jnp.asarray(self.shift, x.dtype)
-        )
-        return loc if self.log_scale is None else (loc, jnp.asarray(self.log_scale, x.dtype))
 
 
 def model_of(encoder_matrix, log_scale, decoder_matrix=((1.0, 0.0), (0.0, 1.0)), sigma=0.5):
@@ -75,10 +51,8 @@ def test_the_parts_of_the_kl_have_their_closed_forms(x64):
     information = 0.5 * (log_det - np.log(v).sum())
     correlation = 0.5 * (np.log(np.diag(marginal)).sum() - log_det)
     dimension_wise = 0.5 * np.sum(np.diag(marginal) - 1 - np.log(np.diag(marginal)))
-    found = [
-        vaejax.latent_space(model, PARAMS, xs, key)
-        for key in jax.random.split(jax.random.key(0), 12)
-    ]
+    keys = jax.random.split(jax.random.key(0), 12)
+    spaces = [vaejax.latent_space(model, PARAMS, xs, key) for key in keys]
     # Of 1,000 examples q(z) is a mixture and not quite its limit: each part is that of the limit to
     # within 0.02.
     for name, expected in (
@@ -86,17 +60,37 @@ def test_the_parts_of_the_kl_have_their_closed_forms(x64):
         ("total_correlation", correlation),
         ("dimension_wise", dimension_wise),
     ):
-        values = [getattr(of, name) for of in found]
+        values = [getattr(space, name) for space in spaces]
         assert abs(np.mean(values) - expected) < 0.02 + Z * estimate(values).standard_error
-    assert abs(np.mean([of.marginal_kl for of in found]) - correlation - dimension_wise) < 0.04
-    rate = 0.5 * np.sum(np.diag(a @ c @ a.T) + v - 1 - np.log(v))
-    np.testing.assert_allclose(found[0].rate.mean, rate, rtol=1e-10)
-    np.testing.assert_allclose(found[0].kl.sum(), rate, rtol=1e-10)
     assert (
-        found[0].limit == np.log(1_000)
-        and found[0].active.all()
-        and "active units              2 of 2" in str(found[0])
+        abs(np.mean([space.marginal_kl for space in spaces]) - correlation - dimension_wise) < 0.04
     )
+    rate = 0.5 * np.sum(np.diag(a @ c @ a.T) + v - 1 - np.log(v))
+    np.testing.assert_allclose(spaces[0].rate.mean, rate, rtol=1e-10)
+    np.testing.assert_allclose(spaces[0].kl.sum(), rate, rtol=1e-10)
+    assert (
+        spaces[0].limit == np.log(1_000)
+        and spaces[0].active.all()
+        and "active units              2 of 2" in str(spaces[0])
+    )
+
+
+def test_a_source_and_a_user_of_names_have_the_same_latent_space(x64):
+    """From a source of single examples, and from the same model written as a graph."""
+    model = model_of(((0.6, 0.3), (0.2, 0.7)), (-0.6, -0.5))
+    xs, key = gaussian_data(np.eye(2), 50), jax.random.key(0)
+    nodes = vaejax.Node("z", model.prior), vaejax.Node("x", model.likelihood, "z")
+    graph = vaejax.GraphModel(vaejax.DirectedGraph(nodes), model.encoder)
+    graph_params = vaejax.Params({"z": (), "x": {"net": ()}}, ())
+    space = vaejax.latent_space(model, PARAMS, xs, key)
+    for other in (
+        vaejax.latent_space(model, PARAMS, vaejax.RandomAccess(list(xs)), key),
+        vaejax.latent_space(graph, graph_params, xs, key),
+        vaejax.latent_space(vaejax.Refined(model, 0), PARAMS, xs, key),
+    ):
+        np.testing.assert_allclose(other.kl, space.kl, rtol=1e-12)
+        assert other.mutual_information == pytest.approx(space.mutual_information, rel=1e-12)
+        assert other.total_correlation == pytest.approx(space.total_correlation, rel=1e-10)
 
 
 def test_collapse_is_reported_and_its_absence_is_not():
@@ -105,18 +99,18 @@ def test_collapse_is_reported_and_its_absence_is_not():
         vaejax.PosteriorCollapseWarning,
         match=r"largest KL of a latent is 0.0000 nats.*vaejax.WarmUp",
     ):
-        found = vaejax.latent_space(
+        space = vaejax.latent_space(
             model_of(((0.0, 0.0), (0.0, 0.0)), (0.0, 0.0)), PARAMS, xs, jax.random.key(0)
         )
     assert (
-        found.collapsed and not found.active.any() and "the posterior has collapsed" in str(found)
+        space.collapsed and not space.active.any() and "the posterior has collapsed" in str(space)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        one = vaejax.latent_space(
+        used = vaejax.latent_space(
             model_of(((0.0, 0.0), (0.5, 0.0)), (0.0, -0.5)), PARAMS, xs, jax.random.key(0)
         )
-    assert one.active.tolist() == [False, True] and not one.collapsed
+    assert used.active.tolist() == [False, True] and not used.collapsed
 
 
 def test_a_planted_collapse_is_reported():
@@ -125,7 +119,7 @@ def test_a_planted_collapse_is_reported():
     model = replace(model, encoder=vaejax.DiagNormal(vaejax.MLP(2, (), heads=2)))
     xs = gaussian_data(np.eye(2), 200).astype(np.float32)
     params = model.init(jax.random.key(0), jnp.asarray(xs[0]))
-    objective = vaejax.minibatch(partial(vaejax.AnalyticKL(), model))
+    objective = vaejax.minibatch(vaejax.AnalyticKL(), model)
     run = vaejax.fit(
         objective,
         params,
@@ -140,50 +134,9 @@ def test_a_planted_collapse_is_reported():
         vaejax.latent_space(model, run.params, xs, jax.random.key(0))
 
 
-def exact_model(factor=1.0):
-    """The frozen linear-Gaussian model with its exact posterior, the scale of q times `factor`."""
-    slope = POINT.w / (POINT.tau**2 * POINT.lam)
-    net = Linear(((slope,),), (-slope * POINT.b,), (float(np.log(factor * POINT.lam**-0.5)),))
-    return replace(POINT.model, encoder=vaejax.DiagNormal(net, max_log_scale=None))
-
-
-def test_calibration_passes_the_exact_q_and_fails_a_wrong_scale(x64):
-    """At a false-alarm rate of 1e-6; a scale wrong by 1.2 is caught with room to spare: p below
-    1e-12 of 10,000 simulations.
-    """
-    params = POINT.params._replace(phi=())
-    settings = {"num_simulations": 10_000}
-    right = vaejax.calibration(exact_model(), params, jax.random.key(0), **settings)
-    assert right.p_value > 1e-6 and right.ranks.shape == (10_000, 1)
-    for factor in (1.2, 1 / 1.2):
-        assert (
-            vaejax.calibration(exact_model(factor), params, jax.random.key(0), **settings).p_value
-            < 1e-12
-        )
-    with pytest.raises(ValueError, match="num_bins = 10; .* divide num_draws . 1 = 64"):
-        vaejax.calibration(exact_model(), params, jax.random.key(0), num_bins=10)
-
-
-def first(x):
-    return x[0]
-
-
-def squared(x):
-    return x[0] ** 2
-
-
-def test_predictive_checks_see_a_wrong_variance(x64):
-    """Data of the model's own pass; data twice as wide fail in the square and pass in the mean. |z|
-    < 4.9 has a false alarm of 1e-6.
-    """
-    params, rng = POINT.params, np.random.default_rng(0)
-    wide = POINT.b + np.sqrt(POINT.w**2 + POINT.tau**2) * rng.normal(size=(4_000, 1))
-    for factor, statistic, passes in ((1, first, True), (1, squared, True), (2, squared, False)):
-        check = vaejax.predictive_check(
-            statistic, POINT.model, params, factor * wide, jax.random.key(0)
-        )
-        assert (abs(check.z_score) < Z) == passes
-    assert_mean(check.drawn, POINT.b**2 + POINT.w**2 + POINT.tau**2, detectable=0.6)
+def test_active_units():
+    means = np.random.default_rng(0).normal(size=(1000, 3)) * [1.0, 0.05, 0.5]
+    assert vaejax.active_units(means).tolist() == [True, False, True]
 
 
 EIGENVALUES, SIGMA = np.array([5.0, 3.0, 1.5, 0.6, 0.2]), 0.5
@@ -206,7 +159,7 @@ def test_a_linear_vae_reaches_the_maximum_likelihood_of_ppca():
             vaejax.StandardNormal(dim), likelihood, vaejax.DiagNormal(vaejax.MLP(dim, (), heads=2))
         )
         params = model.init(jax.random.key(0), jnp.asarray(xs[0]))
-        objective = vaejax.minibatch(partial(vaejax.StickTheLanding(4), model))
+        objective = vaejax.minibatch(vaejax.StickTheLanding(4), model)
         optimizer = optax.adam(optax.cosine_decay_schedule(0.02, 8_000))
         run = vaejax.fit(
             objective,

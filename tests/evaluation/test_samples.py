@@ -18,12 +18,12 @@ def modes(centres, size=400):
 
 
 def test_one_mode_of_two_has_full_precision_and_half_the_recall():
-    both, one, added = (
+    both, single, added = (
         modes([(0, 0), (5, 0)]),
         modes([(0, 0)], 800),
         modes([(0, 0), (5, 0), (0, 5), (5, 5)], 200),
     )
-    precision, recall = precision_recall(both, one)
+    precision, recall = precision_recall(both, single)
     assert precision > 0.95 and recall == pytest.approx(0.5, abs=0.03)
     precision, recall = precision_recall(both, added)
     assert precision == pytest.approx(0.5, abs=0.03) and recall > 0.9
@@ -44,7 +44,7 @@ def test_precision_and_recall_by_hand():
 def test_blocks_change_nothing(monkeypatch):
     real, generated = GENERATOR.normal(size=(230, 4)), 1.5 * GENERATOR.normal(size=(170, 4))
     whole = precision_recall(real, generated)
-    monkeypatch.setattr("vaejax.sample_quality.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("vaejax.evaluation.samples.ROWS_AT_ONCE", 7)
     assert precision_recall(real, generated) == whole
 
 

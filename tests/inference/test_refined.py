@@ -1,8 +1,7 @@
-"""Refined inference against the closed-form optimum, and the amortisation gap against its closed
-form.
-"""
+"""Refined inference against the closed-form optimum, of any kind of model."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,10 @@ import numpy as np
 import pytest
 
 import vaejax
-from tests.lib.oracles import LinearGaussian, assert_mean
+from tests.lib.conditional import conditional_line
+from tests.lib.correlated import MIXED, posterior_mean, posterior_precision, start
+from tests.lib.oracles import LinearGaussian
+from vaejax.bounds import sample_posterior
 
 POINT = LinearGaussian()
 FREE = vaejax.Refined(POINT.model, 400, start="standard", learning_rate=0.1)
@@ -35,89 +37,15 @@ def test_the_amortisation_gap_of_a_narrow_encoder_is_its_closed_form():
         np.testing.assert_allclose(best.elbo, point.log_marginal, atol=1e-4)
 
 
-@vaejax.component
-class Mixing:
-    """z -> W z."""
-
-    def init(self, key, example):
-        return jnp.asarray([[1.0, 0.8], [0.3, 1.2]])
-
-    def apply(self, params, z):
-        return params @ z
-
-
 def test_of_correlated_latents_it_reaches_the_mean_field_optimum():
     """Posterior N(m, Lam^-1): the best diagonal q has its mean, and variances 1 / Lam_jj."""
-    tau, x = 0.5, jnp.asarray([0.7, -0.4])
-    encoder = vaejax.DiagNormal(vaejax.Free(2), max_log_scale=None)
-    model = vaejax.VAE(vaejax.StandardNormal(2), vaejax.Gaussian(Mixing(), tau), encoder)
-    params = model.init(jax.random.key(0), x)
-    w = np.asarray(params.theta["likelihood"]["net"])
-    precision = np.eye(2) + w.T @ w / tau**2
-    refined = vaejax.Refined(model, 2_000, "standard", learning_rate=0.1, num_samples=64)
+    x = jnp.asarray([0.7, -0.4])
+    params = start(x)
+    refined = vaejax.Refined(MIXED, 2_000, "standard", learning_rate=0.1, num_samples=64)
     q = jax.jit(refined.posterior)(params, x)
-    np.testing.assert_allclose(
-        q.loc, np.linalg.solve(precision, w.T @ np.asarray(x) / tau**2), atol=0.01
-    )
-    np.testing.assert_allclose(np.exp(-2 * q.log_scale), np.diag(precision), rtol=0.03)
-
-
-MIXED = vaejax.VAE(
-    vaejax.StandardNormal(2),
-    vaejax.Gaussian(Mixing(), 0.5),
-    vaejax.DiagNormal(vaejax.Free(2), max_log_scale=None),
-)
-FAMILIES = {
-    "diagonal": MIXED.encoder,
-    "full": vaejax.FullNormal(vaejax.Free(2, ("loc", "log_scale", "row 1", "row 2"))),
-    "flow": vaejax.RealNVP(vaejax.Free(2), 4, (16,)),
-}
-
-
-@pytest.mark.parametrize("name", ["diagonal", "full", pytest.param("flow", marks=pytest.mark.slow)])
-def test_the_gap_is_split_as_in_closed_form(x64, name):
-    """Posterior N(m, Lam^-1): no diagonal q does better than (sum log Lam_jj - log det Lam)/2 below
-    log p(x), and a full one reaches it.
-
-    The ELBO of the encoder is below the best by KL(q || p(z|x)) minus that. The bounds are means of
-    4,000 weights for 20 keys.
-    """
-    tau, x = 0.5, np.array([0.7, -0.4])
-    params = MIXED.init(jax.random.key(0), jnp.asarray(x))
-    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)._replace(
-        phi={"loc": jnp.asarray([0.4, -0.5]), "log_scale": jnp.asarray([-0.6, -0.9])}
-    )
-    w = np.asarray(params.theta["likelihood"]["net"])
-    precision = np.eye(2) + w.T @ w / tau**2
-    d, variance = (
-        np.array([0.4, -0.5]) - np.linalg.solve(precision, w.T @ x / tau**2),
-        np.exp([-1.2, -1.8]),
-    )
-    log_det = np.linalg.slogdet(precision)[1]
-    kl = 0.5 * (
-        np.diag(precision) @ variance + d @ precision @ d - 2 - np.log(variance).sum() - log_det
-    )
-    covariance = w @ w.T + tau**2 * np.eye(2)
-    log_p = -0.5 * (
-        x @ np.linalg.solve(covariance, x) + np.linalg.slogdet(2 * np.pi * covariance)[1]
-    )
-    refined = vaejax.Refined(MIXED, 1_500, "standard", FAMILIES[name], num_samples=16)
-    gap = vaejax.inference_gap(
-        refined,
-        params,
-        np.tile(x, (20, 1)),
-        np.full(20, log_p),
-        jax.random.key(1),
-        num_samples=4_000,
-    )
-    np.testing.assert_array_equal(gap.total, gap.log_marginal - gap.elbo)
-    np.testing.assert_allclose(gap.approximation + gap.amortisation, gap.total, rtol=0, atol=1e-12)
-    of_diagonal = 0.5 * (np.log(np.diag(precision)).sum() - log_det)
-    assert_mean(gap.total, kl, detectable=0.08)
-    if name == "diagonal":
-        assert_mean(gap.approximation, of_diagonal, detectable=0.08)
-    else:
-        assert np.all(np.abs(gap.approximation) < 0.02)
+    np.testing.assert_allclose(q.loc, posterior_mean(params, np.asarray(x)), atol=0.01)
+    precision = np.diag(posterior_precision(params))
+    np.testing.assert_allclose(np.exp(-2 * q.log_scale), precision, rtol=0.03)
 
 
 def test_no_steps_are_the_model_itself():
@@ -130,6 +58,59 @@ def test_no_steps_are_the_model_itself():
         amortised, POINT.params, np.asarray([[0.3], [1.1]]), key, num_samples=50
     )
     assert np.isfinite(evaluation.log_marginal.mean)
+
+
+# Of a conditional model: p(z | u) = N(u, 1), p(x | z) = N(w z + b, tau^2).
+
+CONDITIONAL = conditional_line(POINT)
+EXAMPLE = {"u": jnp.asarray([-0.7]), "x": POINT.datum}
+
+
+def test_analytic_kl_of_a_refined_conditional_model_by_hand(x64):
+    """mean_k log N(x; w z_k + b, tau^2) - KL(N(mu, s^2) || N(u, 1)); once a shape error of the
+    prior's net.
+    """
+    model, params = CONDITIONAL
+    key, u = jax.random.key(2), -0.7
+    values = [
+        vaejax.AnalyticKL(3)(either, params, EXAMPLE, key)
+        for either in (model, vaejax.Refined(model, 0))
+    ]
+    zs = np.asarray(sample_posterior(model.posterior(params, EXAMPLE), key, 3))
+    residuals = POINT.x - POINT.w * zs - POINT.b
+    log_p_x = np.mean(-0.5 * (np.log(2 * np.pi * POINT.tau**2) + residuals**2 / POINT.tau**2))
+    kl = 0.5 * (POINT.s**2 + (POINT.mu - u) ** 2 - 1) - np.log(POINT.s)
+    np.testing.assert_allclose(values, log_p_x - kl, rtol=1e-6)
+    assert values[0] == values[1]
+
+
+def test_refined_conditional_inference_reaches_log_p_of_x_given_u(x64):
+    """At the exact posterior every weight is p(x | u) = N(x; w u + b, w^2 + tau^2); and its draws
+    have the inputs that they are given.
+    """
+    model, params = CONDITIONAL
+    refined = vaejax.Refined(model, 400, start="standard", learning_rate=0.1)
+    variance, residual = POINT.w**2 + POINT.tau**2, POINT.x - POINT.b + 0.7 * POINT.w
+    exact = -0.5 * (np.log(2 * np.pi * variance) + residual**2 / variance)
+    bound = jax.jit(partial(vaejax.elbo, refined))(params, EXAMPLE, jax.random.key(0))
+    np.testing.assert_allclose(bound, exact, atol=2e-3)
+    drawn, _ = refined.sample(params, jax.random.key(0), EXAMPLE)
+    assert refined.inputs == ("u",) and drawn["u"] == EXAMPLE["u"]
+
+
+def test_a_family_that_is_a_graph_refines_a_graph(x64):
+    """One latent by name, its q a graph of `Free` nets: the exact posterior, as of the VAE."""
+    prior, likelihood = POINT.model.prior, POINT.model.likelihood
+    free = vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None)
+    nodes = vaejax.Node("z", prior), vaejax.Node("x", likelihood, "z")
+    encoder = vaejax.DirectedGraph((vaejax.Node("z", free, "x"),), inputs=("x",))
+    model = vaejax.GraphModel(vaejax.DirectedGraph(nodes), encoder)
+    theta = {"z": (), "x": POINT.params.theta["likelihood"]}
+    family = vaejax.DirectedGraph((vaejax.Node("z", free),))
+    refined = vaejax.Refined(model, 400, "standard", family, learning_rate=0.1)
+    params = vaejax.Params(theta, {"z": POINT.params.phi})
+    bound = jax.jit(partial(vaejax.elbo, refined))(params, POINT.datum, jax.random.key(0))
+    np.testing.assert_allclose(bound, POINT.log_marginal, atol=2e-3)
 
 
 def test_which_gradients_flow():
@@ -148,9 +129,9 @@ def test_which_gradients_flow():
         ({"through_steps": True}, True),
         ({"through_steps": True, "start": "standard"}, False),
     ):
-        of = gradient(**changes)
-        assert float(of.theta["likelihood"]["net"]["w"]) != 0
-        assert (float(of.phi["loc"][0]) != 0) == moves
+        theta, phi, _ = gradient(**changes)
+        assert float(theta["likelihood"]["net"]["w"]) != 0
+        assert (float(phi["loc"][0]) != 0) == moves
 
 
 def test_mistakes_are_named():
@@ -162,16 +143,12 @@ def test_mistakes_are_named():
         ValueError, match='Refined.family starts from its own init.*start="standard"'
     ):
         vaejax.Refined(POINT.model, 1, family=POINT.model.encoder)
+    with pytest.raises(TypeError, match=r"Refined.model is .*derive from vaejax.Model"):
+        vaejax.Refined(POINT.model.encoder, 1)
     with pytest.raises(
-        ValueError, match=r"log_marginal has shape \(2,\); give one number for each of 3 examples"
+        ValueError, match="Refined.family Bernoulli is for z binary, and the latents"
     ):
-        vaejax.inference_gap(
-            vaejax.Refined(POINT.model, 0),
-            POINT.params,
-            np.zeros((3, 1)),
-            np.zeros(2),
-            jax.random.key(0),
-        )
+        vaejax.Refined(POINT.model, 1, "standard", vaejax.Bernoulli(vaejax.Free(1)))
     laplace = vaejax.VAE(POINT.model.prior, POINT.model.likelihood, vaejax.Laplace(vaejax.Free(1)))
-    with pytest.raises(TypeError, match="Refined is for a q that is DiagNormal"):
+    with pytest.raises(TypeError, match="Refined is for a q that is DiagNormal, .*give a `family`"):
         vaejax.Refined(laplace, 1).posterior(POINT.params, POINT.datum)

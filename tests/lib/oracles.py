@@ -5,20 +5,20 @@ The model is p(z) = N(0, 1), p(x|z) = N(w z + b, tau^2), q = N(mu, s^2), built f
 own components around two nets of a line each. With lam = 1 + w^2/tau^2 and m = w (x - b)/(tau^2
 lam), the posterior is N(m, 1/lam), and
 
-    ELBO = log p(x) - (lam s^2 + lam d^2 - 1 - log(lam s^2))/2,    d = mu - m,    log p(x) = log
-                                                                   N(x; b, w^2 + tau^2).
+    ELBO = log p(x) - (lam s^2 + lam d^2 - 1 - log(lam s^2))/2,    d = mu - m,
+    log p(x) = log N(x; b, w^2 + tau^2).
 """
 
 import itertools
 import math
 from dataclasses import dataclass
-from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 import vaejax
+from tests.lib.given_keys import key_of_normals
 
 
 @vaejax.component
@@ -141,34 +141,16 @@ def exact_moments(
     """Exact mean of the value, and exact mean and variance of the gradient in (mu, rho, w), of an
     estimator: no sampling.
 
-    Inside, a key *is* its noise: `split` hands out the rows of the noise and `normal` returns its
-    key. So the estimator runs as it stands, at every node of a tensor Gauss-Hermite rule over its K
-    draws of `noise_shape`, (2, 1) for two layers of one number.
+    The estimator runs as it stands, under keys that hold their noise, at every node of a tensor
+    Gauss-Hermite rule over its K draws of `noise_shape`, (2, 1) for two layers of one number.
     """
-    model, params, x = (
-        model or oracle.model,
-        params or oracle.params,
-        oracle.datum if x is None else x,
-    )
+    model, params = model or oracle.model, params or oracle.params
+    x = oracle.datum if x is None else x
     noise, weights = gauss_hermite(num_nodes, num_samples * math.prod(noise_shape))
-
-    def on_noise(name, function):
-        """Of jax.random's function this one for noise; a key, of which a graph asks shapes, is left
-        to the real one.
-        """
-        real = getattr(jax.random, name)
-        is_key = lambda key: jnp.issubdtype(key.dtype, jax.dtypes.prng_key)  # noqa: E731
-        return mock.patch.object(
-            jax.random, name, lambda key, *args: (real if is_key(key) else function)(key, *args)
-        )
-
-    split = on_noise("split", lambda noise, num=2: noise)
-    normal = on_noise("normal", lambda noise, shape, dtype: noise.reshape(shape).astype(dtype))
-    with split, normal:
-        value_and_gradient = jax.value_and_grad(
-            lambda p, key: estimator(model, p, x, key.reshape(num_samples, *noise_shape))
-        )
-        values, gradients = jax.jit(jax.vmap(value_and_gradient, (None, 0)))(params, noise)
+    value_and_gradient = jax.value_and_grad(
+        lambda p, noise: estimator(model, p, x, key_of_normals(noise))
+    )
+    values, gradients = jax.jit(jax.vmap(value_and_gradient, (None, 0)))(params, noise)
     gradients = jax.vmap(vector)(gradients)
     mean = weights @ gradients
     return weights @ values, mean, weights @ (gradients - mean[None]) ** 2

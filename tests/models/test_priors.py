@@ -227,7 +227,7 @@ def test_a_prior_and_an_encoder_on_different_sets_are_refused():
     with pytest.raises(
         ValueError,
         match=(
-            "StandardNormal is a prior on real latents .* Bernoulli an encoder of binary ones .*"
+            "StandardNormal is a prior on real latents .* Bernoulli an encoder of binary latents .*"
             " DiagNormal"
         ),
     ):

@@ -1,123 +1,132 @@
-"""The house: imports point down the layers, nothing is private, importing changes nothing and costs
-little.
-"""
+"""Norms of one example, and where they stand."""
 
-import ast
-import json
-import subprocess
-import sys
-from pathlib import Path
-
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import vaejax
-from tests.lib.paths import ROOT
+from tests.lib.networks import drawn, quick_jit
+from vaejax.networks import gemm
+from vaejax.networks.layers import ResidualBlock, normalise
 
-LAYERS = (
-    ("_values", "types"),
-    ("_gemm", "supports", "interrupts", "noise", "pareto", "representation", "sample_quality"),
-    ("data", "distributions", "networks", "baselines"),
-    ("events", "sphere", "flows", "groups"),
-    ("divergences", "conditionals", "graphs"),
-    ("priors",),
-    ("models",),
-    ("elbo",),
-    ("estimators", "gaussian", "score_function", "schedules", "by_node", "ais"),
-    ("discrete",),
-    ("objectives", "hierarchical", "inference", "bayes"),
-    ("evaluation", "checkpoints", "cost"),
-    ("independence", "training", "plots", "total_variance", "gap", "latent_space"),
-    ("variance",),
-    ("seeds",),
-)
-ROOT = Path(vaejax.__file__).parent
-MODULES = sorted(path.stem for path in ROOT.glob("*.py") if path.stem != "__init__")
+GENERATOR = np.random.default_rng(0)
 
 
-def layer(module):
-    return next(i for i, names in enumerate(LAYERS) if module in names)
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order():
+    GENERATOR.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom):
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+def by_hand(params, name, h, num_groups=1):
+    """The norm of an image or a vector, group after group, in NumPy."""
+    h = np.array(h)
+    for group in np.split(np.arange(h.shape[-1]), num_groups):
+        h[..., group] = (h[..., group] - h[..., group].mean()) / np.sqrt(h[..., group].var() + 1e-6)
+    return h * np.asarray(params[name]["scale"]) + np.asarray(params[name]["bias"])
 
 
-def test_every_module_has_a_layer():
-    assert sorted(name for names in LAYERS for name in names) == MODULES
+def test_a_norm_is_of_one_example(x64):
+    """scale (h - mean) / sqrt(var + eps) + bias over pixels and a group's channels, at a large
+    offset too; groups of 4 or more channels.
+    """
+    cases = [
+        ((5, 4, 12), 3),
+        ((1, 1, 16), 4),
+        ((3, 2, 40), 8),
+        ((2, 3, 6), 1),
+        ((11,), 1),
+        ((20,), 5),
+    ]
+    hs = [100.0 + GENERATOR.normal(size=shape) for shape, _ in cases]
+    nets = Normalised("group"), Normalised("layer")
+    params = [[drawn(net, h) for h in hs] for net in nets]
+
+    @quick_jit
+    def results(params, hs):
+        return [
+            [net.apply(p, h) for p, h in zip(ps, hs, strict=True)]
+            for net, ps in zip(nets, params, strict=True)
+        ]
+
+    for ps, ys, groups in zip(
+        params,
+        results(params, hs),
+        ([groups for _, groups in cases], [1] * len(cases)),
+        strict=True,
+    ):
+        for p, y, h, num_groups in zip(ps, ys, hs, groups, strict=True):
+            np.testing.assert_allclose(
+                y, by_hand(p["params"], "GroupNorm_0", h, num_groups), rtol=1e-9, atol=1e-9
+            )
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module):
-    for name in imports(ROOT / f"{module}.py"):
-        assert (
-            "jax._src" not in name
-            and "tensorflow_probability" not in name
-            and "distrax" not in name
+class Normalised(nn.Module):
+    norm: str
+
+    @nn.compact
+    def __call__(self, h):
+        return normalise(self.norm, h)
+
+
+def test_the_norm_stands_before_the_activation(x64):
+    """Nets of one hidden layer, or block, against the formula by hand."""
+    x, image = GENERATOR.normal(size=3), GENERATOR.normal(size=(5, 4, 8))
+
+    def dense(params, name, h):
+        return h @ params[name]["kernel"] + params[name]["bias"]
+
+    net = vaejax.MLP(2, (7,), norm="layer")
+    p = drawn(net, x)["params"]
+    hidden = np.tanh(by_hand(p, "GroupNorm_0", dense(p, "Dense_0", x)))
+    np.testing.assert_allclose(
+        quick_jit(net.apply)({"params": p}, x), dense(p, "Dense_1", hidden), rtol=1e-10
+    )
+
+    net = vaejax.GatedMLP(2, (7,), norm="layer")
+    p = drawn(net, x)["params"]
+    linear, gate = np.split(by_hand(p, "GroupNorm_0", dense(p, "Dense_0", x)), 2)
+    np.testing.assert_allclose(
+        quick_jit(net.apply)({"params": p}, x),
+        dense(p, "Dense_1", linear / (1 + np.exp(-gate))),
+        rtol=1e-10,
+    )
+
+    block = ResidualBlock(nn.relu, "group")
+    p = drawn(block, image)["params"]
+    h = image
+    for i in range(2):
+        h = np.maximum(by_hand(p, f"GroupNorm_{i}", h, 2), 0)
+        h = (
+            gemm.conv_lax(h, jnp.asarray(p[f"Conv_{i}"]["kernel"], float), 1)
+            + p[f"Conv_{i}"]["bias"][None, None]
         )
-        if name.startswith("vaejax"):
-            other = name.split(".")[1]
-            assert layer(other) < layer(module), f"{module} imports {other}, which is not below it"
-
-
-FORBIDDEN = {"eval", "exec", "pickle", "dill", "joblib", "shelve", "marshal"}
+    np.testing.assert_allclose(
+        quick_jit(block.apply)({"params": p}, image), image + h, rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize(
-    "path",
-    sorted([*ROOT.glob("*.py"), *(ROOT.parent / "experiments").glob("*.py")]),
-    ids=lambda path: path.name,
+    "net",
+    [vaejax.ConvEncoder(2, (4, 4), 6), vaejax.ConvDecoder((6, 5), (4, 4), 6)],
+    ids=["encoder", "decoder"],
 )
-def test_no_file_that_is_loaded_can_run_code(path):
-    tree = ast.parse(path.read_text())
-    called = {
-        node.func.id
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
-    }
-    assert not FORBIDDEN & (called | {name.split(".")[0] for name in imports(path)})
-    for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "shell"):
-            assert isinstance(node.value, ast.Constant) and node.value.value is False
-
-
-IMPORT = """
-import json, sys, time
-import jax, jax.numpy, flax.linen
-before = {name: getattr(jax.config, name) for name in ("jax_enable_x64", "jax_numpy_rank_promotion", "jax_debug_nans", "jax_platforms")}
-began = time.process_time()
-import vaejax
-seconds = time.process_time() - began
-after = {name: getattr(jax.config, name) for name in before}
-heavy = [name for name in ("tensorflow_datasets", "tensorflow", "matplotlib", "torch", "blackjax") if name in sys.modules]
-print(json.dumps({"seconds": seconds, "changed": before != after, "heavy": heavy}))
-"""
-
-
-def test_importing_changes_nothing_and_takes_at_most_a_second():
-    """Processor time beyond JAX and Flax, the least of three: what else runs on the machine is not
-    the import's.
+def test_normalised_convolutions_forget_their_scale(net):
+    """Every layer but the last is followed by a norm, then by an activation that is not
+    homogeneous.
     """
-    for _ in range(3):
-        result = json.loads(
-            subprocess.run(
-                [sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True
-            ).stdout
-        )
-        assert not result["changed"] and result["heavy"] == []
-        if result["seconds"] < 1.0:
-            return
-    pytest.fail(f"importing vaejax took {result['seconds']:.2f} s in the last of three runs")
-
-
-def test_the_table_of_contents_is_whole():
-    """Every public name of vaejax.__init__ is re-exported as itself, for type checkers."""
-    for node in ast.parse((ROOT / "__init__.py").read_text()).body:
-        if isinstance(node, ast.ImportFrom):
-            assert all(alias.asname == alias.name for alias in node.names)
-    for name in vars(vaejax):
-        if not name.startswith("_") and callable(getattr(vaejax, name)):
-            assert getattr(vaejax, name).__doc__, f"vaejax.{name} has no docstring"
+    net, example = (
+        net.clone(norm="group", activation=jnp.tanh),
+        jnp.asarray(GENERATOR.normal(size=(7, 5)), jnp.float32),
+    )
+    params = drawn(net, example)["params"]
+    last = {"Dense_1"} if isinstance(net, vaejax.ConvEncoder) else {"Dense_1", "ConvTranspose_1"}
+    apply = quick_jit(net.apply)
+    before = apply({"params": params}, example)
+    for name in params.keys() - last:
+        scaled = params | {name: jax.tree.map(lambda leaf: 3 * leaf, params[name])}
+        same = not name.startswith("GroupNorm")
+        assert (
+            np.allclose(apply({"params": scaled}, example), before, rtol=1e-3, atol=1e-3) == same
+        ), name

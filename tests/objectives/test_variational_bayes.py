@@ -11,7 +11,14 @@ import optax
 import pytest
 
 import vaejax
+from tests.lib.fits import PARAMS, XS, beta_objective
+from tests.lib.fits import fit as fit_lines
+from tests.lib.hierarchies import TOP_DOWN
+from tests.lib.lines import KEY, LEARNED, LINES, assert_close, params_of
 from tests.lib.oracles import LinearGaussian, assert_mean
+from tests.lib.own import Halved
+from vaejax import TCVAE, FreeBits, FreeBitsByNode, VariationalBayes, WarmUp, kl_divergence
+from vaejax.objectives.variational_bayes import q_theta
 
 NOISE, PRIOR_SCALE = 0.5, 1.5
 
@@ -35,6 +42,9 @@ def log_likelihood(params, x, key):
     return REGRESSION(params.theta, x["u"]).log_prob(x["y"])
 
 
+REGRESSION_OBJECTIVE = vaejax.minibatch(log_likelihood, support=vaejax.supports.REAL)
+
+
 def regression_data(num_examples=60, dim=3):
     generator = np.random.default_rng(0)
     u = (
@@ -55,7 +65,7 @@ def posterior(data):
 def test_it_matches_the_conjugate_posterior():
     """The mean-field optimum: the posterior's mean, and variances 1 / Lam_jj; by minibatches."""
     data = regression_data()
-    bayes = vaejax.VariationalBayes(log_likelihood, dataset_size=60, prior_scale=PRIOR_SCALE)
+    bayes = vaejax.VariationalBayes(REGRESSION_OBJECTIVE, 60, PRIOR_SCALE)
     start = bayes.start(vaejax.Params(REGRESSION.init(jax.random.key(0), data["u"][0]), ()))
     run = vaejax.fit(
         bayes,
@@ -90,19 +100,20 @@ def test_at_an_orthogonal_design_it_bounds_the_evidence_with_equality():
         + np.linalg.slogdet(covariance)[1]
         + y @ np.linalg.solve(covariance, y)
     )
-    bayes = vaejax.VariationalBayes(log_likelihood, dataset_size=40, prior_scale=PRIOR_SCALE)
+    bayes = vaejax.VariationalBayes(REGRESSION_OBJECTIVE, 40, PRIOR_SCALE)
     theta = {
         "loc": {"net": jnp.asarray(mean, jnp.float32)},
         "log_scale": {"net": jnp.asarray(-0.5 * np.log(np.diag(precision)), jnp.float32)},
     }
     params = vaejax.Params(theta, ())
 
-    def one(key):
+    def value(key):
         rows_key, key = jax.random.split(key)
         rows = jax.random.choice(rows_key, 40, (10,), replace=False)
-        return bayes(params, jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data), key)
+        batch = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], data)
+        return bayes(params, batch, key, 0).bound
 
-    values = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 40_000))
+    values = jax.jit(jax.vmap(value))(jax.random.split(jax.random.key(0), 40_000))
     assert_mean(values, evidence / 40, detectable=0.02)
 
 
@@ -116,7 +127,7 @@ def test_around_a_vae():
         vaejax.DiagNormal(vaejax.MLP(1, (3,), heads=2)),
     )
     xs = (np.random.default_rng(0).random((50, 4)) < 0.3).astype(np.float32)
-    bayes = vaejax.VariationalBayes(partial(vaejax.Pathwise(), model), 50)
+    bayes = vaejax.VariationalBayes(vaejax.minibatch(vaejax.Pathwise(), model), 50)
     params = bayes.start(model.init(jax.random.key(0), xs[0]))
     fit = partial(
         vaejax.fit,
@@ -127,7 +138,7 @@ def test_around_a_vae():
         batch_size=10,
         progress=False,
     )
-    run = fit(data=xs, num_steps=30, validation=xs[:10], validate_every=10)
+    run = fit(data=xs, num_steps=30, validation=vaejax.Validation(xs[:10], every=10))
     assert np.isfinite(run.history["validation_bound"]).all()
     assert (
         vaejax.elbo(
@@ -139,9 +150,74 @@ def test_around_a_vae():
         fit(data=255 * xs, num_steps=1)
 
 
+# Around every objective: its value at the drawn theta, less KL / N.
+
+WITH_SCALE = params_of(likelihood={"log_scale": jnp.zeros(())}, dtype=np.float32)
+BINARY = (np.random.default_rng(0).random((60, 5)) < 0.4).astype(np.float32)
+AROUND = {
+    "Beta": (beta_objective(0.5), PARAMS, XS),
+    "Beta, warmed up": (beta_objective(WarmUp(10, end=2.0)), PARAMS, XS),
+    "Beta, scaled": (
+        vaejax.minibatch(vaejax.Beta(WarmUp(10)), LINES, dataset_size=60),
+        PARAMS,
+        XS,
+    ),
+    "FreeBits": (FreeBits(LINES, 1.0), PARAMS, XS),
+    "TCVAE": (TCVAE(LINES, 60, beta=WarmUp(10, end=3.0)), PARAMS, XS),
+    "FreeBitsByNode": (FreeBitsByNode(TOP_DOWN[0], 1.0, WarmUp(10)), TOP_DOWN[1], BINARY),
+    "optimal_scale": (
+        vaejax.optimal_scale(vaejax.minibatch(vaejax.Beta(WarmUp(10)), LEARNED)),
+        WITH_SCALE,
+        XS,
+    ),
+    "a user's own": (Halved(beta_objective(WarmUp(10))), PARAMS, XS),
+    "a user's own, twice": (Halved(Halved(beta_objective(2.0))), PARAMS, XS),
+}
+
+
+def scale_of(objective):
+    """What the mean over a batch is multiplied by: 60 in the one case that says dataset_size."""
+    return 60 if objective == AROUND["Beta, scaled"][0] else 1
+
+
+@pytest.mark.parametrize("inner, params, xs", AROUND.values(), ids=AROUND)
+def test_around_any_objective(inner, params, xs):
+    """Value and gradient at several steps, written out; then 20 steps of fit, with validation."""
+    bayes = VariationalBayes(inner, 60, prior_scale=0.7)
+    assert bayes.schedules == inner.schedules and bayes.model == inner.model
+    uncertain = bayes.start(params, log_scale=-2.0)
+
+    def written_out(params, step, part):
+        theta_key, bound_key = jax.random.split(KEY)
+        terms = inner(bayes.draw(params, theta_key), xs[:10], bound_key, step)
+        q = q_theta(params.theta)
+        prior = vaejax.distributions.DiagNormalDensity(0 * q.loc, 0 * q.loc + np.log(0.7))
+        return terms._asdict()[part] - kl_divergence(q, prior) / 60 * scale_of(inner)
+
+    @jax.jit
+    def both(params, step):
+        ours = jax.value_and_grad(lambda p: bayes(p, xs[:10], KEY, step).objective)(params)
+        theirs = jax.value_and_grad(lambda p: written_out(p, step, "objective"))(params)
+        bounds = bayes(params, xs[:10], KEY, step).bound, written_out(params, step, "bound")
+        return (*bounds, ours, theirs)
+
+    for step in (0, 4, 11):
+        bound, expected_bound, ours, theirs = both(uncertain, step)
+        np.testing.assert_allclose(bound, expected_bound, rtol=1e-5)
+        assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    validation = vaejax.Validation(xs[:20], every=10)
+    run = fit_lines(20, bayes, uncertain, data=xs, validation=validation)
+    assert np.isfinite(run.history["objective"]).all() and len(run.history["bound"]) == 20
+    assert np.isfinite(run.history["validation_bound"]).all()
+
+
 def test_mistakes_are_named():
-    objective = partial(vaejax.Pathwise(), LinearGaussian().model)
+    model = LinearGaussian().model
+    objective = vaejax.minibatch(vaejax.Pathwise(), model)
     with pytest.raises(ValueError, match="dataset_size = 0"):
-        vaejax.VariationalBayes(objective, 0)
+        VariationalBayes(objective, 0)
     with pytest.raises(ValueError, match="prior_scale = -1"):
-        vaejax.VariationalBayes(objective, 10, prior_scale=-1.0)
+        VariationalBayes(objective, 10, prior_scale=-1.0)
+    for given in (log_likelihood, partial(vaejax.Pathwise(), model), vaejax.Beta(0.5)):
+        with pytest.raises(TypeError, match="is no objective: write vaejax.minibatch"):
+            VariationalBayes(given, 10)

@@ -1,7 +1,8 @@
-"""evaluate.py on a run of train.py: its numbers, its resumption, and a page that stands alone, seen
-in a browser where there is one.
+"""`vaejax evaluate`: its numbers, its resumption, and a page that stands alone, seen in a browser
+where there is one.
 """
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,7 +11,12 @@ import sys
 
 import numpy as np
 import pytest
+
 from tests.lib.paths import EXPERIMENTS
+from tests.lib.runs import vaejax_command
+from vaejax.distributions.base import NotKnownError
+from vaejax.runs.evaluate import attempt, check_config
+from vaejax.runs.parts import EvaluateConfig, LeftOutError
 
 TINY = [
     "--num-samples",
@@ -31,96 +37,78 @@ CHROMIUM = next(
 )
 
 
-def script(name, *flags, folder):
-    return subprocess.run(
-        [sys.executable, str(EXPERIMENTS / f"{name}.py"), *flags],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-    )
-
-
 def trained(folder, *flags):
-    short = ["--num-steps", "60", "--hidden", "8", "--eval-samples", "5", "--out", "run", *flags]
-    done = script("train", *short, folder=folder)
+    short = ["--num-steps", "60", "--hidden", "8", "--eval-samples", "5", "--out", "run"]
+    done = vaejax_command("train", *short, *flags, folder=folder)
     assert done.returncode == 0, done.stderr
+
+
+def evaluated(folder, *flags):
+    """What `vaejax evaluate` prints of the run."""
+    done = vaejax_command("evaluate", "--run", "run", *TINY, *flags, folder=folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def last_line(printed):
+    return json.loads(printed.strip().splitlines()[-1])
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder with an evaluated run in it, and what evaluate.py printed."""
+    """A folder with an evaluated run in it, and what `evaluate` printed."""
     folder = tmp_path_factory.mktemp("evaluated")
     trained(folder)
-    done = script("evaluate", "--run", "run", *TINY, folder=folder)
-    assert done.returncode == 0, done.stderr
-    return folder, done.stdout
+    return folder, evaluated(folder)
 
 
 def test_the_numbers_fit_together(run):
     folder, printed = run
-    result = json.loads(printed.strip().splitlines()[-1])
+    result = last_line(printed)
     kept = json.loads((folder / "run" / "evaluation.json").read_text())
-    assert (
-        result.items() <= kept.items()
-        and result["examples"] == 60
-        and result["step"] == 60
-        and result["notes"] == []
-    )
+    assert result.items() <= kept.items() and result["notes"] == []
+    assert result["examples"] == 60 and result["step"] == 60
     assert result["iwae"]["40"]["mean"] > result["iwae"]["10"]["mean"] > result["elbo"]["mean"]
-    assert result["marginal_kl"] + result["mutual_information"] == pytest.approx(
-        result["rate"]["mean"], abs=0.5
-    )
+    split = result["marginal_kl"] + result["mutual_information"]
+    assert split == pytest.approx(result["rate"]["mean"], abs=0.5)
     assert sum(result["kl"]) == pytest.approx(result["rate"]["mean"], rel=1e-6)
-    assert (
-        0 <= result["precision"] <= 1
-        and 0 <= result["recall"] <= 1
-        and 0 <= result["calibration_p_value"] <= 1
-    )
+    for share in ("precision", "recall", "calibration_p_value"):
+        assert 0 <= result[share] <= 1
     names = {path.name for path in (folder / "run").iterdir()}
     assert {"config.json", "report.html", "evaluation.json", "evaluation-60-60-40-0.npz"} <= names
 
 
 @pytest.mark.slow
 def test_again_it_takes_what_it_has(run, tmp_path):
-    """The weights are not drawn again: the file of the first call is as it was."""
+    """The weights are not drawn again: the file of the first call is as it was. By the script of
+    the experiments, which is the same command.
+    """
     folder, printed = shutil.copytree(run[0], tmp_path / "copy"), run[1]
     path = folder / "run" / "evaluation-60-60-40-0.npz"
     before = path.stat().st_mtime_ns
-    done = script(
-        "evaluate", "--run", "run", *TINY, "--ais-size", "0", "--sample-size", "0", folder=folder
-    )
-    result, first = (json.loads(of.strip().splitlines()[-1]) for of in (done.stdout, printed))
-    assert (
-        result["iwae"] == first["iwae"]
-        and "ais" not in result
-        and path.stat().st_mtime_ns == before
-    )
+    parts = ["--ais-size", "0", "--sample-size", "0"]
+    command = [sys.executable, str(EXPERIMENTS / "evaluate.py"), "--run", "run", *TINY, *parts]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    result, first = last_line(done.stdout), last_line(printed)
+    assert result["iwae"] == first["iwae"] and "ais" not in result
+    assert path.stat().st_mtime_ns == before
 
 
 def test_the_page_needs_no_other_file(run):
     text = (run[0] / "run" / "report.html").read_text()
-    assert (
-        not re.findall(r'(?:src|href)="(?!data:)', text)
-        and "http" not in text
-        and "<script" not in text
-    )
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    assert "http" not in text and "<script" not in text
     assert text.count("data:image/png;base64,") == 6
-    for quantity in (
-        "ELBO",
-        "IWAE-40",
-        "AIS, lower bound",
-        "gap of the sandwich",
-        "mutual information",
-        "recall",
-        "jaxlib",
-        "latent_dim",
-    ):
+    quantities = "ELBO|IWAE-40|AIS, lower bound|gap of the sandwich|mutual information|recall"
+    for quantity in (*quantities.split("|"), "jaxlib", "latent_dim"):
         assert quantity in text
 
 
 PROBE = """<script>document.title = JSON.stringify({
-  pictures: [...document.images].map(i => [i.complete, i.naturalWidth, i.getBoundingClientRect().right]),
-  cells: [...document.querySelectorAll("td")].map(c => [c.scrollWidth <= c.clientWidth + 1, c.getBoundingClientRect().right]),
+  pictures: [...document.images].map(
+    i => [i.complete, i.naturalWidth, i.getBoundingClientRect().right]),
+  cells: [...document.querySelectorAll("td")].map(
+    c => [c.scrollWidth <= c.clientWidth + 1, c.getBoundingClientRect().right]),
   width: document.documentElement.scrollWidth})</script>"""
 
 
@@ -129,32 +117,21 @@ def test_a_browser_shows_the_pictures_and_the_table_whole(run, tmp_path):
     """Every picture is decoded, every cell holds its text, and nothing is wider than the window."""
     text = (run[0] / "run" / "report.html").read_text()
     (tmp_path / "probe.html").write_text(text.replace("</body>", f"{PROBE}</body>"))
-    browser = [
-        CHROMIUM,
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--hide-scrollbars",
-        "--window-size=1040,2000",
-    ]
+    flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1040,2000"
+    browser = [CHROMIUM, *flags.split()]
     address = f"file://{tmp_path}/probe.html"
     shown = subprocess.run(
         [*browser, "--dump-dom", address], capture_output=True, text=True, timeout=120
     ).stdout
-    found = json.loads(re.search("<title>(.*?)</title>", shown).group(1))
-    assert len(found["pictures"]) == 6 and all(
-        done and width > 100 and right <= 1040 for done, width, right in found["pictures"]
-    )
-    assert len(found["cells"]) >= 3 * 15 and all(
-        whole and right <= 1040 for whole, right in found["cells"]
-    )
-    assert found["width"] <= 1040
-    subprocess.run(
-        [*browser, f"--screenshot={tmp_path}/page.png", address],
-        capture_output=True,
-        timeout=120,
-        check=True,
-    )
+    page = json.loads(re.search("<title>(.*?)</title>", shown).group(1))
+    assert len(page["pictures"]) == 6
+    for done, width, right in page["pictures"]:
+        assert done and width > 100 and right <= 1040
+    assert len(page["cells"]) >= 3 * 15
+    assert all(whole and right <= 1040 for whole, right in page["cells"])
+    assert page["width"] <= 1040
+    picture = [*browser, f"--screenshot={tmp_path}/page.png", address]
+    subprocess.run(picture, capture_output=True, timeout=120, check=True)
     from matplotlib.image import imread
 
     pixels = imread(tmp_path / "page.png")
@@ -167,23 +144,50 @@ def test_what_a_model_has_not_is_left_out_and_named(tmp_path):
     place for HMC.
     """
     trained(tmp_path, "--prior", "vamp:3")
-    result = json.loads(
-        script("evaluate", "--run", "run", *TINY, folder=tmp_path).stdout.strip().splitlines()[-1]
-    )
+    result = last_line(evaluated(tmp_path))
     assert "diagonal normals" in result["notes"][0] and "ais" in result and "kl" not in result
     shutil.rmtree(tmp_path / "run")
     trained(tmp_path, "--prior", "sphere", "--encoder", "vmf", "--latent-dim", "3")
-    result = json.loads(
-        script("evaluate", "--run", "run", *TINY, folder=tmp_path).stdout.strip().splitlines()[-1]
-    )
+    result = last_line(evaluated(tmp_path, "--sample-size", "5"))
     assert any("AIS moves through R^d" in note for note in result["notes"]) and "ais" not in result
+    assert any("20 are the fewest" in note for note in result["notes"])
+
+
+def raised(error):
+    def part():
+        raise error
+
+    return part
+
+
+def test_only_what_a_model_has_not_becomes_a_note():
+    notes = []
+    for error in (LeftOutError("no HMC here"), NotKnownError("no mean"), ImportError("no extra")):
+        assert attempt("AIS", raised(error), notes) is None
+    assert notes[1] == "AIS is left out: no mean" and len(notes) == 3
+    for error in (TypeError("a fault"), ValueError("a mistake")):
+        with pytest.raises(type(error), match=str(error)):
+            attempt("AIS", raised(error), notes)
+    assert len(notes) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_samples": 1},
+        {"ais_size": -1},
+        {"num_chains": 0},
+        {"temperatures": 0},
+        {"eval_size": 0},
+    ],
+    ids=str,
+)
+def test_numbers_that_cannot_be_are_named(change):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} = .*must be"):
+        check_config(dataclasses.replace(EvaluateConfig("run"), **change))
 
 
 def test_mistakes_are_one_line(tmp_path):
-    done = script("evaluate", "--run", "nothing", folder=tmp_path)
-    assert (
-        done.returncode == 2
-        and done.stderr.strip()
-        == "error: nothing holds no config.json, so it is no run of train.py; name the folder of"
-        " one with --run"
-    )
+    done = vaejax_command("evaluate", "--run", "nothing", folder=tmp_path)
+    message = "error: nothing holds no config.json, so it is no run; name the folder of one"
+    assert done.returncode == 2 and done.stderr.strip() == message

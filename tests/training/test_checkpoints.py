@@ -15,7 +15,8 @@ import optax
 import pytest
 
 import vaejax
-from vaejax.training.checkpoints import CheckpointError, CheckpointMismatchError, Checkpoints
+from tests.lib.trees import assert_same_bits
+from vaejax.training.checkpoints import CheckpointError, CheckpointMismatchError, CheckpointStore
 
 PARAMS = vaejax.Params(
     {"prior": (), "likelihood": {"kernel": jnp.arange(12.0).reshape(3, 4)}}, {"bias": jnp.ones(5)}
@@ -31,17 +32,10 @@ def history_at(step):
     return {"bound": np.arange(step, dtype=np.float32), "validation_step": np.zeros(0, np.int32)}
 
 
-def assert_same_bits(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
-        assert np.asarray(a).dtype == np.asarray(b).dtype
-
-
 @pytest.fixture
 def saved(tmp_path):
     """Steps 10, 20 and 30."""
-    with Checkpoints(tmp_path / "run", {"lr": 0.001}) as store:
+    with CheckpointStore(tmp_path / "run", {"lr": 0.001}) as store:
         for step in (10, 20, 30):
             store.save(step, state_at(step), history_at(step))
     return tmp_path / "run"
@@ -49,7 +43,7 @@ def saved(tmp_path):
 
 def restore(directory, like=STATE, config=None):
     with (
-        Checkpoints(directory, {"lr": 0.001} if config is None else config) as store,
+        CheckpointStore(directory, {"lr": 0.001} if config is None else config) as store,
         warnings.catch_warnings(record=True) as caught,
     ):
         warnings.simplefilter("always")
@@ -77,7 +71,7 @@ def test_an_empty_directory_has_nothing_to_restore(tmp_path):
 
 
 def test_only_the_newest_are_kept_and_the_trash_is_emptied(tmp_path):
-    with Checkpoints(tmp_path, max_to_keep=2) as store:
+    with CheckpointStore(tmp_path, max_to_keep=2) as store:
         for step in range(1, 8):
             store.save(step, STATE, {})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["6", "7"]
@@ -85,7 +79,7 @@ def test_only_the_newest_are_kept_and_the_trash_is_emptied(tmp_path):
 
 def test_saving_below_the_latest_step_is_an_error_not_a_silence(saved):
     with (
-        Checkpoints(saved, {"lr": 0.001}) as store,
+        CheckpointStore(saved, {"lr": 0.001}) as store,
         pytest.raises(CheckpointError, match="step 15 was not saved: .* already holds step 30"),
     ):
         store.save(15, STATE, {})
@@ -148,7 +142,7 @@ def test_when_all_are_damaged_one_error_lists_each(saved):
 
 def test_after_a_fallback_the_run_can_save_again(saved):
     next((saved / "30" / "record").rglob("metadata")).write_text("{")
-    with Checkpoints(saved, {"lr": 0.001}) as store:
+    with CheckpointStore(saved, {"lr": 0.001}) as store:
         with pytest.warns(UserWarning, match="checkpoint damaged, moved to"):
             assert store.restore(STATE)[0] == 20
         store.save(25, state_at(25), history_at(25))
@@ -192,8 +186,8 @@ def test_another_configuration_stops_and_names_the_field(saved):
 
 SAVER = """
 import sys, numpy as np
-from vaejax.checkpoints import Checkpoints
-with Checkpoints(sys.argv[1]) as store:
+from vaejax.training.checkpoints import CheckpointStore
+with CheckpointStore(sys.argv[1]) as store:
     for step in range(1, 10_000):
         store.save(step, {"a": np.full(250_000, step, np.float32)}, {})
         if step > 1:

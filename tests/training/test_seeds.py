@@ -1,7 +1,5 @@
 """`fit_seeds`: every strategy trains each seed as `fit` does alone."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,7 @@ MODEL = vaejax.VAE(
     vaejax.Bernoulli(vaejax.MLP(6, (5,))),
     vaejax.DiagNormal(vaejax.MLP(2, (5,), heads=2)),
 )
-OBJECTIVE = vaejax.minibatch(partial(vaejax.Pathwise(), MODEL))
+OBJECTIVE = vaejax.minibatch(vaejax.Pathwise(), MODEL)
 KEYS = jax.random.split(jax.random.key(0), 3)
 SETTINGS = {"num_steps": 12, "batch_size": 8, "progress": False}
 
@@ -58,7 +56,9 @@ def test_each_seed_is_as_alone(strategy, starts, alone):
                 jax.tree.leaves(run.params), jax.tree.leaves(single.params), strict=True
             )
         ]
-        for ours, theirs in [*pairs, (run.history["bound"][s], single.history["bound"])]:
+        for name in ("bound", "objective"):
+            pairs.append((run.history[name][s], single.history[name]))
+        for ours, theirs in pairs:
             np.testing.assert_allclose(
                 ours,
                 theirs,
@@ -72,17 +72,20 @@ REFUSED = {
     "strategy": ({"strategy": "vmapp"}, "unknown strategy 'vmapp'; did you mean vmap"),
     "batch": ({"batch_size": 41}, "batch_size = 41, but the data have 40"),
     "steps": ({"num_steps": 0}, "num_steps = 0"),
+    "source": (
+        {"data": vaejax.Arrays(IMAGES)},
+        "Arrays is a source on the host: give arrays, or run vaejax.fit for one seed",
+    ),
+    "grey": ({"data": IMAGES + 1}, "this likelihood is for 0 and 1"),
     "keys": ({"keys": KEYS[:2]}, r"2 keys, but params have leading axes \[\(3,\)\]"),
 }
 
 
 @pytest.mark.parametrize("changes, message", REFUSED.values(), ids=REFUSED)
 def test_mistakes_are_refused(changes, message, starts):
-    settings = {"keys": KEYS, **SETTINGS, **changes}
+    settings = {"data": IMAGES, "keys": KEYS, **SETTINGS, **changes}
     with pytest.raises(ValueError, match=message):
-        vaejax.fit_seeds(
-            OBJECTIVE, starts, optax.adam(1e-2), IMAGES, settings.pop("keys"), **settings
-        )
+        vaejax.fit_seeds(OBJECTIVE, starts, optax.adam(1e-2), **settings)
 
 
 def test_a_seed_that_breaks_down_is_named(starts):

@@ -9,12 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
+from scipy import stats
 
 import vaejax
 from tests.lib.cases import cases
+from tests.lib.gradient_moments import flat
 from tests.lib.oracles import LinearGaussian, Z, exact_moments, gradient_vector
+from tests.lib.own import Halved
+from vaejax.objectives.base import Maximised
 from vaejax.variance.groups import parts
-from vaejax.variance.program import GradientProgram, Product, gradient_program
+from vaejax.variance.program import GradientProgram, gradient_program
 
 KEY = jax.random.key(0)
 XS = (jax.random.uniform(jax.random.key(1), (6, 4, 4)) < 0.4).astype(jnp.float32)
@@ -44,18 +48,15 @@ MODELS = {
 }
 
 
-def flat(tree):
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
-
-
 def all_gradients(objective, params, num_draws):
     """[draws, examples, parameters], of the draws that `gradient_moments` takes from KEY."""
     _, draw_key = jax.random.split(KEY)
     keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(draw_key, i), len(XS)))(
         jnp.arange(num_draws)
     )
-    one = jax.vmap(lambda x, key: ravel_pytree(jax.grad(objective)(params, x, key))[0])
-    return np.asarray(jax.jit(jax.vmap(one, (None, 0)))(XS, keys), np.float64)
+    gradient = jax.grad(Maximised(objective))
+    by_example = jax.vmap(lambda x, key: ravel_pytree(gradient(params, x, key))[0])
+    return np.asarray(jax.jit(jax.vmap(by_example, (None, 0)))(XS, keys), np.float64)
 
 
 def in_turn(g, starts):
@@ -72,7 +73,8 @@ def in_turn(g, starts):
 )
 def test_it_is_its_formula(pair):
     """From 19 draws, by 8, 8 and 3."""
-    check_formula(*pair, 19, [8, 16])
+    model, estimator = pair
+    check_formula(model, estimator, 19, [8, 16])
 
 
 @pytest.mark.parametrize(
@@ -88,14 +90,12 @@ def check_formula(model, estimator, num_draws, starts):
     """Of a kernel whose inputs move, differences in turn; of the rest, the sample variance; and the
     traces are the tree's.
     """
-    params, objective = model.init(KEY, XS[0]), partial(estimator, model)
-    moments = vaejax.gradient_moments(
-        vaejax.minibatch(objective, 12), params, XS, KEY, num_draws, order=2, by="examples"
-    )
-    g = all_gradients(objective, params, num_draws) * 12 / 6
-    kinds = [
-        not (isinstance(leaf, Product) and leaf.moves) for leaf in program(model, estimator).leaves
-    ]
+    params = model.init(KEY, XS[0])
+    objective = vaejax.minibatch(estimator, model, dataset_size=12)
+    moments = vaejax.gradient_moments(objective, params, XS, KEY, num_draws, order=2, by="examples")
+    g = all_gradients(objective.independent_example, params, num_draws) * 12 / 6
+    products = [leaf.product for leaf in program(model, estimator).leaves]
+    kinds = [product is None or not product.moves for product in products]
     fixed = np.concatenate(
         [
             np.full(leaf.size, kind)
@@ -111,9 +111,9 @@ def check_formula(model, estimator, num_draws, starts):
     )
     unravel = ravel_pytree(params)[1]
     for name, select in parts(params).items():
-        of_fixed = vaejax.tree_sum(select(unravel(jnp.where(fixed, expected, 0))))
+        trace_of_fixed = vaejax.tree_sum(select(unravel(jnp.where(fixed, expected, 0))))
         mean = (
-            vaejax.tree_sum(select(moments.variance)) - of_fixed / num_draws
+            vaejax.tree_sum(select(moments.variance)) - trace_of_fixed / num_draws
         )  # 1/n, not 1/(n-1), about the mean
         np.testing.assert_allclose(moments.squares[name].mean(), mean, rtol=1e-3)
 
@@ -130,7 +130,7 @@ def test_it_is_exact():
             )
             / 4
         )
-    objective = vaejax.minibatch(partial(vaejax.Pathwise(), points[0].model))
+    objective = vaejax.minibatch(vaejax.Pathwise(), points[0].model)
     xs = jnp.stack([point.datum for point in points])
     moments = vaejax.gradient_moments(objective, points[0].params, xs, KEY, 40_000, order=2)
     assert moments.by == "examples"
@@ -145,18 +145,18 @@ def test_it_agrees_with_draws_and_says_more():
     """
     params = DENSE.init(KEY, XS[0])
     xs = jnp.tile(XS, (5, 1, 1))
-    objective = vaejax.minibatch(partial(vaejax.Pathwise(), DENSE))
+    objective = vaejax.minibatch(vaejax.Pathwise(), DENSE)
     measure = partial(vaejax.gradient_moments, objective, params, xs, order=2)
     examples, draws = measure(KEY, 400), measure(jax.random.key(1), 4_000, by="draws")
     assert (examples.by, draws.by) == ("examples", "draws")
     for name, one in vaejax.gradient_spread(examples).items():
         other = vaejax.gradient_spread(draws)[name]
-        errors = [np.log(of.high / of.low) / 3.92 for of in (one, other)]
+        errors = [np.log(spread.high / spread.low) / 3.92 for spread in (one, other)]
         assert abs(np.log(one.trace / other.trace)) < Z * np.hypot(*errors)
         assert errors[0] < 2.5 * errors[1] < 0.1  # of as many draws it would be sqrt(10)
         assert np.isnan(one.kurtosis) and other.kurtosis > 1
     half = vaejax.gradient_moments(
-        vaejax.minibatch(partial(vaejax.Pathwise(2), DENSE)), params, xs, KEY, 400, order=2
+        vaejax.minibatch(vaejax.Pathwise(2), DENSE), params, xs, KEY, 400, order=2
     )
     ratio = vaejax.variance_ratio(examples, half, "theta likelihood")
     assert ratio.low < 2 < ratio.high < 1.3 * ratio.low
@@ -167,12 +167,10 @@ def test_the_interval_covers():
     """Of 200 intervals at 95 % from 300 draws, whose neighbours share a draw, the trace of 200,000
     lies in a number that is binomial.
     """
-    from scipy import stats
-
     params = DENSE.init(KEY, XS[0])
     measure = partial(
         vaejax.gradient_moments,
-        vaejax.minibatch(partial(vaejax.Pathwise(), DENSE)),
+        vaejax.minibatch(vaejax.Pathwise(), DENSE),
         params,
         XS,
         order=2,
@@ -181,14 +179,17 @@ def test_the_interval_covers():
     spreads = [
         vaejax.gradient_spread(measure(jax.random.key(seed), 300))["phi"] for seed in range(200)
     ]
-    covered = sum(one.low < exact < one.high for one in spreads)
+    covered = sum(spread.low < exact < spread.high for spread in spreads)
     assert stats.binom(200, 0.95).ppf(1e-6) <= covered
-    assert sum(np.isfinite(one.high) for one in spreads) > 150
+    assert sum(np.isfinite(spread.high) for spread in spreads) > 150
 
 
 def program(model, estimator) -> GradientProgram:
     return gradient_program(
-        partial(estimator, model), jax.eval_shape(model.init, KEY, XS[0]), XS[0], KEY
+        Maximised(vaejax.per_example(estimator, model)),
+        jax.eval_shape(model.init, KEY, XS[0]),
+        XS[0],
+        KEY,
     )
 
 
@@ -196,9 +197,8 @@ def test_what_is_left_as_a_product():
     """Every kernel and no bias; the encoder's inputs do not move with the noise, the decoder's
     do.
     """
-    products = [
-        leaf for leaf in program(DENSE, vaejax.Pathwise(3)).leaves if isinstance(leaf, Product)
-    ]
+    leaves = program(DENSE, vaejax.Pathwise(3)).leaves
+    products = [leaf.product for leaf in leaves if leaf.product is not None]
     assert [(product.rows, product.moves) for product in products] == [
         (3, True),
         (3, True),
@@ -206,7 +206,7 @@ def test_what_is_left_as_a_product():
         (1, False),
     ]
     many = program(DENSE, vaejax.Pathwise(9))  # too many rows: the decoder's are kept
-    assert sum(isinstance(leaf, Product) for leaf in many.leaves) == 2
+    assert sum(leaf.product is not None for leaf in many.leaves) == 2
 
 
 @pytest.mark.parametrize("num_pseudo_inputs, by", [(3, "examples"), (500, "draws")])
@@ -221,7 +221,7 @@ def test_the_way_is_chosen(num_pseudo_inputs, by):
         DENSE.encoder,
     )
     params = model.init(KEY, xs[0])
-    objective = vaejax.minibatch(partial(vaejax.Pathwise(), model))
+    objective = vaejax.minibatch(vaejax.Pathwise(), model)
     assert vaejax.gradient_moments(objective, params, xs, KEY, 2, order=2).by == by
     if by == "draws":
         with pytest.raises(
@@ -234,3 +234,36 @@ def test_the_way_is_chosen(num_pseudo_inputs, by):
             vaejax.gradient_moments(objective, params, xs, KEY, 2, order=2, by="examples")
     with pytest.raises(ValueError, match="cannot be: fewer than 4 examples"):
         vaejax.gradient_moments(objective, params, xs[:3], KEY, 2, order=2, by="examples")
+
+
+@vaejax.component
+class Weighted(vaejax.Around):
+    """A user's objective that is a mean over examples, and says so: `scale` times `inner`."""
+
+    inner: vaejax.Objective
+    weight: float
+
+    @property
+    def scale(self):
+        return self.weight
+
+    @property
+    def independent_example(self):
+        return self.inner.independent_example
+
+    def __call__(self, params, xs, key, step):
+        bound, objective = self.inner(params, xs, key, step)
+        return vaejax.Terms(bound * self.weight, objective * self.weight)
+
+
+def test_an_objective_of_ones_own_goes_by_examples():
+    """Where it says its `independent_example` and `scale`; where it does not, by draws."""
+    params, inner = DENSE.init(KEY, XS[0]), vaejax.minibatch(vaejax.Pathwise(), DENSE)
+    plain, weighted = (
+        vaejax.gradient_moments(objective, params, XS, KEY, 9, order=2)
+        for objective in (inner, Weighted(inner, 3))
+    )
+    assert weighted.by == "examples"
+    np.testing.assert_allclose(flat(weighted.variance), 9 * flat(plain.variance), rtol=1e-6)
+    halved = vaejax.gradient_moments(Halved(inner), params, XS, KEY, 9, order=2)
+    assert halved.by == "draws"

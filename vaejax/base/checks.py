@@ -39,10 +39,18 @@ def require_said(cls: type, base: type, name: str, question: str) -> None:
     raise TypeError(f"{cls.__name__} does not say `{name}`: {question}")
 
 
-def require_kind(found: Any, kind: type, role: str) -> None:
-    """Raises TypeError for a part that does not derive from the base class of its kind."""
+def require_kind(found: Any, kind: type, role: str, home: str = "vaejax") -> None:
+    """Raises TypeError for a part that does not derive from the base class of its kind, which users
+    find in `home`.
+    """
     if not isinstance(found, kind):
         raise TypeError(
-            f"{role} is {found!r}, which does not derive from vaejax.{kind.__name__}; its docstring"
-            " is the recipe for one of your own"
+            f"{role} is {shortened(found)}, which does not derive from {home}.{kind.__name__}; its"
+            " docstring is the recipe for one of your own"
         )
+
+
+def shortened(found: Any) -> str:
+    """How an error calls something of unknown length: its repr in one line, cut."""
+    line = " ".join(repr(found).split())
+    return line if len(line) <= 80 else line[:77] + "..."

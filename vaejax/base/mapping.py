@@ -25,7 +25,8 @@ def map_samples(function: Callable, zs: PyTree) -> Any:
     """
     if len(jax.tree.leaves(zs)[0]) > 1:
         return jax.vmap(function)(zs)
-    return jax.tree.map(lambda leaf: leaf[None], function(jax.tree.map(lambda leaf: leaf[0], zs)))
+    value = function(jax.tree.map(lambda leaf: leaf[0], zs))
+    return jax.tree.map(lambda leaf: leaf[None], value)
 
 
 @partial(jax.jit, static_argnames=("function", "batch_size"))
@@ -38,13 +39,12 @@ def map_dataset(
     `xs` may be a part of a data set that starts with its example number `start`.
     """
 
-    def one(i):
-        return function(
-            params, jax.tree.map(lambda leaf: leaf[i], xs), jax.random.fold_in(key, start + i)
-        )
+    def at_row(i):
+        x = jax.tree.map(lambda leaf: leaf[i], xs)
+        return function(params, x, jax.random.fold_in(key, start + i))
 
     size = len(jax.tree.leaves(xs)[0])
-    return jax.lax.map(one, jnp.arange(size), batch_size=min(batch_size, size))
+    return jax.lax.map(at_row, jnp.arange(size), batch_size=min(batch_size, size))
 
 
 @component
@@ -58,9 +58,8 @@ class Transformed:
 
     def __call__(self, params: Params, stored, key: Key):
         transform_key, key = jax.random.split(key)
-        return self.function(
-            params, stored if self.transform is None else self.transform(stored, transform_key), key
-        )
+        x = stored if self.transform is None else self.transform(stored, transform_key)
+        return self.function(params, x, key)
 
 
 class Estimate(NamedTuple):
@@ -76,5 +75,5 @@ class Estimate(NamedTuple):
 def estimate(values) -> Estimate:
     """The mean over the leading axis and its standard error."""
     values = np.asarray(values, np.float64)
-    spread = values.std(ddof=1) if len(values) > 1 else np.nan
-    return Estimate(float(values.mean()), float(spread / np.sqrt(len(values))))
+    deviation = values.std(ddof=1) if len(values) > 1 else np.nan
+    return Estimate(float(values.mean()), float(deviation / np.sqrt(len(values))))

@@ -21,7 +21,8 @@ def component(cls):
     A `functools.partial` among the fields becomes a `Partial`, so that it too is compared by its
     parts.
     """
-    validate = cls.__dict__.get("__post_init__")
+    own = [vars(kind)["__post_init__"] for kind in cls.__mro__ if "__post_init__" in vars(kind)]
+    validate = own[0] if own else None  # its own, or the one that it inherits
 
     def __post_init__(self):  # noqa: N807
         for field in dataclasses.fields(self):

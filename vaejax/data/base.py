@@ -1,4 +1,6 @@
-"""A data set in three splits, and the order in which training takes its examples."""
+"""The contract of a source of data, a data set in three splits, and the order in which training
+takes its examples.
+"""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -6,7 +8,41 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from vaejax.base.types import Key
+from vaejax.base.types import Key, PyTree
+
+
+class Source:
+    """Examples on the host, read by their rows: any of 0, ..., len(source) - 1, in any order.
+
+    Training asks for the rows that (key, step) alone decide, so a source has no iterator, no
+    shuffle and no state, and a run resumes to the same bits. Yours may read a disk or a database:
+
+        class Recordings(vaejax.Source):
+            def __init__(self, paths):
+                self.paths = paths
+
+            def __len__(self):
+                return len(self.paths)
+
+            def __getitem__(self, rows):
+                return np.stack([np.load(self.paths[row]) for row in rows])
+
+    `vaejax.Arrays(arrays)` leaves arrays, or memory-mapped ones, on the host;
+    `vaejax.RandomAccess(items)` is for what gives one example by its number, such as a list or
+    `tfds.data_source(...)`. Every row must have the shape and dtype of row 0.
+    """
+
+    def __len__(self) -> int:
+        """The number of examples."""
+        raise NotImplementedError(f"{type(self).__name__}.__len__")
+
+    def __getitem__(self, rows: np.ndarray) -> PyTree:
+        """The examples with these numbers: arrays with a leading axis of len(rows)."""
+        raise NotImplementedError(f"{type(self).__name__}.__getitem__")
+
+    def block(self, start: int, stop: int) -> PyTree:
+        """The examples start, ..., stop - 1: where reading in order is cheaper, say how."""
+        return self[np.arange(start, stop)]
 
 
 class Split(NamedTuple):
@@ -46,3 +82,8 @@ def batch_rows(key: Key, size: int, batch_size: int, start: int, stop: int) -> n
 @lru_cache(maxsize=4)
 def _permutation(seed: tuple[int, ...], epoch: int, size: int) -> np.ndarray:
     return np.random.default_rng([*seed, epoch]).permutation(size).astype(np.int32)
+
+
+def random_rows(key: Key, size: int, count: int | None = None) -> np.ndarray:
+    """`count` of so many rows, or all, in random order: some data sets are sorted by class."""
+    return np.asarray(jax.random.permutation(key, size))[:count]

@@ -1,74 +1,75 @@
 """Data that a likelihood cannot have are refused on the host, before anything compiles."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from vaejax.base.supports import BINARY, COUNTS, REAL, Support
+from vaejax.base.supports import BINARY, COUNTS, Support
 from vaejax.base.types import PyTree
-from vaejax.data.pixels import Pixels
+from vaejax.data.base import Source
+from vaejax.data.sources import as_source, block_size, blocks, first_example
+from vaejax.data.transforms import Transform, supports_of_leaves
 
 
 def check_data(
-    data: PyTree,
-    support: Support | Mapping[str, Support] = REAL,
+    data: PyTree | Source,
+    support: Support | Mapping[str, Any] | None = None,
     transform: Callable | None = None,
     name: str = "data",
 ) -> None:
-    """Raises ValueError for data that a likelihood with this support cannot have: on the host,
-    before anything compiles.
+    """Raises ValueError for data that a likelihood with this support cannot have, in any row: on
+    the host, before anything compiles.
+
+    `data` are arrays or a `vaejax.Source`; `support` is that of a model, by name where examples are
+    mappings, and None where nothing is known but that numbers are finite.
     """
-    if isinstance(support, Mapping):
-        if isinstance(data, Mapping) and transform is None:
-            for part, of_part in support.items():
-                if part in data:
-                    check_data(data[part], of_part, None, f"{name}[{part!r}]")
-        support = (
-            REAL if isinstance(data, Mapping) or len(support) > 1 else next(iter(support.values()))
-        )
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(data)]
-    if not leaves or any(leaf.ndim == 0 or leaf.size == 0 for leaf in leaves):
+    source = as_source(data, name)
+    first = first_example(source, name)
+    for start, block in blocks(source, block_size(source, name), name):
+        _require_alike(block, first, start, name)
+        _require_finite(block, start, name)
+        if isinstance(transform, Transform):
+            transform.check(block, support, name)
+        elif transform is None:
+            _require_inside(block, support, name)
+
+
+def _require_alike(block: PyTree, first: PyTree, start: int, name: str) -> None:
+    """Raises ValueError unless every example is as the first one."""
+    forms = [
+        {
+            jax.tree_util.keystr(path): (leaf.shape[1:], str(leaf.dtype))
+            for path, leaf in jax.tree_util.tree_leaves_with_path(examples)
+        }
+        for examples in (first, block)
+    ]
+    if forms[0] != forms[1]:
         raise ValueError(
-            f"{name} is empty: shapes {[leaf.shape for leaf in leaves]}; give arrays with a leading"
-            " axis of examples"
+            f"{name} has examples that differ in form: {forms[0]} in row 0, {forms[1]} from row"
+            f" {start} on; give all one shape and dtype"
         )
-    if len({len(leaf) for leaf in leaves}) > 1:
-        raise ValueError(
-            f"{name} has arrays of different lengths, {[len(leaf) for leaf in leaves]}; give one"
-            " row per example in each"
-        )
-    for leaf in leaves:
-        if leaf.dtype.kind not in "biuf":
-            raise ValueError(f"{name} has dtype {leaf.dtype}; give real numbers")
+
+
+def _require_finite(block: PyTree, start: int, name: str) -> None:
+    for leaf in jax.tree.leaves(block):
         if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-            row = int(np.argwhere(~np.isfinite(leaf))[0][0])
+            row = start + int(np.argwhere(~np.isfinite(leaf))[0][0])
             raise ValueError(
                 f"{name} has a NaN or infinity, first in row {row}; remove or repair such rows"
             )
-    x = leaves[0]
-    low, high = x.min(), x.max()
-    if isinstance(transform, Pixels):
-        if low < 0 or high > transform.maximum:
-            raise ValueError(
-                f"{name} has values in [{low}, {high}], outside 0..{transform.maximum:g}; give the"
-                " maximum that is theirs"
-            )
-        if transform.policy == "none" and not support.contains(x, transform.maximum):
-            remedy = {
-                BINARY: (
-                    "choose a binarisation, one of dynamic, static or threshold, or a likelihood of"
-                    " grey pixels, such as ContinuousBernoulli or Gaussian"
-                ),
-            }.get(
-                support,
-                f"these are multiples of 1/{transform.maximum:g}: give the likelihood"
-                f" num_levels={transform.maximum + 1:g}",
-            )
-            raise ValueError(
-                f"{name} is grey and this likelihood is for {support.description}: {remedy}"
-            )
-    elif transform is None and not support.contains(x):
+
+
+def _require_inside(block: PyTree, support: Any, name: str) -> None:
+    """Raises ValueError for values that go to the model as they are, and are outside its
+    support.
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(block)
+    for (path, x), wanted in zip(leaves, supports_of_leaves(block, support), strict=True):
+        if wanted.contains(x):
+            continue
+        low, high = x.min(), x.max()
         maximum = 255 if high > 1 else 1
         remedy = {
             BINARY: (
@@ -77,11 +78,12 @@ def check_data(
             ),
             COUNTS: "round them, or choose a likelihood of real numbers, such as Gaussian",
         }.get(
-            support,
+            wanted,
             f'give transform=vaejax.Pixels({maximum}, "none"), which scales stored pixels, or scale'
             " the data yourself",
         )
+        part = jax.tree_util.keystr(path) if isinstance(support, Mapping) else ""
         raise ValueError(
-            f"{name} has values in [{low:g}, {high:g}], and this likelihood is for"
-            f" {support.description}: {remedy}"
+            f"{name}{part} has values in [{low:g}, {high:g}], and this likelihood is for"
+            f" {wanted.description}: {remedy}"
         )

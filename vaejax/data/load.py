@@ -1,10 +1,10 @@
-"""Data sets as arrays in memory, what the model sees of them, and the order in which training takes
-them.
+"""Data sets of images, as arrays in memory, from wherever they lie.
 
-`load("mnist")` gives stored pixels in their own dtype; `pixels(dataset, "dynamic")` says how they
-become x. The embedded digits (digits.npz) are the test part of "Optical Recognition of Handwritten
-Digits" by E. Alpaydin and C. Kaynak, UCI Machine Learning Repository 1998, doi:10.24432/C50P49,
-licence CC BY 4.0; 1,797 images of 8x8 pixels, 0..16, as scikit-learn ships them.
+`load_dataset("mnist")` gives stored pixels in their own dtype; `prepare_pixels(dataset, "dynamic")`
+says how they become x. The embedded digits (digits.npz) are the test part of "Optical Recognition
+of Handwritten Digits" by E. Alpaydin and C. Kaynak, UCI Machine Learning Repository 1998,
+doi:10.24432/C50P49, licence CC BY 4.0; 1,797 images of 8x8 pixels, 0..16, as scikit-learn ships
+them.
 """
 
 import gzip
@@ -21,8 +21,6 @@ from vaejax.base.checks import unknown_name
 from vaejax.data.base import Dataset, Split
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-
-
 FOLDER_VARIABLE, CACHE_VARIABLE = "VAEJAX_DATA", "VAEJAX_CACHE"
 
 
@@ -35,6 +33,8 @@ class Facts(NamedTuple):
     num_valid: int
     num_test: int = 0
 
+
+Stored = tuple[dict[str, np.ndarray], str]  # x_train, y_train, x_test, ..., and where they were
 
 FACTS = {
     "digits": Facts(16, 200, 300),
@@ -55,70 +55,93 @@ def load_dataset(name: str, folder: str | Path | None = None) -> Dataset:
     ~/.cache/vaejax); TFDS. A split that the set does not bring is drawn with seed 0.
     """
     tfds_name = name.removeprefix("tfds:")
+    _require_name(name, tfds_name)
+    places = _places(name, folder)
+    stored = _in_package(name) or (_in_places(name, places) if name == tfds_name else None)
+    arrays, source = stored or _decoded(tfds_name, places)
+    return _in_three_splits(name, arrays, source)
+
+
+def _require_name(name: str, tfds_name: str) -> None:
+    """Raises ValueError for a name that is unknown, or that could lead out of a folder."""
     if name == tfds_name and name not in FACTS:
         raise ValueError(unknown_name("data set", name, [*FACTS, "tfds:NAME"]))
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?", tfds_name):
         raise ValueError(
             f"data set {name!r}: a name is letters, digits, '_' and '-', with one '/config' at most"
         )
-    if name == "digits":
-        with np.load(str(files("vaejax.data") / "digits.npz"), allow_pickle=False) as stored:
-            return _split(
-                name, {"x_train": stored["images"], "y_train": stored["labels"]}, "the package"
-            )
+
+
+# Where a data set may lie: each gives its arrays and says where they were, or gives None.
+
+
+def _in_package(name: str) -> Stored | None:
+    if name != "digits":
+        return None
+    with np.load(str(files("vaejax.data") / "digits.npz"), allow_pickle=False) as stored:
+        return {"x_train": stored["images"], "y_train": stored["labels"]}, "the package"
+
+
+def _places(name: str, folder: str | Path | None) -> list[Path]:
+    """The folders to look in."""
     folder = folder or os.environ.get(FOLDER_VARIABLE)
     places = [Path(folder).expanduser()] if folder else []
-    if name == "fashion_mnist":
-        places.append(DEBIAN_FASHION_MNIST)
-    for place in places if name == tfds_name else []:
-        for path in (place / f"{name}.npz", place / f"{name}_packbits.npz", place / name, place):
-            if path.suffix == ".npz" and path.exists():
-                return _split(name, _read_npz(path), str(path))
+    return [*places, DEBIAN_FASHION_MNIST] if name == "fashion_mnist" else places
+
+
+def _in_places(name: str, places: list[Path]) -> Stored | None:
+    for place in places:
+        for path in (place / f"{name}.npz", place / f"{name}_packbits.npz"):
+            if path.exists():
+                return _read_npz(path), str(path)
+        for path in (place / name, place):
             if (path / "train-images-idx3-ubyte.gz").exists():
-                return _split(name, _read_idx_folder(path), str(path))
-    cache = (
-        Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/vaejax").expanduser()
-        / f"{tfds_name.replace('/', '-')}.npz"
-    )
+                return _read_idx_folder(path), str(path)
+    return None
+
+
+def _decoded(tfds_name: str, tried: list[Path]) -> Stored:
+    """From TFDS, through a file that keeps what was decoded once."""
+    folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/vaejax").expanduser()
+    cache = folder / f"{tfds_name.replace('/', '-')}.npz"
+    source = f"TFDS, decoded in {cache}"
     if cache.exists():
-        return _split(name, _read_npz(cache), f"TFDS, decoded in {cache}")
-    arrays = _read_tfds(tfds_name, places)
-    cache.parent.mkdir(parents=True, exist_ok=True)
+        return _read_npz(cache), source
+    arrays = _read_tfds(tfds_name, tried)
+    folder.mkdir(parents=True, exist_ok=True)
     partial_file = cache.with_suffix(f".{os.getpid()}.tmp.npz")
     np.savez_compressed(partial_file, **arrays)  # pyright: ignore[reportArgumentType]
     partial_file.replace(cache)
-    return _split(name, arrays, f"TFDS, decoded in {cache}")
+    return arrays, source
 
 
-def _split(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
-    """Three splits out of x_train, x_valid, x_test and their labels, as far as they are there."""
-    images = {
-        part: arrays[f"x_{part}"] for part in ("train", "valid", "test") if f"x_{part}" in arrays
+def _in_three_splits(name: str, arrays: dict[str, np.ndarray], source: str) -> Dataset:
+    """Out of x_train, x_valid, x_test and their labels: what is not there is drawn from train."""
+    x, y = arrays["x_train"], arrays.get("y_train")
+    facts = FACTS.get(name) or Facts(1 if x.max() <= 1 else 255, len(x) // 10)
+    held_out = {"valid": facts.num_valid, "test": facts.num_test or len(x) // 10}
+    brought = {
+        part: Split(arrays[f"x_{part}"], arrays.get(f"y_{part}"))
+        for part in held_out
+        if f"x_{part}" in arrays
     }
-    labels = {part: arrays.get(f"y_{part}") for part in images}
-    facts = FACTS.get(name) or Facts(
-        1 if images["train"].max() <= 1 else 255, len(images["train"]) // 10
-    )
-    held_out = {"valid": facts.num_valid, "test": facts.num_test or len(images["train"]) // 10}
-    order = np.random.default_rng(0).permutation(len(images["train"]))
-    drawn = []
-    x, y = images["train"], labels["train"]
-    for part in [part for part in ("valid", "test") if part not in images]:
-        rows, order = order[: held_out[part]], order[held_out[part] :]
-        images[part], labels[part] = x[rows], None if y is None else y[rows]
-        images["train"], labels["train"] = x[order], None if y is None else y[order]
-        drawn.append(part)
-    sizes = " / ".join(str(len(images[part])) for part in ("train", "valid", "test"))
-    how = (
-        f"{' and '.join(drawn)} drawn from train with seed 0" if drawn else "as the set brings them"
-    )
-    splits = [Split(images[part], labels[part]) for part in ("train", "valid", "test")]
-    return Dataset(
-        name,
-        *splits,
-        maximum=facts.maximum,
-        source=f"{source}; {sizes} train / valid / test, {how}",
-    )
+    order, splits = np.random.default_rng(0).permutation(len(x)), dict(brought)
+    for part, size in held_out.items():
+        if part not in brought:
+            rows, order = order[:size], order[size:]
+            splits[part] = Split(x[rows], None if y is None else y[rows])
+    drawn = [part for part in held_out if part not in brought]
+    if drawn:
+        splits["train"] = Split(x[order], None if y is None else y[order])
+        origin = f"{' and '.join(drawn)} drawn from train with seed 0"
+    else:
+        splits["train"], origin = Split(x, y), "as the set brings them"
+    sizes = " / ".join(str(len(splits[part].images)) for part in ("train", "valid", "test"))
+    source = f"{source}; {sizes} train / valid / test, {origin}"
+    return Dataset(name, **splits, maximum=facts.maximum, source=source)
+
+
+# The formats.
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -172,29 +195,34 @@ def _read_tfds(name: str, tried: list[Path]) -> dict[str, np.ndarray]:
 
     builder = tfds.builder(name, file_format="array_record")
     if not Path(builder.data_dir).exists():
-        if importlib.util.find_spec("tensorflow") is None:
-            places = (
-                ", ".join(str(place) for place in tried)
-                or f"no folder given: see ${FOLDER_VARIABLE}"
-            )
-            raise FileNotFoundError(
-                f"{name} is not here ({places}; TFDS has not prepared it). Put {name}.npz or its"
-                " idx.gz files in a folder and name it, or prepare it once with TensorFlow: pip"
-                " install 'vaejax[tfds-prepare]', then load it again"
-            )
+        _require_tensorflow(name, tried)
         builder.download_and_prepare()
     arrays = {}
     for part, split in {"train": "train", "valid": "validation", "test": "test"}.items():
-        if split in builder.info.splits:
-            source: Any = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
-            examples = source.__getitems__(range(len(source)))
-            if "image" not in examples[0]:
-                raise ValueError(
-                    f"tfds:{name} has the features {sorted(examples[0])}; load needs one named"
-                    " 'image'"
-                )
-            images = np.stack([example["image"] for example in examples])
-            arrays[f"x_{part}"] = images[..., 0] if images.shape[-1] == 1 else images
-            if "label" in examples[0]:
-                arrays[f"y_{part}"] = np.asarray([example["label"] for example in examples])
+        if split not in builder.info.splits:
+            continue
+        source: Any = builder.as_data_source(split)  # pyright: ignore[reportCallIssue]
+        examples = source.__getitems__(range(len(source)))
+        if "image" not in examples[0]:
+            raise ValueError(
+                f"tfds:{name} has the features {sorted(examples[0])}; load_dataset needs one named"
+                " 'image'"
+            )
+        images = np.stack([example["image"] for example in examples])
+        arrays[f"x_{part}"] = images[..., 0] if images.shape[-1] == 1 else images
+        if "label" in examples[0]:
+            arrays[f"y_{part}"] = np.asarray([example["label"] for example in examples])
     return arrays
+
+
+def _require_tensorflow(name: str, tried: list[Path]) -> None:
+    """Raises FileNotFoundError, which says how to get the set, where it cannot be prepared here."""
+    if importlib.util.find_spec("tensorflow") is not None:
+        return
+    nowhere = f"no folder given: see ${FOLDER_VARIABLE}"
+    places = ", ".join(str(place) for place in tried) or nowhere
+    raise FileNotFoundError(
+        f"{name} is not here ({places}; TFDS has not prepared it). Put {name}.npz or its idx.gz"
+        " files in a folder and name it, or prepare it once with TensorFlow: pip install"
+        " 'vaejax[tfds-prepare]', then load it again"
+    )

@@ -1,6 +1,6 @@
 """What the model sees of a stored image."""
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,17 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import unknown_name
-from vaejax.base.types import Key
+from vaejax.base.supports import BINARY
+from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
 from vaejax.data.base import Dataset, Split
+from vaejax.data.transforms import Transform, supports_of_leaves
 
 Policy = Literal["dynamic", "static", "threshold", "none"]
 
 
 @component
-class Pixels:
+class Pixels(Transform):
     """What the model sees of one stored image: x in {0, 1}, or in [0, 1] under the policy "none".
     `Pixels(255)(x, key)`.
 
@@ -32,6 +34,29 @@ class Pixels:
         if self.policy == "dynamic":
             return jax.random.bernoulli(key, x).astype(x.dtype)
         return (x > 0.5).astype(x.dtype) if self.policy == "threshold" else x
+
+    def check(self, stored: PyTree, support: Any, name: str) -> None:
+        x = jax.tree.leaves(stored)[0]
+        low, high = x.min(), x.max()
+        if low < 0 or high > self.maximum:
+            raise ValueError(
+                f"{name} has values in [{low}, {high}], outside 0..{self.maximum:g}; give the"
+                " maximum that is theirs"
+            )
+        wanted = supports_of_leaves(x, support)[0]
+        if self.policy == "none" and not wanted.contains(x, self.maximum):
+            binarise = (
+                "choose a binarisation, one of dynamic, static or threshold, or a likelihood of"
+                " grey pixels, such as ContinuousBernoulli or Gaussian"
+            )
+            rescale = (
+                f"these are multiples of 1/{self.maximum:g}: give the likelihood"
+                f" num_levels={self.maximum + 1:g}"
+            )
+            raise ValueError(
+                f"{name} is grey and this likelihood is for {wanted.description}:"
+                f" {binarise if wanted == BINARY else rescale}"
+            )
 
 
 def prepare_pixels(

@@ -63,7 +63,7 @@ class Distribution:
         """One draw."""
         raise NotImplementedError(f"{self.name}.sample")
 
-    def log_prob(self, value: PyTree) -> Scalar:
+    def log_prob(self, value: PyTree, /) -> Scalar:
         """log p(value), nats: one number, summed over the event."""
         raise NotImplementedError(f"{self.name}.log_prob")
 
@@ -76,7 +76,7 @@ class Distribution:
         """E z, where it is known in closed form."""
         raise NotKnownError(f"{self.name} has no closed form for its mean; average samples")
 
-    def states(self) -> Float[Array, "n ..."]:
+    def states(self) -> PyTree:
         """Every value [n, *event], where there are finitely many."""
         raise NotKnownError(f"{self.name} has no finite list of values")
 
@@ -98,6 +98,10 @@ class AtUniform(Distribution):
 
     q: Distribution
     u: Float[Array, "..."]
+
+    @property
+    def name(self) -> str:
+        return self.q.name
 
     @property
     def reparameterised(self) -> bool:

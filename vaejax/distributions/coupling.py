@@ -140,14 +140,12 @@ class Autoregressive(FlowLayer):
     def _solve(
         self, params: PyTree, given: Vector, context: jax.Array | None, move: Callable
     ) -> Vector:
-        """The other side's coordinates, one after another: after i rounds the first i are right,
-        and nobody reads the last.
-        """
+        """The other side's coordinates, one after another: after i rounds the first i are right."""
 
-        def one_round(_, found):
-            return move(given, *self._net.apply(params, (found, context)))
+        def next_coordinate(_, solved):
+            return move(given, *self._net.apply(params, (solved, context)))
 
-        return jax.lax.fori_loop(0, given.size - 1, one_round, jnp.zeros_like(given))
+        return jax.lax.fori_loop(0, given.size - 1, next_coordinate, jnp.zeros_like(given))
 
 
 def _move(z: Vector, shift: Vector, log_scale: Vector) -> Vector:

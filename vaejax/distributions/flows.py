@@ -1,6 +1,7 @@
 """Normalising flows: a simple density pushed through invertible layers."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 from jax.typing import ArrayLike
@@ -10,7 +11,6 @@ from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree, static
 from vaejax.distributions.base import Distribution, as_event
 from vaejax.distributions.coupling import FlowLayer, Vector
-from vaejax.distributions.normal import DiagNormalDensity
 
 
 @pytree
@@ -22,7 +22,7 @@ class Flow(Distribution):
     has no fast inverse.
     """
 
-    base: DiagNormalDensity | Distribution
+    base: Any  # a DiagNormalDensity, or that at its uniform numbers
     params: tuple[PyTree, ...]
     context: Float[Array, " c"] | None
     layers: tuple[FlowLayer, ...] = static()
@@ -40,7 +40,8 @@ class Flow(Distribution):
         return z, log_prob
 
     def from_uniform(self, u: Vector) -> Vector:
-        return self.at_uniform(u).sample(None)  # the key is not used
+        no_key: Any = None  # which is not used
+        return self.at_uniform(u).sample(no_key)
 
     def at_uniform(self, u: Vector) -> "Flow":
         return replace(self, base=self.base.at_uniform(u))
@@ -52,7 +53,8 @@ class Flow(Distribution):
                     f"a flow of {layer} has no cheap log-density at a point that it did not sample"
                     " itself; vaejax.Pathwise needs none, and vaejax.RealNVP has one everywhere"
                 )
-        z, log_det_sum = as_event("Flow", value, self.base.loc), 0.0
+        event: Any = jax.eval_shape(self.base.sample, jax.random.key(0))
+        z, log_det_sum = as_event("Flow", value, event), 0.0
         for layer, params in reversed(list(zip(self.layers, self.params, strict=True))):
             z, log_det = layer.inverse(params, z, self.context)
             log_det_sum += log_det

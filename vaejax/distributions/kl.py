@@ -2,8 +2,12 @@
 and its kin.
 """
 
+import itertools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as npd
 
 from vaejax.base.types import Scalar
@@ -11,19 +15,40 @@ from vaejax.distributions.base import Distribution
 from vaejax.distributions.bernoulli import BernoulliDensity, log1p_exp
 from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.normal import LOG_2PI, DiagNormalDensity
-from vaejax.distributions.numpyro import NumPyroDensity
+from vaejax.distributions.numpyro import NumPyroDensity, as_distribution, innermost
 from vaejax.distributions.sphere import UniformOnSphereDensity, VonMisesFisherDensity
 
+# NumPyro has formulas for more pairs. Those that are not here are no KL of two densities (its
+# `Delta`, a masked one), or not exact (Kumaraswamy to Beta is a series that is cut off).
+_GAMMAS = (npd.Gamma, npd.Chi2)
+_BETAS = (npd.Beta, npd.BetaProportion)
+EXACT_PAIRS = {
+    (npd.Normal, npd.Normal),
+    (npd.MultivariateNormal, npd.MultivariateNormal),
+    (npd.Dirichlet, npd.Dirichlet),
+    (npd.CategoricalProbs, npd.CategoricalProbs),
+    *itertools.product(_BETAS, _BETAS),
+    *itertools.product((*_GAMMAS, npd.Weibull), _GAMMAS),
+}
 
-def kl_divergence(q: Distribution, p: Distribution) -> Scalar:
+# To a diagonal normal: those whose entropy and first two moments NumPyro has in closed form.
+WITH_MOMENTS = (
+    npd.Normal,
+    npd.Laplace,
+    npd.Logistic,
+    npd.StudentT,
+    npd.MultivariateNormal,
+    npd.LowRankMultivariateNormal,
+)
+
+
+def kl_divergence(q: Distribution | npd.Distribution, p: Distribution | npd.Distribution) -> Scalar:
     """KL(q || p) = E_q[log q - log p] in closed form, nats.
 
     Raises TypeError for a pair without one, ValueError for one whose events have different shapes.
     """
-    try:
-        kl = _closed_form(q, p)
-    except NotImplementedError:  # NumPyro's word for a KL or an entropy that it has not
-        kl = None
+    q, p = as_distribution(q, "q"), as_distribution(p, "p")
+    kl = _closed_form(q, p)
     if kl is None:
         raise TypeError(
             f"KL({q.name} || {p.name}) has no closed form here; use vaejax.Pathwise or"
@@ -37,8 +62,8 @@ def _closed_form(q: Distribution, p: Distribution) -> Scalar | None:
         case DiagNormalDensity(), DiagNormalDensity():
             _require_same_event(q.loc.shape, p.loc.shape)
             return jnp.sum(kl_per_dimension(q, p))
-        case NumPyroDensity(), DiagNormalDensity() if q.base.support == _REAL_VECTOR:
-            # E_q log p needs q's first two moments alone.
+        case NumPyroDensity(), DiagNormalDensity() if type(innermost(q.base)) in WITH_MOMENTS:
+            # KL = -H(q) - E_q log p, and E_q log p needs q's first two moments alone.
             _require_same_event(q.base.event_shape, p.loc.shape)
             return -q.entropy() - expected_log_prob(p, q.mean(), q.variance())
         case BernoulliDensity(), BernoulliDensity():
@@ -53,12 +78,24 @@ def _closed_form(q: Distribution, p: Distribution) -> Scalar | None:
             _require_same_event(q.loc.shape, p.like.shape)
             return p.entropy() - q.entropy()
         case NumPyroDensity(), NumPyroDensity():
-            _require_same_event(q.base.event_shape, p.base.event_shape)
-            return npd.kl_divergence(q.base, p.base)
+            return _of_numpyro(q.base, p.base)
     return None
 
 
-_REAL_VECTOR = npd.constraints.independent(npd.constraints.real, 1)
+def _of_numpyro(q: npd.Distribution, p: npd.Distribution) -> Scalar | None:
+    coordinates: Any = innermost(q), innermost(p)
+    q_coordinate, p_coordinate = coordinates
+    pair = type(q_coordinate), type(p_coordinate)
+    if pair not in EXACT_PAIRS | {(npd.LogNormal, npd.LogNormal)}:
+        return None
+    _require_same_event(q.event_shape, p.event_shape)
+    if pair == (npd.CategoricalProbs, npd.CategoricalProbs):
+        _require_same_event(np.shape(q_coordinate.probs), np.shape(p_coordinate.probs))
+    if pair in EXACT_PAIRS:
+        return npd.kl_divergence(q, p)
+    # exp is one to one, so KL is that of the two normals.
+    kl = npd.kl_divergence(q_coordinate.base_dist, p_coordinate.base_dist)
+    return jnp.sum(jnp.broadcast_to(kl, q.event_shape))
 
 
 def _bernoulli_kl_of_ones(q_logits: jax.Array, p_logits: jax.Array) -> Scalar:
@@ -83,9 +120,7 @@ def kl_per_dimension(q: DiagNormalDensity, p: DiagNormalDensity) -> jax.Array:
 
 
 def expected_log_prob(p: DiagNormalDensity, mean: jax.Array, variance: jax.Array) -> Scalar:
-    """E[log p(z)] for any z with this mean and these variances: a normal density asks for no
-    more.
-    """
+    """E log p(z) of any z with this mean and these variances: a normal density needs no more."""
     return -jnp.sum(
         0.5 * (variance + (mean - p.loc) ** 2) * jnp.exp(-2 * p.log_scale)
         + p.log_scale

@@ -34,11 +34,11 @@ class Noise:
 
     def sources(self, q: Distribution, key: Key, num_samples: int) -> Any:
         """[K, ...], one source for each sample."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.sources")
 
     def at(self, q: Distribution, source: Any) -> tuple[Distribution, Any]:
         """(distribution, key) whose sample is the one of this source."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.at")
 
 
 @component
@@ -58,7 +58,7 @@ class OfUniforms(Noise):
     def uniforms(
         self, key: Key, num_samples: int, shape: tuple[int, ...], dtype
     ) -> Float[Array, "k ..."]:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.uniforms")
 
     def sources(self, q: Distribution, key: Key, num_samples: int) -> jax.Array:
         event = jax.eval_shape(q.sample, jax.random.key(0))

@@ -57,7 +57,7 @@ class NumPyroDensity(Distribution):
 
     def from_uniform(self, u: jax.Array) -> jax.Array:
         """By the inverse distribution function, where the coordinates are independent."""
-        coordinate = self.base.base_dist if isinstance(self.base, npd.Independent) else self.base
+        coordinate = innermost(self.base)
         if coordinate.event_shape:
             return super().from_uniform(u)
         try:
@@ -82,9 +82,7 @@ class NumPyroDensity(Distribution):
 
 
 def innermost(p: npd.Distribution) -> npd.Distribution:
-    """The distribution of one coordinate, with the wrappers of `expand` and `to_event` taken
-    off.
-    """
+    """The distribution of one coordinate, without the wrappers of `expand` and `to_event`."""
     while isinstance(p, npd.Independent | npd.ExpandedDistribution):
         p = p.base_dist
     return p
@@ -95,20 +93,20 @@ def from_numpyro(p: npd.Distribution) -> NumPyroDensity:
     return NumPyroDensity(p.to_event(len(p.batch_shape)) if p.batch_shape else p)
 
 
-def as_distribution(found: Any, source: str) -> Distribution:
+def as_distribution(density: Any, source: str) -> Distribution:
     """What `source` gave, as a `Distribution`: the one door through which a user's density comes.
 
     NumPyro's are taken through the adapter; TypeError for anything else.
     """
-    if isinstance(found, Distribution):
-        return found
-    if isinstance(found, npd.Distribution):
-        density = NumPyroDensity(found)
-        density.require_one()
+    if isinstance(density, Distribution):
         return density
+    if isinstance(density, npd.Distribution):
+        event = NumPyroDensity(density)
+        event.require_one()
+        return event
     raise TypeError(
-        f"{source} gave a {type(found).__name__}, which does not say whether it is reparameterised;"
-        " derive it from vaejax.Distribution"
+        f"{source} gave a {type(density).__name__}, which does not say whether it is"
+        " reparameterised; derive it from vaejax.Distribution"
     )
 
 
@@ -120,6 +118,13 @@ KNOWN_SUPPORTS = {
     type(npd.constraints.nonnegative_integer): supports.COUNTS,
     type(npd.constraints.simplex): supports.SIMPLEX,
     type(npd.constraints.sphere): supports.SPHERE,
+    type(npd.constraints.softplus_positive): supports.POSITIVE,
+    type(npd.constraints.nonnegative): supports.NON_NEGATIVE,
+}
+KNOWN_INTERVALS = {
+    (type(npd.constraints.interval(0.0, 1.0)), (0.0, 1.0)): supports.UNIT_INTERVAL,
+    (type(npd.constraints.greater_than(0.0)), (0.0, math.inf)): supports.POSITIVE,
+    (type(npd.constraints.greater_than_eq(0.0)), (0.0, math.inf)): supports.NON_NEGATIVE,
 }
 
 
@@ -130,9 +135,12 @@ def support_of_numpyro(constraint: Any) -> Support:
         constraint = constraint.base_constraint
     if type(constraint) in KNOWN_SUPPORTS:
         return KNOWN_SUPPORTS[type(constraint)]
+    ends = _bounds(constraint)
+    if (type(constraint), ends) in KNOWN_INTERVALS:
+        return KNOWN_INTERVALS[type(constraint), ends]
     kind = type(constraint).__name__.strip("_").lower()
     steps = 1 if constraint.is_discrete else None
-    return Support(kind, f"NumPyro's {constraint}", *_bounds(constraint), steps)
+    return Support(kind, f"NumPyro's {constraint}", *ends, steps)
 
 
 def _bounds(constraint: Any) -> tuple[float, float]:
@@ -145,10 +153,10 @@ def _bounds(constraint: Any) -> tuple[float, float]:
 
 @pytree
 class CholeskyNormal(NumPyroDensity):
-    """NumPyro's multivariate normal, whose own samples have log N(z; loc, A A') = log N(noise; 0,
-    I) - log det A, z = loc + A noise.
+    """NumPyro's multivariate normal N(loc, A A'), with the exact density of its own samples.
 
-    That needs no A^-1, so it is exact and finite however close to singular A is.
+    log p(loc + A noise) = log N(noise; 0, I) - log det A needs no A^-1, so it is finite however
+    close to singular A is.
     """
 
     base: npd.MultivariateNormal
@@ -166,9 +174,7 @@ class CholeskyNormal(NumPyroDensity):
 
 
 class ExactNegativeBinomial(npd.NegativeBinomial2):
-    """NumPyro's takes its constant from JAX's `betaln`, which in float64 is right to eight digits
-    only.
-    """
+    """NumPyro's, but for its constant: JAX's `betaln` is right to eight digits only in float64."""
 
     concentration: jax.Array
     rate: jax.Array
@@ -185,8 +191,9 @@ class ExactNegativeBinomial(npd.NegativeBinomial2):
 
 
 class ClippedRelaxedBernoulli(npd.RelaxedBernoulliLogits):
-    """NumPyro's keeps its samples off 0 and 1, where the density is infinite or 0; here the values
-    that it is given too.
+    """NumPyro's keeps its samples off 0 and 1, where the density is infinite or 0.
+
+    Here values that it is given are kept off them too.
     """
 
     logits: jax.Array

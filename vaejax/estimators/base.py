@@ -6,6 +6,7 @@ from typing import Any
 import jax
 from jax.typing import ArrayLike
 
+from vaejax.base.checks import shortened
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
@@ -23,7 +24,8 @@ class Estimator:
         @vaejax.component
         class PlainELBO(vaejax.Estimator):
             def __call__(self, model, params, x, key):
-                q = model.posterior(params, x)
+                # q(z | x), refused where its samples do not move smoothly
+                q = vaejax.estimators.base.reparameterised_posterior(self, model, params, x)
                 z = q.sample(key)
                 return model.log_joint(params, x, z) - q.log_prob(z)
 
@@ -63,9 +65,11 @@ def as_estimator(function: Any) -> Estimator:
     """An estimator as it is, and a function of (model, params, x, key) as one."""
     if isinstance(function, Estimator):
         return function
+    if isinstance(function, type):
+        raise TypeError(f"{function.__name__} is a class: write {function.__name__}(...)")
     if callable(function):
         return FunctionEstimator(function)
-    raise TypeError(f"{function!r} is no estimator; derive it from vaejax.Estimator")
+    raise TypeError(f"{shortened(function)} is no estimator; derive it from vaejax.Estimator")
 
 
 def with_gradient_of(value: Scalar, surrogate: Scalar) -> Scalar:
@@ -104,16 +108,21 @@ def reparameterised_posterior(
 ) -> Distribution:
     """q(z | x), or a TypeError where its samples are no smooth function of its parameters."""
     q = posterior_of(model, params, x)
+    require_reparameterised(type(estimator).__name__, q)
+    return q
+
+
+def require_reparameterised(owner: str, q: Distribution) -> None:
+    """Raises TypeError for a q whose samples are no smooth function of its parameters."""
     if not q.reparameterised:
         raise TypeError(
-            f"{type(estimator).__name__} differentiates through samples of q, and those of"
+            f"{owner} differentiates through samples of q, and those of"
             f" {q.name} do not move smoothly with its parameters; use ScoreFunction,"
             " OptimalConstant, VIMCO, OVIS or RWS, for a Bernoulli q also Enumerate, DisARM,"
             " REBAR, RELAX, DoubleControlVariate, Relaxed or StraightThrough, or the relaxed"
             " families RelaxedBernoulli and RelaxedCategorical; for a graph, ByNode, which takes"
             " each node its own way"
         )
-    return q
 
 
 def require_samples(owner, fewest: int, why: str) -> None:

@@ -5,6 +5,7 @@ function, or by their paths.
 from functools import partial
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -24,8 +25,9 @@ from vaejax.estimators.base import (
 )
 from vaejax.estimators.baselines import LeaveOneOut
 from vaejax.models.base import Model, posterior_of
+from vaejax.models.elimination import num_states, take
 from vaejax.models.graph_model import GraphModel
-from vaejax.models.joint import Joint, keys_of, num_states, take
+from vaejax.models.joint import Joint, keys_of
 
 
 @component
@@ -54,31 +56,21 @@ class ByNode(Estimator):
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = self._posterior(model, params, x)
-        names = q.graph.order
         combinations = q.combinations(self.enumerate)
         num_combinations = num_states(combinations) if self.enumerate else 1
 
-        def log_terms(combination: dict[str, Any], key: Key) -> tuple[Scalar, Scalar, Scalar]:
-            """log q of the combination, log q of the nodes in `score`, and log w."""
-            values, log_q = dict(combination), {}
-            for name, node_key in zip(names, keys_of(key, len(names)), strict=True):
-                factor = q.factor(name, values)
-                if name in combination:
-                    log_q[name] = factor.log_prob(values[name])
-                elif name in self.score:
-                    values[name] = stopped(factor.sample(node_key))
-                    log_q[name] = factor.log_prob(values[name])
-                else:
-                    values[name], log_q[name] = factor.sample_and_log_prob(node_key)
-            log_w = model.log_joint(params, x, values) - sum(log_q.values())
-            return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), log_w
+        def log_terms(row: jax.Array, key: Key) -> tuple[Scalar, Scalar, Scalar]:
+            """log q(c) of one combination c, log q of the nodes in `score`, and f = log w."""
+            values, log_q = self._completed(q, take(combinations, row), key)
+            f = model.log_joint(params, x, values) - sum(log_q.values())
+            return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f
 
-        def every_combination(key):
-            rows = jnp.arange(num_combinations)
-            return map_samples(lambda row: log_terms(take(combinations, row), key), rows)
+        def every_combination(key: Key):
+            return map_samples(lambda row: log_terms(row, key), jnp.arange(num_combinations))
 
         keys = jax.random.split(key, self.num_samples)
-        log_q, log_score, f = map_samples(every_combination, keys)  # each [k, c]
+        log_q, log_score, f = map_samples(every_combination, keys)
+        chex.assert_shape((log_q, log_score, f), (self.num_samples, num_combinations))
 
         # F_k = sum_c q(c) f(c, z_kc)
         weights = jnp.exp(log_q)
@@ -90,6 +82,25 @@ class ByNode(Estimator):
         baseline = LeaveOneOut()((), x, totals) if self.num_samples > 1 else jnp.zeros(1)
         score = jnp.sum(stopped(weights * (f - baseline[:, None])) * log_score, axis=1)
         return with_gradient_of(jnp.mean(totals), jnp.mean(totals + score))
+
+    def _completed(
+        self, q: Joint, combination: dict[str, Any], key: Key
+    ) -> tuple[dict[str, Any], dict[str, Scalar]]:
+        """A value for every node of q, and log q of each: those of the combination as they are,
+        those in `score` held fixed, the others along their paths.
+        """
+        values, log_q = dict(combination), {}
+        names = q.graph.order
+        for name, node_key in zip(names, keys_of(key, len(names)), strict=True):
+            factor = q.factor(name, values)
+            if name in combination:
+                log_q[name] = factor.log_prob(values[name])
+            elif name in self.score:
+                values[name] = stopped(factor.sample(node_key))
+                log_q[name] = factor.log_prob(values[name])
+            else:
+                values[name], log_q[name] = factor.sample_and_log_prob(node_key)
+        return values, log_q
 
     def _posterior(self, model: Model, params: Params, x: ArrayLike) -> Joint:
         remedy = "use Enumerate, ScoreFunction or Pathwise"
@@ -106,12 +117,11 @@ class ByNode(Estimator):
 
 
 def sum_over(terms: dict[str, Scalar], names: tuple[str, ...]) -> Scalar:
+    """The sum of the terms of these names, 0 of none."""
     return sum((terms[name] for name in names), start=jnp.zeros(()))
 
 
-def kl_by_node(
-    model: GraphModel, params: Params, x: PyTree, key: Key
-) -> tuple[Scalar, dict[str, Scalar]]:
+def kl_by_node(model: Any, params: Params, x: PyTree, key: Key) -> tuple[Scalar, dict[str, Scalar]]:
     """log p(x | z) and {latent node: KL_j} of one sample z ~ q(z | x), nats; the first less the sum
     of the others is the ELBO, unbiased.
 
@@ -121,15 +131,14 @@ def kl_by_node(
     q: Any = posterior_of(model, params, x)
     p = model.joint(params, x)
     values = model.assignment(x, q.sample(key))
-    nothing = jnp.zeros(())
-    log_p_x = sum(
-        (p.factor(name, values).log_prob(values[name]) for name in model.observed), start=nothing
-    )
+
+    # log p(x | z) = sum over the observed nodes of log p(v | Pa(v))
+    log_p = {name: p.factor(name, values).log_prob(values[name]) for name in model.observed}
     kl = {}
     for name in model.latents:
         factors = q.factor(name, values), p.factor(name, values)
         kl[name] = _node_kl(model, name, *factors, values[name])
-    return log_p_x, kl
+    return sum_over(log_p, model.observed), kl
 
 
 def _node_kl(model: GraphModel, name: str, q: Distribution, p: Distribution, z: PyTree) -> Scalar:
@@ -166,13 +175,13 @@ class KLByNode(Estimator):
     def __post_init__(self):
         require_count(self.num_samples, "KLByNode.num_samples")
 
-    def __call__(self, model: GraphModel, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         log_p_x, kl = sampled_kl(self, model, params, x, key)
         return log_p_x - sum(kl.values(), start=jnp.zeros(()))
 
 
 def sampled_kl(
-    owner: Any, model: GraphModel, params: Params, x: PyTree, key: Key
+    owner: Any, model: Model, params: Params, x: PyTree, key: Key
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """`kl_by_node`, averaged over the owner's samples; TypeError where q has no smooth path."""
     reparameterised_posterior(owner, model, params, x)

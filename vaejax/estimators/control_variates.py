@@ -1,5 +1,4 @@
-"""Gradient estimators for discrete latents, q a `distributions.Bernoulli` or, where it is said, an
-`OneHotCategorical`.
+"""Gradient estimators for binary latents, q a `distributions.BernoulliDensity`.
 
 In the formulas f = log w, b are latents, l their logits, p = sigmoid(l), and a product of vectors
 is by coordinates. In theta each takes grad log p_theta(x, b) at its own samples. The functions
@@ -10,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -33,10 +33,7 @@ from vaejax.models.base import Model, posterior_of
 from vaejax.networks.base import Net
 
 Latents = Float[Array, "..."]
-
-
 Function = Callable[[Latents], Scalar]
-
 
 REMEDY = "use vaejax.ScoreFunction, which takes any, or vaejax.Pathwise where samples move smoothly"
 
@@ -47,14 +44,15 @@ def with_logit_gradient(
     """Value: mean_k log w(b_k). Gradient: `gradient` in q's logits, mean_k grad log p(x, b_k)
     elsewhere.
     """
+    chex.assert_equal_shape((gradient, q.logits))
     log_joint = map_samples(lambda b: model.log_joint(params, x, b), bs)
     log_q = map_samples(q.log_prob, bs)
-    return with_gradient_of(
-        jnp.mean(log_joint - log_q), jnp.mean(log_joint) + jnp.sum(stopped(gradient) * q.logits)
-    )
+    surrogate = jnp.mean(log_joint) + jnp.sum(stopped(gradient) * q.logits)
+    return with_gradient_of(jnp.mean(log_joint - log_q), surrogate)
 
 
 def logit(u: jax.Array) -> jax.Array:
+    """log u / (1 - u)."""
     return jnp.log(u) - jnp.log1p(-u)
 
 
@@ -92,24 +90,35 @@ def disarm_gradient(f: Function, logits: Latents, u: Latents) -> tuple[Latents, 
     """The pair (b, b') of the uniform numbers u, and the estimate of dE f / dl from it."""
     p = jax.nn.sigmoid(logits)
     b, opposite = (u < p).astype(logits.dtype), (1 - u < p).astype(logits.dtype)
+    # (f(b) - f(b'))/2 (-1)^b' 1[b != b'] sigmoid(|l|)
     difference = 0.5 * (f(b) - f(opposite))
-    return jnp.stack([b, opposite]), difference * (1 - 2 * opposite) * (
-        b != opposite
-    ) * jax.nn.sigmoid(jnp.abs(logits))
+    sign, differ = 1 - 2 * opposite, b != opposite
+    gradient = difference * sign * differ * jax.nn.sigmoid(jnp.abs(logits))
+    return jnp.stack([b, opposite]), gradient
 
 
 class LearnsItsControl(Estimator):
-    """What the estimators share whose control variate has parameters psi: they minimise the
+    """What the estimators share whose control variate has parameters psi: psi minimises the
     variance.
 
-    The mean of the gradient g does not depend on psi, so that the gradient of |g|^2 is an unbiased
-    one of its total variance. It takes part in the objective as -|g|^2 / 2, with the value taken
-    off again. Reference: Tucker et al. 2017; Grathwohl et al. 2018.
+    The mean of the gradient g does not depend on psi, so the gradient of |g|^2 is an unbiased
+    estimate of that of its total variance. Reference: Tucker et al. 2017; Grathwohl et al. 2018.
     """
 
-    def objective(self, model, params: Params, x, q, bs, gradient: Latents) -> Scalar:
-        surrogate = with_logit_gradient(model, params, x, q, bs, gradient)
-        return with_gradient_of(surrogate, surrogate - 0.5 * jnp.sum(gradient**2))
+    def bound_with_variance(
+        self,
+        model: Model,
+        params: Params,
+        x: ArrayLike,
+        q: BernoulliDensity,
+        bs: Latents,
+        gradient: Latents,
+    ) -> Scalar:
+        """`with_logit_gradient`, and for psi the gradient of -|g|^2 / 2, whose value is taken off
+        again.
+        """
+        bound = with_logit_gradient(model, params, x, q, bs, gradient)
+        return with_gradient_of(bound, bound - 0.5 * jnp.sum(gradient**2))
 
 
 @component
@@ -138,9 +147,8 @@ class DoubleControlVariate(LearnsItsControl):
         bs = map_samples(q.sample, jax.random.split(key, self.num_samples))
         f = log_weight_at(model, params, x, q)
         a = _psi(self, params) if self.coefficient is None else self.coefficient
-        return self.objective(
-            model, params, x, q, bs, double_control_variate_gradient(f, stopped(q.logits), bs, a)
-        )
+        gradient = double_control_variate_gradient(f, stopped(q.logits), bs, a)
+        return self.bound_with_variance(model, params, x, q, bs, gradient)
 
 
 def double_control_variate_gradient(
@@ -148,18 +156,28 @@ def double_control_variate_gradient(
 ) -> Latents:
     """The estimate of dE f / dl from K samples b of Bernoulli(sigmoid(l)); linear in a."""
     k, p = len(bs), jax.nn.sigmoid(logits)
+    chex.assert_shape(bs, (k, *logits.shape))
+
+    # f_k, and by coordinates g_k = df/db at b_k and b_k - p
     values, slopes = jax.vmap(jax.value_and_grad(f))(bs)
-    centred = (bs - p[None]).reshape(k, -1)
-    slopes = slopes.reshape(k, -1)
-    linear = centred @ slopes.T  # [i, j]: g_j (b_i - p)
+    slopes, centred = slopes.reshape(k, -1), (bs - p[None]).reshape(k, -1)
+
+    # linear[k, j] = g_j (b_k - p), and 1 where j != k
+    linear = centred @ slopes.T
     others = 1 - jnp.eye(k, dtype=values.dtype)
-    of_itself = values + a * jnp.sum(others * linear, axis=1) / (k - 1)
-    of_others = jnp.sum(others * (values[None] + a * linear.T), axis=1) / (k - 1)
-    score = jnp.mean((of_itself - of_others)[:, None] * centred, axis=0)
-    return score.reshape(p.shape) - a * p * (1 - p) * jnp.mean(slopes, axis=0).reshape(p.shape)
+
+    # h_k = f_k + a mean_(j != k) g_j (b_k - p)
+    # baseline_k = mean_(j != k) [f_j + a g_k (b_j - p)]
+    h = values + a * jnp.sum(others * linear, axis=1) / (k - 1)
+    baseline = jnp.sum(others * (values[None] + a * linear.T), axis=1) / (k - 1)
+
+    # mean_k (h_k - baseline_k) (b_k - p) - a p (1 - p) mean_k g_k
+    score = jnp.mean((h - baseline)[:, None] * centred, axis=0).reshape(p.shape)
+    mean_slope = jnp.mean(slopes, axis=0).reshape(p.shape)
+    return score - a * p * (1 - p) * mean_slope
 
 
-class OfRelaxedControl(LearnsItsControl):
+class RelaxedControl(LearnsItsControl):
     """REBAR's estimator, for a control variate c that an estimator has: its `control(psi, f)` is
     the function z -> c(z).
     """
@@ -178,11 +196,12 @@ class OfRelaxedControl(LearnsItsControl):
         control = self.control(_psi(self, params), f)
         us = open_uniform(key, (self.num_samples, 2, *q.logits.shape), q.logits.dtype)
         bs, gradients = jax.vmap(lambda u: rebar_gradient(f, control, stopped(q.logits), *u))(us)
-        return self.objective(model, params, x, q, bs, jnp.mean(gradients, axis=0))
+        gradient = jnp.mean(gradients, axis=0)
+        return self.bound_with_variance(model, params, x, q, bs, gradient)
 
 
 @component
-class REBAR(OfRelaxedControl):
+class REBAR(RelaxedControl):
     """Value: mean_k log w_k. Gradient in l: mean of (f(b) - c(z~)) (b - p) + dc(z)/dl - dc(z~)/dl,
     c(z) = eta f(sigmoid(z / T)).
 
@@ -202,7 +221,7 @@ class REBAR(OfRelaxedControl):
 
 
 @component
-class RELAX(OfRelaxedControl):
+class RELAX(RelaxedControl):
     """As `REBAR`, with c(z) = eta f(sigmoid(z / T)) + net(z): what the relaxation does not foresee,
     the net learns.
 
@@ -227,20 +246,26 @@ def rebar_gradient(
     f: Function, control: Function, logits: Latents, u: Latents, v: Latents
 ) -> tuple[Latents, Latents]:
     """b and the estimate of dE f / dl, from uniform numbers u for z and v for z~."""
+    chex.assert_equal_shape((logits, u, v))
     p = jax.nn.sigmoid(logits)
     b = (logits + logit(u) > 0).astype(logits.dtype)
 
-    def given_b(logits):
-        """logits + logit(u), u uniform where it gives b: written so that no probability is rounded
-        to 0 or 1.
+    def control_at_z(logits):
+        """c(z), z = l + logit(u)."""
+        return control(logits + logit(u))
+
+    def control_given_b(logits):
+        """c(z~), z~ = l + logit(u~), u~ uniform where it gives b: written so that no probability is
+        rounded to 0 or 1.
         """
         above = jnp.logaddexp(logits + jnp.log(v), 0) - jnp.log1p(-v)
         below = jnp.log(v) - jnp.logaddexp(jnp.log1p(-v) - logits, 0)
-        return jnp.where(b == 1, above, below)
+        return control(jnp.where(b == 1, above, below))
 
-    of_z = jax.grad(lambda logits: control(logits + logit(u)))(logits)
-    again, of_again = jax.value_and_grad(lambda logits: control(given_b(logits)))(logits)
-    return b, (f(b) - again) * (b - p) + of_z - of_again
+    # (f(b) - c(z~)) (b - p) + dc(z)/dl - dc(z~)/dl
+    slope = jax.grad(control_at_z)(logits)
+    value_given_b, slope_given_b = jax.value_and_grad(control_given_b)(logits)
+    return b, (f(b) - value_given_b) * (b - p) + slope - slope_given_b
 
 
 def _psi(estimator: Any, params: Params) -> PyTree:

@@ -1,5 +1,6 @@
 """Doubly reparameterised gradients of importance-weighted bounds."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -53,8 +54,12 @@ class DReG(Estimator):
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = reparameterised_posterior(self, model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
+
+        # log w_k, of whose parameters only the path z_k = T(noise_k; phi) is live
         path = log_weights(model, stopped(params), x, stopped(q), zs)
         w = jax.nn.softmax((1 - self.alpha) * stopped(path))
+
+        # sum_k (alpha w~_k + (1 - alpha) w~_k^2) log w_k + w~_k log p(x, z_k), z_k held fixed
         log_joint = map_samples(lambda z: model.log_joint(params, x, z), stopped(zs))
         surrogate = jnp.sum((self.alpha * w + (1 - self.alpha) * w**2) * path + w * log_joint)
         return with_gradient_of(renyi_bound(self.alpha)(path), surrogate)
@@ -87,8 +92,8 @@ class GeneralisedDReG(Estimator):
     For each factor p_j = p_theta(z_j | Pa(z_j)) of the prior, one of them or a hierarchy, its
     parents held fixed,
 
-        E sum_k w~_k grad log p_j(z_kj) = E sum_k [(w~_k - w~_k^2) d log w_k/dz_kj + w~_k d
-        log(q/p_j)/dz_kj] grad T_j(noise_kj; theta),
+        E sum_k w~_k grad log p_j(z_kj) = E sum_k slope_kj . grad T_j(noise_kj; theta),
+        slope_kj = (w~_k - w~_k^2) d log w_k/dz_kj + w~_k d log(q/p_j)/dz_kj,
 
     where T_j is its map from noise to samples, loc + scale * noise, and T_j(noise_kj; theta) =
     z_kj. Unbiased for the gradient of the bound. Not always of less variance than `DReG`: at q =
@@ -107,25 +112,32 @@ class GeneralisedDReG(Estimator):
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)
         w = jax.nn.softmax(stopped(path))
+        log_weight = log_weight_at(model, params, x, q)
 
-        def of_prior(z, w):
-            def of_factor(p, z, log_w_slope, log_q_slope):
-                slope = (w - w**2) * log_w_slope + w * (log_q_slope - jax.grad(p.log_prob)(z))
-                as_sample = p.loc + jnp.exp(p.log_scale) * stopped(
-                    (z - p.loc) * jnp.exp(-p.log_scale)
-                )
-                return jnp.sum(stopped(slope) * as_sample)
-
-            slopes = (
-                jax.grad(log_weight_at(model, params, x, q))(z),
-                jax.grad(stopped(q).log_prob)(z),
+        def prior_term(z, w):
+            # d log w / dz and d log q / dz, shaped as z: a part for each factor of the prior
+            slopes = jax.grad(log_weight)(z), jax.grad(stopped(q).log_prob)(z)
+            factors = normal_factors(prior, z)
+            terms = jax.tree.map(
+                partial(factor_term, w), factors, z, *slopes, is_leaf=is_diag_normal
             )
-            each = jax.tree.map(
-                of_factor, normal_factors(prior, z), z, *slopes, is_leaf=is_diag_normal
-            )
-            return sum(jax.tree.leaves(each), start=jnp.zeros(()))
+            return sum(jax.tree.leaves(terms), start=jnp.zeros(()))
 
+        # sum_k w~_k^2 log w_k (its path) + w~_k log p(x | z_k) + the prior's terms, z_k held fixed
         zs = stopped(zs)
         log_p_x = map_samples(lambda z: model.log_likelihood(params, x, z), zs)
-        surrogate = jnp.sum(w**2 * path + w * log_p_x + jax.vmap(of_prior)(zs, w))
+        surrogate = jnp.sum(w**2 * path + w * log_p_x + jax.vmap(prior_term)(zs, w))
         return with_gradient_of(iwae_bound(path), surrogate)
+
+
+def factor_term(
+    w: Scalar, p: DiagNormalDensity, z: jax.Array, log_w_slope: jax.Array, log_q_slope: jax.Array
+) -> Scalar:
+    """What the gradient of one factor p_j of the prior is of, at one sample: slope . T_j."""
+    # slope = (w~ - w~^2) d log w/dz_j + w~ d log(q / p_j)/dz_j
+    slope = (w - w**2) * log_w_slope + w * (log_q_slope - jax.grad(p.log_prob)(z))
+
+    # T_j(noise_j; theta) = loc + scale noise_j, with the noise that gives z_j held fixed
+    noise = stopped((z - p.loc) * jnp.exp(-p.log_scale))
+    as_sample = p.loc + jnp.exp(p.log_scale) * noise
+    return jnp.sum(stopped(slope) * as_sample)

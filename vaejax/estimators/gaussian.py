@@ -1,6 +1,8 @@
 """Gradient estimators for a diagonal normal q alone: they know its derivatives in closed form."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,13 @@ from vaejax.base.values import component
 from vaejax.bounds import INDEPENDENT, sample_posterior, stopped
 from vaejax.distributions.noise import Noise
 from vaejax.distributions.normal import DiagNormalDensity
-from vaejax.estimators.base import Estimator, log_weight_at, posterior_in, with_gradient_of
+from vaejax.estimators.base import (
+    Estimator,
+    log_weight_at,
+    posterior_in,
+    require_reparameterised,
+    with_gradient_of,
+)
 from vaejax.models.base import Model
 
 REMEDY = (
@@ -40,17 +48,22 @@ class TaylorControlVariate(Estimator):
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = posterior_in(model, params, x, (DiagNormalDensity,), self, REMEDY)
+        require_reparameterised(type(self).__name__, q)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
+
+        # g = d log p(x, z)/dz at q's mean, and h -> H h there
         centre = stopped(q.loc)
-        slope = jax.grad(lambda z: model.log_joint(stopped(params), x, z))
-        at_centre, curve = jax.linearize(slope, centre)
+        gradient = jax.grad(lambda z: model.log_joint(stopped(params), x, z))
+        slope, curvature = jax.linearize(gradient, centre)
 
-        def one(z):
+        def log_weight_and_control(z):
+            # a term whose gradient is H (z - loc) in loc, and g (z - loc) in log_scale
             step = stopped(z) - centre
-            taylor = jnp.sum(stopped(curve(step)) * q.loc + stopped(at_centre * step) * q.log_scale)
-            return model.log_joint(params, x, z) - q.log_prob(z), taylor
+            in_loc, in_log_scale = stopped(curvature(step)), stopped(slope * step)
+            control = jnp.sum(in_loc * q.loc + in_log_scale * q.log_scale)
+            return model.log_joint(params, x, z) - q.log_prob(z), control
 
-        log_w, taylor = map_samples(one, zs)
+        log_w, taylor = map_samples(log_weight_and_control, zs)
         return with_gradient_of(jnp.mean(log_w), jnp.mean(log_w - taylor))
 
 
@@ -73,28 +86,40 @@ class MeasureValued(Estimator):
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = posterior_in(model, params, x, (DiagNormalDensity,), self, REMEDY)
-        sample_key, radial_key, sign_key, uniform_key = jax.random.split(key, 4)
+        sample_key, *noise_keys = jax.random.split(key, 4)
         zs = stopped(sample_posterior(q, sample_key, self.num_samples))
-        shape, dtype = zs.shape, zs.dtype
-        two_three = jax.random.normal(radial_key, (5, *shape), dtype)
-        rayleigh, maxwell = (
-            jnp.linalg.norm(part, axis=0) for part in (two_three[:2], two_three[2:])
-        )
-        maxwell = maxwell * jax.random.rademacher(sign_key, shape, dtype)
-        uniform = jax.random.uniform(uniform_key, shape, dtype)
+        noise = measure_valued_noise(noise_keys, zs)
+
+        # d E f / d (loc, log_scale), of each sample and averaged
         log_weight, fixed_q = log_weight_at(model, params, x, q), stopped(q)
-        gradients = jax.vmap(
-            lambda *numbers: measure_valued_gradient(log_weight, fixed_q, *numbers)
-        )(zs, rayleigh, maxwell, uniform)
-        d_loc, d_log_scale = (jnp.mean(stopped(gradient), axis=0) for gradient in gradients)
+        gradient = partial(measure_valued_gradient, log_weight, fixed_q)
+        gradients = jax.vmap(gradient)(zs, *noise)
+        d_loc, d_log_scale = (jnp.mean(stopped(part), axis=0) for part in gradients)
+
+        # a term with these for its gradient in q, and grad log p(x, z_k) in theta
         log_joint = map_samples(lambda z: model.log_joint(params, x, z), zs)
         log_q = map_samples(fixed_q.log_prob, zs)
         surrogate = jnp.mean(log_joint) + jnp.sum(d_loc * q.loc + d_log_scale * q.log_scale)
         return with_gradient_of(jnp.mean(log_joint - log_q), surrogate)
 
 
+def measure_valued_noise(keys: list[Key], zs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """W ~ Rayleigh(1), M ~ a two-sided Maxwell and U ~ uniform, each of the shape of zs."""
+    radial_key, sign_key, uniform_key = keys
+    normals = jax.random.normal(radial_key, (5, *zs.shape), zs.dtype)
+    rayleigh = jnp.linalg.norm(normals[:2], axis=0)  # the length of a normal vector of two
+    maxwell = jnp.linalg.norm(normals[2:], axis=0)  # and of one of three
+    sign = jax.random.rademacher(sign_key, zs.shape, zs.dtype)
+    return rayleigh, maxwell * sign, jax.random.uniform(uniform_key, zs.shape, zs.dtype)
+
+
 def measure_valued_gradient(
-    f, q: DiagNormalDensity, z, rayleigh, maxwell, uniform
+    f: Callable[[jax.Array], Scalar],
+    q: DiagNormalDensity,
+    z: jax.Array,
+    rayleigh: jax.Array,
+    maxwell: jax.Array,
+    uniform: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The gradient of E_q f in (loc, log_scale) from one draw of the numbers that `MeasureValued`
     names, each of z's shape.
@@ -102,13 +127,14 @@ def measure_valued_gradient(
     scale = jnp.exp(q.log_scale)
     index = jnp.arange(z.size).reshape(z.shape)
 
-    def moved(j, noise):
+    def f_with(j, noise):
+        """f(z_j <- loc + s noise)."""
         return f(jnp.where(index == j, q.loc + scale * noise, z))
 
-    def one(j):
-        return moved(j, rayleigh) - moved(j, -rayleigh), moved(j, maxwell) - moved(
-            j, maxwell * uniform
-        )
+    def differences(j):
+        # f(z_j <- loc + s W) - f(z_j <- loc - s W),   f(z_j <- loc + s M) - f(z_j <- loc + s M U)
+        in_loc = f_with(j, rayleigh) - f_with(j, -rayleigh)
+        return in_loc, f_with(j, maxwell) - f_with(j, maxwell * uniform)
 
-    d_loc, d_log_scale = jax.vmap(one)(index.ravel())
+    d_loc, d_log_scale = jax.vmap(differences)(index.ravel())
     return d_loc.reshape(z.shape) / (scale * math.sqrt(2 * math.pi)), d_log_scale.reshape(z.shape)

@@ -5,8 +5,10 @@ held fixed.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
@@ -95,17 +97,18 @@ class OVIS(Estimator):
 
 
 def multi_sample_score(
-    model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int, control
+    model: Model, params: Params, x: ArrayLike, key: Key, num_samples: int, control: Callable
 ) -> Scalar:
-    """Value: iwae_bound(log w). Gradient: sum_k [(L - control(log w)_k - w~_k) score_k + w~_k grad
-    log p_theta(x, z_k)].
+    """Value: L = iwae_bound(log w). Gradient: sum_k [w~_k grad log p_theta(x, z_k) + signal_k
+    score_k], signal_k = L - control(log w)_k - w~_k.
     """
-    log_joint, log_q = fixed_samples(
-        model, params, x, posterior_of(model, params, x), key, num_samples
-    )
+    q = posterior_of(model, params, x)
+    log_joint, log_q = fixed_samples(model, params, x, q, key, num_samples)
     log_w = stopped(log_joint - log_q)
     w, bound = jax.nn.softmax(log_w), iwae_bound(log_w)
-    return with_gradient_of(bound, jnp.sum(w * log_joint + (bound - control(log_w) - w) * log_q))
+    signal = bound - control(log_w) - w
+    chex.assert_shape((log_w, signal), (num_samples,))
+    return with_gradient_of(bound, jnp.sum(w * log_joint + signal * log_q))
 
 
 @component
@@ -128,18 +131,21 @@ class RWS(Estimator):
         require_count(self.num_samples, "RWS.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = (
-            reparameterised_posterior(self, model, params, x)
-            if self.doubly_reparameterised
-            else posterior_of(model, params, x)
-        )
+        if self.doubly_reparameterised:
+            q = reparameterised_posterior(self, model, params, x)
+        else:
+            q = posterior_of(model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)
         w = jax.nn.softmax(stopped(path))
+
+        # in theta: sum_k w~_k log p(x, z_k), z_k held fixed
         log_joint = map_samples(lambda z: model.log_joint(params, x, z), stopped(zs))
-        of_q = (
-            (w - w**2) * path
-            if self.doubly_reparameterised
-            else w * map_samples(q.log_prob, stopped(zs))
-        )
-        return with_gradient_of(iwae_bound(path), jnp.sum(w * log_joint + of_q))
+
+        # in phi: sum_k (w~_k - w~_k^2) log w_k along its path,
+        # or sum_k w~_k log q(z_k), z_k held fixed
+        if self.doubly_reparameterised:
+            wake = (w - w**2) * path
+        else:
+            wake = w * map_samples(q.log_prob, stopped(zs))
+        return with_gradient_of(iwae_bound(path), jnp.sum(w * log_joint + wake))

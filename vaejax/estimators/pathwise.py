@@ -10,8 +10,9 @@ In the formulas w~_k = w_k / sum_j w_j, and the path derivative of a function of
 dz/dphi, all other parameters held fixed.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -116,17 +117,20 @@ class StickTheLanding(Estimator):
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = reparameterised_posterior(self, model, params, x)
-        if isinstance(self.coefficient, str):
+        c: Any = self.coefficient
+        if isinstance(c, str):
             key, pilot_key = jax.random.split(key)
             c = stopped(best_coefficient(model, params, x, q, pilot_key, self.num_pilot))
-        else:
-            c = self.coefficient
+
+        # log w_k with q's parameters stopped: its gradient is the path derivative
         zs = sample_posterior(q, key, self.num_samples, self.noise)
-        log_w = log_weights(model, params, x, stopped(q), zs)
+        path = log_weights(model, params, x, stopped(q), zs)
         if isinstance(c, float) and c == 1:
-            return self.bound(log_w)
-        score = map_samples(lambda z: stopped(q).log_prob(z) - q.log_prob(z), zs)  # of value zero
-        return self.bound(log_w + (1 - c) * score)
+            return self.bound(path)
+
+        # + (1 - c) times a term of value zero, whose gradient is minus the score
+        minus_score = map_samples(lambda z: stopped(q).log_prob(z) - q.log_prob(z), zs)
+        return self.bound(path + (1 - c) * minus_score)
 
 
 def best_coefficient(
@@ -135,14 +139,20 @@ def best_coefficient(
     """-sum Cov(g, s) / sum Var(s) over q's parameters: g the pathwise gradient, s the score of q,
     from `num_pilot` samples.
     """
-    flat, unravel = ravel_pytree(q)
+    flat_q, unravel = ravel_pytree(q)
 
-    def gradients(key):
-        total = jax.grad(lambda flat: sample_log_weight(model, params, x, unravel(flat), key))(flat)
-        return total, score_of(unravel, flat, q.sample(key))
+    def log_weight(flat_q, key):
+        return sample_log_weight(model, params, x, unravel(flat_q), key)
 
-    totals, scores = jax.vmap(gradients)(jax.random.split(key, num_pilot))
-    covariance = jnp.sum((totals - jnp.mean(totals, axis=0, keepdims=True)) * scores) / (
-        num_pilot - 1
-    )
-    return -covariance / (jnp.sum(scores**2) / num_pilot)
+    def gradient_and_score(key):
+        # g = d log w / d (q's parameters),   s = d log q(z) / d (the same), z held fixed
+        return jax.grad(log_weight)(flat_q, key), score_of(unravel, flat_q, q.sample(key))
+
+    gradients, scores = jax.vmap(gradient_and_score)(jax.random.split(key, num_pilot))
+    chex.assert_shape((gradients, scores), (num_pilot, flat_q.size))
+
+    # Cov(g, s) = E[(g - E g) s] and Var(s) = E[s^2], for E s = 0
+    centred = gradients - jnp.mean(gradients, axis=0, keepdims=True)
+    covariance = jnp.sum(centred * scores) / (num_pilot - 1)
+    variance = jnp.sum(scores**2) / num_pilot
+    return -covariance / variance

@@ -39,11 +39,12 @@ class Relaxed(Estimator):
             model, params, x, (BernoulliDensity, OneHotCategoricalDensity), self, REMEDY
         )
 
-        def one(key):
-            hard, soft = hard_and_soft(q, key, self.temperature)
-            return tuple(model.log_joint(params, x, z) - q.log_prob(z) for z in (hard, soft))
+        def log_weights(key):
+            """log w at a hard sample and at its relaxation."""
+            samples = hard_and_soft(q, key, self.temperature)
+            return tuple(model.log_joint(params, x, z) - q.log_prob(z) for z in samples)
 
-        hard, soft = map_samples(one, jax.random.split(key, self.num_samples))
+        hard, soft = map_samples(log_weights, jax.random.split(key, self.num_samples))
         return with_gradient_of(jnp.mean(hard), jnp.mean(soft))
 
 
@@ -68,13 +69,13 @@ class StraightThrough(Estimator):
             model, params, x, (BernoulliDensity, OneHotCategoricalDensity), self, REMEDY
         )
 
-        def one(key):
+        def log_weight(key):
             hard, soft = hard_and_soft(q, key, self.temperature or 1.0)
             soft = q.mean() if self.temperature is None else soft
-            z = hard + soft - stopped(soft)
+            z = hard + soft - stopped(soft)  # the value of the first, the gradient of the second
             return model.log_joint(params, x, z) - q.log_prob(z)
 
-        return jnp.mean(map_samples(one, jax.random.split(key, self.num_samples)))
+        return jnp.mean(map_samples(log_weight, jax.random.split(key, self.num_samples)))
 
 
 def hard_and_soft(

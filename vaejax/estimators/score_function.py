@@ -5,6 +5,7 @@ In the formulas f_k = log w_k, w~_k = w_k / sum_j w_j and score_k = grad log q_p
 held fixed.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -46,9 +47,8 @@ class ScoreFunction(Estimator):
         return self.baseline.init(key, x)
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        log_joint, log_q = fixed_samples(
-            model, params, x, posterior_of(model, params, x), key, self.num_samples
-        )
+        q = posterior_of(model, params, x)
+        log_joint, log_q = fixed_samples(model, params, x, q, key, self.num_samples)
         f = stopped(log_joint - log_q)
         b = self.baseline(params.psi, x, f)
         surrogate = jnp.mean(log_joint + (f - stopped(b)) * log_q)
@@ -87,13 +87,13 @@ def optimal_constant(
     model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_samples: int
 ) -> Scalar:
     """E[f |score|^2] / E[|score|^2] from samples, the score that of q's own parameters."""
-    flat, unravel = ravel_pytree(q)
+    flat_q, unravel = ravel_pytree(q)
 
-    def one(key):
+    def f_and_square(key):
         z = stopped(q.sample(key))
-        return model.log_joint(params, x, z) - q.log_prob(z), jnp.sum(
-            score_of(unravel, flat, z) ** 2
-        )
+        log_w = model.log_joint(params, x, z) - q.log_prob(z)
+        return log_w, jnp.sum(score_of(unravel, flat_q, z) ** 2)
 
-    f, squares = jax.vmap(one)(jax.random.split(key, num_samples))
+    f, squares = jax.vmap(f_and_square)(jax.random.split(key, num_samples))
+    chex.assert_shape((f, squares), (num_samples,))
     return jnp.sum(f * squares) / jnp.maximum(jnp.sum(squares), jnp.finfo(squares.dtype).tiny)

@@ -1,26 +1,29 @@
 """The bounds of a trained model over a whole data set, and how far to trust them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Estimate, Transformed, estimate
-from vaejax.base.supports import ONE_HOT, Support
+from vaejax.base.supports import ONE_HOT
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.bounds import sample_log_weight
+from vaejax.data.base import Source
 from vaejax.data.check import check_data
+from vaejax.data.sources import as_source, first_example
 from vaejax.evaluation.chunks import map_in_chunks
-from vaejax.evaluation.latents import active_units, posterior_mean
+from vaejax.evaluation.latents import active_units, flattened, posterior_mean
 from vaejax.evaluation.pareto import pareto_k
-from vaejax.models.base import Model
+from vaejax.models.base import Model, posterior_of
 
 RELIABLE = 0.7  # a Pareto k-hat up to which an importance-sampling estimate is to be trusted
 
@@ -55,26 +58,25 @@ class Evaluation:
 
     def __str__(self):
         lines = [f"ELBO         {self.elbo} nats"]
-        lines += [f"{f'IWAE-{count}':<12} {of} nats" for count, of in self.iwae.items()]
-        effective = f"{self.effective_samples.mean:.1f} of {self.num_samples} samples effective"
-        tail = (
-            ""
-            if np.isnan(self.unreliable)
-            else f", k-hat above {RELIABLE} for {self.unreliable:.1%} of the examples"
-        )
-        lines.append(f"weights      {effective}{tail}")
+        lines += [f"{f'IWAE-{count}':<12} {bound} nats" for count, bound in self.iwae.items()]
+        lines.append(self._weights_line())
         if self.bits_per_dim is not None:
-            lines.append(
-                f"bits per dim {self.bits_per_dim.mean:.4f} ±"
-                f" {self.bits_per_dim.standard_error:.4f}"
-            )
+            mean, error = self.bits_per_dim
+            lines.append(f"bits per dim {mean:.4f} ± {error:.4f}")
         return "\n".join([*lines, f"active units {self.active_units}"])
+
+    def _weights_line(self) -> str:
+        effective = f"{self.effective_samples.mean:.1f} of {self.num_samples} samples effective"
+        if np.isnan(self.unreliable):
+            return f"weights      {effective}"
+        share = f"k-hat above {RELIABLE} for {self.unreliable:.1%} of the examples"
+        return f"weights      {effective}, {share}"
 
 
 def evaluate(
     model: Model,
     params: Params,
-    xs: ArrayLike,
+    xs: PyTree | Source,
     key: Key,
     *,
     num_samples: int = 500,
@@ -91,7 +93,7 @@ def evaluate(
     All from the same weights log w_k, k = 1..num_samples, of each example; sample k of example i
     has the key fold_in(fold_in(key, i), k), so neither `batch_size` (examples at a time) nor
     `chunk` (samples of each at a time) changes more than rounding, and memory grows with their
-    product alone.
+    product alone. xs are arrays or a `vaejax.Source`, read a batch at a time.
 
     Args:
       ladder: the K of the IWAE bounds; None takes 1, 10, 100, ... and `num_samples`.
@@ -103,38 +105,41 @@ def evaluate(
     References: Burda, Grosse & Salakhutdinov 2016 (the bounds); Vehtari, Simpson, Gelman, Yao &
     Gabry (k-hat).
     """
-    check_data(xs, model.support, transform)
-    for name, count in {
-        "num_samples": num_samples,
-        "batch_size": batch_size,
-        "chunk": chunk,
-    }.items():
+    source = as_source(xs)
+    check_data(source, model.support, transform)
+    counts = {"num_samples": num_samples, "batch_size": batch_size, "chunk": chunk}
+    for name, count in counts.items():
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
     function = Transformed(WeightsAndMean(model, num_samples, min(chunk, num_samples)), transform)
-    how: Any = {
-        "batch_size": batch_size,
-        "path": path,
-        "progress": progress,
-        "description": "evaluating",
-    }
-    found = map_in_chunks(function, Summary(ladder), params, xs, key, **how)
-    iwae = {count: estimate(found[f"iwae_{count}"]) for count in ladder}
+    by_example = map_in_chunks(
+        function,
+        Summary(ladder),
+        params,
+        source,
+        key,
+        batch_size=batch_size,
+        path=path,
+        progress=progress,
+        description="evaluating",
+    )
+    iwae = {count: estimate(by_example[f"iwae_{count}"]) for count in ladder}
     return Evaluation(
-        elbo=estimate(found["elbo"]),
+        elbo=estimate(by_example["elbo"]),
         iwae=iwae,
         log_marginal=iwae[num_samples],
-        effective_samples=estimate(found["effective_samples"]),
-        unreliable=(
-            float(np.mean(found["k_hat"] > RELIABLE))
-            if np.isfinite(found["k_hat"]).any()
-            else float("nan")
-        ),
-        active_units=int(active_units(found["mean"]).sum()),
-        bits_per_dim=_bits_per_dim(model, xs, found[f"iwae_{num_samples}"]),
+        effective_samples=estimate(by_example["effective_samples"]),
+        unreliable=_unreliable(by_example["k_hat"]),
+        active_units=int(active_units(by_example["mean"]).sum()),
+        bits_per_dim=_bits_per_dim(model, source, by_example[f"iwae_{num_samples}"]),
         num_samples=num_samples,
-        by_example=found,
+        by_example=by_example,
     )
+
+
+def _unreliable(k_hat: np.ndarray) -> float:
+    """The share of examples whose weights are not to be trusted; NaN where none was fitted."""
+    return float(np.mean(k_hat > RELIABLE)) if np.isfinite(k_hat).any() else float("nan")
 
 
 def _ladder(num_samples: int, ladder: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -160,15 +165,16 @@ class WeightsAndMean:
     num_samples: int
     chunk: int
 
-    def __call__(self, params: Params, x: PyTree, key: Key) -> tuple[jax.Array, jax.Array]:
-        q = self.model.posterior(params, x)
+    def __call__(
+        self, params: Params, x: PyTree, key: Key
+    ) -> tuple[Float[Array, " k"], Float[Array, " d"]]:
+        q = posterior_of(self.model, params, x)
 
         def log_weight(k):
             return sample_log_weight(self.model, params, x, q, jax.random.fold_in(key, k))
 
         log_w = jax.lax.map(log_weight, jnp.arange(self.num_samples), batch_size=self.chunk)
-        mean = posterior_mean(self.model, params, x, key)
-        return log_w, jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(mean)])
+        return log_w, flattened(posterior_mean(self.model, params, x, key))
 
 
 @component
@@ -179,31 +185,37 @@ class Summary:
 
     def __call__(self, part: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         log_w, mean = part[0].astype(np.float64), part[1]
-        highest = log_w.max(axis=1, keepdims=True)
-        weights = np.exp(log_w - np.where(np.isfinite(highest), highest, 0))
+        chex.assert_rank([log_w, mean], 2)
         kept = {f"iwae_{count}": _grouped_bound(log_w, count) for count in self.ladder}
         kept["elbo"] = log_w.mean(axis=1)
+        # w / max w: a constant factor changes neither of the two.
+        weights = np.exp(log_w - _finite_max(log_w, axis=1))
         kept["effective_samples"] = weights.sum(axis=1) ** 2 / np.sum(weights**2, axis=1)
-        kept["k_hat"] = np.array([pareto_k(of) for of in weights])
+        kept["k_hat"] = np.array([pareto_k(row) for row in weights])
         return {**kept, "mean": mean}
+
+
+def _finite_max(log_w: np.ndarray, axis: int) -> np.ndarray:
+    """The largest along an axis, which stays with length 1; 0 where that is not finite."""
+    highest = log_w.max(axis=axis, keepdims=True)
+    return np.where(np.isfinite(highest), highest, 0)
 
 
 def _grouped_bound(log_w: np.ndarray, count: int) -> np.ndarray:
     """The mean of log mean w over as many groups of `count` weights as there are, of each row."""
     groups = log_w[:, : log_w.shape[1] // count * count].reshape(len(log_w), -1, count)
-    highest = groups.max(axis=2, keepdims=True)
-    highest = np.where(np.isfinite(highest), highest, 0)
+    highest = _finite_max(groups, axis=2)
     with np.errstate(divide="ignore"):
-        return (np.log(np.mean(np.exp(groups - highest), axis=2)) + highest[:, :, 0]).mean(axis=1)
+        # log mean w = log mean (w / max w) + log max w
+        bounds = np.log(np.mean(np.exp(groups - highest), axis=2)) + highest[:, :, 0]
+    return bounds.mean(axis=1)
 
 
-def _bits_per_dim(model: Model, xs: PyTree, log_marginal: np.ndarray) -> Estimate | None:
-    support, leaves = model.support, jax.tree.leaves(xs)
-    if (
-        not isinstance(support, Support)
-        or support.steps is None
-        or support == ONE_HOT
-        or len(leaves) > 1
-    ):
+def _bits_per_dim(model: Model, source: Source, log_marginal: np.ndarray) -> Estimate | None:
+    """-log p(x) / (dimensions log 2), where x is one array of countably many values."""
+    leaves, support = jax.tree.leaves(first_example(source)), model.support
+    if support is None or isinstance(support, Mapping) or len(leaves) > 1:
         return None
-    return estimate(-log_marginal / (np.log(2) * np.asarray(leaves[0][0]).size))
+    if support.steps is None or support == ONE_HOT:
+        return None
+    return estimate(-log_marginal / (np.log(2) * leaves[0][0].size))

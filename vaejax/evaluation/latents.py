@@ -18,35 +18,39 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count
-from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params, PyTree
+from vaejax.data.base import Source
 from vaejax.data.check import check_data
+from vaejax.data.sources import as_source, map_source, read
 from vaejax.distributions.base import NotKnownError
 from vaejax.distributions.kl import kl_per_dimension
 from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.objectives.free_bits import require_diagonal
-from vaejax.objectives.total_correlation import kl_decomposition
+from vaejax.objectives.total_correlation import kl_decomposition, require_one_prior
 
-MEAN_SAMPLES = 100
+MEAN_SAMPLES = 100  # where E_q z has no closed form
+COLLAPSED = 0.01  # nats: a latent whose mean KL is below says nothing
+NEAR_LIMIT = 0.9  # of log N, from where the mutual information is the sample's
 
 
 def posterior_means(
     model: Model,
     params: Params,
-    xs: ArrayLike,
+    xs: PyTree | Source,
     key: Key,
     *,
     transform: Callable[[Any, Key], Any] | None = None,
     batch_size: int = 100,
-) -> np.ndarray:
-    """E_q[z | x_i] for every example, [n, *z.shape]; the mean of 100 samples where a family has no
-    closed form for it.
+) -> Any:
+    """E_q[z | x_i] for every example, [n, *z.shape], or {name: [n, ...]} where z is a mapping; the
+    mean of 100 samples where a family has no closed form for it.
     """
     function = Transformed(partial(posterior_mean, model), transform)
-    return np.asarray(map_dataset(function, params, xs, key, batch_size))
+    return map_source(function, params, as_source(xs), key, batch_size)
 
 
 def posterior_mean(model: Model, params: Params, x, key: Key) -> PyTree:
@@ -59,18 +63,17 @@ def posterior_mean(model: Model, params: Params, x, key: Key) -> PyTree:
         return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), samples)
 
 
+def flattened(tree: PyTree) -> Float[Array, " d"]:
+    """All numbers of one z in a row; those of a mapping by the order of its names."""
+    return jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+
 def active_units(means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
     """Var_x(E_q[z_j | x]) > threshold for each latent j: the units that say something about x.
 
     Reference: Burda, Grosse & Salakhutdinov 2016, section 5.2.
     """
     return np.asarray(means, np.float64).var(axis=0) > threshold
-
-
-COLLAPSED = 0.01  # nats: a latent whose mean KL is below says nothing
-
-
-NEAR_LIMIT = 0.9  # of log N, from where the mutual information is the sample's
 
 
 class PosteriorCollapseWarning(UserWarning):
@@ -113,16 +116,15 @@ class LatentSpace:
 
     def __str__(self):
         near = " (near its limit: give more examples)" if self.near_limit else ""
+        parts = (
+            f"{self.total_correlation:.2f} total correlation + {self.dimension_wise:.2f}"
+            " dimension-wise"
+        )
         lines = [
             f"rate KL(q(z|x) || p(z))   {self.rate} nats",
-            (
-                f"mutual information        {self.mutual_information:.2f} of at most log N ="
-                f" {self.limit:.2f}{near}"
-            ),
-            (
-                f"KL(q(z) || p(z))          {self.marginal_kl:.2f} = {self.total_correlation:.2f}"
-                f" total correlation + {self.dimension_wise:.2f} dimension-wise"
-            ),
+            f"mutual information        {self.mutual_information:.2f} of at most log N ="
+            f" {self.limit:.2f}{near}",
+            f"KL(q(z) || p(z))          {self.marginal_kl:.2f} = {parts}",
             f"active units              {int(self.active.sum())} of {len(self.kl)}",
         ]
         return "\n".join([*lines, "the posterior has collapsed"] if self.collapsed else lines)
@@ -131,7 +133,7 @@ class LatentSpace:
 def latent_space(
     model: Model,
     params: Params,
-    xs: PyTree,
+    xs: PyTree | Source,
     key: Key,
     *,
     transform: Callable[[Any, Key], Any] | None = None,
@@ -141,45 +143,54 @@ def latent_space(
     `max_examples` of them: they take N^2 densities.
 
     Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Needs diagonal
-    normals for q and the prior.
+    normals for q and the prior, and one prior for all examples: no inputs.
     """
-    check_data(xs, model.support, transform)
     require_count(max_examples, "max_examples")
-    kl, means = map_dataset(Transformed(partial(_kl_and_mean, model), transform), params, xs, key)
-    kl = np.asarray(kl, np.float64)
-    size = len(kl)
-    rows = np.asarray(jax.random.permutation(key, size))[:max_examples]
-    some = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], xs)
-    if transform is not None:
-        some = jax.jit(jax.vmap(transform))(
-            some, jax.random.split(jax.random.fold_in(key, 1), len(rows))
-        )
-    parts = jax.jit(kl_decomposition, static_argnums=0)(
-        model, params, some, jax.random.fold_in(key, 2)
-    )
-    information, correlation, dimension_wise = map(float, parts)
-    found = LatentSpace(
+    require_one_prior("latent_space", model)
+    source = as_source(xs)
+    check_data(source, model.support, transform)
+    function = Transformed(partial(_kl_and_mean, model), transform)
+    kl, means = map_source(function, params, source, key)
+    kl = kl.astype(np.float64)
+    rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]
+    examples = _transformed(read(source, rows), transform, jax.random.fold_in(key, 1))
+    decomposition = jax.jit(kl_decomposition, static_argnums=0)
+    parts = decomposition(model, params, examples, jax.random.fold_in(key, 2))
+    space = LatentSpace(
         kl.mean(axis=0),
         estimate(kl.sum(axis=1)),
-        information,
-        correlation,
-        dimension_wise,
-        math.log(len(rows)),
-        active_units(means),
+        *map(float, parts),
+        limit=math.log(len(rows)),
+        active=active_units(means),
     )
-    if found.collapsed:
-        warnings.warn(
-            f"the posterior has collapsed: the largest KL of a latent is {found.kl.max():.4f} nats,"
-            " so q(z|x) is the prior and the decoder ignores z; try a warm-up of the KL"
-            " (vaejax.WarmUp) or free bits (vaejax.FreeBits)",
-            PosteriorCollapseWarning,
-            stacklevel=2,
-        )
-    return found
+    if space.collapsed:
+        _warn_of_collapse(space)
+    return space
 
 
-def _kl_and_mean(model: Model, params: Params, x: PyTree, key: Key) -> tuple[jax.Array, jax.Array]:
-    q, p = require_diagonal(
-        "latent_space", posterior_of(model, params, x), prior_of(model, params, x)
+def _transformed(examples: PyTree, transform: Callable | None, key: Key) -> PyTree:
+    """What the model sees of stored examples [n, ...]."""
+    examples = jax.tree.map(jnp.asarray, examples)
+    if transform is None:
+        return examples
+    size = len(jax.tree.leaves(examples)[0])
+    return jax.jit(jax.vmap(transform))(examples, jax.random.split(key, size))
+
+
+def _warn_of_collapse(space: LatentSpace) -> None:
+    warnings.warn(
+        f"the posterior has collapsed: the largest KL of a latent is {space.kl.max():.4f} nats,"
+        " so q(z|x) is the prior and the decoder ignores z; try a warm-up of the KL"
+        " (vaejax.WarmUp) or free bits (vaejax.FreeBits)",
+        PosteriorCollapseWarning,
+        stacklevel=3,
     )
+
+
+def _kl_and_mean(
+    model: Model, params: Params, x: PyTree, key: Key
+) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
+    """(KL(q(z_j | x) || p(z_j)), E_q z_j) of each latent j."""
+    densities = posterior_of(model, params, x), prior_of(model, params, x)
+    q, p = require_diagonal("latent_space", *densities)
     return jnp.ravel(kl_per_dimension(q, p)), jnp.ravel(q.loc)

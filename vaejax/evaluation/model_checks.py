@@ -10,14 +10,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import gammaincc
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Transformed, estimate, map_dataset
-from vaejax.base.types import Key, Params, PyTree
+from vaejax.base.supports import support_parts
+from vaejax.base.types import Key, Params, PyTree, Scalar
+from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
+from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.models.base import Model
+from vaejax.data.sources import as_source, map_source
+from vaejax.evaluation.latents import flattened
+from vaejax.models.base import Model, Supports, posterior_of
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ def calibration(
     params: Params,
     key: Key,
     *,
+    xs: PyTree | Source | None = None,
+    transform: Callable[[Any, Key], Any] | None = None,
     num_simulations: int = 1_000,
     num_draws: int = 63,
     num_bins: int = 16,
@@ -57,38 +64,100 @@ def calibration(
     q(z_j | x) is uniform if q is exact.
 
     The p-value is of a chi-squared test over `num_bins` equal bins of the num_draws + 1 ranks; a q
-    that is too narrow fills the ends, one too wide the middle. Reference: Talts, Betancourt,
+    that is too narrow fills the ends, one too wide the middle. Latents must be continuous; those of
+    a mapping stand in a row, by the order of their names. Simulation i of a conditional model has
+    the inputs of example i (mod n) of `xs`, after `transform`. Reference: Talts, Betancourt,
     Simpson, Vehtari & Gelman 2018.
     """
-    for name, count in {
-        "num_simulations": num_simulations,
-        "num_draws": num_draws,
-        "num_bins": num_bins,
-    }.items():
+    counts = {"num_simulations": num_simulations, "num_draws": num_draws, "num_bins": num_bins}
+    for name, count in counts.items():
         require_count(count, name)
     if num_bins < 2 or (num_draws + 1) % num_bins:
         raise ValueError(
             f"num_bins = {num_bins}; it must be at least 2, and divide num_draws + 1 ="
             f" {num_draws + 1}"
         )
-    function = partial(_rank, model, num_draws)
-    ranks = np.asarray(map_dataset(function, params, np.arange(num_simulations), key)).reshape(
-        num_simulations, -1
-    )
+    _require_continuous(model.latent_support)
+    rank = partial(_rank, model, num_draws)
+    ranks = _simulated("calibration", rank, model, params, xs, key, num_simulations, transform)
+    # chi^2 = sum_b (count_b - expected)^2 / expected, of each latent
     bins = ranks // ((num_draws + 1) // num_bins)
-    counts = np.stack([np.bincount(column, minlength=num_bins) for column in bins.T])
+    table = np.stack([np.bincount(column, minlength=num_bins) for column in bins.T])
     expected = num_simulations / num_bins
-    statistics = np.sum((counts - expected) ** 2 / expected, axis=1)
-    return Calibration(
-        ranks, num_draws, np.asarray(gammaincc((num_bins - 1) / 2, statistics / 2), np.float64)
-    )
+    statistics = np.sum((table - expected) ** 2 / expected, axis=1)
+    p_values = np.asarray(gammaincc((num_bins - 1) / 2, statistics / 2), np.float64)
+    return Calibration(ranks, num_draws, p_values)
 
 
-def _rank(model: Model, num_draws: int, params: Params, number, key: Key) -> jax.Array:
+def _require_continuous(latent_support: Supports) -> None:
+    """Raises ValueError for a latent on a grid: equal values have no rank among each other."""
+    for name, support in support_parts(latent_support):
+        if support is not None and support.steps is not None:
+            raise ValueError(
+                f"calibration ranks latents, and {name} of this model is {support.name}"
+                f" ({support.description}), where ranks tie; it is for continuous latents: check"
+                " others by vaejax.evaluate, which compares bounds"
+            )
+
+
+def _rank(
+    model: Model, num_draws: int, params: Params, x: PyTree | None, key: Key
+) -> Int[Array, " d"]:
+    """How many draws of q(z_j | x') are below z_j, for each latent, of a simulated (x', z) with the
+    inputs of x.
+    """
     z_key, x_key, q_key = jax.random.split(key, 3)
-    x, z = model.simulate(params, z_key, x_key)
-    draws = sample_posterior(model.posterior(params, x), q_key, num_draws)
-    return jnp.sum(draws < z[None], axis=0)
+    simulated, z = model.simulate(params, z_key, x_key, x)
+    draws = sample_posterior(posterior_of(model, params, simulated), q_key, num_draws)
+    return flattened(jax.tree.map(lambda zs, z: jnp.sum(zs < z[None], axis=0), draws, z))
+
+
+def _simulated(
+    owner: str,
+    function: Callable[[Params, PyTree | None, Key], Any],
+    model: Model,
+    params: Params,
+    xs: PyTree | Source | None,
+    key: Key,
+    count: int,
+    transform: Callable | None,
+) -> np.ndarray:
+    """[function(params, x_i, key_i), i < count]: x_i is example i (mod n) where the model needs its
+    inputs, else None.
+    """
+    if not model.inputs:
+        return np.asarray(map_dataset(_WithoutInputs(function), params, np.arange(count), key))
+    if xs is None:
+        raise ValueError(
+            f"{owner} draws from the model, whose inputs {', '.join(model.inputs)} no density"
+            " draws: give xs, examples that hold them"
+        )
+    source = as_source(xs)
+    check_data(source, model.support, transform)
+    return map_source(Transformed(function, transform), params, Repeated(source, count), key)
+
+
+@component
+class _WithoutInputs:
+    """A function of (params, x, key), at x = None in place of a number."""
+
+    function: Callable
+
+    def __call__(self, params: Params, number: Any, key: Key) -> Any:
+        return self.function(params, None, key)
+
+
+class Repeated(Source):
+    """`count` examples of a source, from its first on, and from there again after its last."""
+
+    def __init__(self, source: Source, count: int):
+        self.source, self.count = source, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, rows: np.ndarray) -> PyTree:
+        return self.source[rows % len(self.source)]
 
 
 @dataclass(frozen=True)
@@ -109,7 +178,7 @@ def predictive_check(
     statistic: Callable[[Any], Float[Array, ""]],
     model: Model,
     params: Params,
-    xs: PyTree,
+    xs: PyTree | Source,
     key: Key,
     *,
     num_draws: int | None = None,
@@ -118,26 +187,29 @@ def predictive_check(
     """`statistic(x)` of each example and of as many x ~ p(x), or `num_draws`: a model that has
     learned the data has it alike on both.
 
+    Draw i of a conditional model has the inputs of example i (mod n), and the statistic is shown
+    the whole example; of any other model it is shown what the likelihood is a density of.
     Reference: Gelman, Meng & Stern 1996, here with draws from the model as it stands, no posterior
     over its parameters.
     """
-    check_data(xs, model.support, transform)
-    of_data = Transformed(partial(_statistic_of, statistic), transform)
-    observed = map_dataset(of_data, params, xs, key)
-    count = num_draws or len(jax.tree.leaves(xs)[0])
-    drawn = map_dataset(
-        partial(_statistic_drawn, statistic, model),
-        params,
-        np.arange(count),
-        jax.random.fold_in(key, 1),
+    if num_draws is not None:
+        require_count(num_draws, "num_draws")
+    source = as_source(xs)
+    check_data(source, model.support, transform)
+    of_data = Transformed(partial(_statistic, statistic, model), transform)
+    observed = map_source(of_data, params, source, key)
+    of_draw = partial(_statistic_drawn, statistic, model)
+    count, draw_key = num_draws or len(source), jax.random.fold_in(key, 1)
+    drawn = _simulated(
+        "predictive_check", of_draw, model, params, source, draw_key, count, transform
     )
-    return PredictiveCheck(np.asarray(observed, np.float64), np.asarray(drawn, np.float64))
+    return PredictiveCheck(observed.astype(np.float64), drawn.astype(np.float64))
 
 
-def _statistic_of(statistic, params, x, key):
-    return statistic(x)
+def _statistic(statistic, model: Model, params: Params, x: PyTree, key: Key) -> Scalar:
+    return statistic(x if model.inputs else model.observation(x))
 
 
-def _statistic_drawn(statistic, model, params, number, key):
-    x, _ = model.sample(params, key)
-    return statistic(x)
+def _statistic_drawn(statistic, model: Model, params: Params, x: PyTree | None, key: Key) -> Scalar:
+    drawn, _ = model.sample(params, key, x)
+    return _statistic(statistic, model, params, drawn, key)

@@ -62,13 +62,12 @@ def knn_accuracy(
     classes, index = np.unique(labels, return_inverse=True)
     right = 0
     for start in range(0, len(test_codes), NEIGHBOURS_AT_ONCE):
-        some = slice(start, start + NEIGHBOURS_AT_ONCE)
-        distances = (codes**2).sum(axis=1) - 2 * test_codes[
-            some
-        ] @ codes.T  # but for |test|^2, the same for all codes
+        rows = slice(start, start + NEIGHBOURS_AT_ONCE)
+        # |code - test|^2 but for |test|^2, the same for all codes
+        distances = (codes**2).sum(axis=1) - 2 * test_codes[rows] @ codes.T
         nearest = index[np.argpartition(distances, num_neighbours - 1, axis=1)[:, :num_neighbours]]
         votes = (nearest[:, :, None] == np.arange(len(classes))).sum(axis=1)
-        right += int(np.sum(classes[votes.argmax(axis=1)] == test_labels[some]))
+        right += int(np.sum(classes[votes.argmax(axis=1)] == test_labels[rows]))
     return right / len(test_codes)
 
 

@@ -5,6 +5,7 @@ The features are yours: pixels, a network's, the codes of another model; what is
 Rows of one array must be independent.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -34,42 +35,40 @@ def precision_recall(
     Reference: Kynkäänniemi et al. 2019.
     """
     real, generated = _features(real, generated)
-    for name, of in (("real", real), ("generated", generated)):
-        if not 1 <= num_neighbours < len(of):
+    for name, features in (("real", real), ("generated", generated)):
+        if not 1 <= num_neighbours < len(features):
             raise ValueError(
-                f"num_neighbours = {num_neighbours}; it must be at least 1, and below the {len(of)}"
-                f" {name} examples"
+                f"num_neighbours = {num_neighbours}; it must be at least 1, and below the"
+                f" {len(features)} {name} examples"
             )
     return PrecisionRecall(
-        _share_among(real, generated, num_neighbours), _share_among(generated, real, num_neighbours)
+        precision=_share_among(real, generated, num_neighbours),
+        recall=_share_among(generated, real, num_neighbours),
     )
 
 
 def _share_among(members: np.ndarray, points: np.ndarray, num_neighbours: int) -> float:
     """Of the points, within the radius of some member."""
+    # The radius of a member: the distance to its k-th nearest; itself is the 0th.
     radii = np.concatenate(
         [
             np.partition(block, num_neighbours, axis=1)[:, num_neighbours]
             for block in _distances(members, members)
         ]
     )
-    return float(
-        np.mean(
-            np.concatenate(
-                [np.any(block <= radii[None], axis=1) for block in _distances(points, members)]
-            )
-        )
-    )
+    within = [np.any(block <= radii[None], axis=1) for block in _distances(points, members)]
+    return float(np.mean(np.concatenate(within)))
 
 
-def _distances(points: np.ndarray, members: np.ndarray):
+def _distances(points: np.ndarray, members: np.ndarray) -> Iterator[np.ndarray]:
     """Squared distances [rows, members], a block of rows at a time."""
     for start in range(0, len(points), ROWS_AT_ONCE):
-        some = points[start : start + ROWS_AT_ONCE]
-        products = (
-            (some**2).sum(axis=1)[:, None] - 2 * some @ members.T + (members**2).sum(axis=1)[None]
+        rows = points[start : start + ROWS_AT_ONCE]
+        # |p - m|^2 = |p|^2 - 2 p.m + |m|^2
+        squares = (
+            (rows**2).sum(axis=1)[:, None] - 2 * rows @ members.T + (members**2).sum(axis=1)[None]
         )
-        yield np.maximum(products, 0)
+        yield np.maximum(squares, 0)
 
 
 class TwoSample(NamedTuple):
@@ -110,26 +109,24 @@ def classifier_two_sample_test(
         ) from None
     generator = np.random.default_rng(seed)
     halves = [
-        of[generator.permutation(len(of))[: 2 * size]].reshape(2, size, -1)
-        for of in (real, generated)
+        features[generator.permutation(len(features))[: 2 * size]].reshape(2, size, -1)
+        for features in (real, generated)
     ]
-    (train, test), labels = (
-        (np.concatenate(pair) for pair in zip(*halves, strict=True)),
-        np.repeat([0, 1], size),
-    )
-    classifier = (
-        LogisticRegression(max_iter=2_000)
-        if num_neighbours is None
-        else KNeighborsClassifier(num_neighbours)
-    )
+    train, test = (np.concatenate(pair) for pair in zip(*halves, strict=True))
+    labels = np.repeat([0, 1], size)
+    classifier = LogisticRegression(max_iter=2_000)
+    if num_neighbours is not None:
+        classifier = KNeighborsClassifier(num_neighbours)
     right = make_pipeline(StandardScaler(), classifier).fit(train, labels).predict(test) == labels
     accuracy = float(np.mean(right))
-    return TwoSample(accuracy, float(ndtr((0.5 - accuracy) * 2 * np.sqrt(2 * size))), 2 * size)
+    # (accuracy - 1/2) over the standard deviation of a mean of 2 size fair coins
+    p_value = float(ndtr((0.5 - accuracy) * 2 * np.sqrt(2 * size)))
+    return TwoSample(accuracy, p_value, 2 * size)
 
 
 def _features(real: ArrayLike, generated: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """As float64 arrays [n, d] and [m, d], images flat, or a ValueError."""
-    real, generated = (np.asarray(of, np.float64) for of in (real, generated))
+    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
     if (
         min(real.ndim, generated.ndim) < 2
         or real.shape[1:] != generated.shape[1:]

@@ -4,9 +4,9 @@ Between the start p_0(z), which is normalised, and p_1(z) = p(x, z) lie p_b(z), 
 p_0(z)^(1-b) p(x, z)^b. With temperatures b_0, ..., b_T and moves that leave each p_b invariant, a
 chain has the weight
 
-    log w = sum_t (b_t - b_(t-1)) [log p(x, z_(t-1)) - log p_0(z_(t-1))],    z_0 ~ p_(b_0),  z_t
-                                                                             moved from z_(t-1) at
-                                                                             b_t
+    log w = sum_t (b_t - b_(t-1)) [log p(x, z_(t-1)) - log p_0(z_(t-1))],
+
+z_0 ~ p_(b_0), z_t moved from z_(t-1) at b_t.
 
 Upwards, from b_0 = 0 to b_T = 1, E w = p(x), so log mean w is a lower bound on log p(x) in
 expectation. Downwards, from an exact sample of p(z | x) at b_0 = 1 to b_T = 0, E w = 1/p(x), and
@@ -18,20 +18,32 @@ Grosse 2017 (for decoders).
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import require_count, unknown_name
-from vaejax.base.supports import REAL
+from vaejax.base.checks import require_count, require_kind, unknown_name
+from vaejax.base.supports import REAL, support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import iwae_bound
-from vaejax.inference.annealing import HMC, Sigmoid, annealed_log_weight, pilot_step_sizes
-from vaejax.models.base import Model, prior_of
+from vaejax.distributions.base import Distribution, NotKnownError
+from vaejax.inference.annealing import HMC as HMC
+from vaejax.inference.annealing import Linear as Linear
+from vaejax.inference.annealing import (
+    LogDensity,
+    annealed_log_weight,
+    pilot_step_sizes,
+    require_betas,
+)
+from vaejax.inference.annealing import Sigmoid as Sigmoid
+from vaejax.inference.annealing import Temperatures as Temperatures
+from vaejax.inference.annealing import Transition as Transition
+from vaejax.models.base import Model, Supports, posterior_of, prior_of
 
 Start = Literal["prior", "encoder"]
 
@@ -47,6 +59,16 @@ class Sandwich(NamedTuple):
     acceptance: Scalar
 
 
+class AnnealedPath(NamedTuple):
+    """The two ends of the path, log p_0 and log p(x, .), as functions of flat z [d]; and a sampler
+    of p_0, flat too.
+    """
+
+    log_start: LogDensity
+    log_end: LogDensity
+    sample_start: Callable[[Key], Float[Array, " d"]]
+
+
 @component
 class AIS:
     """log mean_c w_c over `num_chains` chains: in expectation a lower bound on log p(x) of one
@@ -58,37 +80,32 @@ class AIS:
     """
 
     model: Model
-    temperatures: Any = Sigmoid(500)
+    temperatures: Temperatures = Sigmoid(500)
     num_chains: int = 16
     start: Start = "prior"
-    transition: Any = HMC()
+    transition: Transition = HMC()
 
     def __post_init__(self):
+        require_kind(self.model, Model, "AIS.model")
+        require_kind(self.temperatures, Temperatures, "AIS.temperatures", "vaejax.ais")
+        require_kind(self.transition, Transition, "AIS.transition", "vaejax.ais")
         require_count(self.num_chains, "AIS.num_chains")
         if self.start not in get_args(Start):
             raise ValueError(unknown_name("AIS.start", self.start, list(get_args(Start))))
-        supports = (
-            getattr(getattr(self.model, name, None), "support", None)
-            for name in ("prior", "encoder")
-        )
-        support = next((of for of in supports if of not in (None, REAL)), None)
-        if support is not None:
-            raise ValueError(
-                f"AIS moves through R^d, but the latents of this model are {support.name}"
-                f" ({support.description})"
-            )
+        require_betas(self.temperatures)
+        require_real_latents(self.model.latent_support)
 
     def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
         pilot_key, chains_key = jax.random.split(key)
         log_w, _ = self.upwards(params, x, self.step_sizes(params, x, pilot_key), chains_key)
         return iwae_bound(log_w)
 
-    def bdmc(self, params: Params, key: Key) -> Sandwich:
-        """Both bounds on log p(x) of an x drawn from the model itself: bidirectional Monte
-        Carlo.
+    def bdmc(self, params: Params, key: Key, x: PyTree = None) -> Sandwich:
+        """Both bounds on log p(x) of an x drawn from the model itself: bidirectional Monte Carlo. A
+        conditional model takes its inputs from the example `x`.
         """
         z_key, x_key, pilot_key, up_key, down_key = jax.random.split(key, 5)
-        x, z = self.model.simulate(params, z_key, x_key)
+        x, z = self.model.simulate(params, z_key, x_key, x)
         steps = self.step_sizes(params, x, pilot_key)
         up, accepted_up = self.upwards(params, x, steps, up_key)
         down, accepted_down = self.downwards(params, x, z, steps, down_key)
@@ -97,14 +114,10 @@ class AIS:
     def step_sizes(self, params: Params, x: PyTree, key: Key) -> Float[Array, " t"]:
         """Of the moves at each temperature, by a pilot run."""
         starts_key, moves_key = jax.random.split(key)
-        log_start, log_end, sample = self._path(params, x)
+        path = self.path(params, x)
+        zs = self._starts(path, starts_key)
         return pilot_step_sizes(
-            log_start,
-            log_end,
-            self._betas(),
-            self.transition,
-            self._starts(sample, starts_key),
-            moves_key,
+            path.log_start, path.log_end, self._betas(), self.transition, zs, moves_key
         )
 
     def upwards(
@@ -112,10 +125,9 @@ class AIS:
     ) -> tuple[Float[Array, " c"], Scalar]:
         """(log w of each chain from the start to p(x, z), the mean acceptance): E w = p(x)."""
         starts_key, moves_key = jax.random.split(key)
-        _, _, sample = self._path(params, x)
-        return self._chains(
-            params, x, self._starts(sample, starts_key), self._betas(), step_sizes, moves_key
-        )
+        path = self.path(params, x)
+        zs = self._starts(path, starts_key)
+        return self._chains(path, zs, self._betas(), step_sizes, moves_key)
 
     def downwards(
         self, params: Params, x: PyTree, z: PyTree, step_sizes: Float[Array, " t"], key: Key
@@ -124,38 +136,66 @@ class AIS:
         an exact sample of p(z | x).
         """
         zs = jnp.tile(ravel_pytree(z)[0], (self.num_chains, 1))
-        return self._chains(params, x, zs, self._betas()[::-1], step_sizes[::-1], key)
+        path = self.path(params, x)
+        return self._chains(path, zs, self._betas()[::-1], step_sizes[::-1], key)
 
-    def _betas(self) -> jax.Array:
+    def path(self, params: Params, x: PyTree) -> AnnealedPath:
+        """From the start, normalised, to p(x, z)."""
+        p_0 = self._start(params, x)
+        event = jax.eval_shape(p_0.sample, jax.random.key(0))
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), event)
+        unravel = ravel_pytree(zeros)[1]
+        return AnnealedPath(
+            log_start=lambda z: p_0.log_prob(unravel(z)),
+            log_end=lambda z: self.model.log_joint(params, x, unravel(z)),
+            sample_start=lambda key: ravel_pytree(p_0.sample(key))[0],
+        )
+
+    def _start(self, params: Params, x: PyTree) -> Distribution:
+        """p_0: the prior, or q(z | x)."""
+        if self.start == "encoder":
+            return posterior_of(self.model, params, x)
+        try:
+            return prior_of(self.model, params, x)
+        except NotKnownError as error:
+            raise NotKnownError(f'{error}; AIS(..., start="encoder") needs none') from None
+
+    def _betas(self) -> Float[Array, " t"]:
         return jnp.asarray(self.temperatures.betas(), jnp.result_type(float))
 
-    def _chains(self, params, x, zs, betas, step_sizes, key) -> tuple[Float[Array, " c"], Scalar]:
-        log_start, log_end, _ = self._path(params, x)
+    def _starts(self, path: AnnealedPath, key: Key) -> Float[Array, "c d"]:
+        return jax.vmap(path.sample_start)(jax.random.split(key, self.num_chains))
+
+    def _chains(
+        self,
+        path: AnnealedPath,
+        zs: Float[Array, "c d"],
+        betas: Float[Array, " t"],
+        step_sizes: Float[Array, " t"],
+        key: Key,
+    ) -> tuple[Float[Array, " c"], Scalar]:
+        chex.assert_shape(zs, (self.num_chains, None))
         keys = jax.random.split(key, self.num_chains)
 
         def chain(z, key):
             return annealed_log_weight(
-                log_start, log_end, betas, step_sizes, self.transition, z, key
+                path.log_start, path.log_end, betas, step_sizes, self.transition, z, key
             )
 
         log_w, acceptance = jax.vmap(chain)(zs, keys)
         return log_w, jnp.mean(acceptance)
 
-    def _starts(self, sample: Callable[[Key], PyTree], key: Key) -> Float[Array, "c d"]:
-        return jax.vmap(lambda key: ravel_pytree(sample(key))[0])(
-            jax.random.split(key, self.num_chains)
-        )
 
-    def _path(self, params: Params, x: PyTree):
-        """(log p_0, log p(x, .), a sampler of p_0), the densities of flat z."""
-        of_prior = self.start == "prior"
-        p_0 = prior_of(self.model, params, x) if of_prior else self.model.posterior(params, x)
-        shapes = jax.eval_shape(p_0.sample, jax.random.key(0))
-        unravel = ravel_pytree(
-            jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-        )[1]
-        return (
-            lambda z: p_0.log_prob(unravel(z)),
-            lambda z: self.model.log_joint(params, x, unravel(z)),
-            p_0.sample,
-        )
+def require_real_latents(latent_support: Supports) -> None:
+    """Raises ValueError unless every part of z lives in R^d, where the chains move."""
+    for name, support in support_parts(latent_support):
+        if support is None:
+            raise ValueError(
+                f"AIS moves through R^d, but the model does not say where its latents {name} live;"
+                " give it latent_support = vaejax.supports.REAL if they are any real numbers"
+            )
+        if support != REAL:
+            raise ValueError(
+                f"AIS moves through R^d, but the latents {name} of this model are {support.name}"
+                f" ({support.description}); vaejax.log_marginal takes any latents"
+            )

@@ -1,34 +1,55 @@
 """Temperatures, moves and chains of annealed importance sampling."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_said
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import component
 
 LogDensity = Callable[[jax.Array], Scalar]
 
-
 FIRST_MOVES = 50  # of the pilot at the first temperature, to find a step size at all
-
-
+FIRST_STEP = 0.5  # the pilot's first step size in one dimension
 GAIN = 0.5  # of the pilot: by how much the log of the step size follows the acceptance
 
 
-class Temperatures(Protocol):
-    """b_0 = 0 < b_1 < ... < b_T = 1."""
+class Temperatures:
+    """0 = b_0 <= b_1 <= ... <= b_T = 1. Your own is a value with `betas`, [T + 1]:
 
-    def betas(self) -> np.ndarray: ...
+    @vaejax.component
+    class Quadratic(vaejax.ais.Temperatures):
+        num_steps: int
+
+        def betas(self):
+            return np.linspace(0, 1, self.num_steps + 1) ** 2
+    """
+
+    def betas(self) -> np.ndarray:
+        raise NotImplementedError(f"{type(self).__name__}.betas")
+
+
+def require_betas(temperatures: Temperatures) -> None:
+    """Raises ValueError for temperatures that do not rise from 0 to 1: the weights would be of
+    another integral.
+    """
+    betas = np.asarray(temperatures.betas())
+    from_0_to_1 = betas.ndim == 1 and len(betas) > 1 and betas[0] == 0 and betas[-1] == 1
+    if not (from_0_to_1 and np.all(np.diff(betas) >= 0)):
+        raise ValueError(
+            f"{type(temperatures).__name__}.betas() gave {betas}; temperatures rise from 0 to 1,"
+            " [T + 1], as those of vaejax.ais.Linear do"
+        )
 
 
 @component
-class Linear:
+class Linear(Temperatures):
     """b_t = t / T."""
 
     num_steps: int
@@ -41,7 +62,7 @@ class Linear:
 
 
 @component
-class Sigmoid:
+class Sigmoid(Temperatures):
     """b_t = sigmoid(width (2 t/T - 1)), moved and scaled to 0 at t = 0 and 1 at T: most
     temperatures near the ends.
     """
@@ -59,18 +80,40 @@ class Sigmoid:
         return (raw - raw[0]) / (raw[-1] - raw[0])
 
 
-class Transition(Protocol):
+class Transition:
     """A reversible move that leaves exp(log_density) invariant: (z', the probability with which it
     was accepted).
+
+    `target` is the acceptance that the pilot run aims at by its choice of step sizes, or None for a
+    move without a step size: all are 1 then. Your own, here a random walk:
+
+        @vaejax.component
+        class RandomWalk(vaejax.ais.Transition):
+            target = 0.234
+
+            def __call__(self, log_density, z, step_size, key):
+                move_key, accept_key = jax.random.split(key)
+                proposal = z + step_size * jax.random.normal(move_key, z.shape)
+                ratio = jnp.exp(log_density(proposal) - log_density(z))
+                accepted = jax.random.uniform(accept_key) < ratio
+                return jnp.where(accepted, proposal, z), jnp.minimum(ratio, 1)
     """
 
+    target: Any  # a number between 0 and 1, or None
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        question = "the acceptance that a pilot run aims at, or None for moves without a step size"
+        require_said(cls, Transition, "target", question)
+
     def __call__(
-        self, log_density: LogDensity, z: jax.Array, step_size: Scalar, key: Key
-    ) -> tuple[jax.Array, Scalar]: ...
+        self, log_density: LogDensity, z: Float[Array, " d"], step_size: Scalar, key: Key
+    ) -> tuple[Float[Array, " d"], Scalar]:
+        raise NotImplementedError(f"{type(self).__name__}.__call__")
 
 
 @component
-class HMC:
+class HMC(Transition):
     """Hamiltonian Monte Carlo with a unit mass and `num_leapfrog` steps, by BlackJAX. The pilot
     aims at `target` acceptance.
     """
@@ -84,21 +127,16 @@ class HMC:
             raise ValueError(f"HMC.target = {self.target}; an acceptance lies between 0 and 1")
 
     def __call__(
-        self, log_density: LogDensity, z: jax.Array, step_size: Scalar, key: Key
-    ) -> tuple[jax.Array, Scalar]:
+        self, log_density: LogDensity, z: Float[Array, " d"], step_size: Scalar, key: Key
+    ) -> tuple[Float[Array, " d"], Scalar]:
         try:
             from blackjax.mcmc import hmc
         except ImportError:
             raise ImportError("HMC needs BlackJAX: pip install 'vaejax[experiments]'") from None
         kernel: Any = hmc.build_kernel()
-        state, info = kernel(
-            key,
-            hmc.init(z, log_density),
-            log_density,
-            step_size,
-            jnp.ones_like(z),
-            self.num_leapfrog,
-        )
+        state = hmc.init(z, log_density)
+        unit_mass = jnp.ones_like(z)
+        state, info = kernel(key, state, log_density, step_size, unit_mass, self.num_leapfrog)
         return state.position, info.acceptance_rate
 
 
@@ -108,28 +146,32 @@ def annealed_log_weight(
     betas: Float[Array, " t"],
     step_sizes: Float[Array, " t"],
     transition: Transition,
-    z: jax.Array,
+    z: Float[Array, " d"],
     key: Key,
 ) -> tuple[Scalar, Scalar]:
     """(log w, the mean acceptance) of one chain from z ~ p_(betas[0]) along `betas`, in either
     direction.
     """
+    chex.assert_rank(z, 1)
+    chex.assert_equal_shape([betas, step_sizes])
 
-    def step(carry, at):
+    def step(carry, setting):
         z, log_w = carry
-        beta, change, step_size, i = at
+        beta, change, step_size, t = setting
+        # log w += (b_t - b_(t-1)) [log p(x, z) - log p_0(z)], z before the move.
         log_w += change * (log_end(z) - log_start(z))
-        z, acceptance = transition(
-            _tempered(log_start, log_end, beta), z, step_size, jax.random.fold_in(key, i)
-        )
+        # z moves, p_(b_t) invariant.
+        density = _tempered(log_start, log_end, beta)
+        z, acceptance = transition(density, z, step_size, jax.random.fold_in(key, t))
         return (z, log_w), acceptance
 
-    ats = betas[1:], jnp.diff(betas), step_sizes[1:], jnp.arange(len(betas) - 1)
-    (_, log_w), acceptance = jax.lax.scan(step, (z, jnp.zeros((), z.dtype)), ats)
+    settings = betas[1:], jnp.diff(betas), step_sizes[1:], jnp.arange(len(betas) - 1)
+    (_, log_w), acceptance = jax.lax.scan(step, (z, jnp.zeros((), z.dtype)), settings)
     return log_w, jnp.mean(acceptance)
 
 
 def _tempered(log_start: LogDensity, log_end: LogDensity, beta: Scalar) -> LogDensity:
+    """log p_b(z) = (1 - b) log p_0(z) + b log p(x, z), but for a constant."""
     return lambda z: (1 - beta) * log_start(z) + beta * log_end(z)
 
 
@@ -147,23 +189,23 @@ def pilot_step_sizes(
     They depend on no chain that is weighted, so those see a fixed move at each temperature, as the
     bounds need.
     """
-    target = getattr(transition, "target", None)
-    if target is None:
+    chex.assert_rank(zs, 2)
+    if transition.target is None:
         return jnp.ones_like(betas)
 
-    def step(carry, at):
+    def step(carry, setting):
         zs, log_step = carry
-        beta, i = at
-        keys = jax.random.split(jax.random.fold_in(key, i), len(zs))
+        beta, t = setting
+        keys = jax.random.split(jax.random.fold_in(key, t), len(zs))
         density = _tempered(log_start, log_end, beta)
-        zs, acceptance = jax.vmap(lambda z, key: transition(density, z, jnp.exp(log_step), key))(
-            zs, keys
-        )
-        used = log_step
-        log_step += GAIN * (jnp.mean(jnp.where(jnp.isfinite(acceptance), acceptance, 0)) - target)
-        return (zs, log_step), used
+        move = lambda z, key: transition(density, z, jnp.exp(log_step), key)  # noqa: E731
+        zs, acceptance = jax.vmap(move)(zs, keys)
+        # log step += GAIN (the mean acceptance - target); a chain that diverged accepted nothing.
+        acceptance = jnp.mean(jnp.where(jnp.isfinite(acceptance), acceptance, 0))
+        return (zs, log_step + GAIN * (acceptance - transition.target)), log_step
 
-    first = jnp.concatenate([jnp.full(FIRST_MOVES, betas[0]), betas])
-    start = jnp.log(jnp.asarray(0.5, zs.dtype)) - 0.25 * jnp.log(zs.shape[1])  # what suits N(0, I)
-    _, log_steps = jax.lax.scan(step, (zs, start), (first, jnp.arange(len(first))))
+    # d^(-1/4): what suits N(0, I).
+    log_step = jnp.log(jnp.asarray(FIRST_STEP, zs.dtype)) - 0.25 * jnp.log(zs.shape[1])
+    warmed_up = jnp.concatenate([jnp.full(FIRST_MOVES, betas[0]), betas])
+    _, log_steps = jax.lax.scan(step, (zs, log_step), (warmed_up, jnp.arange(len(warmed_up))))
     return jnp.exp(log_steps[FIRST_MOVES:])

@@ -15,11 +15,13 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count
-from vaejax.base.mapping import Transformed, map_dataset
+from vaejax.base.checks import require_count, require_kind
+from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import elbo
+from vaejax.data.base import Source
 from vaejax.data.check import check_data
+from vaejax.data.sources import as_source, map_source
 from vaejax.inference.refined import Refined
 
 
@@ -48,7 +50,7 @@ class Gap(NamedTuple):
 def inference_gap(
     refined: Refined,
     params: Params,
-    xs: PyTree,
+    xs: PyTree | Source,
     log_marginal: ArrayLike | Callable[[Params, Any, Key], Any],
     key: Key,
     *,
@@ -57,38 +59,43 @@ def inference_gap(
     batch_size: int = 100,
 ) -> Gap:
     """The gap of `refined.model`'s q on every example, its best q by `refined`;
-    `vaejax.evaluation.estimate(gap.approximation)` and so on.
+    `vaejax.base.mapping.estimate(gap.approximation)` and so on.
 
     Args:
       log_marginal: log p(x) of each example [n], or a function of one, such as a `vaejax.AIS`. A
-        lower bound makes the approximation gap
-        too small, by what it is below.
+        lower bound makes the approximation gap too small, by what it is below.
       num_samples: weights that each ELBO is the mean of. The two q have samples of their own: with
-        common ones the difference would be
-        quieter where they are alike, and its error would not be seen.
+        common ones the difference would be quieter where they are alike, and its error would not be
+        seen.
       transform: what training applied to one stored example. Example i is the same in all three
         numbers.
     """
-    check_data(xs, refined.support, transform)
+    require_kind(refined, Refined, "`refined` of inference_gap")
     require_count(num_samples, "num_samples")
+    source = as_source(xs)
+    check_data(source, refined.support, transform)
+    given = None if callable(log_marginal) else _of_each(log_marginal, len(source))
 
     def mapped(function) -> np.ndarray:
-        return np.asarray(
-            map_dataset(Transformed(function, transform), params, xs, key, batch_size), np.float64
-        )
+        function = Transformed(function, transform)
+        return map_source(function, params, source, key, batch_size).astype(np.float64)
 
-    best = mapped(partial(_elbo_of_refined, refined, num_samples))
+    best = mapped(partial(_refined_elbo, refined, num_samples))
     plain = mapped(partial(elbo, refined.model, num_samples=num_samples))
-    of_data = (
-        mapped(log_marginal) if callable(log_marginal) else np.asarray(log_marginal, np.float64)
-    )
-    if of_data.shape != best.shape:
+    return Gap(mapped(log_marginal) if given is None else given, best, plain)
+
+
+def _of_each(log_marginal: ArrayLike, size: int) -> np.ndarray:
+    """[n] in float64, or a ValueError."""
+    values = np.asarray(log_marginal, np.float64)
+    if values.shape != (size,):
         raise ValueError(
-            f"log_marginal has shape {of_data.shape}; give one number for each of {len(best)}"
-            " examples, or a function of one"
+            f"log_marginal has shape {values.shape}; give one number for each of {size} examples,"
+            " or a function of one"
         )
-    return Gap(of_data, best, plain)
+    return values
 
 
-def _elbo_of_refined(refined: Refined, num_samples: int, params: Params, x: PyTree, key: Key):
+def _refined_elbo(refined: Refined, num_samples: int, params: Params, x: PyTree, key: Key):
+    """Under a key of its own, so that the two q share no noise."""
     return elbo(refined, params, x, jax.random.fold_in(key, 1), num_samples)

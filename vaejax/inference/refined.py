@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.checks import require_count, require_kind, unknown_name
+from vaejax.base.supports import support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
@@ -57,6 +58,7 @@ class Refined(Model):
     through_steps: bool = False
 
     def __post_init__(self):
+        require_kind(self.model, Model, "Refined.model")
         if self.start not in get_args(Start):
             raise ValueError(unknown_name("Refined.start", self.start, list(get_args(Start))))
         if not isinstance(self.num_steps, int) or self.num_steps < 0:
@@ -71,6 +73,9 @@ class Refined(Model):
             )
         if not self.learning_rate > 0:
             raise ValueError(f"Refined.learning_rate = {self.learning_rate}; it must be positive")
+        if self.family is not None:
+            require_kind(self.family, Conditional, "Refined.family")
+            _require_latents_of(self.model, self.family)
 
     @property
     def support(self) -> Supports:
@@ -96,6 +101,12 @@ class Refined(Model):
     def observation(self, x: PyTree) -> PyTree:
         return self.model.observation(x)
 
+    def example(self, observation: PyTree, x: PyTree = None) -> PyTree:
+        return self.model.example(observation, x)
+
+    def log_likelihood(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
+        return self.model.log_likelihood(params, x, z)
+
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         return self.model.log_joint(params, x, z)
 
@@ -106,19 +117,39 @@ class Refined(Model):
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:
         """q(z | x), refined."""
-        family = self.family
-        if family is not None:
-            start = family.init(jax.random.key(0), x)
-            phi = refine(self, stopped(params), x, start, lambda phi: density_of(family, phi, x))
-            return stopped(density_of(family, phi, x))
-        remedy = "refine an encoder vaejax.DiagNormal"
+        if self.family is not None:
+            return self._refined_family(self.family, params, x)
+        remedy = "refine an encoder vaejax.DiagNormal, or give a `family` of the latents"
         q: Any = posterior_in(self.model, params, x, (DiagNormalDensity,), self, remedy)
         if self.start == "standard":
             q = standard_normal(q.loc)
         if self.num_steps == 0:
             return q
-        refined = refine(self, params if self.through_steps else stopped(params), x, q, lambda q: q)
-        return refined if self.through_steps else stopped(refined)
+        if self.through_steps:
+            return refine(self, params, x, q, lambda q: q)
+        return stopped(refine(self, stopped(params), x, q, lambda q: q))
+
+    def _refined_family(self, family: Conditional, params: Params, x: PyTree) -> Distribution:
+        def posterior(phi):
+            return density_of(family, phi, x)
+
+        start = family.init(jax.random.key(0), x)
+        return stopped(posterior(refine(self, stopped(params), x, start, posterior)))
+
+
+def _require_latents_of(model: Model, family: Conditional) -> None:
+    """Raises ValueError for a family whose values are no latents of the model."""
+    latents, values = model.latent_support, family.support
+    if None not in (latents, values) and latents != values:
+        raise ValueError(
+            f"Refined.family {type(family).__name__} is for {_described(values)}, and the latents"
+            f" of the model are {_described(latents)}; give a family of the latents"
+        )
+
+
+def _described(support: Supports) -> str:
+    parts = support_parts(support)
+    return ", ".join(f"{name} {part.name if part else 'any'}" for name, part in parts)
 
 
 def refine(
@@ -130,16 +161,16 @@ def refine(
 ) -> PyTree:
     """phi after gradient ascent on E_q [log p(x, z) - log q(z)], q = posterior(phi)."""
     estimator = StickTheLanding(settings.num_samples)
-    optimizer: Any = optax.adam(
-        optax.cosine_decay_schedule(settings.learning_rate, max(1, settings.num_steps))
-    )
+    rate = optax.cosine_decay_schedule(settings.learning_rate, max(1, settings.num_steps))
+    optimizer: Any = optax.adam(rate)
 
     def bound(phi: PyTree, key: Key) -> Scalar:
         return estimator(WithPosterior(settings.model, posterior(phi)), params, x, key)
 
-    def step(carry, i):
+    def step(carry, t):
         phi, state = carry
-        gradient: Any = jax.grad(bound)(phi, jax.random.fold_in(jax.random.key(0), i))
+        # phi += Adam's step along grad_phi E_q [log p(x, z) - log q(z)].
+        gradient: Any = jax.grad(bound)(phi, jax.random.fold_in(jax.random.key(0), t))
         updates, state = optimizer.update(jax.tree.map(jnp.negative, gradient), state)
         return (jax.tree.map(jnp.add, phi, updates), state), None
 

@@ -35,11 +35,11 @@ class Factor:
             question = "the values that its density is for, such as vaejax.supports.REAL"
             require_said(cls, Factor, "support", question)
 
-    def init(self, key: Key, given: Any) -> PyTree:
+    def init(self, key: Key, given: Any, /) -> PyTree:
         """Its parameters, for what it is shown at `given`."""
         raise NotImplementedError(f"{type(self).__name__}.init")
 
-    def __call__(self, params: PyTree, given: Any) -> Distribution:
+    def __call__(self, params: PyTree, given: Any, /) -> Distribution:
         """The density at `given`."""
         raise NotImplementedError(f"{type(self).__name__}.__call__")
 
@@ -83,8 +83,7 @@ class Prior(Factor, abstract=True):
 
 
 class Model:
-    """log p_theta(x, z) = log p_theta(z) + log p_theta(x | z), and the inference model q_phi(z |
-    x).
+    """log p_theta(x, z) = log p_theta(z) + log p_theta(x | z), and an inference model q_phi(z | x).
 
     Every method takes one example x. In a conditional model x holds the inputs u too, and all three
     densities may depend on them. Your own gives its two supports, `init` and the three densities:
@@ -139,10 +138,21 @@ class Model:
     # What follows from those.
 
     def observation(self, x: PyTree) -> PyTree:
-        """What `p_x_given_z` is a density of, in an example: all of it, where there are no
-        inputs.
+        """What `p_x_given_z` is a density of, in an example: all of it, where there are no inputs;
+        else the value of the one name in `support`, or {name: value} of several.
         """
-        return x
+        if not self.inputs:
+            return x
+        names = _names_of(self)
+        return {name: x[name] for name in names} if len(names) > 1 else x[names[0]]
+
+    def example(self, observation: PyTree, x: PyTree = None) -> PyTree:
+        """The example of this observation that has the inputs of x."""
+        if not self.inputs:
+            return observation
+        names = _names_of(self)
+        observed = observation if len(names) > 1 else {names[0]: observation}
+        return {**{name: x[name] for name in self.inputs}, **observed}
 
     def log_likelihood(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         """log p_theta(x | z), nats."""
@@ -157,7 +167,7 @@ class Model:
     ) -> tuple[PyTree, PyTree]:
         """(x, z) ~ p_theta(x, z), ancestrally: z from the prior, then x from the likelihood.
 
-        A conditional model takes its inputs from x.
+        A conditional model takes its inputs from x, and the new example has them.
         """
         if self.inputs and x is None:
             raise ValueError(
@@ -165,16 +175,27 @@ class Model:
                 " draws: give an example that holds them"
             )
         z = prior_of(self, params, x).sample(z_key)
-        return likelihood_of(self, params, z, x).sample(x_key), z
+        return self.example(likelihood_of(self, params, z, x).sample(x_key), x), z
 
     def sample(self, params: Params, key: Key, x: PyTree = None) -> tuple[PyTree, PyTree]:
         """(x, z) ~ p_theta(x, z), as `simulate`, from one key."""
-        return self.simulate(params, *jax.random.split(key), x)
+        z_key, x_key = jax.random.split(key)
+        return self.simulate(params, z_key, x_key, x)
 
     def reconstruct(self, params: Params, x: PyTree, key: Key) -> PyTree:
         """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample."""
         z = posterior_of(self, params, x).sample(key)
         return likelihood_of(self, params, z, x).mean()
+
+
+def _names_of(model: Model) -> list[str]:
+    """The names that a conditional model explains, in its examples {name: value}."""
+    if not isinstance(model.support, Mapping):
+        raise TypeError(
+            f"{type(model).__name__} has inputs, so an example is a mapping: say which names it"
+            " explains by a `support` such as {'x': vaejax.supports.REAL}"
+        )
+    return list(model.support)
 
 
 def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
@@ -191,8 +212,8 @@ def prior_of(model: Model, params: Params, x: PyTree = None) -> Distribution:
 
 def likelihood_of(model: Model, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
     """p(x | z), or p(x | z, u)."""
-    found = model.p_x_given_z(params, z, x)
-    return as_distribution(found, f"{type(model).__name__}.p_x_given_z")
+    likelihood = model.p_x_given_z(params, z, x)
+    return as_distribution(likelihood, f"{type(model).__name__}.p_x_given_z")
 
 
 def density_of(factor: Factor, params: PyTree, given: Any) -> Distribution:
@@ -200,7 +221,7 @@ def density_of(factor: Factor, params: PyTree, given: Any) -> Distribution:
     return as_distribution(factor(params, given), type(factor).__name__)
 
 
-ENCODERS = {
+SUITABLE_ENCODERS = {
     supports.REAL: (
         "DiagNormal, FullNormal, LowRankNormal, Laplace, RealNVP or InverseAutoregressive"
     ),
@@ -218,15 +239,33 @@ def require_same_support(prior: Factor, encoder: Factor) -> None:
     is then infinite or undefined.
     """
     prior_support, encoder_support = prior.support, encoder.support
-    if None in (prior_support, encoder_support) or prior_support == encoder_support:
+    for factor, support in ((prior, prior_support), (encoder, encoder_support)):
+        if isinstance(support, Support) and support.moving:
+            raise ValueError(
+                f"the ends of the support of {type(factor).__name__} move with its parameters"
+                f" ({support.description}), so KL(q || p) is infinite wherever the other density"
+                " ends elsewhere; use a family on a fixed set for a latent"
+            )
+    if None in (prior_support, encoder_support):
         return
-    known = isinstance(prior_support, Support) and prior_support in ENCODERS
-    remedy = f"; for this prior use an encoder such as {ENCODERS[prior_support]}" if known else ""
+    if _without_ends(prior_support) == _without_ends(encoder_support):
+        return
+    known = isinstance(prior_support, Support) and prior_support in SUITABLE_ENCODERS
+    remedy = (
+        f"; for this prior use an encoder such as {SUITABLE_ENCODERS[prior_support]}"
+        if known
+        else ""
+    )
     raise ValueError(
         f"{type(prior).__name__} is a prior on {_described(prior_support)} and"
         f" {type(encoder).__name__} an encoder of {_described(encoder_support)}, so KL(q || p) is"
         f" infinite or not defined{remedy}"
     )
+
+
+def _without_ends(support: Supports) -> Supports:
+    """The support, one number of no mass left out: a KL does not see whether 0 is in it."""
+    return supports.POSITIVE if support == supports.NON_NEGATIVE else support
 
 
 def _described(support: Supports) -> str:

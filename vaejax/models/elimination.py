@@ -1,13 +1,24 @@
-"""Sums over finite nodes by variable elimination."""
+"""Exact sums over finite nodes of a directed graph, by variable elimination."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 
+from vaejax.base.types import PyTree
+from vaejax.distributions.base import Distribution, NotKnownError
+from vaejax.models.node import Structure, Values
+
 MAX_TABLE = 2**22  # entries of one table of a variable elimination
+
+
+class NotFiniteError(NotKnownError, ValueError):
+    """A node was to be summed out that has no finite list of values."""
 
 
 def eliminate(
@@ -65,3 +76,79 @@ def require_table(scope: tuple[str, ...], sizes: list[int]) -> None:
             f"{', '.join(scope)} have {math.prod(sizes)} states together, more than {MAX_TABLE};"
             " give values for some of them, or sample"
         )
+
+
+# The states of nodes, and the tables of their factors. `factor_at(name, values)` is the factor of a
+# node at its parents' values.
+
+FactorAt = Callable[[str, Values], Distribution]
+
+
+def log_table(
+    graph: Structure, factor_at: FactorAt, values: Values, names: tuple[str, ...]
+) -> tuple[list[PyTree], jax.Array]:
+    """The states of `names`, and log p(values, state, ..., state) with one axis for each of them:
+    all other nodes are summed out.
+    """
+    ancestors = graph.ancestors((*values, *names))
+    relevant = [name for name in graph.order if name in ancestors]
+    hidden = [name for name in relevant if name not in values]
+    states: dict[str, PyTree] = {}
+    for name in hidden:  # parents first: which states there are may depend on their shapes
+        first = {other: take(other_states, 0) for other, other_states in states.items()}
+        states[name] = node_states(factor_at, name, {**values, **first})
+    factors = [_factor_table(graph, factor_at, name, values, states) for name in relevant]
+    scope, table = eliminate(factors, [name for name in hidden if name not in names])
+    axes = [scope.index(name) for name in names]
+    return [states[name] for name in names], jnp.transpose(table, axes)
+
+
+def _factor_table(
+    graph: Structure, factor_at: FactorAt, name: str, values: Values, states: Mapping[str, PyTree]
+) -> tuple[tuple[str, ...], jax.Array]:
+    """(scope, log p(v_name | parents) at every combination of the hidden nodes that take part)."""
+    scope = tuple(other for other in (*graph[name].parents, name) if other in states)
+    require_table(scope, [num_states(states[other]) for other in scope])
+
+    def log_prob(*scope_values):
+        all_values = {**values, **dict(zip(scope, scope_values, strict=True))}
+        return factor_at(name, all_values).log_prob(all_values[name])
+
+    for i in reversed(range(len(scope))):
+        log_prob = jax.vmap(log_prob, [0 if j == i else None for j in range(len(scope))])
+    return scope, log_prob(*(states[other] for other in scope))
+
+
+def node_states(factor_at: FactorAt, name: str, values: Values) -> PyTree:
+    """All values of a finite node, its parents' among `values`; ValueError for a node that is not
+    finite.
+    """
+    factor = factor_at(name, values)
+    try:
+        return factor.states()
+    except NotKnownError:
+        raise NotFiniteError(
+            f"{name!r} is no finite node ({factor.name}), so it cannot be summed out; give its"
+            " value, or infer it: a bound (vaejax.GraphModel) or MCMC on log_prob"
+        ) from None
+
+
+def product_of_states(states: Mapping[str, PyTree]) -> dict[str, Any]:
+    """{name: [n, ...]} of every combination of the states of these nodes."""
+    sizes = [num_states(node_states) for node_states in states.values()]
+    require_table(tuple(states), sizes)
+    index = np.array(list(itertools.product(*map(range, sizes))), int)  # [n, nodes]
+    return {
+        name: take(node_states, rows)
+        for (name, node_states), rows in zip(states.items(), index.T, strict=True)
+    }
+
+
+def num_states(states: PyTree) -> int:
+    """How many there are along the leading axis: a graph that is a node has a dict of them."""
+    return len(jax.tree.leaves(states)[0])
+
+
+def take(states: PyTree, rows: Any) -> PyTree:
+    """Some of the states, by their index."""
+    return jax.tree.map(lambda leaf: leaf[rows], states)

@@ -11,22 +11,19 @@ model that is the forward pass.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import cached_property
-from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 import jax
 
-from vaejax.base.checks import unknown_name
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
 from vaejax.models.base import Conditional, Supports, density_of
 from vaejax.models.joint import Joint
-from vaejax.models.node import Node, Values, shown_to
+from vaejax.models.node import Structure, Values, shown_to
 
 
 @component
-class DirectedGraph(Conditional):
+class DirectedGraph(Structure, Conditional):
     """log p(v | u) = sum_j log p(v_j | Pa(v_j)): nodes v, and `inputs` u that nothing here
     explains.
 
@@ -36,64 +33,10 @@ class DirectedGraph(Conditional):
     ValueError for a cycle, an unknown parent, a name that is twice there.
     """
 
-    nodes: tuple[Node, ...]
-    inputs: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        names = [*self.inputs, *(node.name for node in self.nodes)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(
-                f"DirectedGraph: {twice[0]!r} stands for more than one node or input; give each its"
-                " own name"
-            )
-        for node in self.nodes:
-            for parent in node.parents:
-                if parent not in names:
-                    raise ValueError(
-                        f"DirectedGraph: node {node.name!r}: {unknown_name('parent', parent, names)}"
-                    )
-        try:
-            TopologicalSorter({node.name: node.parents for node in self.nodes}).prepare()
-        except CycleError as error:
-            path = " -> ".join(error.args[1])
-            raise ValueError(
-                f"DirectedGraph: {path} is a cycle; a graph of conditionals has none, so take one"
-                " arrow out"
-            ) from None
-
-    def __getitem__(self, name: str) -> Node:
-        if name not in self.by_name:
-            raise ValueError(unknown_name("node", name, list(self.by_name)))
-        return self.by_name[name]
-
     @property
     def support(self) -> Supports:
         """{node: the values that it is for}."""
         return {node.name: node.conditional.support for node in self.nodes}
-
-    @cached_property
-    def by_name(self) -> dict[str, Node]:
-        return {node.name: node for node in self.nodes}
-
-    @cached_property
-    def order(self) -> tuple[str, ...]:
-        """The nodes, parents before children."""
-        sorter = TopologicalSorter(
-            {
-                node.name: [parent for parent in node.parents if parent not in self.inputs]
-                for node in self.nodes
-            }
-        )
-        return tuple(sorter.static_order())
-
-    def ancestors(self, names: tuple[str, ...]) -> set[str]:
-        """These nodes, their parents, and so on."""
-        found: set[str] = set()
-        for name in reversed(self.order):
-            if name in names or any(name in self[child].parents for child in found):
-                found.add(name)
-        return found
 
     def clamp(self, *names: str) -> "DirectedGraph":
         """The product of the other factors, with these nodes for inputs: prod_(j not clamped) p(v_j
@@ -154,16 +97,3 @@ class DirectedGraph(Conditional):
                 f" not {type(given).__name__}"
             )
         return dict.fromkeys(self.inputs, given)
-
-    def dot(self, observed: tuple[str, ...] = ()) -> str:
-        """The graph in Graphviz's language: observed nodes filled, inputs without a border."""
-        lines = [f'  "{name}" [shape=plaintext];' for name in self.inputs]
-        lines += [
-            f'  "{name}"'
-            f" [shape=circle{', style=filled, fillcolor=lightgrey' * (name in observed)}];"
-            for name in self.order
-        ]
-        lines += [
-            f'  "{parent}" -> "{name}";' for name in self.order for parent in self[name].parents
-        ]
-        return "\n".join(["digraph {", *lines, "}"])

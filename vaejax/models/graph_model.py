@@ -9,7 +9,7 @@ import jax
 from vaejax.base.checks import require_kind
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
-from vaejax.distributions.base import Distribution
+from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.models.base import Conditional, Model, Supports, density_of, require_same_support
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
@@ -31,7 +31,7 @@ class GraphModel(Model):
 
     graph: DirectedGraph
     encoder: Conditional
-    observed: tuple[str, ...] = ("x",)
+    observed: tuple[str, ...] = ("x",)  # or one name
 
     def __post_init__(self):
         if isinstance(self.observed, str):
@@ -131,24 +131,21 @@ class GraphModel(Model):
         """The approximate posterior q_phi(z | x, u)."""
         return density_of(self.encoder, params.phi, x)
 
-    def simulate(
-        self, params: Params, z_key: Key, x_key: Key, x: PyTree = None
-    ) -> tuple[PyTree, PyTree]:
-        """(x, z) ~ p_theta(x, z | u), ancestrally, with the inputs u of the given x in the new one.
+    def example(self, observation: PyTree, x: PyTree = None) -> PyTree:
+        """The example of this observation that has the inputs of x.
 
         {node: value} of all nodes is `model.joint(params, x).sample(key)`.
         """
-        drawn, z = super().simulate(params, z_key, x_key, x)
         if not self.inputs:
-            return drawn, z
-        observed = drawn if len(self.observed) > 1 else {self.observed[0]: drawn}
-        return {**self._inputs(x), **observed}, z
+            return observation
+        name, *others = self.observed
+        return {**self._inputs(x), **(observation if others else {name: observation})}
 
     def p_z(self, params: Params, x: PyTree = None) -> Distribution:
-        """The prior p_theta(z | u). TypeError where a latent node hangs on an observed one."""
+        """The prior p_theta(z | u); NotKnownError where a latent depends on an observed node."""
         above = self.graph.ancestors(self.latents) & set(self.observed)
         if above:
-            raise TypeError(
+            raise NotKnownError(
                 f"GraphModel: latent nodes depend on the observed {', '.join(sorted(above))}, so"
                 " there is no prior of them alone"
             )
@@ -184,8 +181,9 @@ class GraphModel(Model):
         """The same with these latent nodes observed too: q without their factors, and shown their
         values.
         """
-        if self.named_latents is None:
+        encoder = self.named_latents
+        if encoder is None:
             raise TypeError(
                 "GraphModel.observe takes nodes out of the encoder, so that must be a DirectedGraph"
             )
-        return replace(self, encoder=self.encoder.clamp(*names), observed=(*self.observed, *names))
+        return replace(self, encoder=encoder.clamp(*names), observed=(*self.observed, *names))

@@ -1,24 +1,19 @@
 """The joint density of a directed graph, and what is exact where its nodes are finite."""
 
-import itertools
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree, static
-from vaejax.distributions.base import Distribution, NotKnownError
+from vaejax.distributions.base import Distribution
 from vaejax.models.base import density_of
-from vaejax.models.elimination import eliminate, require_table
-from vaejax.models.node import Values, shown_to
-
-if TYPE_CHECKING:
-    from vaejax.models.graph import DirectedGraph
+from vaejax.models.elimination import log_table, node_states, product_of_states, take
+from vaejax.models.node import Structure, Values, shown_to
 
 
 @pytree
@@ -32,7 +27,7 @@ class Joint(Distribution):
     ready: dict[str, Distribution]
     params: dict[str, PyTree]
     inputs: dict[str, Any]
-    graph: "DirectedGraph" = static()
+    graph: Structure = static()
 
     def factor(self, name: str, values: Values) -> Distribution:
         """p(v_name | Pa(v_name)), the parents' values among `values`."""
@@ -80,7 +75,8 @@ class Joint(Distribution):
         return values, log_probs
 
     def from_uniform(self, u: Float[Array, " n"]) -> dict[str, Any]:
-        return self.at_uniform(u).sample(None)  # the key is not used
+        no_key: Any = None  # which is not used
+        return self.at_uniform(u).sample(no_key)
 
     def at_uniform(self, u: Float[Array, " n"]) -> "AtUniforms":
         """The density whose one sample has u for its uniform numbers, node by node."""
@@ -123,14 +119,7 @@ class Joint(Distribution):
         empty.
         """
         values = self.sample(jax.random.key(0))  # which states there are depends on shapes alone
-        states = [self.node_states(name, values) for name in names]
-        sizes = [num_states(node_states) for node_states in states]
-        require_table(names, sizes)
-        index = np.array(list(itertools.product(*map(range, sizes))), int)  # [n, nodes]
-        return {
-            name: take(node_states, rows)
-            for name, node_states, rows in zip(names, states, index.T, strict=True)
-        }
+        return product_of_states({name: node_states(self.factor, name, values) for name in names})
 
     def log_marginal(self, values: Values) -> Scalar:
         """log p(values | u) for values of some of the nodes, exact: all others are summed out.
@@ -140,7 +129,7 @@ class Joint(Distribution):
         ValueError. By variable elimination: the cost is that of the largest table, not of all
         states.
         """
-        return self._log_table(values, ())[1]
+        return self.log_marginals(values)[1]
 
     def log_marginals(
         self, values: Values, *names: str
@@ -148,56 +137,13 @@ class Joint(Distribution):
         """The states of these nodes, and log p(values, state, ..., state | u) for each combination,
         one axis for each name.
         """
-        return self._log_table(values, names)
+        self._require_known(values)
+        return log_table(self.graph, self.factor, values, names)
 
     def condition(self, values: Values) -> "Conditioned":
         """p(the other nodes | values, u)."""
         self._require_known(values)
         return Conditioned(self, dict(values))
-
-    def _log_table(self, values: Values, names: tuple[str, ...]) -> tuple[list[PyTree], jax.Array]:
-        self._require_known(values)
-        ancestors = self.graph.ancestors((*values, *names))
-        relevant = [name for name in self.graph.order if name in ancestors]
-        hidden = [name for name in relevant if name not in values]
-        states: dict[str, PyTree] = {}
-        for name in hidden:  # parents first: which values there are may depend on their shapes
-            first = {other: take(other_states, 0) for other, other_states in states.items()}
-            states[name] = self.node_states(name, {**values, **first})
-        factors = [self._table(name, values, states) for name in relevant]
-        scope, table = eliminate(factors, [name for name in hidden if name not in names])
-        order = [scope.index(name) for name in names]
-        return [states[name] for name in names], jnp.transpose(table, order)
-
-    def node_states(self, name: str, values: Values) -> PyTree:
-        """All values of a finite node, its parents' among `values`; ValueError for a node that is
-        not finite.
-        """
-        factor = self.factor(name, values)
-        try:
-            return factor.states()
-        except NotKnownError:
-            raise ValueError(
-                f"{name!r} is no finite node ({factor.name}), so it cannot be summed out; give its"
-                " value, or infer it: a bound (vaejax.GraphModel) or MCMC on log_prob"
-            ) from None
-
-    def _table(
-        self, name: str, values: Values, states: Mapping[str, PyTree]
-    ) -> tuple[tuple[str, ...], jax.Array]:
-        """(scope, log p(v_name | parents) at every combination of the hidden nodes that take
-        part).
-        """
-        scope = tuple(other for other in (*self.graph[name].parents, name) if other in states)
-        require_table(scope, [num_states(states[other]) for other in scope])
-
-        def log_prob(*scope_values):
-            all_values = {**values, **dict(zip(scope, scope_values, strict=True))}
-            return self.factor(name, all_values).log_prob(all_values[name])
-
-        for i in reversed(range(len(scope))):
-            log_prob = jax.vmap(log_prob, [0 if j == i else None for j in range(len(scope))])
-        return scope, log_prob(*(states[other] for other in scope))
 
     def _require(self, values: Values, names) -> None:
         missing = [name for name in names if name not in values]
@@ -218,16 +164,6 @@ def keys_of(key: Key, count: int) -> list[Key]:
     factor draws.
     """
     return [key] if count == 1 else list(jax.random.split(key, count))
-
-
-def num_states(states: PyTree) -> int:
-    """How many there are along the leading axis: a graph that is a node has a dict of them."""
-    return len(jax.tree.leaves(states)[0])
-
-
-def take(states: PyTree, rows: Any) -> PyTree:
-    """Some of the states, by their index."""
-    return jax.tree.map(lambda leaf: leaf[rows], states)
 
 
 @pytree

@@ -1,9 +1,11 @@
-"""A node of a directed graph."""
+"""The structure of a directed graph: its nodes, their order, and what each is shown."""
 
 from collections.abc import Mapping
+from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from vaejax.base.checks import require_kind
+from vaejax.base.checks import require_kind, unknown_name
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
 from vaejax.models.base import Factor
@@ -38,3 +40,74 @@ def shown_to(node: Node, values: Values, given: PyTree) -> PyTree:
     if len(shown) > 1:
         return shown
     return shown[0] if shown else given
+
+
+@component
+class Structure:
+    """Nodes, and `inputs` that no node explains: acyclic, every parent known, each name once."""
+
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        names = [*self.inputs, *(node.name for node in self.nodes)]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"DirectedGraph: {twice[0]!r} stands for more than one node or input; give each its"
+                " own name"
+            )
+        for node in self.nodes:
+            for parent in node.parents:
+                if parent not in names:
+                    reason = unknown_name("parent", parent, names)
+                    raise ValueError(f"DirectedGraph: node {node.name!r}: {reason}")
+        try:
+            TopologicalSorter({node.name: node.parents for node in self.nodes}).prepare()
+        except CycleError as error:
+            path = " -> ".join(error.args[1])
+            raise ValueError(
+                f"DirectedGraph: {path} is a cycle; a graph of conditionals has none, so take one"
+                " arrow out"
+            ) from None
+
+    def __getitem__(self, name: str) -> Node:
+        if name not in self.by_name:
+            raise ValueError(unknown_name("node", name, list(self.by_name)))
+        return self.by_name[name]
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def order(self) -> tuple[str, ...]:
+        """The nodes, parents before children."""
+        sorter = TopologicalSorter(
+            {
+                node.name: [parent for parent in node.parents if parent not in self.inputs]
+                for node in self.nodes
+            }
+        )
+        return tuple(sorter.static_order())
+
+    def ancestors(self, names: tuple[str, ...]) -> set[str]:
+        """These nodes, their parents, and so on."""
+        found: set[str] = set()
+        for name in reversed(self.order):
+            if name in names or any(name in self[child].parents for child in found):
+                found.add(name)
+        return found
+
+    def dot(self, observed: tuple[str, ...] = ()) -> str:
+        """The graph in Graphviz's language: observed nodes filled, inputs without a border."""
+        lines = [f'  "{name}" [shape=plaintext];' for name in self.inputs]
+        lines += [
+            f'  "{name}"'
+            f" [shape=circle{', style=filled, fillcolor=lightgrey' * (name in observed)}];"
+            for name in self.order
+        ]
+        lines += [
+            f'  "{parent}" -> "{name}";' for name in self.order for parent in self[name].parents
+        ]
+        return "\n".join(["digraph {", *lines, "}"])

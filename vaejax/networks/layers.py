@@ -38,9 +38,7 @@ def flat(example: Any) -> Float[Array, " n"]:
 
 
 def split_heads(features: Float[Array, "..."], out: Shape, heads: int):
-    """One array of shape `out`, or a tuple of `heads` of them, from the features of one last
-    layer.
-    """
+    """One array of shape `out`, or a tuple of `heads` of them, from a last layer's features."""
     shape = (out,) if isinstance(out, int) else out
     arrays = tuple(features.reshape(heads, *shape))
     return arrays if heads > 1 else arrays[0]

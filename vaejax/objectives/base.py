@@ -3,14 +3,15 @@
 `minibatch` is the only place where a batch appears.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_kind, require_said
+from vaejax.base.checks import require_count, require_kind, require_said, shortened
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.estimators.base import Estimator, as_estimator
@@ -33,8 +34,16 @@ class Objective:
                 return self.inner.model
 
             @property
+            def support(self):
+                return self.inner.support
+
+            @property
             def schedules(self):
                 return self.inner.schedules
+
+            @property
+            def scale(self):
+                return self.inner.scale
 
             def __call__(self, params, xs, key, step):
                 bound, objective = self.inner(params, xs, key, step)
@@ -48,13 +57,16 @@ class Objective:
 
     model: Any  # a Model, or None where there is none; then it says its own `support`
     schedules: Any  # ((name, schedule), ...) of the weights that move with the step; () of none
-    scale: float = 1  # what the mean over a batch is multiplied by, such as the size of a data set
+    scale: Any  # what the mean over a batch is multiplied by: 1, or the size of a data set
+    of_one_example: bool = False  # whether xs is one example, not a batch
 
     def __init_subclass__(cls, **keywords):
         super().__init_subclass__(**keywords)
         require_said(cls, Objective, "model", "the vaejax.Model that it is of, or None")
         question = "((name, schedule), ...) of the weights that move with the step, () of none"
         require_said(cls, Objective, "schedules", question)
+        question = "what the mean over a batch is multiplied by, 1 of most"
+        require_said(cls, Objective, "scale", question)
 
     @property
     def support(self) -> Supports:
@@ -80,28 +92,28 @@ class Objective:
 
 def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
     """What an objective gives, or a TypeError where that is not two numbers."""
-    found = objective(params, xs, key, step)
-    if not isinstance(found, Terms):
+    terms = objective(params, xs, key, step)
+    if not isinstance(terms, Terms):
         raise TypeError(
-            f"{type(objective).__name__} gave {type(found).__name__}; an objective gives"
+            f"{type(objective).__name__} gave {type(terms).__name__}; an objective gives"
             " vaejax.Terms(bound, objective), the same number twice where it is one"
         )
-    for name, number in found._asdict().items():
+    for name, number in terms._asdict().items():
         if jnp.shape(number) != ():
             raise ValueError(
                 f"the {name} of {type(objective).__name__} has shape {jnp.shape(number)}; it must"
                 " be one number"
             )
-    return found
+    return terms
 
 
 def require_objective(objective: Any) -> None:
     """Raises TypeError for a plain function: what it is of cannot be seen from outside."""
     if not isinstance(objective, Objective):
         raise TypeError(
-            f"{objective!r} is no objective: write vaejax.minibatch(estimator, model), wrap a"
-            " function of one example by vaejax.minibatch(function, support=...), or derive from"
-            " vaejax.Objective"
+            f"{shortened(objective)} is no objective: write vaejax.minibatch(estimator, model),"
+            " wrap a function of one example by vaejax.minibatch(function, support=...), or derive"
+            " from vaejax.Objective"
         )
 
 
@@ -114,6 +126,8 @@ class PerExample(Objective):
 
     estimator: Estimator
     model: Model
+    scale = 1
+    of_one_example = True
 
     def __post_init__(self):
         object.__setattr__(self, "estimator", as_estimator(self.estimator))
@@ -132,16 +146,21 @@ class PerExample(Objective):
 
 @component
 class PerExampleFunction(Objective):
-    """A plain function (params, x, key) -> bound of one example, for data of this support."""
+    """A plain function (params, x, key) -> bound of one example, for data of this support, whose
+    names are pairs, since a value is hashed.
+    """
 
     function: Callable
-    data_support: Supports
+    named_support: Any
     model = None
     schedules = ()
+    scale = 1
+    of_one_example = True
 
     @property
     def support(self) -> Supports:
-        return self.data_support
+        named = self.named_support
+        return dict(named) if isinstance(named, tuple) else named
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
         bound = self.function(params, xs, key)
@@ -161,15 +180,25 @@ def per_example(
     """
     if model is not None:
         return PerExample(estimator, model)
+    if isinstance(estimator, Objective):
+        name = type(estimator).__name__
+        raise TypeError(f"{name} is an objective already; give it to what takes one, as it is")
     if isinstance(estimator, Estimator):
         name = type(estimator).__name__
         raise TypeError(f"{name} is an estimator, and wants a model beside: ({name}(...), model)")
+    if isinstance(estimator, partial) and isinstance(estimator.func, Estimator):
+        name = type(estimator.func).__name__
+        raise TypeError(
+            f"a partial of {name} hides its model: write ({name}(...), model), not"
+            f" (partial({name}(...), model))"
+        )
     if support is None:
         raise ValueError(
-            f"{estimator} does not show which data it is for: write (estimator, model), or add"
-            " support=..., such as vaejax.supports.BINARY, or REAL for any finite numbers"
+            f"{shortened(estimator)} does not show which data it is for: write (estimator, model),"
+            " or add support=..., such as vaejax.supports.BINARY, or REAL for any finite numbers"
         )
-    return PerExampleFunction(estimator, support)
+    named = tuple(support.items()) if isinstance(support, Mapping) else support
+    return PerExampleFunction(estimator, named)
 
 
 # Of a batch.
@@ -267,3 +296,15 @@ class Maximised:
 
     def __call__(self, params: Params, xs: PyTree, key: Key) -> Scalar:
         return terms_of(self.objective, params, xs, key, self.step).objective
+
+
+@component
+class Reported:
+    """(params, x, key) -> the bound of one example, of which a validation is the mean: by value, so
+    that an objective typed anew shares its compiled program.
+    """
+
+    objective: Objective
+
+    def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        return self.objective.bound(params, x, key)

@@ -9,9 +9,10 @@ from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
-from vaejax.distributions.base import Distribution
+from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.kl import kl_per_dimension
 from vaejax.distributions.normal import DiagNormalDensity
+from vaejax.estimators.base import require_reparameterised
 from vaejax.estimators.by_node import KLByNode, require_named_latents, sampled_kl
 from vaejax.estimators.pathwise import AnalyticKL
 from vaejax.models.base import Model, posterior_of, prior_of
@@ -35,6 +36,7 @@ class FreeBits(Objective):
     nats: float
     num_samples: int = 1
     schedules = ()
+    scale = 1
 
     def __post_init__(self):
         require_kind(self.model, Model, "FreeBits.model")
@@ -63,10 +65,11 @@ class FreeBits(Objective):
 def require_diagonal(
     owner: str, q: Distribution, prior: Distribution
 ) -> tuple[DiagNormalDensity, DiagNormalDensity]:
-    """(q, prior), or a TypeError unless both are diagonal normals."""
+    """(q, prior), or a NotKnownError unless both are diagonal normals."""
     if isinstance(q, DiagNormalDensity) and isinstance(prior, DiagNormalDensity):
+        require_reparameterised(owner, q)
         return q, prior
-    raise TypeError(
+    raise NotKnownError(
         f"{owner} splits KL(q || p) over the latents, so q and the prior must be diagonal normals,"
         f" not {q.name} and {prior.name}; use vaejax.DiagNormal with vaejax.StandardNormal or"
         " vaejax.LearnedNormal, or vaejax.Beta, which takes any"
@@ -89,6 +92,7 @@ class FreeBitsByNode(Objective):
     nats: float = 0.0
     weight: Weight = 1.0
     num_samples: int = 1
+    scale = 1
 
     def __post_init__(self):
         require_named_latents(self.model)

@@ -1,5 +1,7 @@
 """The best scale of a Gaussian likelihood."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -43,7 +45,8 @@ class OptimalScale(Around):
         require_learned_scale(self.model)
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
-        best = jax.lax.stop_gradient(_best_log_scale(self.model, params, xs, key))
+        model: Any = self.model
+        best = jax.lax.stop_gradient(_best_log_scale(model, params, xs, key))
         terms = terms_of(self.inner, _with_log_scale(params, best), xs, key, step)
         # What the mean of log p(x|z) is of the learned scale; its value is taken off again.
         learned = params.theta["likelihood"]["log_scale"]
@@ -70,10 +73,10 @@ def require_learned_scale(model: Model | None) -> None:
     likelihood = model.likelihood if isinstance(model, VAE) else None
     if isinstance(likelihood, Gaussian) and likelihood.scale == "learned":
         return
-    found = type(model).__name__ if likelihood is None else str(likelihood)
+    description = type(model).__name__ if likelihood is None else str(likelihood)
     raise TypeError(
         "the optimal scale is that of a VAE with the likelihood Gaussian(net, 'learned'); this one"
-        f" has {found}"
+        f" has {description}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from typing import Literal, NamedTuple, get_args
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
@@ -23,10 +24,9 @@ class KLDecomposition(NamedTuple):
     """mean_x KL(q(z|x) || p(z)) in three parts, nats, with q(z) = (1/N) sum_n q(z | x_n), the
     aggregated posterior.
 
-    mutual_information   E log q(z|x) / q(z)            what the code tells of which example it is,
-                         at most log N
-    total_correlation    E log q(z) / prod_j q(z_j)     how far its dimensions are from independent
-    dimension_wise       E sum_j log q(z_j) / p(z_j)    how far each is from the prior
+    mutual_information   E log q(z|x) / q(z): which example it is, as far as z tells; <= log N
+    total_correlation    E log q(z) / prod_j q(z_j): how far the dimensions are from independent
+    dimension_wise       E sum_j log q(z_j) / p(z_j): how far each dimension is from the prior
     """
 
     mutual_information: Scalar
@@ -44,10 +44,11 @@ def aggregation_weights(
     ~ q(z | x_i).
 
     "stratified": 1/N for j = i, (N-1)/(N (M-1)) for the others. Unbiased for q(z_i) at a given z_i,
-    and exact at M = N. Chen et al. 2018, weigh one of the others less than the rest; this is the
-    mean over which one: as unbiased, with less variance. "weighted": 1/(N M) for all. Too low, by a
-    factor M or more, which is N at M = N. At M = N, then, the parts of the KL are off by constants,
-    multiples of log N, and the gradient is right. Chen et al. 2018.
+    and exact at M = N. Chen et al. 2018 give one of the others, drawn at random, less weight than
+    the rest; this is the mean over that draw: as unbiased, with less variance.
+
+    "weighted": 1/(N M) for all. Too low, by a factor of M or more. At M = N the parts of the KL are
+    off by constants, multiples of log N, and the gradient is right. Reference: Chen et al. 2018.
     """
     if batch_size > dataset_size:
         raise ValueError(
@@ -103,34 +104,44 @@ def sampled_parts(
     """The mean of log p(x|z) and the parts of the KL, from the samples that the one-sample bound of
     the batch has at this key.
     """
-    if model.inputs:
-        raise TypeError(
-            f"{owner} holds q(z) against one prior, and the prior of this model differs with its"
-            f" inputs {', '.join(model.inputs)}; use a model without inputs"
-        )
+    require_one_prior(owner, model)
     batch_size = len(jax.tree.leaves(xs)[0])
     prior = prior_of(model, params)
 
-    def draw(x, key):
+    def sample_terms(x, key):
         q, _ = require_diagonal(owner, posterior_of(model, params, x), prior)
         z = sample_posterior(q, key, 1)[0]
         flat_q = jax.tree.map(jnp.ravel, q)
         return model.log_likelihood(params, x, z), prior.log_prob(z), flat_q, jnp.ravel(z)
 
-    log_p_x, log_p_z, qs, zs = jax.vmap(draw)(xs, jax.random.split(key, batch_size))
+    log_p_x, log_p_z, qs, zs = jax.vmap(sample_terms)(xs, jax.random.split(key, batch_size))
 
-    # log q(z_ij | x_k), with a diagonal normal as one of scalars, mapped over its coordinates.
-    coordinates = jax.vmap(DiagNormalDensity.log_prob)
-    log_q = jax.vmap(lambda z: jax.vmap(lambda q: coordinates(q, z))(qs))(zs)  # [i, k, j]
-    own = jnp.sum(jax.vmap(coordinates)(qs, zs), axis=1)
+    # log q(z_ij | x_k), [i, k, j]: a diagonal normal is one of scalars, mapped over its coordinates
+    by_coordinate = jax.vmap(DiagNormalDensity.log_prob)
+    log_q = jax.vmap(lambda z: jax.vmap(lambda q: by_coordinate(q, z))(qs))(zs)
+    chex.assert_shape(log_q, (batch_size, batch_size, zs.shape[1]))
 
-    # log q(z_i) = log sum_k W_ik q(z_i | x_k), of all coordinates and of each.
+    # log q(z_i | x_i)
+    own = jnp.sum(jax.vmap(by_coordinate)(qs, zs), axis=1)
+
+    # log q(z_i) = log sum_k W_ik q(z_i | x_k)
     log_weights = jnp.log(aggregation_weights(batch_size, dataset_size, estimator))
     joint = logsumexp(log_weights + jnp.sum(log_q, axis=2), axis=1)
+
+    # sum_j log q(z_ij) = sum_j log sum_k W_ik q(z_ij | x_k)
     marginals = jnp.sum(logsumexp(log_weights[:, :, None] + log_q, axis=1), axis=1)
 
     parts = own - joint, joint - marginals, marginals - log_p_z
     return jnp.mean(log_p_x), KLDecomposition(*map(jnp.mean, parts))
+
+
+def require_one_prior(owner: str, model: Model) -> None:
+    """Raises TypeError for a conditional model, whose prior differs from example to example."""
+    if model.inputs:
+        raise TypeError(
+            f"{owner} holds q(z) against one prior, and the prior of this model differs with its"
+            f" inputs {', '.join(model.inputs)}; use a model without inputs"
+        )
 
 
 @component
@@ -150,6 +161,7 @@ class TCVAE(Objective):
     beta: Weight = 1.0
     gamma: Weight = 1.0
     estimator: Weighting = "stratified"
+    scale = 1
 
     def __post_init__(self):
         require_kind(self.model, Model, "TCVAE.model")

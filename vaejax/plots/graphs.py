@@ -1,11 +1,15 @@
 """Drawings of directed graphs."""
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
 from vaejax.models.graph import DirectedGraph
-from vaejax.plots.images import INK
+from vaejax.plots.look import INK, figure_of
+
+Place = tuple[float, float]
+RADIUS = 0.3  # of a node
 
 
 def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
@@ -13,43 +17,42 @@ def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
     `graph.dot()` is the same as text.
     """
     places = _places(graph)
-    widest = max(x for x, _ in places.values()) - min(x for x, _ in places.values())
-    deepest = -min(y for _, y in places.values())
-    figure = Figure(figsize=(1.3 * widest + 1.6, 1.3 * deepest + 1.6), layout="constrained")
-    axes = figure.subplots()
+    xs, ys = zip(*places.values(), strict=True)
+    size = (1.3 * (max(xs) - min(xs)) + 1.6, 1.3 * (max(ys) - min(ys)) + 1.6)
+    figure, [[axes]] = figure_of(size=size)
     circles = {}
     for name, place in places.items():
-        fill = "lightgrey" if name in observed else "white"
-        circles[name] = axes.add_patch(
-            Circle(
-                place, 0.3, facecolor=fill, edgecolor=INK, lw=1 if name not in graph.inputs else 0
-            )
-        )
+        fill, border = "lightgrey" if name in observed else "white", int(name not in graph.inputs)
+        circle = Circle(place, RADIUS, facecolor=fill, edgecolor=INK, lw=border)
+        circles[name] = axes.add_patch(circle)
         axes.text(*place, name, ha="center", va="center", fontsize=12)
     for name in graph.order:
         for parent in graph[name].parents:
-            others = [place for other, place in places.items() if other not in (name, parent)]
-            bend = (
-                0.35
-                if any(_distance(place, places[parent], places[name]) < 0.35 for place in others)
-                else 0.0
-            )
-            style = {
-                "arrowstyle": "-|>",
-                "color": INK,
-                "shrinkA": 1,
-                "shrinkB": 1,
-                "connectionstyle": f"arc3,rad={bend}",
-            }
-            style |= {"patchA": circles[parent], "patchB": circles[name], "mutation_scale": 14}
-            axes.annotate("", xy=places[name], xytext=places[parent], arrowprops=style)
-    axes.set(
-        xlim=_with_margin([x for x, _ in places.values()]),
-        ylim=_with_margin([y for _, y in places.values()]),
-    )
+            _show_arrow(axes, places, circles, parent, name)
+    axes.set(xlim=_with_margin(xs), ylim=_with_margin(ys))
     axes.set_aspect("equal")
     axes.axis("off")
     return figure
+
+
+def _show_arrow(
+    axes: Axes, places: dict[str, Place], circles: dict[str, Circle], parent: str, child: str
+) -> None:
+    """From parent to child, bent where another node is in the way."""
+    others = [place for name, place in places.items() if name not in (parent, child)]
+    ends = places[parent], places[child]
+    blocked = any(_distance(place, *ends) < 0.35 for place in others)
+    style = {
+        "arrowstyle": "-|>",
+        "color": INK,
+        "shrinkA": 1,
+        "shrinkB": 1,
+        "connectionstyle": f"arc3,rad={0.35 if blocked else 0.0}",
+        "patchA": circles[parent],
+        "patchB": circles[child],
+        "mutation_scale": 14,
+    }
+    axes.annotate("", xy=places[child], xytext=places[parent], arrowprops=style)
 
 
 def _distance(point, start, end) -> float:
@@ -59,11 +62,11 @@ def _distance(point, start, end) -> float:
     return float(np.linalg.norm(point - start - along * (end - start)))
 
 
-def _with_margin(values: list[float]) -> tuple[float, float]:
+def _with_margin(values: tuple[float, ...]) -> tuple[float, float]:
     return min(values) - 0.6, max(values) + 0.6
 
 
-def _places(graph: DirectedGraph) -> dict[str, tuple[float, float]]:
+def _places(graph: DirectedGraph) -> dict[str, Place]:
     """(x, y) of each node and input: the row is the length of the longest way to it, and in a row
     each stands near its parents.
     """
@@ -73,10 +76,8 @@ def _places(graph: DirectedGraph) -> dict[str, tuple[float, float]]:
     xs: dict[str, float] = {}
     for row in range(1 + max(rows.values())):
         names = [name for name in rows if rows[name] == row]
-        wanted = {
-            name: float(np.mean([xs[parent] for parent in graph[name].parents])) if row else 0.0
-            for name in names
-        }
+        above = {name: [xs[parent] for parent in graph[name].parents] for name in names if row}
+        wanted = {name: float(np.mean(above[name])) if row else 0.0 for name in names}
         names.sort(key=lambda name: wanted[name])
         centre = sum(wanted.values()) / len(names)
         xs |= {name: float(centre + i - (len(names) - 1) / 2) for i, name in enumerate(names)}

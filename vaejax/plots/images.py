@@ -1,17 +1,18 @@
 """Pictures made of images."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vaejax.base.types import Key, Params
-from vaejax.models.vae import VAE
+from vaejax.base.types import Key, Params, PyTree
+from vaejax.models.base import Model, likelihood_of, posterior_of, prior_of
+from vaejax.plots.look import TITLE, bare, figure_of
 
-INK, GREY = "#22313f", "#95a5a6"
-
-
-BLUE, ORANGE = "#2c6fbb", "#d9730d"
+CELL = 0.62  # inches: the width of one image of a grid
 
 
 def image_grid(images, columns: int, title: str = "", rows_together: int = 1) -> Figure:
@@ -19,14 +20,11 @@ def image_grid(images, columns: int, title: str = "", rows_together: int = 1) ->
     stand close together.
     """
     canvas = tile(np.asarray(images), columns, rows_together)
-    width = 0.62 * columns
-    figure = Figure(
-        figsize=(width, width * canvas.shape[0] / canvas.shape[1] + (0.4 if title else 0)),
-        layout="constrained",
-    )
-    axes = figure.add_subplot()
+    width = CELL * columns
+    height = width * canvas.shape[0] / canvas.shape[1] + (0.4 if title else 0)
+    figure, [[axes]] = figure_of(size=(width, height))
     show_image(axes, canvas)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(title, fontsize=TITLE)
     return figure
 
 
@@ -37,13 +35,11 @@ def tile(
     images = np.clip(images, 0, 1)
     count, height, width, *colour = images.shape
     gap = max(1, height // 8) if gap is None else gap
+    wider = gap if rows_together > 1 else 0  # between the groups of rows
     tops = [
-        row * (height + gap) + row // rows_together * (gap if rows_together > 1 else 0)
-        for row in range(-(-count // columns))
+        row * (height + gap) + row // rows_together * wider for row in range(-(-count // columns))
     ]
-    white = (
-        1.0 if colour else 0.0
-    )  # grey images are shown as ink on paper, so that their 0 is white
+    white = 1.0 if colour else 0.0  # grey images are shown as ink on paper: their 0 is white
     canvas = np.full((tops[-1] + height, columns * (width + gap) - gap, *colour), white)
     for i, image in enumerate(images):
         top, left = tops[i // columns], i % columns * (width + gap)
@@ -51,47 +47,79 @@ def tile(
     return canvas
 
 
-def show_image(axes, image, **where) -> None:
-    axes.imshow(
-        image,
-        cmap="gray_r" if image.ndim == 2 else None,
-        vmin=0,
-        vmax=1,
-        interpolation="nearest",
-        **where,
-    )
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_visible(False)
+def show_image(axes: Axes, image: np.ndarray, **settings: Any) -> None:
+    """An image [h, w], as ink on paper, or [h, w, 3], without axes."""
+    colours = "gray_r" if image.ndim == 2 else None
+    axes.imshow(image, cmap=colours, vmin=0, vmax=1, interpolation="nearest", **settings)
+    bare(axes)
 
 
-def samples(model: VAE, params: Params, key: Key, rows: int = 8, columns: int = 16) -> Figure:
-    """E[x | z] at rows x columns draws z from the prior."""
-    images = jax.jit(jax.vmap(lambda key: prior_image(model, params, key)))(
-        jax.random.split(key, rows * columns)
-    )
+def samples(
+    model: Model, params: Params, key: Key, rows: int = 8, columns: int = 16, xs: PyTree = None
+) -> Figure:
+    """E[x | z] at rows x columns draws z from the prior. Draw i of a conditional model has the
+    inputs of example i (mod n) of `xs`.
+    """
+    count = rows * columns
+    images = prior_images(model, params, jax.random.split(key, count), xs)
     return image_grid(images, columns, "means of p(x | z), z from the prior")
 
 
-def prior_image(model: VAE, params: Params, key: Key) -> jax.Array:
+def prior_images(model: Model, params: Params, keys: Key, xs: PyTree = None) -> np.ndarray:
+    """[n, h, w] or [n, h, w, 3]: E[x | z], z ~ p(z), for each of n keys."""
+    if not model.inputs:
+        return np.asarray(jax.jit(jax.vmap(lambda key: prior_image(model, params, key)))(keys))
+    if xs is None:
+        raise ValueError(
+            f"the model has the inputs {', '.join(model.inputs)}, which no density draws: give xs,"
+            " examples that hold them"
+        )
+    rows = np.arange(len(keys)) % len(jax.tree.leaves(xs)[0])
+    examples = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], xs)
+    draw = jax.vmap(lambda key, x: prior_image(model, params, key, x))
+    return np.asarray(jax.jit(draw)(keys, examples))
+
+
+def prior_image(model: Model, params: Params, key: Key, x: PyTree = None) -> jax.Array:
     """E[x | z], z ~ p(z)."""
-    return model.p_x_given_z(params, model.p_z(params).sample(key)).mean()
+    return mean_image(model, params, prior_of(model, params, x).sample(key), x)
 
 
-def reconstructions(model: VAE, params: Params, xs, key: Key, columns: int = 16) -> Figure:
+def mean_image(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax.Array:
+    """E[x | z], or a ValueError where that is no image."""
+    return require_image(likelihood_of(model, params, z, x).mean())
+
+
+def require_image(image: PyTree) -> jax.Array:
+    """Raises ValueError unless it is one array [h, w] or [h, w, 3]."""
+    leaves = jax.tree.leaves(image)
+    shapes = ", ".join(str(jnp.shape(leaf)) for leaf in leaves)
+    if leaves != [image] or not (image.ndim == 2 or image.shape[2:] == (3,)):
+        raise ValueError(
+            f"what the model explains has the shape {shapes}; pictures are of images, one array"
+            " (h, w) or (h, w, 3) of each example: give the decoder an output of that shape"
+        )
+    return image
+
+
+def reconstructions(
+    model: Model, params: Params, xs: PyTree, key: Key, columns: int = 16
+) -> Figure:
     """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
-    xs = jnp.asarray(xs)
-    decoded = jax.jit(jax.vmap(model.reconstruct, (None, 0, 0)))(
-        params, xs, jax.random.split(key, len(xs))
-    )
+    xs = jax.tree.map(jnp.asarray, xs)
+    size = len(jax.tree.leaves(xs)[0])
+
+    def decoded(params, x, key):
+        z = posterior_of(model, params, x).sample(key)
+        return mean_image(model, params, z, x)
+
+    keys = jax.random.split(key, size)
+    means = np.asarray(jax.jit(jax.vmap(decoded, (None, 0, 0)))(params, xs, keys))
+    images = np.asarray(jax.vmap(model.observation)(xs))
     blocks = [
         block
-        for start in range(0, len(xs), columns)
-        for block in (xs[start : start + columns], decoded[start : start + columns])
+        for start in range(0, size, columns)
+        for block in (images[start : start + columns], means[start : start + columns])
     ]
-    return image_grid(
-        np.concatenate(blocks),
-        columns,
-        "x, and below it the mean of p(x | z) at one z from q(z | x)",
-        rows_together=2,
-    )
+    title = "x, and below it the mean of p(x | z) at one z from q(z | x)"
+    return image_grid(np.concatenate(blocks), columns, title, rows_together=2)

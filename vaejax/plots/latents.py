@@ -1,47 +1,76 @@
 """Pictures of a latent space."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vaejax.base.supports import REAL
 from vaejax.base.types import Key, Params
-from vaejax.models.vae import VAE
-from vaejax.plots.images import BLUE, GREY, prior_image, show_image, tile
+from vaejax.models.base import Model, prior_of
+from vaejax.objectives.total_correlation import require_one_prior
+from vaejax.plots.images import mean_image, prior_images, show_image, tile
+from vaejax.plots.look import (
+    BLUE,
+    GREY,
+    TITLE,
+    figure_of,
+    finish,
+    legend,
+    shared_legend,
+    without_ticks,
+)
+
+MOST_CLASSES = 10  # that a legend names, each in its own colour
 
 
 def latent(
-    model: VAE, params: Params, means: np.ndarray, labels: np.ndarray | None, size: int = 16
+    model: Model, params: Params, means: Any, labels: np.ndarray | None, size: int = 16
 ) -> Figure:
     """The posterior means coloured by class: themselves in two dimensions, else their first two
     principal components.
 
-    With two latents a second panel shows the decoded manifold: E[x | z] at the quantiles of a
+    means [n, d] are those of `vaejax.posterior_means`; of a mapping all latents stand in a row.
+    With two real latents a second panel shows the decoded manifold: E[x | z] at the quantiles of a
     standard normal.
     """
-    planar = means.shape[1] == 2
-    figure = Figure(figsize=(11.5 if planar else 6.2, 5.4), layout="constrained")
-    panels = figure.subplots(1, 2 if planar else 1, squeeze=False)[0]
-    points, names = (
-        (means, ("$z_1$", "$z_2$")) if means.shape[1] <= 2 else _principal_components(means)
-    )
-    _scatter(figure, panels[0], points, labels)
+    one_vector = not isinstance(means, Mapping)
+    means = _rows(means)
+    two_real = one_vector and means.shape[1] == 2 and model.latent_support == REAL
+    manifold = two_real and not model.inputs
+    figure, [panels] = figure_of(columns=1 + manifold, size=(11.5 if manifold else 6.2, 5.4))
+    points, names = means, ("$z_1$", "$z_2$")
+    if means.shape[1] > 2:
+        points, names = _principal_components(means)
+    _scatter(panels[0], points, labels)
     panels[0].set(xlabel=names[0], ylabel=names[1], title="posterior means")
-    if planar:
-        quantiles = np.asarray(jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size))
-        zs = jnp.stack(jnp.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
-        images = jax.jit(jax.vmap(lambda z: model.p_x_given_z(params, z).mean()))(zs)
-        show_image(panels[1], tile(np.asarray(images), size))
-        panels[1].set(
-            xlabel="$z_1$ →", ylabel="$z_2$ →", title="decoded manifold, at normal quantiles"
-        )
+    if manifold:
+        _show_manifold(panels[1], model, params, size)
     return figure
 
 
+def _rows(means: Any) -> np.ndarray:
+    """[n, d]: all latents of an example in a row."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(means)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
+def _show_manifold(axes: Axes, model: Model, params: Params, size: int) -> None:
+    """E[x | z] at a grid of size x size normal quantiles."""
+    quantiles = np.asarray(jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size))
+    zs = jnp.stack(jnp.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
+    images = jax.jit(jax.vmap(lambda z: mean_image(model, params, z)))(zs)
+    show_image(axes, tile(np.asarray(images), size))
+    title = "decoded manifold, at normal quantiles"
+    axes.set(xlabel="$z_1$ →", ylabel="$z_2$ →", title=title)
+
+
 def priors(
-    entries: dict[str, tuple[VAE, Params, np.ndarray]],
+    entries: dict[str, tuple[Model, Params, np.ndarray]],
     labels: np.ndarray | None,
     key: Key,
     grid: tuple[int, int] = (5, 5),
@@ -53,49 +82,42 @@ def priors(
     the prior is drawn by its density, with more by draws of its own, in grey, on the first two
     principal components of zs.
     """
-    figure = Figure(figsize=(2.9 * len(entries), 6.1), layout="constrained")
-    panels = figure.subplots(2, len(entries), squeeze=False)
+    for model, params, zs in entries.values():
+        _require_vector_latents(model, params, np.shape(zs))
+    figure, panels = figure_of(2, len(entries), size=(2.9 * len(entries), 6.1))
+    keys = jax.random.split(key, grid[0] * grid[1])
     for (name, (model, params, zs)), above, below in zip(entries.items(), *panels, strict=True):
-        keys = jax.random.split(key, grid[0] * grid[1])
         _prior_and_posterior(above, model, params, np.asarray(zs), labels, key)
-        images = jax.jit(
-            jax.vmap(lambda key, model=model, params=params: prior_image(model, params, key))
-        )(keys)
-        show_image(below, tile(np.asarray(images), grid[1]))
-        above.set_title(name, fontsize=11)
+        show_image(below, tile(prior_images(model, params, keys), grid[1]))
+        above.set_title(name, fontsize=TITLE)
     panels[0, 0].set_ylabel("p(z), and draws of q(z | x)")
     panels[1, 0].set_ylabel("means of p(x | z), z from p(z)")
-    if labels is not None and len(np.unique(labels)) <= 10:
-        handles, names = panels[0, 0].get_legend_handles_labels()
-        figure.legend(
-            handles,
-            names,
-            loc="outside right upper",
-            frameon=False,
-            markerscale=3,
-            handletextpad=0.1,
-        )
+    if labels is not None and len(np.unique(labels)) <= MOST_CLASSES:
+        sizes = {"markerscale": 3, "handletextpad": 0.1}
+        shared_legend(figure, panels[0, :1], "outside right upper", **sizes)
     return figure
 
 
+def _require_vector_latents(model: Model, params: Params, shape: tuple[int, ...]) -> None:
+    """Raises an error unless zs of this shape are draws of one latent vector, with one prior."""
+    require_one_prior("plots.priors", model)
+    event = jax.eval_shape(prior_of(model, params).sample, jax.random.key(0))
+    shapes = [leaf.shape for leaf in jax.tree.leaves(event)]
+    if isinstance(event, Mapping) or shapes != [shape[1:]] or len(shape) != 2 or shape[1] < 2:
+        raise ValueError(
+            f"plots.priors shows draws [n, d] of one latent vector, d at least 2; zs have the shape"
+            f" {shape}, and the latents of the model {', '.join(map(str, shapes))}"
+        )
+
+
 def _prior_and_posterior(
-    axes, model: VAE, params: Params, zs: np.ndarray, labels: np.ndarray | None, key: Key
+    axes: Axes, model: Model, params: Params, zs: np.ndarray, labels: np.ndarray | None, key: Key
 ) -> None:
     """Draws of the aggregated posterior over the density of the prior, or over its draws."""
-    p_z = model.p_z(params)
+    p_z = prior_of(model, params)
     draws = np.asarray(jax.jit(jax.vmap(p_z.sample))(jax.random.split(key, 1_000)))
     if zs.shape[1] == 2:
-        low, high = np.quantile(np.concatenate([zs, draws]), [0.005, 0.995], axis=0)
-        margin = 0.15 * (high - low)
-        first, second = (
-            np.linspace(low[i] - margin[i], high[i] + margin[i], 160) for i in range(2)
-        )
-        points = np.stack(np.meshgrid(first, second), axis=-1)
-        density = np.exp(
-            np.asarray(jax.jit(jax.vmap(jax.vmap(p_z.log_prob)))(jnp.asarray(points, jnp.float32)))
-        )
-        axes.contourf(first, second, density, levels=12, cmap="Greys", alpha=0.8)
-        axes.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
+        _show_density(axes, p_z, np.concatenate([zs, draws]))
     else:
         directions, _ = _principal_directions(zs)
         zs, draws = (zs - zs.mean(0)) @ directions, (draws - zs.mean(0)) @ directions
@@ -103,17 +125,27 @@ def _prior_and_posterior(
     if labels is None:
         axes.scatter(*zs.T, s=4, color=BLUE, linewidths=0, alpha=0.8)
     else:
-        for i, name in enumerate(np.unique(labels)):
-            axes.scatter(
-                *zs[labels == name].T,
-                s=4,
-                color=f"C{i % 10}",
-                linewidths=0,
-                alpha=0.8,
-                label=str(name),
-            )
-    axes.set_xticks([])
-    axes.set_yticks([])
+        for i, name, points in _by_class(zs, labels):
+            look = {"color": f"C{i % 10}", "linewidths": 0, "alpha": 0.8}
+            axes.scatter(*points.T, s=4, label=name, **look)
+    without_ticks(axes)
+
+
+def _show_density(axes: Axes, p_z: Any, points: np.ndarray) -> None:
+    """p(z) in grey, where the points are."""
+    low, high = np.quantile(points, [0.005, 0.995], axis=0)
+    margin = 0.15 * (high - low)
+    first, second = (np.linspace(low[i] - margin[i], high[i] + margin[i], 160) for i in range(2))
+    grid = jnp.asarray(np.stack(np.meshgrid(first, second), axis=-1), jnp.float32)
+    density = np.exp(np.asarray(jax.jit(jax.vmap(jax.vmap(p_z.log_prob)))(grid)))
+    axes.contourf(first, second, density, levels=12, cmap="Greys", alpha=0.8)
+    axes.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
+
+
+def _by_class(points: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, str, np.ndarray]]:
+    """(its number, its name, its points) of every class."""
+    for i, name in enumerate(np.unique(labels)):
+        yield i, str(name), points[labels == name]
 
 
 def _principal_components(means: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
@@ -131,31 +163,23 @@ def _principal_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return directions[:2].T, singular**2 / (singular**2).sum()
 
 
-def _scatter(figure, axes, points: np.ndarray, labels: np.ndarray | None) -> None:
+def _scatter(axes: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
     size = 14 if len(points) <= 1_000 else 5
     if points.shape[1] == 1:
         points = np.column_stack([points, np.zeros(len(points))])
     if labels is None:
         axes.scatter(*points.T, s=size, color=BLUE, linewidths=0, alpha=0.5)
     else:
-        classes = np.unique(labels)
-        for i, name in enumerate(classes):
-            chosen = labels == name
-            axes.scatter(
-                *points[chosen].T,
-                s=size,
-                color=f"C{i}" if len(classes) <= 10 else None,
-                linewidths=0,
-                alpha=0.75,
-                label=str(name),
-            )
-        if len(classes) <= 10:
-            axes.legend(
-                frameon=False,
-                markerscale=20 / size,
-                handletextpad=0.1,
-                loc="center left",
-                bbox_to_anchor=(1, 0.5),
-            )
+        _scatter_classes(axes, points, labels, size)
     axes.set_aspect("equal", "datalim")
-    axes.spines[["top", "right"]].set_visible(False)
+    finish(axes)
+
+
+def _scatter_classes(axes: Axes, points: np.ndarray, labels: np.ndarray, size: int) -> None:
+    few = len(np.unique(labels)) <= MOST_CLASSES
+    for i, name, chosen in _by_class(points, labels):
+        look = {"color": f"C{i}" if few else None, "linewidths": 0, "alpha": 0.75}
+        axes.scatter(*chosen.T, s=size, label=name, **look)
+    if few:
+        spacing = {"markerscale": 20 / size, "handletextpad": 0.1}
+        legend(axes, "center left", bbox_to_anchor=(1, 0.5), **spacing)

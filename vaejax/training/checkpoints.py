@@ -30,7 +30,7 @@ class CheckpointMismatchError(ValueError):
     """The checkpoint belongs to another run: another model, configuration or data set."""
 
 
-class Checkpoints:
+class CheckpointStore:
     """The checkpoints of one run, in `directory`. `config` is stored with each, and must be equal
     when one is restored.
     """

@@ -7,276 +7,197 @@ same bits, a second run with the same shapes compiles nothing, and a call can be
 clock allows.
 """
 
-import hashlib
 import time
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from vaejax.base.checks import require_count
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
+from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.objectives.base import Objective, require_objective
-from vaejax.training.checkpoints import Checkpoints
+from vaejax.data.sources import as_source
+from vaejax.objectives.base import Objective, Reported, require_objective
+from vaejax.training.calls import advance, next_count
+from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure
-from vaejax.training.trainer import (
-    NO_HISTORY,
-    NonFiniteError,
-    Run,
-    Trainer,
-    arrays_of,
-    copied,
-    next_count,
-    with_arrays,
-)
+from vaejax.training.run import NO_HISTORY, Run, arrays_of, copied, with_arrays
+from vaejax.training.saving import Checkpoints, open_saver
+from vaejax.training.trainer import Trainer
+from vaejax.training.validation import Validation, Validator
 
 
 def fit(
     objective: Objective,
     params: Params,
     optimizer: optax.GradientTransformation,
-    data: PyTree,
+    data: PyTree | Source,
     key: Key,
     *,
     num_steps: int,
     batch_size: int,
     transform: Callable[[PyTree, Key], PyTree] | None = None,
-    validation: PyTree | None = None,
-    validate_every: int = 1_000,
-    patience: int | None = None,
-    checkpoints: str | Path | None = None,
-    checkpoint_every: int = 1_000,
-    resume: bool = False,
-    config: Mapping[str, Any] | None = None,
+    validation: Validation | None = None,
+    checkpoints: Checkpoints | None = None,
     mesh: Mesh | None = None,
     callback: Callable[[Run], None] | None = None,
     progress: bool = True,
 ) -> Run:
-    """argmax_params E objective(params, batch, key), by `num_steps` steps of an Optax optimiser.
-    Returns a `Run`.
+    """argmax_params E objective(params, batch, key, step), by `num_steps` steps of an Optax
+    optimiser. Returns a `Run`.
 
     Args:
-      objective: (params, xs, key) -> mean bound of a batch, nats:
-        `vaejax.minibatch(partial(vaejax.Pathwise(), model))`. One that
-        gives `Terms` is maximised in its objective and recorded in both; one with a schedule is
-        called with `step=` too.
-      data: arrays with a leading axis of examples. They go to the device once, in their own dtype.
+      objective: such as `vaejax.minibatch(vaejax.Pathwise(), model)`. Its `Terms` are recorded,
+        nats per example, and the second is maximised.
+      data: arrays with a leading axis of examples, which go to the device once, in their own dtype;
+        or a `vaejax.Source`, which is read on the host, the batches of one call at a time, to the
+        same bits.
       transform: `transform(x, key)` of one stored example, applied inside the step: scaling,
         binarisation.
-      validation: held-out examples in the same form. Every `validate_every` steps the mean bound
-        over all of them is
-        recorded, each time with the same noise. Training stops after `patience` validations without
-        a better one, counted from the end of the objective's schedule, if it has one.
-      checkpoints: a directory to save to every `checkpoint_every` steps, at the end, and on Ctrl-C
-        or SIGTERM, which then
-        leave by KeyboardInterrupt or SystemExit(143). With `resume` the run goes on from the newest
-        intact checkpoint, if there is one, to the same bits; `config` is stored in each and must
-        then be equal.
+      validation: held-out examples, and how often and how patiently to look at them.
+      checkpoints: where and how often to save the run, and whether to go on from there.
       mesh: each batch is sharded over the mesh's axis "data"; parameters and data are replicated.
       callback: called with the run so far after each compiled call, about once a second. The arrays
-        in it are valid until it
-        returns, since the next call writes over them.
+        in it are valid until it returns, since the next call writes over them.
 
     Raises ValueError before anything compiles if the arguments do not fit each other,
     NonFiniteError if training breaks down.
     """
-    counts = {
-        "num_steps": num_steps,
-        "batch_size": batch_size,
-        "validate_every": validate_every,
-        "checkpoint_every": checkpoint_every,
-    }
-    for name, count in counts.items():
-        require_count(count, name)
-    check_arguments(objective, data, validation, transform, batch_size, patience, mesh)
+    require_count(num_steps, "num_steps")
+    require_count(batch_size, "batch_size")
+    check_nouns(validation, checkpoints)
+    check_arguments(objective, data, transform, batch_size)
+    check_mesh(mesh, batch_size)
+    if validation is not None:
+        check_data(validation.data, objective.support, transform, name="validation")
     settled = check_schedules(objective, num_steps)
-    order_key, noise_key, validation_key = jax.random.split(key, 3)
-    if mesh is not None:  # only the batch is placed by hand; the compiler places the rest
-        mesh = Mesh(
-            mesh.devices, mesh.axis_names, axis_types=(AxisType.Auto,) * len(mesh.axis_names)
-        )
-    trainer = Trainer(objective, ByStructure(optimizer), transform, mesh, batch_size)
-    held_out = Transformed(objective.bound, transform)
 
-    # Copied, since the compiled steps write over the arrays that they are given, and these are the
-    # caller's.
-    params = copied(params)
-    run = Run(
-        params,
-        optimizer.init(params),
-        0,
-        NO_HISTORY,
-        copied(params) if validation is not None else None,
-    )
-    replicated = NamedSharding(mesh, PartitionSpec()) if mesh is not None else None
+    order_key, noise_key, validation_key = jax.random.split(key, 3)
+    mesh = None if mesh is None else _automatic(mesh)
+    replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    trainer = Trainer(objective, ByStructure(optimizer), transform, mesh, batch_size)
+    run = _start(params, optimizer, validated=validation is not None)
     with (
-        _open(checkpoints, config, key, batch_size, data) as store,
-        Signals(active=store is not None) as signals,
+        open_saver(checkpoints, key, batch_size, data) as saver,
+        Signals(active=saver is not None) as signals,
     ):
-        run = run if store is None else _restored(store, run, resume)
+        run = run if saver is None else saver.restored(run)
         run = with_arrays(run, jax.device_put(arrays_of(run), replicated))
-        data, validation = jax.device_put((data, validation), replicated)
-        with tqdm(
-            total=num_steps, initial=run.step, unit="step", disable=not progress, dynamic_ncols=True
-        ) as bar:
-            steps_per_call = 1
-            while (
-                run.step < num_steps
-                and not _out_of_patience(run.history, patience, settled)
-                and not signals.received
-            ):
+        feed = feed_of(data, batch_size, replicated)
+        validator = None
+        if validation is not None:
+            bound = Transformed(Reported(objective), transform)
+            validator = Validator(validation, bound, validation_key, settled, replicated)
+        periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
+        count = 1
+        with progress_bar(num_steps, run.step, progress) as bar:
+            while run.step < num_steps and not signals.received:
+                if validator is not None and validator.is_out_of_patience(run):
+                    break
                 began = time.perf_counter()
-                stops = [
-                    num_steps,
-                    *(
-                        (run.step // every + 1) * every
-                        for every in (validate_every, checkpoint_every)
-                    ),
-                ]
-                count = min(min(stops) - run.step, steps_per_call)
-                run = trainer.advance(run, data, order_key, noise_key, count)
-                steps_per_call = next_count(count, time.perf_counter() - began)
-                if validation is not None and run.step % validate_every == 0:
-                    run = _validated(run, held_out, validation, validation_key)
-                if store is not None and run.step % checkpoint_every == 0:
-                    store.save(run.step, arrays_of(run), run.history)
-                bar.set_postfix(bound=f"{run.history['bound'][-count:].mean():.2f}", refresh=False)
-                bar.update(count)
+                count = min(count, feed.most_steps, _steps_left(run.step, num_steps, periods))
+                run = advance(trainer, run, feed, order_key, noise_key, count)
+                show(bar, run, count)
+                count = next_count(count, time.perf_counter() - began)
+                if validator is not None and validator.is_due(run.step):
+                    run = validator.validated(run)
+                if saver is not None and saver.is_due(run.step):
+                    saver.save(run)
                 if callback is not None:
                     callback(run)
-        if store is not None and run.step not in store.steps():
-            store.save(run.step, arrays_of(run), run.history)
+        if saver is not None:
+            saver.finish(run)
     signals.raise_received()
     return run
 
 
-def check_arguments(objective, data, validation, transform, batch_size, patience, mesh) -> None:
-    """Raises ValueError for arguments that do not fit each other."""
+def _start(params: Params, optimizer: optax.GradientTransformation, *, validated: bool) -> Run:
+    """The run before its first step.
+
+    The parameters are copied, since the compiled steps write over the arrays that they are given,
+    and these are the caller's.
+    """
+    params = copied(params)
+    best_params = copied(params) if validated else None
+    return Run(params, optimizer.init(params), 0, NO_HISTORY, best_params)
+
+
+def _automatic(mesh: Mesh) -> Mesh:
+    """Only the batch is placed by hand; the compiler places the rest."""
+    types = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+
+
+def _steps_left(step: int, num_steps: int, periods: list[int]) -> int:
+    """The number of steps from `step` to the next validation, checkpoint, or the end."""
+    return min([num_steps - step, *(period - step % period for period in periods)])
+
+
+def progress_bar(total: int, initial: int, progress: bool, description: str | None = None) -> tqdm:
+    return tqdm(
+        total=total,
+        initial=initial,
+        unit="step",
+        desc=description,
+        disable=not progress,
+        dynamic_ncols=True,
+    )
+
+
+def show(bar: tqdm, run: Run, count: int) -> None:
+    """Moves the bar on by the last `count` steps, beside their mean bound."""
+    bar.set_postfix(bound=f"{run.history['bound'][-count:].mean():.2f}", refresh=False)
+    bar.update(count)
+
+
+def check_nouns(validation: Any, checkpoints: Any) -> None:
+    """Raises TypeError for held-out data or a folder that are not in their nouns."""
+    for name, given, noun, example in (
+        ("validation", validation, Validation, "Validation(data, every=1_000, patience=None)"),
+        ("checkpoints", checkpoints, Checkpoints, "Checkpoints(folder, every=1_000, resume=False)"),
+    ):
+        if given is not None and not isinstance(given, noun):
+            raise TypeError(f"{name} is a {type(given).__name__}; write {name}=vaejax.{example}")
+
+
+def check_arguments(
+    objective: Objective, data: PyTree | Source, transform: Callable | None, batch_size: int
+) -> None:
+    """Raises ValueError for data that do not fit the objective, or do not fill a batch."""
     require_objective(objective)
-    support = objective.support
-    check_data(data, support, transform)
-    size = len(jax.tree.leaves(data)[0])
+    check_data(data, objective.support, transform)
+    size = len(as_source(data))
     if batch_size > size:
         raise ValueError(
             f"batch_size = {batch_size}, but the data have {size} examples; choose at most {size}"
         )
-    if mesh is not None and "data" not in mesh.axis_names:
+
+
+def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
+    """Raises ValueError for a mesh that the batch does not divide over."""
+    if mesh is None:
+        return
+    if "data" not in mesh.axis_names:
         raise ValueError(
             f'the mesh has axes {mesh.axis_names}; name the one to shard the batch over "data"'
         )
-    if mesh is not None and batch_size % mesh.shape["data"]:
+    if batch_size % mesh.shape["data"]:
         raise ValueError(
             f"batch_size = {batch_size} does not divide over {mesh.shape['data']} devices; choose a"
             " multiple"
         )
-    if patience is not None:
-        require_count(patience, "patience")
-        if validation is None:
-            raise ValueError(
-                f"patience = {patience} needs validation data to be out of patience with"
-            )
-    if validation is not None:
-        check_data(validation, support, transform, name="validation")
 
 
-def check_schedules(objective, num_steps: int) -> int:
+def check_schedules(objective: Objective, num_steps: int) -> int:
     """The step from which every weight has been where its schedule leads. Raises ValueError if the
     run does not come so far.
     """
     for name, schedule in objective.schedules:
         schedule.check(num_steps, name)
     return max((schedule.length for _, schedule in objective.schedules), default=0)
-
-
-def _validated(run: Run, held_out: Transformed, validation: PyTree, key: Key) -> Run:
-    """The run with one more validation in its history, and its parameters kept if they are the best
-    yet.
-    """
-    bound = estimate(map_dataset(held_out, run.params, validation, key)).mean
-    if not np.isfinite(bound):
-        raise NonFiniteError(f"step {run.step}: the validation bound is {bound}", run)
-    previous = run.history["validation_bound"]
-    best_params = copied(run.params) if bound > max(previous, default=-np.inf) else run.best_params
-    steps = np.append(run.history["validation_step"], np.int32(run.step))
-    history = run.history | {
-        "validation_step": steps,
-        "validation_bound": np.append(previous, bound),
-    }
-    return run._replace(history=history, best_params=best_params)
-
-
-def _out_of_patience(history: dict[str, np.ndarray], patience: int | None, settled: int) -> bool:
-    """Whether the last `patience` validations were no better; those before the step `settled` do
-    not count.
-    """
-    bounds = history["validation_bound"][history["validation_step"] >= settled]
-    return (
-        patience is not None
-        and len(bounds) > 0
-        and len(bounds) - 1 - int(bounds.argmax()) >= patience
-    )
-
-
-def _open(directory, config, key: Key, batch_size: int, data: PyTree):
-    """The checkpoints of this run; they hold what must be the same for it to be continued."""
-    if directory is None:
-        return nullcontext()
-    digest = hashlib.sha256()
-    for leaf in map(np.asarray, jax.tree.leaves(data)):
-        digest.update(f"{leaf.shape} {leaf.dtype}".encode() + np.ascontiguousarray(leaf).tobytes())
-    own = {
-        "batch_size": batch_size,
-        "key": jax.random.key_data(key).tolist(),
-        "data": digest.hexdigest(),
-    }
-    return Checkpoints(directory, {**(config or {}), **own})
-
-
-def _restored(store: Checkpoints, run: Run, resume: bool) -> Run:
-    if not resume:
-        if store.steps():
-            raise ValueError(
-                f"{store.directory} already holds step {store.steps()[-1]}: resume, or name another"
-                " directory"
-            )
-        return run
-    restored = store.restore(arrays_of(run))
-    if restored is None:
-        return run
-    step, arrays, history = restored
-    return with_arrays(run._replace(step=step, history=run.history | history), arrays)
-
-
-def saved_runs(
-    directory: str | Path,
-    params: Params,
-    optimizer: optax.GradientTransformation,
-    *,
-    validated: bool,
-) -> dict[int, Run]:
-    """{step: the run at that step}, of what `fit` has kept in `checkpoints=directory`; `validated`
-    if it had a validation set.
-
-    `params` and `optimizer` are like those that it started from. A damaged step raises
-    CheckpointError, another model CheckpointMismatchError.
-    """
-    if not Path(directory).is_dir():
-        raise ValueError(
-            f"{directory} is no folder of checkpoints; name the one that fit was given"
-        )
-    like = Run(params, optimizer.init(params), 0, NO_HISTORY, params if validated else None)
-    with Checkpoints(directory) as store:
-        states = [(step, *store.read(step, arrays_of(like))) for step in store.steps()]
-    return {
-        step: with_arrays(like._replace(step=step, history=NO_HISTORY | history), arrays)
-        for step, arrays, history in states
-    }

@@ -12,14 +12,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from tqdm.auto import tqdm
 
 from vaejax.base.checks import require_count, unknown_name
-from vaejax.base.types import Key, Params, PyTree
+from vaejax.base.types import Key, Params, PyTree, Terms
+from vaejax.data.base import Source, batch_rows
 from vaejax.objectives.base import Objective
-from vaejax.training.fit import check_arguments, check_schedules
+from vaejax.training.calls import next_count
+from vaejax.training.feeds import padded
+from vaejax.training.fit import check_arguments, check_schedules, progress_bar, show
 from vaejax.training.optimizers import ByStructure
-from vaejax.training.trainer import Run, Trainer, next_count, recorded, run_steps
+from vaejax.training.run import Run, recorded
+from vaejax.training.trainer import Trainer, run_steps
 
 SeedStrategy = Literal["vmap", "map", "cores"]
 
@@ -56,62 +59,76 @@ def fit_seeds(
     """
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
-    check_arguments(objective, data, None, transform, batch_size, None, None)
+    if isinstance(data, Source):
+        raise ValueError(
+            f"fit_seeds keeps the data on the device, and {type(data).__name__} is a source on the"
+            " host: give arrays, or run vaejax.fit for one seed after another"
+        )
+    check_arguments(objective, data, transform, batch_size)
     check_schedules(objective, num_steps)
     strategy = strategy or default_strategy()
     if strategy not in get_args(SeedStrategy):
         raise ValueError(unknown_name("strategy", strategy, list(get_args(SeedStrategy))))
     num_seeds = len(keys)
+    _require_seeds(params, num_seeds)
+
+    trainer = Trainer(objective, ByStructure(optimizer), transform, None, batch_size)
+    mesh, split, everywhere = _placement(strategy, num_seeds)
+    width = 1 if mesh is None else mesh.size
+    # A device that would have no seed repeats one.
+    turns = np.arange(-(-num_seeds // width) * width) % num_seeds
+    order_keys, noise_keys, _ = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(keys), 0, 1)
+    params, noise_keys = jax.tree.map(lambda leaf: jnp.asarray(leaf)[turns], (params, noise_keys))
+    params, opt_state, noise_keys = jax.device_put(
+        (params, jax.vmap(optimizer.init)(params), noise_keys), split
+    )
+    size, data = len(jax.tree.leaves(data)[0]), jax.device_put(data, everywhere)
+
+    def rows_of_seed(seed, start: int, count: int) -> np.ndarray:
+        return padded(batch_rows(order_keys[seed], size, batch_size, start, start + count))
+
+    nothing = np.zeros((0, num_seeds), np.float32)
+    run = Run(params, opt_state, 0, {"bound": nothing, "objective": nothing})
+    count = 1
+    with progress_bar(num_steps, 0, progress, f"{num_seeds} seeds") as bar:
+        while run.step < num_steps:
+            began, count = time.perf_counter(), min(count, num_steps - run.step)
+            rows = np.stack([rows_of_seed(seed, run.step, count) for seed in turns])
+            seeds = run.params, run.opt_state, rows, noise_keys
+            params, opt_state, terms, finite = _steps_of_seeds(
+                trainer, strategy, mesh, *seeds, data, run.step, count
+            )
+            terms = jax.tree.map(
+                lambda values, count=count: np.asarray(values)[:num_seeds, :count].T, terms
+            )
+            _require_finite(terms, np.asarray(finite)[:num_seeds], run.step, count)
+            run = Run(params, opt_state, run.step + count, recorded(run.history, terms))
+            show(bar, run, count)
+            count = next_count(count, time.perf_counter() - began)
+    params, opt_state = jax.tree.map(lambda leaf: leaf[:num_seeds], (run.params, run.opt_state))
+    return Run(
+        params, opt_state, run.step, {name: values.T for name, values in run.history.items()}
+    )
+
+
+def _placement(
+    strategy: SeedStrategy, num_seeds: int
+) -> tuple[Mesh | None, NamedSharding | None, NamedSharding | None]:
+    """A mesh of devices, and where on it lie what each seed has of its own and what all share."""
+    if strategy != "cores":
+        return None, None, None
+    mesh = Mesh(np.array(jax.local_devices()[:num_seeds]), "seed")
+    return mesh, NamedSharding(mesh, PartitionSpec("seed")), NamedSharding(mesh, PartitionSpec())
+
+
+def _require_seeds(params: PyTree, num_seeds: int) -> None:
+    """Raises ValueError unless every leaf has a leading axis of so many seeds."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(params)}
     if lengths != {(num_seeds,)}:
         raise ValueError(
             f"{num_seeds} keys, but params have leading axes {sorted(lengths)};"
             " jax.vmap(model.init, (0, None))(keys, x) makes them"
         )
-
-    trainer = Trainer(objective, ByStructure(optimizer), transform, None, batch_size)
-    mesh = Mesh(np.array(jax.local_devices()[:num_seeds]), "seed") if strategy == "cores" else None
-    split, everywhere = (
-        None if mesh is None else NamedSharding(mesh, spec)
-        for spec in (PartitionSpec("seed"), PartitionSpec())
-    )
-    width = 1 if mesh is None else mesh.size
-    turns = (
-        np.arange(-(-num_seeds // width) * width) % num_seeds
-    )  # a device that would have no seed repeats one
-    order_keys, noise_keys, _ = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(keys), 0, 1)
-    params, noise_keys = jax.tree.map(lambda leaf: jnp.asarray(leaf)[turns], (params, noise_keys))
-    params, opt_state, noise_keys = jax.device_put(
-        (params, jax.vmap(optimizer.init)(params), noise_keys), split
-    )
-    data, count = jax.device_put(data, everywhere), 1
-    run = Run(params, opt_state, 0, {"bound": np.zeros((0, num_seeds), np.float32)})
-    with tqdm(
-        total=num_steps,
-        unit="step",
-        desc=f"{num_seeds} seeds",
-        disable=not progress,
-        dynamic_ncols=True,
-    ) as bar:
-        while run.step < num_steps:
-            began, count = time.perf_counter(), min(count, num_steps - run.step)
-            rows = np.stack([trainer.rows(data, order_keys[s], run.step, count) for s in turns])
-            seeds = run.params, run.opt_state, rows, noise_keys
-            params, opt_state, values, finite = _steps_of_seeds(
-                trainer, strategy, mesh, *seeds, data, run.step, count
-            )
-            values = jax.tree.map(
-                lambda leaf, count=count: np.asarray(leaf)[:num_seeds, :count].T, values
-            )
-            _require_finite(values, np.asarray(finite)[:num_seeds], run.step, count)
-            run = Run(params, opt_state, run.step + count, recorded(run.history, values))
-            bar.set_postfix(bound=f"{run.history['bound'][-count:].mean():.2f}", refresh=False)
-            bar.update(count)
-            count = next_count(count, time.perf_counter() - began)
-    params, opt_state = jax.tree.map(lambda leaf: leaf[:num_seeds], (run.params, run.opt_state))
-    return Run(
-        params, opt_state, run.step, {name: values.T for name, values in run.history.items()}
-    )
 
 
 def default_strategy() -> SeedStrategy:
@@ -140,14 +157,14 @@ def _steps_of_seeds(
     """`run_steps` of every seed."""
     seeds = params, opt_state, rows, noise_keys
 
-    def one(data, start, count, params, opt_state, rows, noise_key):
+    def single(data, start, count, params, opt_state, rows, noise_key):
         return run_steps(trainer, params, opt_state, data, rows, noise_key, start, count)
 
     def in_turn(data, start, count, *seeds):
-        return jax.lax.map(lambda seed: one(data, start, count, *seed), seeds)
+        return jax.lax.map(lambda seed: single(data, start, count, *seed), seeds)
 
     if strategy == "vmap":
-        return jax.vmap(partial(one, data, start, count))(*seeds)
+        return jax.vmap(partial(single, data, start, count))(*seeds)
     if strategy == "map":
         return in_turn(data, start, count, *seeds)
     everywhere, split = PartitionSpec(), PartitionSpec("seed")
@@ -161,11 +178,9 @@ def _steps_of_seeds(
     return on_devices(data, start, count, *seeds)
 
 
-def _require_finite(values: PyTree, finite: np.ndarray, start: int, count: int) -> None:
+def _require_finite(terms: Terms, finite: np.ndarray, start: int, count: int) -> None:
     """Raises FloatingPointError that names the first seed at fault."""
-    broken = ~finite | ~np.all(
-        [np.isfinite(leaf).all(axis=0) for leaf in jax.tree.leaves(values)], axis=0
-    )
+    broken = ~finite | ~np.all([np.isfinite(values).all(axis=0) for values in terms], axis=0)
     if broken.any():
         raise FloatingPointError(
             f"seed {int(broken.argmax())}: not finite within steps {start}..{start + count - 1};"

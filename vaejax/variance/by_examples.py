@@ -12,286 +12,156 @@ successive draws s and s + 1 in place of the unknown mean,
 and at r = 1 the sum of the squares is one matrix product (h*h)^T (d*d), that of the cross terms
 another. Where h does not move with the noise, as in an encoder, sum_b Var(g_b) = (h*h)^T Var(d),
 with no product in the loop at all. Other gradients are kept for each example, and their sample
-variances added.
+variances added. `leaf_sums` has a class for each of the three.
 
 Which gradients are such products is read off the program that computes them, so that any objective
 of one example qualifies.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, reduce
-from typing import Any
+from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from vaejax.base.types import Key, Params, PyTree
-from vaejax.objectives.base import Minibatch
-from vaejax.variance.program import GradientProgram, NotByExamplesError, Product, program_of
+from vaejax.objectives.base import Maximised
+from vaejax.variance.leaf_sums import LeafSums, leaf_sums
+from vaejax.variance.program import GradientProgram, NotByExamplesError, program_by_examples
+
+MOST_DRAWS, MOST_NUMBERS_AT_ONCE = 8, 2**22  # of a chunk
+
+Draws = Int[Array, " draws"]  # their numbers
 
 
-@partial(jax.jit, static_argnames=("objective", "selectors", "num_draws"))
+class Chunks(NamedTuple):
+    """`number` chunks of `size` draws each, and a last one of `rest` draws."""
+
+    size: int
+    number: int
+    rest: int
+
+
+def chunks_for(program: GradientProgram, num_examples: int, num_draws: int) -> Chunks:
+    """Chunks that fit in memory, of at least two draws each: one alone has no next one."""
+    affordable = MOST_NUMBERS_AT_ONCE // (num_examples * max(program.numbers, program.width))
+    size = max(2, min(MOST_DRAWS, affordable, num_draws))
+    if num_draws == size + 1:
+        size = num_draws
+    number = num_draws // size - (num_draws % size == 1)
+    return Chunks(size, number, num_draws - number * size)
+
+
+def independent_example(function: Maximised) -> Maximised:
+    """The function of one example that this is the mean of; NotByExamplesError if it is none."""
+    example = function.objective.independent_example
+    if example is None:
+        raise NotByExamplesError(
+            "the objective is no vaejax.minibatch, nor says its independent_example, so its noise"
+            " may be shared between examples"
+        )
+    return Maximised(example, function.step)
+
+
+@partial(jax.jit, static_argnames=("example", "scale", "selectors", "num_draws"))
 def moments_by_examples(
-    objective: Minibatch, selectors: tuple, params: Params, xs: PyTree, key: Key, num_draws: int
-):
-    """Of each draw the value [n] and an estimate of each group's trace [n, groups]; the mean
-    gradient, and its variance.
+    example: Maximised,
+    scale: float,
+    selectors: tuple[Callable[[Params], PyTree], ...],
+    params: Params,
+    xs: PyTree,
+    key: Key,
+    num_draws: int,
+) -> tuple[Float[Array, " n"], Float[Array, "n groups"], Params, Params]:
+    """Of each draw the value and an estimate of each group's trace; the mean gradient, and its
+    variance: of `scale` times the mean over the examples xs.
 
-    Draw s has the key fold_in(key, s), as everywhere. Draws are taken some at once, and after the
-    last of them comes the first of them.
+    Draw s has the key fold_in(key, s), as everywhere. Draws are taken in chunks, and in each of
+    them the first draw comes after the last.
     """
-    program = program_of(objective, params, xs, key)
-    size = len(jax.tree.leaves(xs)[0])
-    at_once = max(
-        2,
-        min(
-            DRAWS_AT_ONCE,
-            NUMBERS_AT_ONCE // (size * max(program.numbers, program.width)),
-            num_draws,
-        ),
-    )
-    at_once += num_draws == at_once + 1
-    num_chunks = num_draws // at_once - (
-        num_draws % at_once == 1
-    )  # no rest of one draw, which has no next one
-    rest = num_draws - num_chunks * at_once
+    program = program_by_examples(example, params, xs, key)
+    num_examples = len(jax.tree.leaves(xs)[0])
+    chunks = chunks_for(program, num_examples, num_draws)
+    sums = leaf_sums(program, selectors, params)
+    evaluate = partial(_evaluate, program, params, xs, key)
+    wanted = program.value, [leaf.variables for leaf in sums]
 
-    def at(draws, variables):
-        """[draws, examples, ...] of each variable."""
+    def parts_of(draws: Draws) -> tuple[Float[Array, "draws b"], list]:
+        """The values, and what is wanted of each leaf."""
+        return jax.lax.optimization_barrier(evaluate(draws, wanted))
 
-        def of_draw(s):
-            keys = jax.random.split(jax.random.fold_in(key, s), size)
-            return jax.vmap(lambda x, key: program(variables, params, x, key))(xs, keys)
-
-        return jax.vmap(of_draw)(draws)
-
-    def parts_of(draws):
-        """The values of some draws, and what is wanted of each leaf."""
-        return jax.lax.optimization_barrier(
-            at(draws, (program.value, [_wanted(leaf) for leaf in program.leaves]))
-        )
-
-    def added(parts):
-        """The sums over some draws, and the value and the traces of each."""
-        value, of_leaves = parts
-        totals, traces = zip(
-            *(leaf.of(part) for leaf, part in zip(sums, of_leaves, strict=True)), strict=True
-        )
-        return list(totals), (jnp.mean(value, axis=1), sum(traces))
-
-    def add(i, carry):
-        totals, kept = carry
-        some, of_each = added(parts_of(i * at_once + jnp.arange(at_once)))
-        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * at_once, axis=0)
-        return jax.tree.map(jnp.add, totals, some), jax.tree.map(put, kept, of_each)
-
-    first = parts_of(jnp.arange(at_once))
-    columns = _columns(selectors, params, program)
-    sums = [
-        _sums_of(*of, partial(at, jnp.arange(1)))
-        for of in zip(program.leaves, columns, first[1], strict=True)
+    first = parts_of(jnp.arange(chunks.size))
+    first_draw = partial(evaluate, jnp.arange(1))
+    references = [
+        leaf.reference(parts, first_draw) for leaf, parts in zip(sums, first[1], strict=True)
     ]
-    totals, of_each = added(first)
+    add = partial(_add, sums, references)
+    totals, (values, traces) = _over_chunks(
+        lambda draws: add(*parts_of(draws)), add(*first), chunks
+    )
+    leaves = zip(sums, references, totals, strict=True)
+    results = [leaf.result(reference, total, num_draws) for leaf, reference, total in leaves]
+    means, variances, offsets = zip(*results, strict=True)
+
+    # g = factor sum_b g_b
+    factor = scale / num_examples
+    tree = jax.tree.structure(params)
+    mean = jax.tree.map(lambda leaf: factor * leaf, tree.unflatten(means))
+    variance = jax.tree.map(
+        lambda leaf: factor**2 * jnp.maximum(leaf, 0), tree.unflatten(variances)
+    )
+    traces = factor**2 * (traces - jnp.stack(offsets).sum(axis=0, keepdims=True))
+    return values * factor * num_examples, traces, mean, variance
+
+
+def _add(
+    sums: list[LeafSums], references: list, values: Float[Array, "draws b"], by_leaf: list
+) -> tuple[list, tuple[Float[Array, " draws"], Float[Array, "draws groups"]]]:
+    """The sums over draws for each leaf; of each draw the mean value, and the traces."""
+    chex.assert_rank(values, 2)
+    leaves = zip(sums, references, by_leaf, strict=True)
+    added = [leaf.add(reference, parts) for leaf, reference, parts in leaves]
+    totals, traces = zip(*added, strict=True)
+    chex.assert_equal_shape([*traces])
+    return list(totals), (jnp.mean(values, axis=1), reduce(jnp.add, traces))
+
+
+def _evaluate(
+    program: GradientProgram, params: Params, xs: PyTree, key: Key, draws: Draws, variables: PyTree
+) -> PyTree:
+    """[draws, examples, ...] of each of the program's variables."""
+    num_examples = len(jax.tree.leaves(xs)[0])
+
+    def evaluate_draw(s):
+        keys = jax.random.split(jax.random.fold_in(key, s), num_examples)
+        return jax.vmap(lambda x, key: program(variables, params, x, key))(xs, keys)
+
+    return jax.vmap(evaluate_draw)(draws)
+
+
+def _over_chunks(measure: Callable[[Draws], Any], first: Any, chunks: Chunks) -> Any:
+    """(totals, kept) of all draws, where `measure` gives those of a chunk, and `first` are those of
+    the first one: the totals are added, and what is kept of each draw is put in a row.
+    """
+    size, number, rest = chunks
+    totals, kept = first
     kept = jax.tree.map(
-        lambda leaf: (
-            jnp.zeros((num_chunks * at_once, *leaf.shape[1:]), leaf.dtype).at[:at_once].set(leaf)
-        ),
-        of_each,
+        lambda leaf: jnp.zeros((number * size, *leaf.shape[1:]), leaf.dtype).at[:size].set(leaf),
+        kept,
     )
-    totals, kept = jax.lax.fori_loop(1, num_chunks, add, (totals, kept))
+
+    def add_chunk(i, carry):
+        totals, kept = carry
+        chunk_totals, chunk_kept = measure(i * size + jnp.arange(size))
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * size, axis=0)
+        return jax.tree.map(jnp.add, totals, chunk_totals), jax.tree.map(put, kept, chunk_kept)
+
+    totals, kept = jax.lax.fori_loop(1, number, add_chunk, (totals, kept))
     if rest:
-        some, of_each = added(parts_of(num_chunks * at_once + jnp.arange(rest)))
-        totals, kept = (
-            jax.tree.map(jnp.add, totals, some),
-            jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, of_each),
-        )
-    values, traces = kept
-
-    means, variances, offsets = zip(
-        *(leaf.result(total, num_draws) for leaf, total in zip(sums, totals, strict=True)),
-        strict=True,
-    )
-    scale = (objective.dataset_size or 1) / size
-    mean, variance = (
-        jax.tree.unflatten(jax.tree.structure(params), of) for of in (means, variances)
-    )
-    mean = jax.tree.map(lambda leaf: scale * leaf, mean)
-    variance = jax.tree.map(lambda leaf: scale**2 * jnp.maximum(leaf, 0), variance)
-    return (
-        values * scale * size,
-        scale**2 * (traces - jnp.stack(offsets).sum(axis=0, keepdims=True)),
-        mean,
-        variance,
-    )
-
-
-def _columns(selectors: tuple, params: Params, program: GradientProgram) -> list[np.ndarray]:
-    """For each leaf what the groups take of it, [out, groups] of a product and [*shape, groups] of
-    another.
-    """
-    with jax.ensure_compile_time_eval():
-        ones = jax.tree.map(lambda leaf: jnp.ones(leaf.shape, leaf.dtype), params)
-        masks = [
-            jax.grad(lambda tree, select=select: sum(map(jnp.sum, jax.tree.leaves(select(tree)))))(
-                ones
-            )
-            for select in selectors
-        ]
-        stacked = [
-            np.stack(of_leaf, axis=-1) for of_leaf in zip(*map(jax.tree.leaves, masks), strict=True)
-        ]
-    for leaf, mask in zip(program.leaves, stacked, strict=True):
-        if isinstance(leaf, Product) and (mask != mask[:1]).any():
-            raise NotByExamplesError("a group takes some of the inputs of a kernel and not others")
-    return [
-        mask[0] if isinstance(leaf, Product) else mask
-        for leaf, mask in zip(program.leaves, stacked, strict=True)
-    ]
-
-
-Rows = Float[Array, "draws b r n"]
-
-
-class _Kept:
-    """The sums of a leaf whose gradient is kept for each example: about a point near its mean."""
-
-    def __init__(self, columns: np.ndarray, some: Float[Array, "draws b ..."]):
-        self.columns, self.centre = columns, jnp.mean(some, axis=0, keepdims=True)
-
-    def of(self, g: Float[Array, "draws b ..."]) -> tuple[tuple, Float[Array, "draws groups"]]:
-        step = g - self.centre
-        squares = jnp.sum(step**2, axis=1)
-        return (_added(step), _added(squares)), self._by_group(squares)
-
-    def result(self, total: tuple, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """The mean, the variance, and what is to come off the traces."""
-        mean = total[0] / n
-        of_mean = jnp.sum(mean**2, axis=0)
-        return (
-            jnp.sum(self.centre[0] + mean, axis=0),
-            (total[1] - n * of_mean) / (n - 1),
-            self._by_group(of_mean[None])[0],
-        )
-
-    def _by_group(self, squares: Float[Array, "n ..."]) -> Float[Array, "n groups"]:
-        return jnp.tensordot(squares, self.columns, squares.ndim - 1)
-
-
-class _Moving:
-    """The sums of a product whose two factors move."""
-
-    def __init__(self, columns: np.ndarray):
-        self.columns = columns
-
-    def of(self, factors: tuple) -> tuple[tuple, Float[Array, "draws groups"]]:
-        h, d = map(_rows, factors)
-        left, right = jax.lax.optimization_barrier(
-            ([_pairs(h, h), _pairs(h, _next(h))], [_pairs(d, d), _pairs(d, _next(d))])
-        )
-        traces = _trace(
-            *(_norms(_norm(a), b, self.columns, len(h)) for a, b in zip(left, right, strict=True))
-        )
-        return (_flat(h).T @ _flat(d), left[0].T @ right[0] - left[1].T @ right[1]), traces
-
-    def result(self, total: tuple, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        return total[0] / n, total[1] / n, jnp.zeros(self.columns.shape[-1])
-
-
-class _Fixed:
-    """The sums of a product whose left factor is the same in all draws: of the right one alone,
-    about a point near its mean.
-    """
-
-    def __init__(self, columns: np.ndarray, left: tuple, some: tuple):
-        self.columns, self.h = columns, _rows(left)
-        self.norm = _norm(_pairs(self.h, self.h))
-        self.centre = jnp.mean(_rows(some), axis=0, keepdims=True)
-
-    def of(self, right: tuple) -> tuple[tuple, Float[Array, "draws groups"]]:
-        d = _rows(right) - self.centre
-        pairs = _pairs(d, d)
-        total = _added(pairs.reshape(len(d), -1, d.shape[-1]))
-        return (_added(d)[None], total), _norms(
-            jnp.tile(self.norm, (len(d), 1)), pairs, self.columns, len(d)
-        )
-
-    def result(self, total: tuple, n: int) -> tuple[jax.Array, jax.Array, jax.Array]:
-        mean = total[0] / n
-        of_mean = _pairs(mean, mean)
-        variance = _pairs(self.h, self.h).T @ (total[1] - n * of_mean) / (n - 1)
-        return (
-            _flat(self.h).T @ _flat(self.centre + mean),
-            variance,
-            _norms(self.norm, of_mean, self.columns, 1)[0],
-        )
-
-
-def _wanted(leaf: Any) -> Any:
-    """The variables of the program that the sums of a leaf are made of."""
-    if not isinstance(leaf, Product):
-        return leaf
-    return (leaf.left, leaf.right) if leaf.moves else leaf.right
-
-
-def _sums_of(leaf: Any, columns: np.ndarray, some: Any, at_one: Callable) -> Any:
-    """The sums of a leaf, about the mean of `some` draws where it has to be about a point; `at_one`
-    gives variables at one draw.
-    """
-    if not isinstance(leaf, Product):
-        return _Kept(columns, some)
-    return _Moving(columns) if leaf.moves else _Fixed(columns, at_one(leaf.left), some)
-
-
-def _added(draws: jax.Array) -> jax.Array:
-    """The sum over the leading axis, written out: as a reduction of so few it cost a CPU an eighth
-    of all.
-    """
-    return reduce(jnp.add, draws)
-
-
-def _next(draws: jax.Array) -> jax.Array:
-    """The draw after each; after the last comes the first."""
-    return jnp.roll(draws, -1, axis=0)
-
-
-def _trace(
-    squares: Float[Array, "draws groups"], crossed: Float[Array, "draws groups"]
-) -> Float[Array, "draws groups"]:
-    """sum_b |g_s - g_(s+1)|^2 / 2 of each draw s."""
-    return (squares + _next(squares)) / 2 - crossed
-
-
-def _rows(factors: Sequence) -> Rows:
-    """The factors of several products, as rows of one."""
-    return jnp.concatenate(factors, axis=2)
-
-
-def _flat(rows: jax.Array) -> Float[Array, "rows n"]:
-    return rows.reshape(-1, rows.shape[-1])
-
-
-def _pairs(a: Rows, b: Rows) -> Float[Array, "draws*b*r*r n"]:
-    """a_i b_j for all rows i and j of each example: (sum_i h_i d_i) (sum_j h'_j d'_j) is sum_ij
-    (h_i h'_j) (d_i d'_j).
-    """
-    return _flat(a[:, :, :, None] * b[:, :, None])
-
-
-def _norm(pairs: Float[Array, "rows n"]) -> Float[Array, "rows 1"]:
-    return pairs @ jnp.ones(
-        (pairs.shape[-1], 1), pairs.dtype
-    )  # a sum, but over the last axis a product is faster
-
-
-def _norms(
-    left: Float[Array, "rows 1"], right: Float[Array, "rows n"], columns: np.ndarray, num_draws: int
-) -> jax.Array:
-    """Of each draw, the sum over examples and the columns of each group of (sum of the left pairs)
-    (the right ones).
-    """
-    return jnp.sum((left * (right @ columns)).reshape(num_draws, -1, columns.shape[-1]), axis=1)
-
-
-DRAWS_AT_ONCE, NUMBERS_AT_ONCE = 8, 2**22
+        rest_totals, rest_kept = measure(number * size + jnp.arange(rest))
+        totals = jax.tree.map(jnp.add, totals, rest_totals)
+        kept = jax.tree.map(lambda *parts: jnp.concatenate(parts), kept, rest_kept)
+    return totals, kept

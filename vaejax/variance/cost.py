@@ -2,21 +2,28 @@
 compiled time and memory.
 """
 
-import dataclasses
 import statistics
 import time
+from dataclasses import replace
+from functools import singledispatch
 from typing import Any, NamedTuple
 
 import jax
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
-from jax.typing import ArrayLike
+import jax.numpy as jnp
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
+from vaejax.base.checks import require_kind
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
-from vaejax.estimators.base import Estimator
-from vaejax.models.base import Conditional
+from vaejax.distributions.base import Distribution
+from vaejax.estimators.base import as_estimator
+from vaejax.inference.refined import Refined
+from vaejax.models.base import Conditional, Factor, Model, Supports, density_of, likelihood_of
+from vaejax.models.graph_model import GraphModel
+from vaejax.models.vae import VAE
 from vaejax.objectives.base import Objective
+from vaejax.variance.differentiated import differentiated
+from vaejax.variance.marks import is_mark, mark
 
 
 class Evaluations(NamedTuple):
@@ -38,101 +45,166 @@ class Cost(NamedTuple):
 
 
 def decoder_evaluations(
-    estimator: Estimator, model: Any, params: Params, x: PyTree, key: Key
+    estimator: Any, model: Model, params: Params, x: PyTree, key: Key
 ) -> Evaluations:
     """Evaluations of the likelihood at one latent each, in the program of the estimator's gradient
     as it is written.
 
     Two evaluations at one z count as two, though a compiler may make them one. A derivative along a
-    direction counts as backward.
+    direction counts as backward. The steps of a `Refined` q count too. log p(x, z) of a model of
+    your own is taken to be log p(z) + log p(x | z), so it needs `p_z` and `p_x_given_z`.
     """
-    counted = dataclasses.replace(model, likelihood=Counted(model.likelihood))
-    program = jax.make_jaxpr(jax.grad(lambda params: estimator(counted, params, x, key)))(params)
+    estimator = as_estimator(estimator)
+    require_kind(model, Model, "the model")
+    marked = counted(model)
+    program = jax.make_jaxpr(jax.grad(lambda params: estimator(marked, params, x, key)))(params)
     return Evaluations(*(_count(program.jaxpr, linear) for linear in (False, True)))
 
 
 def gradient_cost(
-    objective: Objective, params: Params, x: PyTree, key: Key, repeats: int = 30
+    objective: Objective,
+    params: Params,
+    x: PyTree,
+    key: Key,
+    repeats: int = 30,
+    *,
+    step: int | None = None,
 ) -> Cost:
-    """Compiles the gradient of objective(params, x, key), and runs it `repeats` times with a key
-    each.
+    """Compiles the gradient of what the objective maximises, at a `step` of training where a weight
+    moves with it, and runs it `repeats` times with a key each.
     """
-    compiled = jax.jit(jax.grad(objective)).lower(params, x, key).compile()
+    gradient = jax.jit(jax.grad(differentiated(objective, step)))
+    compiled = gradient.lower(params, x, key).compile()
     jax.block_until_ready(compiled(params, x, key))
     times = []
     for repeat in range(repeats):
-        one = jax.random.fold_in(key, repeat)
+        repeat_key = jax.random.fold_in(key, repeat)
         began = time.perf_counter()
-        jax.block_until_ready(compiled(params, x, one))
+        jax.block_until_ready(compiled(params, x, repeat_key))
         times.append(time.perf_counter() - began)
     memory = compiled.memory_analysis()
     size = 0 if memory is None else memory.temp_size_in_bytes + memory.output_size_in_bytes
     return Cost(statistics.median(times), size)
 
 
+# Models whose evaluations of the likelihood leave a mark in the program.
+
+
+@singledispatch
+def counted(model: Model) -> Model:
+    """The model, with a mark at each evaluation of its likelihood."""
+    return CountedModel(model)
+
+
+@counted.register
+def _(model: VAE) -> Model:
+    return replace(model, likelihood=CountedConditional(model.likelihood))
+
+
+@counted.register
+def _(model: GraphModel) -> Model:
+    """The mark is at one observed node below a latent one, so that what reads the graph itself
+    meets it.
+    """
+    latents = set(model.latents)
+    below = [name for name in model.observed if latents & set(model.graph[name].parents)]
+    if not below:
+        raise ValueError(
+            "decoder_evaluations: no observed node of the GraphModel has a latent parent"
+        )
+    node = model.graph[below[0]]
+    marked = replace(node, conditional=CountedConditional(node.conditional))
+    nodes = tuple(marked if other.name == node.name else other for other in model.graph.nodes)
+    return replace(model, graph=replace(model.graph, nodes=nodes))
+
+
+@counted.register
+def _(model: Refined) -> Model:
+    """The steps towards q evaluate the model inside."""
+    return replace(model, model=counted(model.model))
+
+
 @component
-class Counted:
-    """A conditional whose evaluations leave a mark in the program."""
+class CountedModel(Model):
+    """log p(z) + log p(x | z), with a mark at each likelihood."""
 
-    conditional: Conditional
+    model: Model
 
-    def init(self, key: Key, given: ArrayLike) -> PyTree:
-        return self.conditional.init(key, given)
+    @property
+    def support(self) -> Supports:
+        return self.model.support
 
-    def __call__(self, params: PyTree, given: ArrayLike) -> Any:
-        leaves, structure = jax.tree.flatten(self.conditional(params, given))
-        return jax.tree.unflatten(
-            structure, [_mark.bind(leaves[0], times=1, linear=False), *leaves[1:]]
+    @property
+    def latent_support(self) -> Supports:
+        return self.model.latent_support
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        return self.model.inputs
+
+    def p_z(self, params: Params, x: PyTree = None) -> Distribution:
+        return self.model.p_z(params, x)
+
+    def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
+        return marked_density(likelihood_of(self.model, params, z, x))
+
+    def posterior(self, params: Params, x: PyTree) -> Distribution:
+        return self.model.posterior(params, x)
+
+    def observation(self, x: PyTree) -> PyTree:
+        return self.model.observation(x)
+
+
+@component
+class CountedConditional(Conditional):
+    """A factor with a mark at each density."""
+
+    factor: Factor
+
+    @property
+    def support(self) -> Any:
+        return self.factor.support
+
+    def init(self, key: Key, given: Any) -> PyTree:
+        return self.factor.init(key, given)
+
+    def __call__(self, params: PyTree, given: Any) -> Distribution:
+        return marked_density(density_of(self.factor, params, given))
+
+
+def marked_density(p: Distribution) -> Distribution:
+    """The same density, its parameters marked as one evaluation."""
+    leaves, structure = jax.tree.flatten(p)
+    inexact = [
+        i for i, leaf in enumerate(leaves) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)
+    ]
+    if not inexact:
+        raise TypeError(
+            f"decoder_evaluations marks the parameters of p(x | z), and {p.name} has none that are"
+            " real numbers"
         )
+    for i, leaf in zip(inexact, mark(*(jnp.asarray(leaves[i]) for i in inexact)), strict=True):
+        leaves[i] = leaf
+    return jax.tree.unflatten(structure, leaves)
 
 
-def _count(jaxpr: Any, linear: bool) -> int:
+def _count(program: Jaxpr, linear: bool) -> int:
+    """The evaluations in a program; of the branches of a `cond`, those of the dearest."""
     total = 0
-    for equation in jaxpr.eqns:
-        if equation.primitive is _mark:
+    for equation in program.eqns:
+        if is_mark(equation):
             total += equation.params["times"] * (equation.params["linear"] == linear)
-        turns = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
-        inside = [
-            _count(getattr(part, "jaxpr", part), linear) for part in _programs(equation.params)
-        ]
-        total += turns * (
-            max(inside, default=0) if equation.primitive.name == "cond" else sum(inside)
-        )
+        counts = [_count(part, linear) for part in _programs(equation.params)]
+        turns = equation.params["length"] if equation.primitive.name == "scan" else 1
+        branches = equation.primitive.name == "cond"
+        total += turns * (max(counts, default=0) if branches else sum(counts))
     return total
 
 
-def _programs(parameters: dict[str, Any]) -> list[Any]:
-    parts = [
-        part
-        for value in parameters.values()
-        for part in (value if isinstance(value, tuple | list) else [value])
-    ]
-    return [part for part in parts if hasattr(getattr(part, "jaxpr", part), "eqns")]
-
-
-# The identity, with a mark. Its derivative is the identity with the mark of a derivative, forward
-# as in reverse.
-_mark = Primitive("mark_of_evaluation")
-
-
-def _derivative(primals, tangents, times, linear):
-    (x,), (tangent,) = primals, tangents
-    marked = (
-        tangent if isinstance(tangent, ad.Zero) else _mark.bind(tangent, times=times, linear=True)
+def _programs(parameters: dict[str, Any]) -> list[Jaxpr]:
+    """The programs inside an equation."""
+    leaves = jax.tree.leaves(
+        list(parameters.values()), is_leaf=lambda part: isinstance(part, ClosedJaxpr | Jaxpr)
     )
-    return _mark.bind(x, times=times, linear=linear), marked
-
-
-def _batched(operands, axes, times, linear):
-    (x,), (axis,) = operands, axes
-    return _mark.bind(x, times=times * x.shape[axis], linear=linear), axis
-
-
-_mark.def_impl(lambda x, times, linear: x)
-_mark.def_abstract_eval(lambda x, times, linear: x)
-mlir.register_lowering(_mark, lambda ctx, x, times, linear: [x])
-ad.primitive_jvps[_mark] = _derivative
-ad.primitive_transposes[_mark] = lambda cotangent, x, times, linear: [
-    _mark.bind(cotangent, times=times, linear=True)
-]
-batching.primitive_batchers[_mark] = _batched
+    closed = [part.jaxpr if isinstance(part, ClosedJaxpr) else part for part in leaves]
+    return [part for part in closed if isinstance(part, Jaxpr)]

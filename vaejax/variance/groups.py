@@ -3,14 +3,16 @@ part of a model.
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from vaejax.base.types import Params, PyTree
 from vaejax.base.values import component
 from vaejax.distributions.normal import DiagNormalDensity
+from vaejax.models.base import Model, posterior_of
 
 Groups = Mapping[str, Callable[[Params], PyTree]]
 
@@ -40,50 +42,106 @@ def parts(params: Params) -> Groups:
     return {name: part for name, part in groups.items() if jax.tree.leaves(part(params))}
 
 
-def heads(model: Any, params: Params, x: PyTree) -> Groups:
-    """`parts`, with the encoder's last layer cut in two where q is a diagonal normal: what gives
-    its location, and what its scale.
+# The encoder's last layer, cut into what gives q's location and what gives its scale.
 
-    For nets that end in one dense layer of all heads, as `vaejax.MLP` does; ValueError for others.
+
+class Columns(NamedTuple):
+    """A leaf of the last layer: its name, its place among the leaves of phi, and the axis that the
+    outputs are along.
     """
-    last = _last_layer(model, params, x)
-    groups = dict(parts(params))
-    groups.pop("phi")
-    return {
-        **groups,
-        "phi body": Head(last, None),
-        "phi location": Head(last, 0),
-        "phi scale": Head(last, 1),
-    }
+
+    name: str
+    position: int
+    axis: int
 
 
 @component
 class Head:
-    """Half of the last layer of phi, or with None all the rest of phi."""
+    """Half of the last layer of phi, {name: its half}, or with None the rest of phi."""
 
-    last: str
+    layer: tuple[Columns, ...]
     half: int | None
 
     def __call__(self, params: Params) -> PyTree:
-        layers = params.phi["params"]
+        leaves = jax.tree.leaves(params.phi)
         if self.half is None:
-            return {name: layer for name, layer in layers.items() if name != self.last}
-        half = self.half
-        return jax.tree.map(lambda leaf: jnp.split(leaf, 2, axis=-1)[half], layers[self.last])
+            last = {columns.position for columns in self.layer}
+            return [leaf for position, leaf in enumerate(leaves) if position not in last]
+        return {
+            columns.name: jnp.split(leaves[columns.position], 2, columns.axis)[self.half]
+            for columns in self.layer
+        }
 
 
-def _last_layer(model: Any, params: Params, x: PyTree) -> str:
-    q = jax.eval_shape(model.posterior, params, x)
-    layers = params.phi.get("params", {}) if isinstance(params.phi, dict) else {}
-    width = 2 * q.loc.size if isinstance(q, DiagNormalDensity) else None
-    wide = sorted(
-        name
-        for name, layer in layers.items()
-        if "bias" in layer and layer["bias"].shape == (width,)
+def heads(model: Model, params: Params, x: PyTree) -> Groups:
+    """`parts`, with the encoder's last layer cut in two where q is a diagonal normal: what gives
+    its location, and what its scale.
+
+    The last layer is found by what it does, at the example x, whatever it is called: the dense
+    layer of 2d outputs of which each moves one coordinate of q alone, and whose bias moves the
+    location one to one. ValueError for a net that does not end in one.
+    """
+    layer = _last_layer(model, params, x)
+    groups = dict(parts(params))
+    groups.pop("phi")
+    return {
+        **groups,
+        "phi body": Head(layer, None),
+        "phi location": Head(layer, 0),
+        "phi scale": Head(layer, 1),
+    }
+
+
+def _last_layer(model: Model, params: Params, x: PyTree) -> tuple[Columns, ...]:
+    def posterior(phi: PyTree) -> Any:
+        return posterior_of(model, params._replace(phi=phi), x)
+
+    q = jax.eval_shape(posterior, params.phi)
+    if not isinstance(q, DiagNormalDensity):
+        raise ValueError(_no_heads(f"q is {q.name}"))
+    # v in the location and 0 in the scale, pulled back to phi; and the other way round
+    q, pull_back = jax.vjp(posterior, params.phi)
+    v = jnp.linspace(1, 2, q.loc.size).astype(q.loc.dtype)
+    along, nothing = v.reshape(q.loc.shape), jnp.zeros_like(q.loc)
+    (by_loc,) = pull_back(DiagNormalDensity(along, nothing))
+    (by_scale,) = pull_back(DiagNormalDensity(nothing, along))
+
+    leaves = zip(
+        jax.tree_util.tree_leaves_with_path(by_loc), jax.tree.leaves(by_scale), strict=True
     )
-    if not wide:
-        raise ValueError(
-            "heads wants an encoder DiagNormal of a net that ends in one dense layer, such as"
-            " vaejax.MLP; use parts(params)"
-        )
-    return wide[-1]
+    layer, ranks = [], []
+    for position, ((path, loc), scale) in enumerate(leaves):
+        axis = _output_axis(np.asarray(loc), np.asarray(scale), np.asarray(v))
+        if axis is not None:
+            name = jax.tree_util.keystr(path[-1:], simple=True)
+            layer.append(Columns(name, position, axis))
+            ranks.append(loc.ndim)
+    if sorted(ranks) != [1, 2]:
+        raise ValueError(_no_heads("this net ends in none, or in more than one"))
+    return tuple(layer)
+
+
+def _output_axis(by_loc: np.ndarray, by_scale: np.ndarray, v: np.ndarray) -> int | None:
+    """The axis of a kernel or a bias along which entry j moves loc_j alone and entry d + j
+    log_scale_j alone, or None: where v pulls at the location, the kernel gets h v^T, and the bias
+    v.
+    """
+    d = len(v)
+    axes = [axis for axis in range(by_loc.ndim) if by_loc.shape[axis] == 2 * d]
+    if by_loc.ndim > 2:
+        return None
+    for axis in reversed(axes):
+        moved = np.moveaxis(by_loc, axis, -1)
+        loc, others = moved[..., :d] / v, moved[..., d:]
+        apart = not others.any() and not np.moveaxis(by_scale, axis, -1)[..., :d].any()
+        h = 1.0 if by_loc.ndim == 1 else loc[:, :1]
+        if apart and np.any(h) and np.allclose(loc, h, rtol=1e-4, atol=1e-6 * np.abs(h).max()):
+            return axis
+    return None
+
+
+def _no_heads(reason: str) -> str:
+    return (
+        "heads wants an encoder DiagNormal of a net that ends in one dense layer, such as"
+        f" vaejax.MLP, and {reason}; use parts(params)"
+    )

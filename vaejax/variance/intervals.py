@@ -49,14 +49,15 @@ def _spread(moments: Moments, name: str, select: Callable[[Params], PyTree]) -> 
     # The variance of a variance is a fourth moment: it exists where the tail of |g|^2 falls faster
     # than its square.
     finite = pareto_k(np.abs(squares)) < 0.5
-    half = min(
-        1.96 * _error_of_mean(squares, moments.by) / trace, 700.0
-    )  # more, where the trace is rounding, would overflow
+    half = 1.96 * _error_of_mean(squares, moments.by) / trace
+    half = min(half, 700.0)  # more, where the trace is rounding, would overflow
     low, high = (trace * math.exp(-half), trace * math.exp(half)) if finite else (0.0, math.inf)
+    # Var |g - m|^2 = (kurtosis - 1) trace^2
     kurtosis = 1 + (squares.std(ddof=1) / trace) ** 2 if moments.by == "draws" else math.nan
-    return Spread(
-        trace, low, high, kurtosis if finite else math.inf, (norm - trace / n) / trace, 1 / n
-    )
+    kurtosis = kurtosis if finite else math.inf
+    # |E g|^2 = E |mean|^2 - trace / n
+    snr_squared = (norm - trace / n) / trace
+    return Spread(trace, low, high, kurtosis, snr_squared, 1 / n)
 
 
 def _error_of_mean(series: np.ndarray, by: By) -> float:
@@ -91,9 +92,11 @@ def variance_ratio(a: Moments, b: Moments, group: str) -> Ratio:
             f"{a.num_draws} draws by {a.by} against {b.num_draws} by {b.by}; measure both alike,"
             " with one key, so that draws are pairs"
         )
-    of_a, of_b = a.squares[group], b.squares[group]
-    log_ratio = math.log(of_a.mean() / of_b.mean())
-    half = 1.96 * _error_of_mean(of_a / of_a.mean() - of_b / of_b.mean(), a.by)
+    squares_a, squares_b = a.squares[group], b.squares[group]
+    log_ratio = math.log(squares_a.mean() / squares_b.mean())
+    # A_i / mean A - B_i / mean B
+    series = squares_a / squares_a.mean() - squares_b / squares_b.mean()
+    half = 1.96 * _error_of_mean(series, a.by)
     return Ratio(*(math.exp(log_ratio + side * half) for side in (0, -1, 1)))
 
 
@@ -122,24 +125,24 @@ def gradient_bias(
     the bound.
     """
     select = select or (lambda params: params[:2])
-    trees = [select(tree) for tree in (moments.mean, moments.variance, reference)]
     mean, variance, expected = (
-        np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in trees
+        _flat(select(tree)) for tree in (moments.mean, moments.variance, reference)
     )
-    extra = (
-        0.0
-        if standard_error is None
-        else np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(select(standard_error))])
-    )
+    extra = 0.0 if standard_error is None else _flat(select(standard_error))
     error = np.sqrt(variance / moments.num_draws + np.square(extra))
     difference = np.abs(mean - expected)
-    exact = error <= 1e-7 * (1 + np.abs(expected))  # no noise that single precision would show
-    z = np.where(
-        exact,
-        np.where(difference > 1e-5 * (1 + np.abs(expected)), np.inf, 0.0),
-        difference / np.where(exact, 1, error),
-    )
+    # Where there is no noise that single precision would show, a difference is found or is not.
+    exact = error <= 1e-7 * (1 + np.abs(expected))
+    differs = difference > 1e-5 * (1 + np.abs(expected))
+    z = difference / np.where(exact, 1, error)
+    z = np.where(exact, np.where(differs, np.inf, 0.0), z)
     largest = float(z.max())
+    # Bonferroni: n P(|Z| > largest)
     p_value = min(1.0, z.size * math.erfc(largest / math.sqrt(2)))
+    # A bias of so many standard errors passes the threshold 99 times in 100.
     needed = -NormalDist().inv_cdf(false_alarm / z.size / 2) + NormalDist().inv_cdf(0.99)
     return Bias(largest, p_value, float(needed * error.max()))
+
+
+def _flat(tree: PyTree) -> np.ndarray:
+    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])

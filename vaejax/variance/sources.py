@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from vaejax.base.checks import require_count
 from vaejax.base.types import Key, Params, PyTree
-from vaejax.base.values import by_value
-from vaejax.objectives.base import Objective
+from vaejax.objectives.base import Maximised, Objective
+from vaejax.variance.differentiated import differentiated
 
 
 class Sources(NamedTuple):
@@ -26,57 +27,86 @@ class Sources(NamedTuple):
     sampling: Params
 
 
+class Running(NamedTuple):
+    """The mean of trees, and the sum of their squared deviations from it, by Welford's
+    recurrence.
+    """
+
+    mean: Params
+    squares: Params
+
+    def add(self, tree: Params, count: ArrayLike) -> "Running":
+        """With one more tree, number `count` of all."""
+        step = jax.tree.map(jnp.subtract, tree, self.mean)
+        # m' = m + (g - m) / n
+        mean = jax.tree.map(lambda m, d: m + d / count, self.mean, step)
+        # s' = s + (g - m) (g - m')
+        squares = jax.tree.map(lambda s, d, g, m: s + d * (g - m), self.squares, step, tree, mean)
+        return Running(mean, squares)
+
+
 def variance_sources(
-    objective: Objective, params: Params, xs: ArrayLike, key: Key, num_draws: int
+    objective: Objective,
+    params: Params,
+    xs: PyTree,
+    key: Key,
+    num_draws: int,
+    *,
+    step: int | None = None,
 ) -> Sources:
-    """Law of total variance, for an objective of one example over the data set xs: `num_draws` of
-    each example.
+    """Law of total variance over the data set xs, `num_draws` of each example, for an objective of
+    one example, `vaejax.per_example(...)`, or a `vaejax.minibatch(...)`, of which that one is
+    taken.
 
     S^2 is unbiased: of the spread of the measured means, the part that is their own noise is taken
-    off, so that it may be below 0.
+    off, so that it may be below 0. `step` is that of training, where a weight moves with it.
     """
+    function = differentiated(objective, step)
+    require_count(num_draws, "num_draws")
     if num_draws < 2:
         raise ValueError(f"num_draws = {num_draws}; a variance needs at least 2")
     size = len(jax.tree.leaves(xs)[0])
     if size < 2:
         raise ValueError("variance_sources needs at least 2 examples")
-    return Sources(size, *_sources(by_value(objective), params, xs, key, num_draws))
+    example = objective if objective.of_one_example else objective.independent_example
+    if example is None:
+        raise ValueError(
+            "variance_sources takes the examples one by one, and those of a batch of"
+            f" {type(objective).__name__} share something; use vaejax.per_example(estimator, model)"
+        )
+    function = Maximised(example, function.step)
+    return Sources(size, *_sources(function, params, xs, key, num_draws))
 
 
-@partial(jax.jit, static_argnames=("objective", "num_draws"))
+@partial(jax.jit, static_argnames=("function", "num_draws"))
 def _sources(
-    objective: Objective, params: Params, xs: PyTree, key: Key, num_draws: int
+    function: Maximised, params: Params, xs: PyTree, key: Key, num_draws: int
 ) -> tuple[Params, Params]:
     size = len(jax.tree.leaves(xs)[0])
     zeros = jax.tree.map(jnp.zeros_like, params)
 
-    def moments(x, key):
-        """Mean and unbiased variance of one example's gradient, by Welford's recurrence."""
+    def example_moments(x, key):
+        """The mean and the unbiased variance of one example's gradient."""
 
-        def add(i, carry):
-            mean, squares = carry
-            gradient = jax.grad(objective)(params, x, jax.random.fold_in(key, i))
-            step = jax.tree.map(jnp.subtract, gradient, mean)
-            mean = jax.tree.map(lambda m, d: m + d / (i + 1), mean, step)
-            return mean, jax.tree.map(
-                lambda s, d, g, m: s + d * (g - m), squares, step, gradient, mean
-            )
+        def add_draw(i, running):
+            gradient = jax.grad(function)(params, x, jax.random.fold_in(key, i))
+            return running.add(gradient, i + 1)
 
-        mean, squares = jax.lax.fori_loop(0, num_draws, add, (zeros, zeros))
-        return mean, jax.tree.map(lambda s: s / (num_draws - 1), squares)
+        running = jax.lax.fori_loop(0, num_draws, add_draw, Running(zeros, zeros))
+        return running.mean, jax.tree.map(lambda s: s / (num_draws - 1), running.squares)
 
-    def add(n, carry):
-        mean, squares, sampling = carry
-        of_one, variance = moments(
-            jax.tree.map(lambda leaf: leaf[n], xs), jax.random.fold_in(key, n)
-        )
-        step = jax.tree.map(jnp.subtract, of_one, mean)
-        mean = jax.tree.map(lambda m, d: m + d / (n + 1), mean, step)
-        squares = jax.tree.map(lambda s, d, g, m: s + d * (g - m), squares, step, of_one, mean)
-        return mean, squares, jax.tree.map(lambda s, v: s + v / size, sampling, variance)
+    def add_example(n, carry):
+        running, sampling = carry
+        x = jax.tree.map(lambda leaf: leaf[n], xs)
+        mean, variance = example_moments(x, jax.random.fold_in(key, n))
+        sampling = jax.tree.map(lambda s, v: s + v / size, sampling, variance)
+        return running.add(mean, n + 1), sampling
 
-    _, squares, sampling = jax.lax.fori_loop(0, size, add, (zeros, zeros, zeros))
-    return jax.tree.map(lambda s, v: s / (size - 1) - v / num_draws, squares, sampling), sampling
+    start = Running(zeros, zeros), zeros
+    running, sampling = jax.lax.fori_loop(0, size, add_example, start)
+    # S^2 = sum_n (m_n - m)^2 / (N - 1) - sampling / draws
+    data = jax.tree.map(lambda s, v: s / (size - 1) - v / num_draws, running.squares, sampling)
+    return data, sampling
 
 
 def minibatch_variance(
@@ -88,6 +118,7 @@ def minibatch_variance(
     With `dataset_size` N, that of `minibatch(..., dataset_size=N)`, N times as large a gradient.
     """
     b, n = batch_size, sources.num_examples
+    require_count(num_repeats, "num_repeats")
     if not 1 <= b <= n:
         raise ValueError(f"batch_size = {b}, but the sources are of {n} examples")
     scale = (dataset_size or 1) ** 2

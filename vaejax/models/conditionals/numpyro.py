@@ -45,14 +45,15 @@ def support_of_family(family: Family) -> Support:
     """The values that a family is for, tried at small parameters; its ends where they do not move
     with those. TypeError for a family that cannot be tried.
     """
-    found = [support for fill in (0.5, 0.75) if (support := _support_at(family, fill)) is not None]
-    if len(found) < 2:
+    first, second = (_support_at(family, fill) for fill in (0.5, 0.75))
+    if first is None or second is None:
         raise TypeError(
             f"the support of {family} cannot be read off it; say NumPyroConditional(net, family,"
             " support=...), such as vaejax.supports.REAL"
         )
-    first, second = found
-    return first if first == second else Support(first.name, f"NumPyro's {first.name}")
+    if first == second:
+        return first
+    return Support(first.name, f"NumPyro's {first.name} with ends that the net moves", moving=True)
 
 
 def _support_at(family: Family, fill: float) -> Support | None:
@@ -73,4 +74,4 @@ def _parameter_shapes(family: Family) -> list[tuple[tuple[int, ...], ...]]:
     needed = [p for p in parameters if p.kind in positional and p.default is p.empty]
     counts = [len(needed)] if needed else [1, 2, 3]
     tries = [(shape,) * count for count in counts for shape in ((), (2,), (2, 2))]
-    return tries + [((2,), (2, 2)), ((2,), (2, 1), (2,))]
+    return [*tries, ((2,), (2, 2)), ((2,), (2, 1), (2,))]

@@ -1,0 +1,157 @@
+"""When does stopping the score help? On the one-dimensional linear-Gaussian model: where q is wider
+than half the posterior's variance.
+
+    python experiments/gradients/sticking_the_landing.py  # some seconds on two CPU cores
+
+p(z) = N(0, 1), p(x|z) = N(w z + b, tau^2), q = N(mu, s^2). With lam the precision of the posterior
+and d the distance of mu from its mean, the variances of one sample's gradient are, in closed form,
+
+    Pathwise           in mu lam^2 s^2               in log s  lam^2 d^2 s^2 + 2 lam^2 s^4
+    StickTheLanding    in mu (1 - lam s^2)^2 / s^2   in log s  lam^2 d^2 s^2 + 2 (1 - lam s^2)^2
+
+so that they cross at lam s^2 = 1/2 in both, and the second vanishes at the posterior, lam s^2 = 1,
+d = 0 (Roeder, Wu & Duvenaud 2017). The script measures both by `vaejax.gradient_moments` at twelve
+widths, and holds them against these formulas.
+
+Measured on two cores of an Intel Xeon, in 9 seconds: of the 48 intervals at 95 %, 43 cover the
+closed form, and they share their keys; the worst of the 48 traces is off by 6 %, one of log s,
+whose gradient is quadratic in the noise.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+
+import vaejax
+from experiments.lib import tables
+from experiments.lib.figures import interval_bars
+from experiments.lib.gradients import coverage, interval, worst_relative_error
+from experiments.lib.script import Report, run_script
+from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
+from vaejax.variance.groups import Part
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The model, the widths and the number of draws."""
+
+    w: float = 1.3
+    b: float = 0.2
+    tau: float = 0.8
+    x: float = 1.1
+    mu: float = 0.4
+    widths: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+    """Values of lam s^2, the variance of q in units of the posterior's."""
+    num_draws: int = 20_000
+    seed: int = 0
+    out: str = "runs/sticking_the_landing"
+
+    @property
+    def precision(self) -> float:
+        """lam, of the posterior."""
+        return 1 + self.w**2 / self.tau**2
+
+
+GROUPS = {"mu": Part(("phi", "loc")), "log s": Part(("phi", "log_scale"))}
+ESTIMATORS = {"Pathwise": vaejax.Pathwise(), "StickTheLanding": vaejax.StickTheLanding()}
+COLOURS = {"Pathwise": BLUE, "StickTheLanding": ORANGE}
+
+
+def closed_forms(config: Config, width: float) -> dict[tuple[str, str], float]:
+    """The variance of each estimator in each parameter, at lam s^2 = width."""
+    lam = config.precision
+    d = config.mu - config.w * (config.x - config.b) / (config.tau**2 * lam)
+    s2 = width / lam
+    return {
+        ("Pathwise", "mu"): lam**2 * s2,
+        ("Pathwise", "log s"): lam**2 * d**2 * s2 + 2 * lam**2 * s2**2,
+        ("StickTheLanding", "mu"): (1 - width) ** 2 / s2,
+        ("StickTheLanding", "log s"): lam**2 * d**2 * s2 + 2 * (1 - width) ** 2,
+    }
+
+
+def linear_gaussian(config: Config, width: float) -> tuple[vaejax.VAE, vaejax.Params]:
+    """p(z) p(x|z) with q at lam s^2 = width."""
+    likelihood = vaejax.Gaussian(vaejax.MLP(1, ()), config.tau)
+    encoder = vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None)
+    line = {"kernel": jnp.asarray([[config.w]]), "bias": jnp.asarray([config.b])}
+    theta = {"prior": (), "likelihood": {"net": {"params": {"Dense_0": line}}}}
+    log_scale = jnp.asarray([0.5 * math.log(width / config.precision)])
+    phi = {"loc": jnp.asarray([config.mu]), "log_scale": log_scale}
+    return vaejax.VAE(vaejax.StandardNormal(1), likelihood, encoder), vaejax.Params(theta, phi)
+
+
+def measured(config: Config, width: float, key) -> list[dict]:
+    """A row for each estimator and parameter: the exact variance, and what `gradient_moments`
+    finds.
+    """
+    model, params = linear_gaussian(config, width)
+    x, exact = jnp.asarray([config.x]), closed_forms(config, width)
+    rows = []
+    for name, estimator in ESTIMATORS.items():
+        objective = vaejax.per_example(estimator, model)
+        moments = vaejax.gradient_moments(
+            objective, params, x, key, config.num_draws, groups=GROUPS, chunk=500
+        )
+        for group, spread in vaejax.gradient_spread(moments, GROUPS).items():
+            row = {"width": width, "estimator": name, "parameter": group}
+            rows.append(row | {"exact": exact[name, group]} | interval(spread))
+    return rows
+
+
+def figure(config: Config, rows: list[dict]) -> Figure:
+    """Both parameters: the closed forms as lines, what was measured as points with intervals."""
+    drawing, [panels] = figure_of(columns=2, size=(9, 3.8))
+    grid = np.linspace(0.06, max(config.widths), 300)
+    for axes, group in zip(panels, GROUPS, strict=True):
+        for name, colour in COLOURS.items():
+            line = [closed_forms(config, width)[name, group] for width in grid]
+            axes.plot(grid, line, color=colour, lw=1.4)
+            points = [row for row in rows if (row["estimator"], row["parameter"]) == (name, group)]
+            widths, values = zip(*((row["width"], row["measured"]) for row in points), strict=True)
+            bars = interval_bars(points)
+            axes.errorbar(widths, values, bars, fmt="o", ms=4, color=colour, label=name)
+        axes.axvline(0.5, color=GREY, lw=0.8, ls=":")
+        finish(axes, yscale="log", xlabel=r"$\lambda s^2$, the variance of q over the posterior's")
+        axes.set(title=f"gradient in {group}")
+        axes.set_ylim(bottom=3e-3)
+    panels[0].set_ylabel("variance of one sample's gradient")
+    legend(panels[0])
+    return drawing
+
+
+def table(rows: list[dict]) -> str:
+    """A line for each width and parameter, both estimators in it."""
+    at = {(row["width"], row["parameter"], row["estimator"]): row for row in rows}
+    lines = []
+    for width, group in itertools.product(dict.fromkeys(row["width"] for row in rows), GROUPS):
+        pair = [at[width, group, name] for name in ESTIMATORS]
+        numbers = [f"{row[name]:.4f}" for row in pair for name in ("exact", "measured")]
+        winner = min(pair, key=lambda row: row["exact"])["estimator"]
+        equal = math.isclose(pair[0]["exact"], pair[1]["exact"])
+        lines.append([width, group, *numbers, "either" if equal else winner])
+    columns = [f"{name}, exact | measured" for name in ESTIMATORS]
+    header = f"lam s^2 | parameter | {columns[0]} | {columns[1]} | less"
+    return tables.markdown(header.split(" | "), lines)
+
+
+def experiment(config: Config) -> Report:
+    keys = jax.random.split(jax.random.key(config.seed), len(config.widths))
+    pairs = zip(config.widths, keys, strict=True)
+    rows = [row for width, key in pairs for row in measured(config, width, key)]
+    summary = {
+        "intervals_that_cover": coverage(rows),
+        "worst_relative_error": worst_relative_error(row for row in rows if row["exact"] > 1e-6),
+    }
+    return Report(
+        {"rows": rows, **summary}, table(rows), {"variance": figure(config, rows)}, summary
+    )
+
+
+if __name__ == "__main__":
+    run_script(Config, experiment)

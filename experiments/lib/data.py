@@ -1,0 +1,68 @@
+"""Images as a model sees them, and which of them."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+import vaejax
+from vaejax.data.pixels import Policy
+from vaejax.runs.build import load_data
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSetting:
+    """What experiments on images share, where `vaejax.runs.config.Setting` does not say it."""
+
+    data: str = "digits"
+    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
+    data_folder: str | None = None
+    """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
+    binarisation: Policy = "threshold"
+    """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or
+    none.
+    """
+    seed: int = 0
+
+
+def load_images(setting: Any) -> tuple[vaejax.Dataset, vaejax.Pixels]:
+    """The data set, and the transform of its stored images to those that a model sees, of an
+    `ImageSetting` or a `vaejax.runs.config.Setting`.
+    """
+    return load_data(setting)
+
+
+def seen(images: Any, transform: Callable, key) -> jax.Array:
+    """Stored examples as a model sees them, each transformed once."""
+    count = len(jax.tree.leaves(images)[0])
+    return jax.jit(jax.vmap(transform))(images, jax.random.split(key, count))
+
+
+def random_rows(key, number: int, size: int | None = None) -> np.ndarray:
+    """Indices of `size` of so many examples, or of all, in random order: some sets are sorted by
+    class.
+    """
+    return np.asarray(jax.random.permutation(key, number))[:size]
+
+
+def one_of_each_class(labels: np.ndarray | None, count: int) -> np.ndarray:
+    """`count` rows: the first of each class, classes in order, then the others; the first ones
+    where there are no labels.
+    """
+    if labels is None:
+        return np.arange(count)
+    first = np.unique(labels, return_index=True)[1]
+    return np.concatenate([first, np.setdiff1d(np.arange(len(labels)), first)])[:count]
+
+
+def require_labels(dataset: vaejax.Dataset, purpose: str) -> tuple[np.ndarray, np.ndarray]:
+    """The labels of the training and of the test images; ValueError where there are none."""
+    train, test = dataset.train.labels, dataset.test.labels
+    if train is None or test is None:
+        raise ValueError(
+            f"{dataset.name} has no labels {purpose}; choose a set with classes, such as digits,"
+            " mnist or fashion_mnist"
+        )
+    return np.asarray(train), np.asarray(test)

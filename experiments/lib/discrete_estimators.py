@@ -1,0 +1,75 @@
+"""Gradient estimators through discrete latents, by name: how each is made, what it costs, and how
+it is drawn.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import vaejax
+from experiments.lib.bernoulli import RELAX_NET, TEMPERATURE
+from vaejax.base.checks import unknown_name
+from vaejax.estimators.base import Estimator
+
+
+class Entry(NamedTuple):
+    """An estimator with n evaluations of f, for how many of which it also takes the gradient of f,
+    and how it is drawn.
+    """
+
+    make: Callable[[int], Estimator]
+    gradients: Callable[[int], int]
+    colour: str
+    marker: str
+    biased: bool = False
+
+
+def none(n: int) -> int:
+    return 0
+
+
+def every(n: int) -> int:
+    return n
+
+
+def two_in_three(n: int) -> int:
+    return 2 * n // 3
+
+
+ESTIMATORS = {
+    "score function": Entry(
+        lambda n: vaejax.ScoreFunction(n, vaejax.NoBaseline()), none, "#7f8c8d", "o"
+    ),
+    "leave-one-out": Entry(lambda n: vaejax.ScoreFunction(n), none, "#2c6fbb", "s"),
+    "DisARM": Entry(lambda n: vaejax.DisARM(n), none, "#d9730d", "D"),
+    "double control variate": Entry(
+        lambda n: vaejax.DoubleControlVariate(n), every, "#1e8449", "^"
+    ),
+    "REBAR": Entry(lambda n: vaejax.REBAR(n // 3), two_in_three, "#8e44ad", "v"),
+    "RELAX": Entry(lambda n: vaejax.RELAX(RELAX_NET, n // 3), two_in_three, "#c0392b", "P"),
+    "relaxed": Entry(lambda n: vaejax.Relaxed(TEMPERATURE, n), every, "#b7950b", "X", biased=True),
+    "straight-through": Entry(
+        lambda n: vaejax.StraightThrough(None, n), every, "#17a2a2", "*", biased=True
+    ),
+}
+
+
+def require_known(names: tuple[str, ...]) -> None:
+    """Raises ValueError for a name that is not in the table."""
+    for name in names:
+        if name not in ESTIMATORS:
+            raise ValueError(unknown_name("estimator", name, list(ESTIMATORS)))
+
+
+def full_name(name: str) -> str:
+    return name + " (biased)" * ESTIMATORS[name].biased
+
+
+def costs(name: str, evaluations: int) -> list[Any]:
+    """The cells of a table: the name, and how often the estimator takes f and its gradient."""
+    return [full_name(name), evaluations, ESTIMATORS[name].gradients(evaluations)]
+
+
+def look(name: str) -> dict[str, Any]:
+    """The colour, marker and line of an estimator in every picture."""
+    entry = ESTIMATORS[name]
+    return {"color": entry.colour, "marker": entry.marker, "ls": "--" if entry.biased else "-"}

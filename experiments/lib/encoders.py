@@ -1,0 +1,50 @@
+"""Several families of q(z|x) on one decoder."""
+
+import dataclasses
+from typing import Any
+
+import jax
+
+import vaejax
+from vaejax.runs.build import build_encoder, build_optimizer, initial_params, trained
+from vaejax.runs.config import Setting, training_config
+
+Entries = dict[str, tuple[Any, vaejax.Params]]  # {name: (a VAE or a Refined, its parameters)}
+
+
+@vaejax.component
+class EncoderBound(vaejax.Estimator):
+    """The one-sample ELBO with theta held fixed, so that the encoder alone is trained."""
+
+    def __call__(self, model, params, x, key):
+        held = params._replace(theta=jax.lax.stop_gradient(params.theta))
+        return vaejax.Pathwise()(model, held, x, key)
+
+
+def encoders_of_one_decoder(
+    setting: Setting, names: tuple[str, ...], num_steps: int, encoder_steps: int, images, transform
+) -> Entries:
+    """{encoder: (model, parameters)}: a VAE is trained, then an encoder of each kind on its theta,
+    which is the same in all. The rates fall to zero along a cosine.
+    """
+    config = training_config(setting, num_steps=encoder_steps, schedule="cosine")
+    # A wrong name is refused before anything trains.
+    encoders = {name: build_encoder(dataclasses.replace(config, encoder=name)) for name in names}
+    model, decoder_params = trained(setting, images, transform, num_steps, schedule="cosine")
+    init_key, _, encoder_key = jax.random.split(jax.random.key(setting.seed), 3)
+    entries: Entries = {}
+    for name, encoder in encoders.items():
+        variant = dataclasses.replace(model, encoder=encoder)
+        start = initial_params(config, variant, images, transform, init_key)
+        run = vaejax.fit(
+            vaejax.minibatch(EncoderBound(), variant),
+            start._replace(theta=decoder_params.theta),
+            build_optimizer(config),
+            images,
+            encoder_key,
+            num_steps=encoder_steps,
+            batch_size=setting.batch_size,
+            transform=transform,
+        )
+        entries[name] = variant, run.params
+    return entries

@@ -1,0 +1,109 @@
+"""The head and the tail of a script: flags in; tables on standard output, result.json and pictures
+out.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
+
+import jax
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from vaejax.base.mapping import Estimate
+from vaejax.plots.look import save
+from vaejax.runs.command import command_line, record, use_all_cores
+
+
+class Config(Protocol):
+    """A frozen dataclass: each field is a flag, and its docstring the help."""
+
+    @property
+    def out(self) -> str:
+        """The folder that the experiment leaves its files in."""
+        ...
+
+
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+class Report(NamedTuple):
+    """What an experiment has found.
+
+    `numbers` go to result.json, beside the configuration and all else that they depend on; `tables`
+    are printed; each of the `figures` becomes NAME.png. `summary` is the last line of output, as
+    JSON; None makes it all numbers.
+    """
+
+    numbers: Any  # a dict, or, of a part of an experiment, whatever `plain` knows
+    tables: str
+    figures: dict[str, Figure]
+    summary: Any = None
+
+
+def joined(parts: dict[str, Report]) -> Report:
+    """The report of an experiment of several parts: the numbers of each under its name."""
+    summaries = {
+        name: part.numbers if part.summary is None else part.summary for name, part in parts.items()
+    }
+    return Report(
+        {name: part.numbers for name, part in parts.items()},
+        "\n\n".join(part.tables for part in parts.values()),
+        {name: figure for part in parts.values() for name, figure in part.figures.items()},
+        summaries,
+    )
+
+
+def run_script(
+    config_type: type[AnyConfig], experiment: Callable[[AnyConfig], Report], all_cores: bool = False
+) -> NoReturn:
+    """Runs the experiment with the configuration of the command line, and exits.
+
+    With `all_cores`, each core of the CPU is a device, so that `vaejax.fit_seeds` gives each a
+    seed.
+    """
+    if all_cores:
+        use_all_cores()
+    sys.exit(command_line(lambda: run(tyro.cli(config_type), experiment)))
+
+
+def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[str, Any]:
+    """Runs the experiment, leaves its files in `config.out`, and returns its summary.
+
+    The folder is made at the end, so that a configuration that is refused leaves nothing.
+    """
+    out = Path(config.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out = {out} is a file; name a folder")
+    began = time.perf_counter()
+    report = experiment(config)
+    seconds = round(time.perf_counter() - began, 1)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, figure in report.figures.items():
+        save(figure, out / f"{name}.png")
+    record(out, config, **plain(report.numbers), seconds=seconds)
+    print(report.tables)
+    print(f"{seconds} s, in {out}", file=sys.stderr)
+    summary = report.numbers if report.summary is None else report.summary
+    return {**plain(summary), "out": str(out)}
+
+
+def plain(value: Any) -> Any:
+    """The same as what JSON knows: an `Estimate` as {"mean", "standard_error"}, arrays as lists."""
+    if isinstance(value, Estimate):
+        return value._asdict()
+    if isinstance(value, dict):
+        return {name: plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(part) for part in value]
+    return value.tolist() if isinstance(value, np.ndarray | np.generic | jax.Array) else value
+
+
+def require_at_least(config: Any, **least: float) -> None:
+    """Raises ValueError for a number of the configuration below its least."""
+    for name, number in least.items():
+        if getattr(config, name) < number:
+            raise ValueError(f"{name} = {getattr(config, name)}; it must be at least {number}")

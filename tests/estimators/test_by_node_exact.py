@@ -1,0 +1,124 @@
+"""Node by node is exact: against enumeration and quadrature."""
+
+import itertools
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import vaejax
+from tests.lib.graph_models import semi_supervised
+from tests.lib.oracles import assert_mean, gauss_hermite
+from vaejax import DirectedGraph, Node
+
+# Node by node.
+
+
+def chain(num_samples=1):
+    """Three binary latents in a chain, a -> b -> c, under p and under q."""
+    net = partial(vaejax.MLP, hidden=(4,))
+    graph = DirectedGraph(
+        (
+            Node("a", vaejax.FactorialBernoulli(1)),
+            Node("b", vaejax.Bernoulli(net(1)), "a"),
+            Node("c", vaejax.Bernoulli(net(1)), "b"),
+            Node("x", vaejax.Bernoulli(net(3)), ("a", "b", "c")),
+        )
+    )
+    nodes = (
+        Node("a", vaejax.Bernoulli(net(1)), "x"),
+        Node("b", vaejax.Bernoulli(net(1)), ("x", "a")),
+        Node("c", vaejax.Bernoulli(net(1)), ("x", "b")),
+    )
+    model = vaejax.GraphModel(graph, DirectedGraph(nodes, inputs=("x",)))
+    x = jnp.asarray([1.0, 0.0, 1.0])
+    params = jax.tree.map(lambda leaf: 2 * leaf, model.init(jax.random.key(0), x))
+    return model, params, x
+
+
+def exact_elbo(model, params, x):
+    """By enumeration, written out."""
+    q, total = model.posterior(params, x), 0.0
+    for state in itertools.product([0.0, 1.0], repeat=3):
+        z = {name: jnp.asarray([value]) for name, value in zip("abc", state, strict=True)}
+        log_q = q.log_prob(z)
+        total += jnp.exp(log_q) * (model.log_joint(params, x, z) - log_q)
+    return total
+
+
+def assert_mean_gradient(draws, expected):
+    """`assert_mean`, and equality where the draws are all the same."""
+    draws = np.asarray(draws, np.float64)
+    moves = draws.std(axis=0) > 1e-5
+    np.testing.assert_allclose(draws[:, ~moves].mean(axis=0), expected[~moves], atol=1e-4)
+    assert_mean(draws[:, moves], expected[moves], detectable=0.2)
+
+
+def test_all_nodes_enumerated_is_the_elbo_and_its_gradient():
+    model, params, x = chain()
+    estimator = vaejax.ByNode(enumerate=("a", "b", "c"))
+    value, gradient = jax.jit(jax.value_and_grad(partial(estimator, model)))(
+        params, x, jax.random.key(0)
+    )
+    expected, exact = jax.jit(jax.value_and_grad(partial(exact_elbo, model)))(params, x)
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        ravel_pytree(gradient)[0], ravel_pytree(exact)[0], rtol=1e-3, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        vaejax.ByNode(enumerate=("b",), score=("a", "c"), num_samples=2),
+        vaejax.ByNode(enumerate=("a", "c"), score=("b",)),
+        vaejax.ByNode(score=("a", "b", "c"), num_samples=3),
+    ],
+    ids=["middle", "ends", "none"],
+)
+def test_any_split_of_the_nodes_is_unbiased(estimator):
+    """One enumerated before, between and after those that are sampled."""
+    model, params, x = chain()
+    exact = ravel_pytree(jax.grad(partial(exact_elbo, model))(params, x))[0]
+    gradient = jax.jit(
+        jax.vmap(lambda key: ravel_pytree(jax.grad(partial(estimator, model))(params, x, key))[0])
+    )
+    draws = np.asarray(gradient(jax.random.split(jax.random.key(1), 20_000)))
+    assert_mean_gradient(draws, np.asarray(exact))
+
+
+def test_paths_and_sums_together_by_quadrature(x64):
+    """y summed out, z by its path: the gradient's mean over z's noise is that of the exact bound,
+    by Gauss-Hermite.
+    """
+    model, params, x = semi_supervised()
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), params)
+    noise, weights = gauss_hermite(20, 2)
+
+    def log_q_y(params):
+        return jax.nn.log_softmax(model.encoder["y"].conditional(params.phi["y"], x).logits)
+
+    def exact(params):
+        total = 0.0
+        for y, log_q in zip(jnp.eye(3), log_q_y(params), strict=True):
+            q = model.encoder["z"].conditional(params.phi["z"], (x, y))
+            zs = q.loc[None] + jnp.exp(q.log_scale)[None] * noise
+            log_w = jax.vmap(
+                lambda z, q=q, y=y: model.log_joint(params, x, {"z": z, "y": y}) - q.log_prob(z)
+            )(zs)
+            total += jnp.exp(log_q) * (weights @ log_w - log_q)
+        return total
+
+    gradient = jax.jit(
+        jax.vmap(
+            lambda key: ravel_pytree(
+                jax.grad(partial(vaejax.ByNode(("y",)), model))(params, x, key)
+            )[0]
+        )
+    )
+    draws = np.asarray(gradient(jax.random.split(jax.random.key(1), 20_000)))
+    expected = np.asarray(ravel_pytree(jax.grad(exact)(params))[0])
+    assert_mean_gradient(draws, expected)

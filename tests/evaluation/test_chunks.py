@@ -1,0 +1,85 @@
+"""A function over a data set, a chunk at a time: it goes on after a cut, in memory that does not
+grow.
+"""
+
+from functools import partial
+from unittest import mock
+
+import jax
+import numpy as np
+import pytest
+
+import vaejax
+from tests.lib.evaluated import binary_model
+from vaejax.base.mapping import map_dataset
+from vaejax.evaluation import chunks
+
+
+def test_evaluation_goes_on_where_it_was_cut_off(tmp_path):
+    """After a kill at the third batch of five, the call does the other batches alone, and gives the
+    same bits as without a cut.
+    """
+    model, params, xs = binary_model()
+    call = partial(
+        vaejax.evaluate, model, params, key=jax.random.key(0), num_samples=30, batch_size=5
+    )
+    path = tmp_path / "evaluation.npz"
+    batches = []
+
+    def count(*args, **settings):
+        batches.append(args)
+        if len(batches) == 3:
+            raise KeyboardInterrupt
+        return map_dataset(*args, **settings)
+
+    with mock.patch.object(chunks, "map_dataset", count):
+        with pytest.raises(KeyboardInterrupt):
+            call(xs=xs, path=path)
+        resumed = call(xs=xs, path=path)
+        assert len(batches) == 3 + 3
+        again = call(xs=xs, path=path)
+        assert len(batches) == 6
+    whole = call(xs=xs)
+    for name, array in whole.by_example.items():
+        np.testing.assert_array_equal(resumed.by_example[name], array)
+        np.testing.assert_array_equal(again.by_example[name], array)
+    with pytest.raises(ValueError, match=r"evaluation.npz holds the evaluation of another model"):
+        call(xs=1 - xs, path=path)
+    assert [file.name for file in tmp_path.iterdir()] == ["evaluation.npz"]
+
+
+def test_a_larger_set_needs_no_more_memory():
+    """The program that a data set runs through is that of one batch: 10,000 examples at K = 5,000
+    are 100 times the same.
+    """
+    model, params, xs = binary_model()
+    compiled = []
+    real = jax.jit(map_dataset, static_argnames=("function", "batch_size"))
+
+    def record(function, params, xs, key, batch_size, start):
+        analysis = (
+            real.lower(function, params, xs, key, batch_size, start).compile().memory_analysis()
+        )
+        compiled.append(
+            analysis.temp_size_in_bytes
+            + analysis.argument_size_in_bytes
+            + analysis.output_size_in_bytes
+        )
+        return map_dataset(function, params, xs, key, batch_size, start)
+
+    with mock.patch.object(chunks, "map_dataset", record):
+        vaejax.evaluate(
+            model, params, np.tile(xs, (2, 1, 1)), jax.random.key(0), num_samples=50, batch_size=10
+        )
+    assert len(compiled) == 5 and len(set(compiled)) == 1
+
+
+def test_what_arrays_have_begun_a_source_of_them_goes_on_with(tmp_path):
+    """The file belongs to the contents of the data, however they are read."""
+    model, params, xs = binary_model()
+    path = tmp_path / "evaluation.npz"
+    call = partial(vaejax.evaluate, model, params, key=jax.random.key(0), num_samples=5, path=path)
+    whole = call(xs=xs)
+    with mock.patch.object(chunks, "map_dataset", side_effect=AssertionError):
+        again = call(xs=vaejax.RandomAccess(list(xs)))
+    np.testing.assert_array_equal(again.by_example["elbo"], whole.by_example["elbo"])

@@ -1,0 +1,155 @@
+"""A model against data of its own: an exact q and an exact model pass, planted errors do not."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vaejax
+from tests.lib.linear import Linear
+from tests.lib.oracles import Line, LinearGaussian, Z, assert_mean
+
+POINT = LinearGaussian()
+
+
+def exact_model(factor=1.0):
+    """The frozen linear-Gaussian model with its exact posterior, the scale of q times `factor`."""
+    slope = POINT.w / (POINT.tau**2 * POINT.lam)
+    net = Linear(((slope,),), (-slope * POINT.b,), (float(np.log(factor * POINT.lam**-0.5)),))
+    return replace(POINT.model, encoder=vaejax.DiagNormal(net, max_log_scale=None))
+
+
+def test_calibration_passes_the_exact_q_and_fails_a_wrong_scale(x64):
+    """At a false-alarm rate of 1e-6; a scale wrong by 1.2 is caught with room to spare: p below
+    1e-12 of 10,000 simulations.
+    """
+    params = POINT.params._replace(phi=())
+    settings = {"num_simulations": 10_000}
+    right = vaejax.calibration(exact_model(), params, jax.random.key(0), **settings)
+    assert right.p_value > 1e-6 and right.ranks.shape == (10_000, 1)
+    for factor in (1.2, 1 / 1.2):
+        wrong = vaejax.calibration(exact_model(factor), params, jax.random.key(0), **settings)
+        assert wrong.p_value < 1e-12
+    with pytest.raises(ValueError, match="num_bins = 10; .* divide num_draws . 1 = 64"):
+        vaejax.calibration(exact_model(), params, jax.random.key(0), num_bins=10)
+
+
+def first(x):
+    return x[0]
+
+
+def squared(x):
+    return x[0] ** 2
+
+
+def test_predictive_checks_see_a_wrong_variance(x64):
+    """Data of the model's own pass; data twice as wide fail in the square and pass in the mean. |z|
+    < 4.9 has a false alarm of 1e-6.
+    """
+    params, rng = POINT.params, np.random.default_rng(0)
+    wide = POINT.b + np.sqrt(POINT.w**2 + POINT.tau**2) * rng.normal(size=(4_000, 1))
+    for factor, statistic, passes in ((1, first, True), (1, squared, True), (2, squared, False)):
+        check = vaejax.predictive_check(
+            statistic, POINT.model, params, factor * wide, jax.random.key(0)
+        )
+        assert (abs(check.z_score) < Z) == passes
+    assert_mean(check.drawn, POINT.b**2 + POINT.w**2 + POINT.tau**2, detectable=0.6)
+
+
+# Of a conditional model: p(z | u) = N(u, 1), p(x | z) = N(w z + b, tau^2).
+
+
+@vaejax.component
+class Both:
+    """{u, x} -> (loc, log_scale) of p(z | x, u), the scale times `factor`."""
+
+    factor: float = 1.0
+
+    def init(self, key, example):
+        return ()
+
+    def apply(self, params, example):
+        slope = POINT.w / (POINT.tau**2 * POINT.lam)
+        loc = example["u"] / POINT.lam + slope * (example["x"] - POINT.b)
+        return loc, jnp.full(1, np.log(self.factor * POINT.lam**-0.5))
+
+
+def conditional_model(factor=1.0):
+    encoder = vaejax.DiagNormal(Both(factor), max_log_scale=None)
+    prior = vaejax.Gaussian(Line(), scale=1.0)
+    nodes = vaejax.Node("z", prior, "u"), vaejax.Node("x", POINT.model.likelihood, "z")
+    return vaejax.GraphModel(vaejax.DirectedGraph(nodes, inputs=("u",)), encoder)
+
+
+UNIT = {"net": {"w": jnp.ones(()), "b": jnp.zeros(())}}
+CONDITIONAL = vaejax.Params({"z": UNIT, "x": POINT.params.theta["likelihood"]}, ())
+PAIRS = {"u": np.linspace(-3, 3, 7)[:, None], "x": np.zeros((7, 1))}
+
+
+def test_calibration_of_a_conditional_model_has_the_inputs_of_the_data(x64):
+    """The exact q(z | x, u) passes, one that is too wide does not; simulation i has the inputs of
+    example i mod 7, whether from arrays or a source.
+    """
+    settings = {"num_simulations": 5_000, "xs": PAIRS}
+    key = jax.random.key(0)
+    right = vaejax.calibration(conditional_model(), CONDITIONAL, key, **settings)
+    wrong = vaejax.calibration(conditional_model(1.25), CONDITIONAL, key, **settings)
+    assert right.p_value > 1e-6 and wrong.p_value < 1e-12
+    rows = [{name: values[i] for name, values in PAIRS.items()} for i in range(7)]
+    settings["xs"] = vaejax.RandomAccess(rows)
+    again = vaejax.calibration(conditional_model(), CONDITIONAL, key, **settings)
+    np.testing.assert_array_equal(again.ranks, right.ranks)
+
+
+def test_latents_by_name_are_all_ranked(x64):
+    """Two latents of a graph, each with its exact posterior but for one scale: that one is seen."""
+    prior, likelihood = POINT.model.prior, POINT.model.likelihood
+    names = ("a", "b")
+    nodes = [vaejax.Node(name, prior) for name in names]
+    nodes += [vaejax.Node(f"x {name}", likelihood, name) for name in names]
+    q = [
+        vaejax.Node(name, exact_model(factor).encoder, f"x {name}")
+        for name, factor in zip(names, (1.0, 1.3), strict=True)
+    ]
+    inputs = tuple(f"x {name}" for name in names)
+    encoder = vaejax.DirectedGraph(tuple(q), inputs=inputs)
+    model = vaejax.GraphModel(vaejax.DirectedGraph(tuple(nodes)), encoder, observed=inputs)
+    line = POINT.params.theta["likelihood"]
+    theta = {"a": (), "b": (), "x a": line, "x b": line}
+    params = vaejax.Params(theta, {"a": (), "b": ()})
+    found = vaejax.calibration(model, params, jax.random.key(0), num_simulations=5_000)
+    assert found.ranks.shape == (5_000, 2)
+    assert found.p_values[0] > 1e-6 and found.p_values[1] < 1e-12
+
+
+def residual(example):
+    """Of x from its mean given u."""
+    return (example["x"][0] - POINT.b - POINT.w * example["u"][0]) ** 2
+
+
+def test_a_predictive_check_of_a_conditional_model_is_shown_its_inputs(x64):
+    """E [x - E(x|u)]^2 = w^2 + tau^2, of the draws for the data's own inputs."""
+    u = np.random.default_rng(1).normal(size=(4_000, 1))
+    variance = POINT.w**2 + POINT.tau**2
+    noise = np.sqrt(variance) * np.random.default_rng(2).normal(size=u.shape)
+    for factor, passes in ((1, True), (1.5, False)):
+        pairs = {"u": u, "x": POINT.b + POINT.w * u + factor * noise}
+        check = vaejax.predictive_check(
+            residual, conditional_model(), CONDITIONAL, pairs, jax.random.key(0)
+        )
+        assert (abs(check.z_score) < Z) == passes
+        assert_mean(check.drawn, variance, detectable=0.4)
+
+
+def test_a_statistic_is_shown_the_same_of_data_and_draws(x64):
+    """One observed node by name or bare: the value itself."""
+    nodes = vaejax.Node("z", POINT.model.prior), vaejax.Node("x", POINT.model.likelihood, "z")
+    model = vaejax.GraphModel(vaejax.DirectedGraph(nodes), POINT.model.encoder)
+    params = vaejax.Params({"z": (), "x": POINT.params.theta["likelihood"]}, POINT.params.phi)
+    xs, key = np.linspace(-1, 1, 9)[:, None], jax.random.key(0)
+    bare = vaejax.predictive_check(first, model, params, xs, key)
+    vae = vaejax.predictive_check(first, POINT.model, POINT.params, xs, key)
+    np.testing.assert_allclose(bare.drawn, vae.drawn, rtol=1e-12)
+    np.testing.assert_array_equal(bare.observed, xs[:, 0])

@@ -1,0 +1,84 @@
+"""What every experiment is: it stands on experiments/lib alone, and leaves its files or nothing."""
+
+import ast
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from experiments.lib import tables
+from experiments.lib.script import Report, joined, require_at_least, run
+from tests.lib.paths import EXPERIMENTS
+from vaejax.base.mapping import Estimate
+
+TOPICS = ("graphs", "inference", "gradients", "representation")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    out: str
+    count: int = 2
+
+
+def experiment(config: Config) -> Report:
+    require_at_least(config, count=2)
+    numbers = {"estimate": Estimate(1.0, 0.5), "array": np.arange(2), "number": np.float64(0.25)}
+    return Report(numbers, "a table", {"picture": Figure()})
+
+
+def test_no_experiment_imports_another():
+    """And lib imports none."""
+    for path in EXPERIMENTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("experiments"):
+                assert node.module.startswith("experiments.lib"), (path, node.module)
+
+
+def test_every_experiment_starts_with_its_command():
+    """The first command of the docstring names the script itself."""
+    for topic in TOPICS:
+        for path in (EXPERIMENTS / topic).glob("*.py"):
+            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+            assert f"python experiments/{topic}/{path.name}" in docstring, path
+
+
+def test_an_experiment_leaves_its_files_and_its_summary(tmp_path, capsys):
+    out = tmp_path / "deep" / "out"
+    summary = run(Config(str(out)), experiment)
+    numbers = {
+        "estimate": {"mean": 1.0, "standard_error": 0.5},
+        "array": [0, 1],
+        "number": 0.25,
+    }
+    assert summary == numbers | {"out": str(out)}
+    stored = json.loads((out / "result.json").read_text())
+    assert numbers.items() <= stored.items() and stored["config"]["count"] == 2
+    assert {"versions", "git", "seconds"} <= stored.keys()
+    assert {path.name for path in out.iterdir()} == {"picture.png", "result.json"}
+    assert capsys.readouterr().out == "a table\n"
+
+
+def test_what_is_refused_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match="count = 1; it must be at least 2"):
+        run(Config(str(tmp_path / "out"), count=1), experiment)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="is a file; name a folder"):
+        run(Config(str(tmp_path / "file")), experiment)
+
+
+def test_parts_are_joined_under_their_names():
+    first = Report({"a": 1}, "one", {"x": Figure()}, {"s": 2})
+    second = Report([3], "two", {"y": Figure()})
+    whole = joined({"first": first, "second": second})
+    assert whole.numbers == {"first": {"a": 1}, "second": [3]}
+    assert whole.summary == {"first": {"s": 2}, "second": [3]}
+    assert whole.tables == "one\n\ntwo" and set(whole.figures) == {"x", "y"}
+
+
+def test_tables():
+    assert tables.markdown(["a", "b"], [[1, "x"]]) == "| a | b |\n|---|---|\n| 1 | x |"
+    assert tables.with_error(Estimate(0.5, 0.25), 1, "+") == "+0.5 ± 0.2"
+    assert tables.percent(Estimate(0.5, 0.01)) == "50.0 ± 1.0"

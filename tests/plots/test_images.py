@@ -1,0 +1,86 @@
+"""Pictures made of images, of any model of images."""
+
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+import vaejax
+from tests.lib.cases import cases
+from tests.lib.images import image_model
+from tests.lib.kinds import KINDS, data_of, params_of
+from vaejax import plots
+
+KEY = jax.random.key(0)
+
+
+@pytest.mark.parametrize("out", [(8, 8), (6, 4), (4, 4, 3)])
+def test_sample_and_reconstruction_plots(out):
+    model, params = image_model(2, out)
+    xs = np.zeros((5, *out), np.float32)
+    for figure in (
+        plots.samples(model, params, jax.random.key(0), 2, 3),
+        plots.reconstructions(model, params, xs, jax.random.key(0), columns=3),
+    ):
+        assert isinstance(figure, Figure) and len(figure.axes[0].images) == 1
+
+
+def test_tiles_hold_every_image_in_its_place():
+    images = np.arange(1, 6)[:, None, None] * np.full((5, 2, 3), 0.1)
+    canvas = plots.tile(images, columns=2)
+    assert canvas.shape == (8, 7)
+    np.testing.assert_allclose(
+        [canvas[0, 0], canvas[0, 4], canvas[3, 0], canvas[3, 4], canvas[6, 0]],
+        [0.1, 0.2, 0.3, 0.4, 0.5],
+    )
+    assert canvas[2].sum() == 0 and canvas[:, 3].sum() == 0 and canvas[6:, 4:].sum() == 0
+
+
+@pytest.mark.parametrize("kind", cases(KINDS))
+def test_samples_and_reconstructions_of_every_kind_of_model(kind):
+    model, params, xs = kind, params_of(kind), data_of(kind)
+    drawn = plots.samples(model, params, KEY, 1, 2, xs if model.inputs else None)
+    decoded = plots.reconstructions(model, params, xs, KEY, columns=3)
+    for figure in (drawn, decoded):
+        assert len(figure.axes[0].images) == 1
+
+
+def test_a_conditional_model_asks_for_its_inputs():
+    model = KINDS["conditional"]
+    with pytest.raises(ValueError, match=r"inputs u, which no density draws: give xs"):
+        plots.samples(model, params_of(model), KEY)
+
+
+def test_what_is_no_image_is_refused():
+    model, params = image_model(2, (12,))
+    for draw in (
+        lambda: plots.samples(model, params, KEY, 1, 2),
+        lambda: plots.reconstructions(model, params, np.zeros((2, 12), np.float32), KEY),
+    ):
+        with pytest.raises(ValueError, match=r"has the shape \(12,\); pictures are of images"):
+            draw()
+
+
+def test_a_mean_that_is_not_known_is_refused():
+    @vaejax.pytree
+    class Unknown(vaejax.distributions.BernoulliDensity):
+        def mean(self):
+            return vaejax.Distribution.mean(self)
+
+    @vaejax.component
+    class Likelihood(vaejax.Conditional):
+        inner: vaejax.Conditional
+        support = vaejax.supports.BINARY
+
+        def init(self, key, given):
+            return self.inner.init(key, given)
+
+        def __call__(self, params, given):
+            return Unknown(self.inner(params, given).logits)
+
+    model, params = image_model(2)
+    model = replace(model, likelihood=Likelihood(model.likelihood))
+    with pytest.raises(vaejax.NotKnownError, match="Unknown has no closed form for its mean"):
+        plots.samples(model, params, KEY, 1, 2)

@@ -1,0 +1,212 @@
+"""The command `vaejax`, and what every command has."""
+
+import dataclasses
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+import zipfile
+from importlib.metadata import version
+
+import jax
+import numpy as np
+import pytest
+
+from tests.lib.paths import ROOT
+from tests.lib.runs import SMALL, vaejax_command
+from vaejax.__main__ import main
+from vaejax.runs import command
+from vaejax.runs.command import command_line, environment, record
+from vaejax.runs.registry import TABLES
+from vaejax.training.checkpoints import CheckpointError
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
+
+def raised(error):
+    def run():
+        raise error
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a"),
+        TypeError("a"),
+        FileNotFoundError("a"),
+        ImportError("a"),
+        CheckpointError("a"),
+        FloatingPointError("a"),
+    ],
+    ids=repr,
+)
+def test_mistakes_are_one_line_and_status_2(error, capsys):
+    assert command_line(raised(error)) == 2
+    printed = capsys.readouterr()
+    assert printed.err == "error: a\n" and printed.out == ""
+
+
+def test_faults_are_shown_whole_and_ctrl_c_is_130():
+    with pytest.raises(KeyError):
+        command_line(raised(KeyError("a")))
+    assert command_line(raised(KeyboardInterrupt())) == 130
+
+
+def test_the_last_line_is_the_result(capsys):
+    assert command_line(lambda: {"step": 3}) == 0
+    assert json.loads(capsys.readouterr().out) == {"step": 3}
+
+
+def test_a_record_says_what_it_depends_on(tmp_path):
+    @dataclasses.dataclass
+    class Config:
+        seed: int = 4
+
+    record(tmp_path, Config(), found=1.5)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["config"] == {"seed": 4} and result["found"] == 1.5
+    assert result["versions"]["jax"] == jax.__version__ and result["device"].startswith("8 x ")
+
+
+def test_the_revision_is_of_a_checkout_alone(tmp_path, monkeypatch):
+    assert command._revision(tmp_path) is None
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        assert environment()["git"]
+    (tmp_path / ".git").touch()
+    assert command._revision(tmp_path) is None  # no repository after all
+    monkeypatch.setenv("PATH", "")
+    assert command._revision(tmp_path) is None  # and no git
+
+
+def test_the_version_and_the_names(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"vaejax {version('vaejax')}\n"
+    assert main(["names"]) == 0
+    *shown, last = capsys.readouterr().out.splitlines()
+    assert json.loads(last) == {kind: list(table) for kind, table in TABLES.items()}
+    assert any(re.fullmatch(r"  vamp +a mixture of the posteriors .*", line) for line in shown)
+
+
+@pytest.mark.parametrize(
+    "subcommand, flags",
+    {
+        "train": ("--data", "--prior", "--binarisation", "--num-samples", "--resume", "--out"),
+        "evaluate": ("--run", "--ais-size", "--eval-size", "--simulations"),
+        "sample": ("--run", "--params", "--seed"),
+    }.items(),
+)
+def test_help_reads_well(subcommand, flags, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([subcommand, "--help"])
+    shown = capsys.readouterr().out
+    assert stop.value.code == 0 and all(flag in shown for flag in flags)
+
+
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["train", "--priro", "vamp:3"]], ids=str)
+def test_a_command_that_is_not_there_has_status_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and "vaejax" in capsys.readouterr().err
+
+
+def test_draws_are_those_of_the_model(tmp_path, capsys):
+    assert main(["train", *SMALL, "--out", "run"]) == 0
+    assert main(["sample", "--run", "run", "--num-samples", "40"]) == 0
+    printed = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert printed["step"] == 60 and (tmp_path / printed["picture"]).exists()
+    with np.load(tmp_path / printed["arrays"]) as drawn:
+        assert drawn["x"].shape == (40, 8, 8) and drawn["z"].shape == (40, 2)
+        assert set(np.unique(drawn["x"])) == {0, 1} and 0.5 < drawn["z"].std() < 1.5
+    assert main(["sample", "--run", "run", "--params", "last", "--out", "elsewhere/a.npz"]) == 0
+    assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {"a.npz", "a.png"}
+
+
+# The wheel.
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy of what it is made of, so that nothing is left in the checkout."""
+    setuptools = pytest.importorskip("setuptools", "77", reason="builds by setuptools >= 77")
+    assert setuptools
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    shutil.copytree(ROOT / "vaejax", source / "vaejax")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    for name in ("experiments", "tests", "scripts"):  # which must not get in
+        (source / name).mkdir()
+        (source / name / "__init__.py").touch()
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
+    subprocess.run([*build, "--wheel-dir", str(folder), str(source)], check=True, text=True)
+    return next(folder.glob("*.whl"))
+
+
+def test_the_wheel_has_the_library_and_the_command_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        entry = next(name for name in names if name.endswith("entry_points.txt"))
+        assert "vaejax = vaejax.__main__:main" in archive.read(entry).decode()
+        metadata = archive.read(entry.replace("entry_points.txt", "METADATA")).decode()
+    library = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "vaejax").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert {name for name in names if ".dist-info/" not in name} == library
+    assert {"vaejax/py.typed", "vaejax/data/digits.npz", "vaejax/runs/train.py"} <= library
+    needed = set(re.findall(r"^Requires-Dist: ([\w.-]+)[^;\n]*$", metadata, flags=re.MULTILINE))
+    assert {"jax", "flax", "optax", "tyro", "scipy", "matplotlib"} <= needed
+    assert not {"blackjax", "scikit-learn"} & needed
+
+
+@pytest.mark.slow
+def test_the_wheel_works_in_an_empty_folder(wheel, tmp_path):
+    """In an environment of its own, with the packages of this one but not its checkout, BlackJAX or
+    scikit-learn.
+    """
+    place = tmp_path / "environment"
+    venv.create(place, with_pip=True, symlinks=True)
+    python = place / "bin/python"
+    install = ["-m", "pip", "install", "--no-deps", "--no-index", "--quiet", str(wheel)]
+    subprocess.run([python, *install], check=True)
+    site = next(place.glob("lib/python*/site-packages"))
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    hidden = re.compile(r"(vaejax|blackjax|sklearn|scikit_learn|__editable__).*")
+    here = next(path for path in map(os.path.realpath, sys.path) if path.endswith("site-packages"))
+    for name in os.listdir(here):
+        if not hidden.fullmatch(name):
+            (packages / name).symlink_to(os.path.join(here, name))
+    (site / "packages.pth").write_text(f"{packages}\n")
+
+    def run(*arguments):
+        done = subprocess.run(
+            [place / "bin/vaejax", *arguments], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("--version") == f"vaejax {version('vaejax')}\n"
+    result = json.loads(run("train", *SMALL, "--out", "run").splitlines()[-1])
+    assert result["step"] == 60
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert config["git"] is None
+    short = "--num-samples 30 --ais-size 4 --temperatures 5 --simulations 64 --eval-size 60"
+    result = json.loads(run("evaluate", "--run", "run", *short.split()).splitlines()[-1])
+    assert [note.partition(":")[0] for note in result["notes"]] == [
+        "AIS is left out",
+        "the comparison of samples is left out",
+    ]
+    assert all("pip install 'vaejax[experiments]'" in note for note in result["notes"])
+    assert "kl" in result and (tmp_path / "run/report.html").exists()
+
+
+def test_python_m_is_the_same_command(tmp_path):
+    done = vaejax_command("--version", folder=tmp_path)
+    assert done.returncode == 0 and done.stdout == f"vaejax {version('vaejax')}\n"

@@ -1,0 +1,112 @@
+"""A run on disk: opened again, and what may be written where."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import vaejax
+from tests.lib.runs import SMALL, train
+from vaejax.runs.config import TrainConfig
+from vaejax.runs.folder import MetricsLog, evaluated_params, prepared_folder
+from vaejax.training.run import NO_HISTORY, Run
+
+FLAGS = ["--prior", "vamp:3", "--patience", "9"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A run of 60 steps, validated and saved at 20, 40 and 60."""
+    folder = tmp_path_factory.mktemp("runs") / "vamp"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.config, "update", lambda *settings: None)  # no compilation cache
+        assert train(*SMALL, *FLAGS, "--out", str(folder)) == 0
+    return folder
+
+
+def same(first, second):
+    return all(map(np.array_equal, jax.tree.leaves(first), jax.tree.leaves(second)))
+
+
+def test_an_open_run_has_all_of_it(folder):
+    run = vaejax.open_run(folder)
+    assert run.config.prior == "vamp:3" and run.config.hidden == (16,)
+    assert isinstance(run.model, vaejax.VAE) and run.model.prior == vaejax.VampPrior(3)
+    assert run.step == 60 and sorted(run.checkpoints) == [20, 40, 60]
+    assert len(run.history["bound"]) == 60 and len(run.history["validation_bound"]) == 3
+    assert run.dataset.name == "digits" and len(run.dataset.test.images) == 300
+    x = run.transform(run.dataset.test.images[0], jax.random.key(0))
+    assert np.isfinite(vaejax.elbo(run.model, run.params, x, jax.random.key(1)))
+
+
+def test_its_parameters_are_those_of_the_validation_that_its_history_says(folder):
+    """The validation bound, computed anew, is that of the step with the name."""
+    run = vaejax.open_run(folder)
+    best = int(run.history["validation_bound"].argmax())
+    assert same(run.params, run.params_at("best"))  # it had a patience
+    assert same(run.params_at("best"), run.params_at([20, 40, 60][best]))
+    assert same(run.params_at("last"), run.params_at(60))
+    assert not same(run.params_at(20), run.params_at(40))
+    assert same(vaejax.open_run(folder, "last").params, run.params_at("last"))
+    assert same(vaejax.open_run(str(folder), params=20).params, run.params_at(20))
+
+
+def test_what_is_not_there_is_named(folder, tmp_path):
+    run = vaejax.open_run(folder)
+    with pytest.raises(ValueError, match="unknown parameters 'bets'; did you mean best"):
+        run.params_at("bets")
+    with pytest.raises(ValueError, match="holds the steps 20, 40, 60, and not 30"):
+        run.params_at(30)
+    with pytest.raises(ValueError, match=r"holds no config.json, so it is no run"):
+        vaejax.open_run(tmp_path)
+    (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
+    with pytest.raises(ValueError, match="holds no checkpoint; train it further with --resume"):
+        vaejax.open_run(tmp_path)
+
+
+def run_of(bound, step, value, best):
+    steps = np.arange(1, len(bound) + 1, dtype=np.int32)
+    history = NO_HISTORY | {"validation_step": steps, "validation_bound": np.array(bound)}
+    return Run(value, (), step, history, best)
+
+
+def test_before_the_first_validation_there_is_no_best():
+    """The parameters that `fit` starts from are not the best of anything."""
+    config = dataclasses.replace(TrainConfig(), patience=2)
+    assert evaluated_params(config, run_of([], 5, "last", "start")) == "last"
+    assert evaluated_params(config, run_of([-1.0], 5, "last", "best")) == "best"
+    assert evaluated_params(TrainConfig(), run_of([-1.0], 5, "last", "best")) == "last"
+
+
+def test_a_folder_is_emptied_only_where_it_is_a_run_and_was_asked_to(tmp_path):
+    out = tmp_path / "run"
+    config = dataclasses.replace(TrainConfig(), out=str(out))
+    assert prepared_folder(config) == out and out.is_dir()
+    assert prepared_folder(config) == out  # it is empty
+    (out / "config.json").touch()
+    (out / "result.json").touch()
+    with pytest.raises(ValueError, match="already holds a run"):
+        prepared_folder(config)
+    prepared_folder(dataclasses.replace(config, resume=True))
+    assert (out / "result.json").exists()
+    prepared_folder(dataclasses.replace(config, overwrite=True))
+    assert list(out.iterdir()) == []
+
+
+def test_metrics_are_the_means_of_so_many_steps_and_each_validation_once(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl", every=10)
+    bound = np.arange(35, dtype=np.float32)
+    for step, validations in ((4, 0), (25, 1), (35, 2)):
+        history = NO_HISTORY | {
+            "bound": bound[:step],
+            "validation_step": np.array([20, 30])[:validations],
+            "validation_bound": np.array([-1.0, -2.0])[:validations],
+        }
+        log(Run((), (), step, history, None))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    means = [(row["step"], row["bound"]) for row in rows if "bound" in row]
+    assert means == [(10, 4.5), (20, 14.5), (30, 24.5)]
+    validated = [row for row in rows if "validation_bound" in row]
+    assert [tuple(row.values()) for row in validated] == [(20, -1.0), (30, -2.0)]

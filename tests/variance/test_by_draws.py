@@ -1,0 +1,84 @@
+"""Sums of powers over draws: equal to NumPy's over kept draws, whatever the chunks and the devices,
+in memory that does not grow.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vaejax
+from tests.lib.gradient_moments import OBJECTIVE, POINT, all_draws, flat, measure
+from vaejax.objectives.base import Maximised
+from vaejax.variance.by_draws import Layout, Plan, Point, add_draws
+from vaejax.variance.groups import Part
+
+
+@pytest.mark.parametrize(
+    "layout", [{"chunk": 1}, {"chunk": 64}, {"strategy": "scan", "chunk": 3}], ids=str
+)
+def test_moments_are_numpys(layout):
+    """For 100 draws, a number that no chunk divides but 1."""
+    moments, draws = measure(OBJECTIVE, num_draws=100, **layout), all_draws(OBJECTIVE, 100)
+    mean = draws.mean(0)
+    np.testing.assert_allclose(flat(moments.mean), mean, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(flat(moments.variance), draws.var(0, ddof=1), rtol=1e-4)
+    np.testing.assert_allclose(
+        flat(moments.third), ((draws - mean) ** 3).mean(0), rtol=1e-3, atol=1e-3
+    )
+    np.testing.assert_allclose(flat(moments.fourth), ((draws - mean) ** 4).mean(0), rtol=1e-3)
+    assert moments.num_draws == 100 and moments.squares["phi"].shape == (100,)
+    bound = np.mean(
+        [
+            vaejax.elbo(POINT.model, POINT.params, POINT.datum, key)
+            for key in jax.random.split(jax.random.key(1), 3)
+        ]
+    )
+    assert abs(moments.value.mean - bound) < 3
+
+
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_devices_share_the_draws(chunk):
+    """1,003 draws on eight devices, a number that they do not divide: the same draws, in the same
+    order.
+    """
+    alone = measure(OBJECTIVE, num_draws=1_003, order=2)
+    shared = measure(OBJECTIVE, num_draws=1_003, order=2, strategy="devices", chunk=chunk)
+    np.testing.assert_allclose(flat(shared.variance), flat(alone.variance), rtol=1e-5)
+    # About the mean of the draws so far, which on a device are fewer; other draws, or another
+    # order, would not be correlated.
+    assert np.corrcoef(shared.squares["phi"], alone.squares["phi"])[0, 1] > 0.95
+
+
+def test_second_order_keeps_less():
+    moments = measure(OBJECTIVE, num_draws=10, order=2)
+    assert moments.third is None and moments.fourth is None
+    np.testing.assert_allclose(
+        flat(moments.variance), flat(measure(OBJECTIVE, num_draws=10).variance), rtol=1e-6
+    )
+
+
+def test_memory_does_not_grow_with_the_draws():
+    """Temporaries of the compiled program, in bytes: at order 2 below three times the parameters
+    and one chunk of gradients.
+    """
+    encoder = vaejax.DiagNormal(vaejax.MLP(8, (200,), heads=2))
+    model = vaejax.VAE(vaejax.StandardNormal(8), vaejax.Bernoulli(vaejax.MLP(200, (200,))), encoder)
+    params, x = model.init(jax.random.key(0), jnp.zeros(200)), jnp.zeros(200)
+    sums = (params, params)
+
+    point = Point(params, x, jax.random.key(0), params)
+    function = Maximised(vaejax.per_example(vaejax.Pathwise(), model))
+
+    def temporaries(size, chunk=1):
+        plan = Plan(function, (Part(("phi",)),), Layout(False, chunk), size)
+        lowered = add_draws.lower(plan, point, sums, 0, size)
+        memory: Any = lowered.compile().memory_analysis()
+        return memory.temp_size_in_bytes
+
+    bytes_of_params = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    assert temporaries(1_000) < temporaries(10) + 20_000
+    assert temporaries(1_000) < 3 * bytes_of_params
+    assert temporaries(1_000, chunk=4) < (3 + 4) * bytes_of_params

@@ -1,0 +1,179 @@
+"""Intervals cover, a tail is called heavy where it is, and a bias is found where there is one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+import vaejax
+from tests.lib.gradient_moments import OBJECTIVE, POINT, measure
+from tests.lib.oracles import LinearGaussian, Z, exact_moments
+from vaejax.evaluation.pareto import pareto_k
+from vaejax.variance.groups import Part
+
+
+def test_the_interval_covers():
+    """Of 200 intervals at 95 % of the trace in phi, from 2,000 draws each, the exact trace lies in
+    a number that is binomial.
+    """
+    with jax.enable_x64(True):
+        exact = float(np.sum(np.asarray(exact_moments(vaejax.Pathwise(), LinearGaussian())[2])[:2]))
+    groups = {"phi": Part(("phi",))}
+    covered = 0
+    for seed in range(200):
+        moments = measure(
+            OBJECTIVE, num_draws=2_000, order=2, groups=groups, key=jax.random.key(seed), chunk=100
+        )
+        spread = vaejax.gradient_spread(moments, groups)["phi"]
+        covered += spread.low < exact < spread.high
+    assert stats.binom(200, 0.95).ppf(1e-6) <= covered
+
+
+def test_signal_to_noise_is_unbiased_at_no_signal():
+    """A gradient of mean zero: the plug-in would show its floor 1/n, the estimate averages to 0."""
+
+    def noise(params, x, key):
+        return jnp.vdot(params.phi, jax.random.normal(key, (3,)))
+
+    objective = vaejax.per_example(noise, support=vaejax.supports.REAL)
+    params = vaejax.Params((), jnp.ones(3))
+    spreads = [
+        vaejax.gradient_spread(
+            vaejax.gradient_moments(objective, params, 0.0, jax.random.key(seed), 50, order=2)
+        )["phi"]
+        for seed in range(200)
+    ]
+    plug_in = np.array([spread.snr_squared + spread.floor for spread in spreads])
+    error = plug_in.std(ddof=1) / np.sqrt(200)
+    assert abs(np.mean([spread.snr_squared for spread in spreads])) < Z * error < 0.01
+    assert plug_in.mean() > spreads[0].floor / 2 and spreads[0].floor == 1 / 50
+
+
+@pytest.mark.slow
+def test_a_heavy_tail_is_called_infinite():
+    """A gradient with the tail of Student's t of 3 degrees has no fourth moment; a normal one
+    has.
+    """
+
+    def draw(params, x, key):
+        return jnp.sum(params.phi * x(key))
+
+    objective = vaejax.per_example(draw, support=vaejax.supports.REAL)
+    params = vaejax.Params((), jnp.ones(1))
+    heavy, light = (
+        vaejax.gradient_spread(
+            vaejax.gradient_moments(
+                objective, params, jax.tree_util.Partial(noise), jax.random.key(1), 20_000
+            )
+        )["phi"]
+        for noise in (
+            lambda key: jax.random.t(key, 3.0, (1,)),
+            lambda key: jax.random.normal(key, (1,)),
+        )
+    )
+    assert heavy.kurtosis == np.inf and (heavy.low, heavy.high) == (0, np.inf)
+    np.testing.assert_allclose(light.kurtosis, 3, rtol=0.1)
+    assert light.low < 1 < light.high < 1.1
+
+
+@pytest.mark.parametrize("k", [0.2, 0.5, 0.9])
+def test_the_shape_of_a_tail(k):
+    shapes = [pareto_k(stats.genpareto(k).rvs(20_000, random_state=seed)) for seed in range(20)]
+    np.testing.assert_allclose(np.mean(shapes), k, atol=0.08)
+
+
+def test_a_constant_gradient():
+    spread = vaejax.gradient_spread(
+        measure(
+            vaejax.per_example(vaejax.StickTheLanding(), POINT.model),
+            num_draws=10,
+            params=POINT.at_posterior().params,
+        )
+    )["phi"]
+    assert spread.trace < 1e-10
+    assert pareto_k(np.zeros(100)) == -np.inf and np.isnan(pareto_k(np.arange(10.0)))
+
+
+def test_a_variance_that_is_rounding_has_no_upper_end():
+    moments = measure(OBJECTIVE, num_draws=10)
+    tiny = moments._replace(variance=jax.tree.map(lambda leaf: 1e-40 * leaf, moments.variance))
+    assert vaejax.gradient_spread(tiny)["phi"].high > 1e100
+
+
+def test_ratio_of_two_estimators():
+    """Total against stopped at the frozen point: the exact ratio lies in the interval, which
+    pairing makes narrower.
+    """
+    total, stopped = (
+        measure(vaejax.per_example(family(), POINT.model), num_draws=20_000)
+        for family in (vaejax.Pathwise, vaejax.StickTheLanding)
+    )
+    ratio = vaejax.variance_ratio(total, stopped, "phi")
+    with jax.enable_x64(True):
+        variances = [
+            exact_moments(family(), LinearGaussian())[2]
+            for family in (vaejax.Pathwise, vaejax.StickTheLanding)
+        ]
+        exact = [float(np.sum(np.asarray(variance)[:2])) for variance in variances]
+    assert ratio.low < exact[0] / exact[1] < ratio.high < 1.1 * ratio.low
+    with pytest.raises(
+        ValueError, match="20000 draws by draws against 10 by draws; .* so that draws are pairs"
+    ):
+        vaejax.variance_ratio(total, measure(OBJECTIVE, num_draws=10), "phi")
+
+
+@pytest.mark.slow
+def test_bias_is_found_and_not_imagined():
+    """Stick-the-landing on the importance-weighted bound is off by the wake gradient; the doubly
+    reparameterised one is not off.
+    """
+    with jax.enable_x64(True):
+        mu, rho, w = np.asarray(
+            exact_moments(vaejax.Pathwise(2, vaejax.iwae_bound), LinearGaussian(), 2, 40)[1]
+        )
+        b = np.asarray(
+            exact_moments(
+                vaejax.Pathwise(2, vaejax.iwae_bound), LinearGaussian(), 2, 40, vector=b_gradient
+            )[1]
+        )
+    theta = {"prior": (), "likelihood": {"net": {"w": w, "b": b[0]}}}
+    exact = vaejax.Params(theta, {"loc": np.array([mu]), "log_scale": np.array([rho])})
+    for estimator, off in (
+        (vaejax.DReG(2), False),
+        (vaejax.StickTheLanding(2, vaejax.iwae_bound), True),
+    ):
+        bias = vaejax.gradient_bias(
+            measure(vaejax.per_example(estimator, POINT.model), num_draws=20_000), exact
+        )
+        assert (bias.p_value < 1e-6) == off and bias.detectable < 0.1
+
+
+@pytest.mark.slow
+def test_no_false_alarms_over_a_thousand_seeds():
+    """Unbiased estimators against the exact gradient: no p-value below 1e-6, and as many below 1 %
+    as a binomial number can be.
+    """
+    with jax.enable_x64(True):
+        mu, rho, w = np.asarray(exact_moments(vaejax.Pathwise(), LinearGaussian())[1])
+        b = np.asarray(exact_moments(vaejax.Pathwise(), LinearGaussian(), vector=b_gradient)[1])
+    exact = vaejax.Params(
+        {"prior": (), "likelihood": {"net": {"w": w, "b": b[0]}}},
+        {"loc": np.array([mu]), "log_scale": np.array([rho])},
+    )
+    for estimator in (vaejax.Pathwise(), vaejax.ScoreFunction(2)):
+        objective = vaejax.per_example(estimator, POINT.model)
+        biases = [
+            vaejax.gradient_bias(
+                measure(objective, num_draws=2_000, chunk=100, key=jax.random.key(seed), order=2),
+                exact,
+            )
+            for seed in range(1_000)
+        ]
+        p_values = np.array([bias.p_value for bias in biases])
+        assert p_values.min() > 1e-6
+        assert (p_values < 0.01).sum() <= stats.binom(1_000, 0.01).isf(1e-6)
+
+
+def b_gradient(gradient):
+    return jnp.stack([gradient.theta["likelihood"]["net"]["b"]])

@@ -1,0 +1,80 @@
+"""The law of total variance: both sources against closed forms, and what they predict."""
+
+import itertools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vaejax
+from tests.lib.gradient_moments import MINIBATCH, OBJECTIVE, POINT, XS
+from tests.lib.oracles import LinearGaussian, gradient_vector
+
+
+@vaejax.component
+class RandomPair(vaejax.Around):
+    """The objective of two examples of a batch, drawn by the key."""
+
+    inner: vaejax.Objective
+
+    def __call__(self, params, xs, key, step):
+        pair_key, noise_key = jax.random.split(key)
+        pairs = jnp.array(list(itertools.combinations(range(5), 2)))
+        rows = pairs[jax.random.randint(pair_key, (), 0, len(pairs))]
+        return self.inner(params, xs[rows], noise_key, step)
+
+
+@pytest.mark.slow
+def test_sources_of_a_minibatchs_variance():
+    """Both parts against the closed forms of each example, and their sum against the variance of
+    minibatches, all of them.
+    """
+    num_draws = 4_000
+    sources = vaejax.variance_sources(OBJECTIVE, POINT.params, XS, jax.random.key(0), num_draws)
+    points = [LinearGaussian(x=float(x[0])) for x in XS]
+    means = np.array([point.elbo_gradient[:2] for point in points])
+    exact = [
+        [p.lam**2 * p.s**2, p.lam**2 * p.d**2 * p.s**2 + 2 * p.lam**2 * p.s**4] for p in points
+    ]
+    np.testing.assert_allclose(
+        gradient_vector(sources.data)[:2], means.var(0, ddof=1), rtol=0.1, atol=0.1
+    )
+    np.testing.assert_allclose(
+        gradient_vector(sources.sampling)[:2], np.mean(exact, axis=0), rtol=0.1
+    )
+
+    random_pair = RandomPair(MINIBATCH)
+    direct = vaejax.gradient_moments(random_pair, POINT.params, XS, jax.random.key(1), 40_000)
+    predicted = vaejax.minibatch_variance(sources, batch_size=2)
+    np.testing.assert_allclose(
+        gradient_vector(direct.variance), gradient_vector(predicted), rtol=0.1
+    )
+
+
+def test_the_prediction_for_another_batch_and_another_k():
+    sources = vaejax.variance_sources(OBJECTIVE, POINT.params, XS, jax.random.key(0), 4_000)
+    objective = vaejax.minibatch(vaejax.Pathwise(4), POINT.model)
+    whole_batch = vaejax.gradient_moments(objective, POINT.params, XS, jax.random.key(1), 10_000)
+    predicted = vaejax.minibatch_variance(sources, batch_size=5, num_repeats=4)
+    np.testing.assert_allclose(
+        gradient_vector(whole_batch.variance), gradient_vector(predicted), rtol=0.1
+    )
+    scaled = vaejax.minibatch_variance(sources, 5, 4, dataset_size=10)
+    np.testing.assert_allclose(
+        gradient_vector(scaled), 100 * np.asarray(gradient_vector(predicted)), rtol=1e-6
+    )
+
+
+def test_a_minibatch_is_taken_by_its_example():
+    """Of `minibatch(...)` the sources are those of the one example that it is the mean of."""
+    arguments = POINT.params, XS, jax.random.key(0), 3
+    by_example, by_batch = (
+        vaejax.variance_sources(objective, *arguments) for objective in (OBJECTIVE, MINIBATCH)
+    )
+    chex.assert_trees_all_equal(by_example, by_batch)
+    plain: Any = lambda params, x, key: 0.0  # noqa: E731
+    with pytest.raises(TypeError, match=r"is no objective: write vaejax.minibatch"):
+        vaejax.variance_sources(plain, *arguments)

@@ -1,0 +1,70 @@
+"""Trains a VAE, evaluates the run, draws from its model. `vaejax train --help` lists the flags."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import tyro
+
+from vaejax.runs.command import command_line
+from vaejax.runs.config import TrainConfig
+from vaejax.runs.draw import SampleConfig, sample_run
+from vaejax.runs.evaluate import evaluate_run
+from vaejax.runs.parts import EvaluateConfig
+from vaejax.runs.registry import TABLES
+from vaejax.runs.train import parsed, train
+
+
+@dataclass(frozen=True)
+class NamesConfig:
+    """Lists the names of priors, encoders, likelihoods, nets and estimators."""
+
+
+COMMANDS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "sample": SampleConfig,
+    "names": NamesConfig,
+}
+
+
+def run(arguments: Sequence[str]) -> dict[str, Any]:
+    """What a command line asks for."""
+    config = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS, prog="vaejax", description=__doc__, args=arguments
+    )
+    match config:
+        case TrainConfig():
+            return train(parsed(arguments[1:], prog="vaejax train"))
+        case EvaluateConfig():
+            return evaluate_run(config)
+        case SampleConfig():
+            return sample_run(config)
+        case _:
+            return list_names()
+
+
+def list_names() -> dict[str, list[str]]:
+    """Prints every table of names."""
+    width = max(len(name) for table in TABLES.values() for name in table)
+    for kind, table in TABLES.items():
+        print(f"\n{kind}")
+        for name, entry in table.items():
+            print(f"  {name:<{width}}  {entry.description}")
+    print()
+    return {kind: list(table) for kind, table in TABLES.items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status of the command `vaejax`."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if list(arguments) == ["--version"]:
+        print(f"vaejax {version('vaejax')}")
+        return 0
+    return command_line(lambda: run(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

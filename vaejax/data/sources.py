@@ -1,0 +1,153 @@
+"""The sources of data that the library brings, and what it does with any source: read rows and
+blocks, take a digest, map a function.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from vaejax.base.mapping import map_dataset
+from vaejax.base.types import Key, Params, PyTree
+from vaejax.data.base import Source
+
+BLOCK_BYTES = 2**26  # of examples on the host at once, where a source is read from end to end
+
+
+class Arrays(Source):
+    """Arrays with a leading axis of examples, which stay where they are: in the host's memory, or
+    on disk where they are `np.memmap`.
+    """
+
+    def __init__(self, arrays: PyTree, name: str = "data"):
+        require_arrays(arrays, name)
+        self.arrays = jax.tree.map(np.asarray, arrays)
+        self._size = require_rows(self.arrays, name)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, rows: np.ndarray) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[rows], self.arrays)
+
+    def block(self, start: int, stop: int) -> PyTree:
+        return jax.tree.map(lambda leaf: leaf[start:stop], self.arrays)
+
+
+class RandomAccess(Source):
+    """What has a length and gives one item by its number, each an array or a dict, list or tuple of
+    arrays: `tfds.data_source(...)`, a random-access source of Grain, a list.
+
+    `example(item)` is the part of an item that is the example, where that is not all of it:
+    `RandomAccess(tfds.data_source("mnist", split="train"), lambda item: item["image"])`.
+    """
+
+    def __init__(self, items: Any, example: Callable[[Any], PyTree] | None = None):
+        self.items, self.example = items, example
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, rows: np.ndarray) -> PyTree:
+        items = [self.items[int(row)] for row in rows]
+        if self.example is not None:
+            items = [self.example(item) for item in items]
+        return jax.tree.map(lambda *leaves: np.stack(leaves), *items)
+
+
+def as_source(data: PyTree, name: str = "data") -> Source:
+    """`data` itself if it is a Source, else the source of its arrays; ValueError if they are none.
+
+    `len(source)` is the number of examples, `source[rows]` some of them, on the host.
+    """
+    return data if isinstance(data, Source) else Arrays(data, name)
+
+
+def require_arrays(data: PyTree, name: str) -> None:
+    """Raises TypeError for data that are neither arrays nor a source."""
+    for leaf in jax.tree.leaves(data):
+        if not isinstance(leaf, np.ndarray | np.generic | jax.Array | int | float | complex | str):
+            raise TypeError(
+                f"{name} has a {type(leaf).__name__}, which is no array: give arrays, a"
+                " vaejax.Source, or vaejax.RandomAccess(items) of what gives one example by its"
+                " number"
+            )
+
+
+def require_rows(arrays: PyTree, name: str) -> int:
+    """The common length of arrays of real numbers; ValueError if they have none."""
+    leaves = jax.tree.leaves(arrays)
+    if not leaves or any(leaf.ndim == 0 or leaf.size == 0 for leaf in leaves):
+        raise ValueError(
+            f"{name} is empty: shapes {[leaf.shape for leaf in leaves]}; give arrays with a leading"
+            " axis of examples"
+        )
+    lengths = [len(leaf) for leaf in leaves]
+    if len(set(lengths)) > 1:
+        raise ValueError(
+            f"{name} has arrays of different lengths, {lengths}; give one row per example in each"
+        )
+    for leaf in leaves:
+        if leaf.dtype.kind not in "biuf":
+            raise ValueError(f"{name} has dtype {leaf.dtype}; give real numbers")
+    return lengths[0]
+
+
+def read(source: Source, rows: np.ndarray, name: str = "data") -> PyTree:
+    """source[rows], as arrays; ValueError where those are not as many as were asked for."""
+    return _held(source, source[rows], len(rows), name)
+
+
+def blocks(source: Source, size: int, name: str = "data") -> Iterator[tuple[int, PyTree]]:
+    """(start, the examples from start on, `size` of them or as many as are left), end to end."""
+    for start in range(0, len(source), size):
+        stop = min(start + size, len(source))
+        yield start, _held(source, source.block(start, stop), stop - start, name)
+
+
+def _held(source: Source, block: PyTree, size: int, name: str) -> PyTree:
+    block = jax.tree.map(np.asarray, block)
+    if require_rows(block, name) != size:
+        raise ValueError(
+            f"{name}: {type(source).__name__} was asked for {size} rows and gave arrays of shapes"
+            f" {[leaf.shape for leaf in jax.tree.leaves(block)]}; give one row for each, in order"
+        )
+    return block
+
+
+def first_example(source: Source, name: str = "data") -> PyTree:
+    """Row 0, with its axis of length 1; ValueError if there is none."""
+    if len(source) == 0:
+        raise ValueError(f"{name} is empty: {type(source).__name__} has length 0")
+    return read(source, np.arange(1), name)
+
+
+def block_size(source: Source, name: str = "data") -> int:
+    """As many examples as fill BLOCK_BYTES, at least one."""
+    num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(first_example(source, name)))
+    return max(1, BLOCK_BYTES // num_bytes)
+
+
+def add_to_digest(digest: Any, source: Source) -> None:
+    """Adds all of a source to a digest of hashlib: the same as for arrays with its contents.
+
+    One leaf after another, each end to end, so a source of several leaves is read several times.
+    """
+    size = block_size(source)
+    for number, leaf in enumerate(jax.tree.leaves(first_example(source))):
+        digest.update(f"{(len(source), *leaf.shape[1:])} {leaf.dtype}".encode())
+        for _, block in blocks(source, size):
+            digest.update(np.ascontiguousarray(jax.tree.leaves(block)[number]).tobytes())
+
+
+def map_source(
+    function: Callable, params: Params, source: Source, key: Key, batch_size: int = 100
+) -> PyTree:
+    """`map_dataset` of a source, a block at a time: the results as arrays of the host."""
+    size = max(block_size(source) // batch_size, 1) * batch_size
+    parts = [
+        jax.tree.map(np.asarray, map_dataset(function, params, block, key, batch_size, start))
+        for start, block in blocks(source, size)
+    ]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

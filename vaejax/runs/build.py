@@ -1,0 +1,112 @@
+"""How a configuration becomes data, a model, an objective, an optimiser and parameters."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from vaejax.base.types import Key, Params
+from vaejax.data.base import Dataset
+from vaejax.data.check import check_data
+from vaejax.data.load import load_dataset
+from vaejax.data.pixels import Pixels, prepare_pixels
+from vaejax.models.base import Conditional, Factor
+from vaejax.models.priors import VampPrior
+from vaejax.models.vae import VAE
+from vaejax.objectives.base import Objective, minibatch
+from vaejax.objectives.beta import Beta
+from vaejax.objectives.schedules import WarmUp
+from vaejax.runs.config import Setting, TrainConfig, training_config
+from vaejax.runs.names import named
+from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS, named_estimator
+from vaejax.training.fit import fit
+
+
+def load_data(setting: Setting) -> tuple[Dataset, Pixels]:
+    """The data set of a setting, and what makes an example of a stored image."""
+    stored = load_dataset(setting.data, setting.data_folder)
+    return prepare_pixels(stored, setting.binarisation, seed=setting.seed)
+
+
+def build_model(config: TrainConfig, x: np.ndarray) -> VAE:
+    """The model of a configuration, for examples like x."""
+    return VAE(build_prior(config), build_likelihood(config, x.shape), build_encoder(config))
+
+
+def build_prior(config: TrainConfig) -> Factor:
+    return named("prior", config.prior, PRIORS, config)
+
+
+def build_likelihood(setting: Setting, shape: tuple[int, ...]) -> Conditional:
+    return named("likelihood", setting.likelihood, LIKELIHOODS, setting, shape)
+
+
+def build_encoder(setting: Setting) -> Conditional:
+    return named("encoder", setting.encoder, ENCODERS, setting)
+
+
+def build_objective(config: TrainConfig, model: VAE) -> Objective:
+    """The mean bound of a batch under the configuration's estimator."""
+    estimator = named_estimator(config.estimator, config.num_samples)
+    if config.warm_up:
+        if config.estimator != "pathwise":
+            raise ValueError(
+                f"warm_up = {config.warm_up} with estimator {config.estimator!r}: a warm-up is for"
+                " pathwise alone"
+            )
+        estimator = Beta(WarmUp(config.warm_up), config.num_samples)
+    return minibatch(estimator, model)
+
+
+def build_optimizer(config: TrainConfig) -> optax.GradientTransformation:
+    """Adam, with the configuration's schedule and clipping."""
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        rate = optax.cosine_decay_schedule(rate, config.num_steps)
+    adam = optax.adam(rate)
+    if config.clip_norm is None:
+        return adam
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+
+
+def initial_params(
+    config: TrainConfig, model: VAE, images: np.ndarray, transform: Callable, key: Key
+) -> Params:
+    """`model.init`, with training examples as the pseudo-inputs of a VampPrior."""
+    init_key, rows_key, pixels_key = jax.random.split(key, 3)
+    params = jax.jit(model.init)(init_key, transform(images[0], pixels_key))
+    if isinstance(model.prior, VampPrior):
+        count = model.prior.num_components
+        if count > len(images):
+            raise ValueError(
+                f"prior vamp:{count} starts at {count} training examples, but there are"
+                f" {len(images)}; choose fewer"
+            )
+        rows = np.asarray(jax.random.choice(rows_key, len(images), (count,), replace=False))
+        keys = jax.random.split(pixels_key, count)
+        params.theta["prior"] = jax.jit(jax.vmap(transform))(images[rows], keys)
+    return params
+
+
+def trained(
+    setting: Setting, images: np.ndarray, transform: Callable, num_steps: int, **changes: Any
+) -> tuple[VAE, Params]:
+    """The model of a setting, and its parameters after so many steps on these images."""
+    config = training_config(setting, num_steps=num_steps, **changes)
+    model = build_model(config, images[0])
+    check_data(images, model.support, transform, name=setting.data)
+    init_key, fit_key = jax.random.split(jax.random.key(setting.seed))
+    start = initial_params(config, model, images, transform, init_key)
+    run = fit(
+        build_objective(config, model),
+        start,
+        build_optimizer(config),
+        images,
+        fit_key,
+        num_steps=num_steps,
+        batch_size=setting.batch_size,
+        transform=transform,
+    )
+    return model, run.params

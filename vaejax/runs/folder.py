@@ -1,0 +1,173 @@
+"""A run's folder: config.json, metrics.jsonl, checkpoints/, result.json and pictures."""
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.base.checks import unknown_name
+from vaejax.base.types import Params
+from vaejax.data.base import Dataset
+from vaejax.data.pixels import Pixels
+from vaejax.models.vae import VAE
+from vaejax.runs.build import build_model, build_optimizer, load_data
+from vaejax.runs.config import TrainConfig, saved_config
+from vaejax.training.run import Run
+from vaejax.training.saving import saved_runs
+
+Which = Literal["last", "best"]
+
+
+@dataclass(frozen=True)
+class OpenRun:
+    """A run that was read from its folder: `vaejax.open_run`.
+
+    params       those that the run itself evaluates, or those that were asked for
+    step         of the newest checkpoint
+    history      of the whole run: `bound`, `objective` [step], and the validations
+    dataset      as it is stored; `transform` makes an example of a stored image
+    checkpoints  {step: the run at that step}, of the checkpoints that were kept
+    """
+
+    folder: Path
+    config: TrainConfig
+    model: VAE
+    params: Params
+    dataset: Dataset
+    transform: Pixels
+    checkpoints: Mapping[int, Run]
+
+    @property
+    def step(self) -> int:
+        return max(self.checkpoints)
+
+    @property
+    def history(self) -> dict[str, np.ndarray]:
+        return self.checkpoints[self.step].history
+
+    def params_at(self, point: Which | int) -> Params:
+        """The parameters of the last step, of the best validation, or of a checkpoint's step."""
+        if point == "last":
+            return self.checkpoints[self.step].params
+        if point == "best":
+            best = best_params(self.checkpoints[self.step])
+            if best is None:
+                raise ValueError(f"{self.folder} has no validation yet, so no best; take the last")
+            return best
+        if isinstance(point, str):
+            raise ValueError(unknown_name("parameters", point, list(get_args(Which))))
+        if point not in self.checkpoints:
+            steps = ", ".join(map(str, sorted(self.checkpoints)))
+            raise ValueError(f"{self.folder} holds the steps {steps}, and not {point}")
+        return self.checkpoints[point].params
+
+
+def open_run(
+    folder: str | Path, params: Which | int | None = None, *, data_folder: str | None = None
+) -> OpenRun:
+    """The run in a folder: its configuration, model, parameters, history and data.
+
+    `open_run("runs/vamp").params` are the parameters that the run itself evaluates: those of the
+    best validation where it had a patience, else the last. `params="best"`, `params="last"` or
+    `params=4_000`, a step that was kept, takes others. `data_folder` says where the data lie now;
+    else the configuration does. Raises ValueError for a folder that holds no run or no checkpoint.
+    """
+    folder = Path(folder)
+    config = saved_config(folder)
+    if data_folder is not None:
+        config = replace(config, data_folder=data_folder)
+    dataset, transform = load_data(config)
+    images = dataset.train.images
+    model = build_model(config, images[0])
+    key = jax.random.key(config.seed)
+    shapes = jax.eval_shape(lambda key: model.init(key, transform(images[0], key)), key)
+    like = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+    directory, optimizer = folder / "checkpoints", build_optimizer(config)
+    runs = saved_runs(directory, like, optimizer, validated=True) if directory.is_dir() else {}
+    if not runs:
+        raise ValueError(f"{folder} holds no checkpoint; train it further with --resume")
+    evaluated = evaluated_params(config, runs[max(runs)])
+    run = OpenRun(folder, config, model, evaluated, dataset, transform, runs)
+    return run if params is None else replace(run, params=run.params_at(params))
+
+
+def evaluated_params(config: TrainConfig, run: Run) -> Params:
+    """Those that a run evaluates: of the best validation where it has a patience, else the last."""
+    best = best_params(run) if config.patience else None
+    return run.params if best is None else best
+
+
+def best_params(run: Run) -> Params | None:
+    """Those of the best validation; None before the first."""
+    return run.best_params if len(run.history["validation_step"]) else None
+
+
+def require_free(config: TrainConfig) -> None:
+    """Raises ValueError rather than write over another run, or over what is none."""
+    out = Path(config.out)
+    if config.resume or not out.exists() or not any(out.iterdir()):
+        return
+    if not config.overwrite:
+        raise ValueError(
+            f"{out} already holds a run: --resume it, --overwrite it, or name another --out"
+        )
+    if not (out / "config.json").exists():
+        raise ValueError(
+            f"{out} holds no config.json, so it is not a run, and is not overwritten; name another"
+            " --out"
+        )
+
+
+def prepared_folder(config: TrainConfig) -> Path:
+    """The run's folder, empty or to be continued."""
+    require_free(config)
+    out = Path(config.out)
+    if not config.resume and out.exists():
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    return out
+
+
+class MetricsLog:
+    """metrics.jsonl: the mean bound of every 100 steps, and each validation, as training goes.
+
+    A resumed run writes it anew.
+    """
+
+    def __init__(self, path: Path, every: int = 100):
+        self.path, self.every = path, every
+        self.num_rows = self.num_validations = 0
+        self.times: list[tuple[int, float]] = []
+
+    def __call__(self, run: Run) -> None:
+        self.times.append((run.step, time.perf_counter()))
+        rows = [*self._training_rows(run), *self._validation_rows(run)]
+        with self.path.open("a" if len(self.times) > 1 else "w") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+
+    def _training_rows(self, run: Run) -> list[dict[str, float]]:
+        bound, every = run.history["bound"], self.every
+        ends = range((self.num_rows + 1) * every, run.step + 1, every)
+        self.num_rows += len(ends)
+        return [{"step": end, "bound": float(bound[end - every : end].mean())} for end in ends]
+
+    def _validation_rows(self, run: Run) -> list[dict[str, float]]:
+        steps = run.history["validation_step"][self.num_validations :].tolist()
+        bounds = run.history["validation_bound"][self.num_validations :].tolist()
+        self.num_validations += len(steps)
+        pairs = zip(steps, bounds, strict=True)
+        return [{"step": step, "validation_bound": bound} for step, bound in pairs]
+
+    def steps_per_second(self) -> float | None:
+        """Between the first compiled call, whose time is the compiler's, and the last."""
+        if len(self.times) < 2:
+            return None
+        (first, began), (last, ended) = self.times[0], self.times[-1]
+        return round((last - first) / (ended - began), 2)

@@ -1,0 +1,251 @@
+"""The parts of an evaluation: each gives rows of the table and numbers for evaluation.json."""
+
+import warnings
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.types import Key, Params
+from vaejax.data.pixels import Pixels
+from vaejax.evaluation.evaluate import RELIABLE, Evaluation, evaluate
+from vaejax.evaluation.latents import LatentSpace, PosteriorCollapseWarning, latent_space
+from vaejax.evaluation.model_checks import calibration, predictive_check
+from vaejax.evaluation.samples import classifier_two_sample_test, precision_recall
+from vaejax.inference.ais import AIS
+from vaejax.inference.annealing import Sigmoid
+from vaejax.models.vae import VAE
+from vaejax.runs.config import TrainConfig
+from vaejax.runs.report import Row
+
+FEWEST = 20  # samples that can be compared with as many test examples
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """A trained run, and how closely it is looked at."""
+
+    run: str
+    """Its folder."""
+    data_folder: str | None = None
+    """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
+    num_samples: int = 1_000
+    """The largest K of IWAE-K."""
+    eval_size: int | None = None
+    """So many test examples, drawn at random; None takes all."""
+    ais_size: int = 50
+    """Test examples for AIS, and as many simulated ones; 0 leaves both sides out."""
+    temperatures: int = 300
+    num_chains: int = 16
+    sample_size: int = 1_000
+    """Draws from the model, and test examples, that are compared at most; 0 leaves the samples
+    out.
+    """
+    simulations: int = 1_000
+    """For the calibration of q."""
+    batch_size: int = 50
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is evaluated: the run's model, its parameters, and the test set as it is stored."""
+
+    config: TrainConfig
+    step: int
+    model: VAE
+    params: Params
+    images: np.ndarray
+    transform: Pixels
+
+
+class EvaluationPart(NamedTuple):
+    """What one part gives: rows of the table, numbers for evaluation.json, and what is drawn."""
+
+    rows: list[Row]
+    numbers: dict[str, Any]
+    drawn: Any = None
+
+
+class LeftOutError(ValueError):
+    """A part is not for this run: its message says why."""
+
+
+def bounds(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
+    """The ELBO, IWAE-K for a ladder of K, and how far its weights are to be trusted."""
+    # Named by what it depends on, so that another setting, or the run trained further, starts anew.
+    size, count = len(subject.images), config.num_samples
+    path = Path(config.run) / f"evaluation-{subject.step}-{size}-{count}-{config.seed}.npz"
+    evaluation = evaluate(
+        subject.model,
+        subject.params,
+        subject.images,
+        key,
+        num_samples=config.num_samples,
+        path=path,
+        transform=subject.transform,
+        batch_size=config.batch_size,
+        progress=True,
+    )
+    numbers = {
+        "elbo": evaluation.elbo._asdict(),
+        "iwae": {str(count): bound._asdict() for count, bound in evaluation.iwae.items()},
+        "effective_samples": evaluation.effective_samples._asdict(),
+        "unreliable": evaluation.unreliable,
+        "bits_per_dim": evaluation.bits_per_dim and evaluation.bits_per_dim._asdict(),
+    }
+    return EvaluationPart(_bounds_rows(evaluation, size), numbers, evaluation)
+
+
+def _bounds_rows(evaluation: Evaluation, size: int) -> list[Row]:
+    mean, error = evaluation.effective_samples
+    effective = f"{mean:.1f} ± {error:.1f}"
+    unreliable = "examples whose weights are not to be trusted"
+    rows = [
+        ("ELBO", nats(evaluation.elbo), f"{size:,} test examples"),
+        *(
+            (f"IWAE-{count:,}", nats(bound), "a lower bound on log p(x)")
+            for count, bound in evaluation.iwae.items()
+            if count > 1
+        ),
+        ("effective samples", effective, f"of {evaluation.num_samples:,} importance weights"),
+        (f"k-hat above {RELIABLE}", f"{evaluation.unreliable:.1%}", unreliable),
+    ]
+    if evaluation.bits_per_dim is not None:
+        mean, error = evaluation.bits_per_dim
+        rows.append(("bits per dimension", f"{mean:.4f} ± {error:.4f}", "at the largest K"))
+    return rows
+
+
+def both_sides(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
+    """AIS on some test examples beside IWAE-K on the same, and the sandwich on simulated ones."""
+    sampler = _sampler(config, subject.model)
+    images = subject.images[: config.ais_size]
+    batch_size = min(10, config.ais_size)
+    function = Transformed(sampler, subject.transform)
+    lower = map_dataset(function, subject.params, images, key, batch_size=batch_size)
+    lower = np.asarray(lower, np.float64)
+    importance = evaluate(
+        subject.model,
+        subject.params,
+        images,
+        key,  # the same, so that the same pixels are seen
+        num_samples=config.num_samples,
+        transform=subject.transform,
+        batch_size=batch_size,
+    )
+    difference = estimate(lower - importance.by_example[f"iwae_{config.num_samples}"])
+    gap = _sandwich_gap(sampler, subject.params, len(images), key, batch_size)
+    on_test = f"{len(images)} test examples, {config.temperatures} temperatures"
+    simulated = f"{len(images)} simulated examples: upper − lower bound on log p(x)"
+    rows = [
+        ("AIS, lower bound", nats(estimate(lower)), on_test),
+        (f"AIS − IWAE-{config.num_samples:,}", nats(difference, 3), "on the same, paired"),
+        ("gap of the sandwich", nats(gap, 3), simulated),
+    ]
+    numbers = {"ais": estimate(lower), "ais_less_iwae": difference, "sandwich_gap": gap}
+    return EvaluationPart(rows, {name: number._asdict() for name, number in numbers.items()})
+
+
+def _sampler(config: EvaluateConfig, model: VAE) -> AIS:
+    try:
+        return AIS(model, Sigmoid(config.temperatures), config.num_chains)
+    except ValueError as error:  # the numbers are checked: what is refused is the latent's support
+        raise LeftOutError(str(error)) from None
+
+
+def _sandwich_gap(sampler: AIS, params: Params, size: int, key: Key, batch_size: int) -> Estimate:
+    """Upper less lower bound on log p(x), of examples that the model itself draws."""
+    function, key = partial(_simulated_bounds, sampler), jax.random.fold_in(key, 1)
+    sandwich = map_dataset(function, params, np.arange(size), key, batch_size=batch_size)
+    below, above = (np.asarray(side, np.float64) for side in sandwich[:2])
+    return estimate(above - below)
+
+
+def _simulated_bounds(sampler: AIS, params: Params, number: Any, key: Key) -> tuple:
+    """(lower, upper, acceptance) of one example of the model's own, for `map_dataset`."""
+    sandwich = sampler.bdmc(params, key)
+    return sandwich.lower, sandwich.upper, sandwich.acceptance
+
+
+def latents(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
+    """What the latents tell, and whether q is the posterior."""
+    model, params = subject.model, subject.params
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PosteriorCollapseWarning)  # the table says it
+        space = latent_space(model, params, subject.images, key, transform=subject.transform)
+    calibrated = calibration(model, params, key, num_simulations=config.simulations)
+    simulated = f"{config.simulations:,} simulated examples; small where q is not p(z|x)"
+    rows = [
+        *_latent_rows(space),
+        ("calibration of q", f"p = {calibrated.p_value:.2g}", simulated),
+    ]
+    numbers = {
+        "kl": space.kl.tolist(),
+        "rate": space.rate._asdict(),
+        "mutual_information": space.mutual_information,
+        "marginal_kl": space.marginal_kl,
+        "active_units": int(space.active.sum()),
+        "collapsed": space.collapsed,
+        "calibration_p_value": calibrated.p_value,
+    }
+    return EvaluationPart(rows, numbers, space.kl)
+
+
+def _latent_rows(space: LatentSpace) -> list[Row]:
+    collapsed = "THE POSTERIOR HAS COLLAPSED" if space.collapsed else "mean over the test set"
+    near = ", which it is near: of more examples it would be higher" if space.near_limit else ""
+    limit = f"of x and z; at most log N = {space.limit:.2f}{near}"
+    correlation = f"{space.total_correlation:.2f} of it total correlation"
+    active = f"{int(space.active.sum())} of {len(space.active)}"
+    return [
+        ("rate KL(q(z|x) ‖ p(z))", nats(space.rate), collapsed),
+        ("mutual information", f"{space.mutual_information:.2f} nats", limit),
+        ("KL(q(z) ‖ p(z))", f"{space.marginal_kl:.2f} nats", correlation),
+        ("active units", active, "latents whose posterior mean varies"),
+    ]
+
+
+def sample_quality(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
+    """Draws of the model beside test examples, in pixels."""
+    size = min(config.sample_size, len(subject.images))
+    if size < FEWEST:
+        raise LeftOutError(f"{size} samples beside {size} test examples; {FEWEST} are the fewest")
+    pixels_key, draw_key = jax.random.split(key)
+    model, params, transform = subject.model, subject.params, subject.transform
+    pixels_keys = jax.random.split(pixels_key, size)
+    real = np.asarray(jax.jit(jax.vmap(transform))(subject.images[:size], pixels_keys))
+    sample = jax.jit(jax.vmap(lambda key: model.sample(params, key)[0]))
+    drawn = np.asarray(sample(jax.random.split(draw_key, size)))
+    shares, test = precision_recall(real, drawn), classifier_two_sample_test(real, drawn)
+    check = predictive_check(jnp.mean, model, params, subject.images, draw_key, transform=transform)
+    numbers = {
+        **shares._asdict(),
+        "two_sample_accuracy": test.accuracy,
+        "two_sample_p_value": test.p_value,
+        "mean_pixel_z_score": check.z_score,
+    }
+    return EvaluationPart(_sample_rows(numbers, size), numbers)
+
+
+def _sample_rows(numbers: dict[str, float], size: int) -> list[Row]:
+    precision, recall = (f"{numbers[share]:.3f}" for share in ("precision", "recall"))
+    off, accuracy = numbers["mean_pixel_z_score"], numbers["two_sample_accuracy"]
+    among = f"share of {size:,} samples that lie among as many test examples, in pixels"
+    check = "of the test set from that of samples: a predictive check"
+    chance = f"of a logistic regression; 0.5 is chance, p = {numbers['two_sample_p_value']:.2g}"
+    return [
+        ("precision", precision, among),
+        ("recall", recall, "share of the test examples that lie among the samples"),
+        ("mean pixel", f"{off:+.1f} standard errors", check),
+        ("two-sample accuracy", f"{accuracy:.3f}", chance),
+    ]
+
+
+def nats(number: Estimate, digits: int = 2) -> str:
+    return f"{number.mean:.{digits}f} ± {number.standard_error:.{digits}f} nats"

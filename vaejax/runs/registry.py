@@ -1,0 +1,302 @@
+"""The names that stand for priors, encoders, likelihoods, nets and estimators, each in one table.
+
+An entry says in a line what it is and builds it: a prior, an encoder and a likelihood for a
+`Setting`, an estimator for its number of samples. The number of a name comes last. `vaejax names`
+prints the tables.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import flax.linen as nn
+import numpyro.distributions as npd
+
+from vaejax.bounds import iwae_bound
+from vaejax.distributions.noise import Antithetic, Sobol
+from vaejax.estimators.base import Estimator
+from vaejax.estimators.doubly_reparameterised import DReG
+from vaejax.estimators.gaussian import MeasureValued, TaylorControlVariate
+from vaejax.estimators.multi_sample import OVIS, RWS, VIMCO
+from vaejax.estimators.pathwise import AnalyticKL, Pathwise, StickTheLanding
+from vaejax.estimators.score_function import ScoreFunction
+from vaejax.models.conditionals.flow_based import InverseAutoregressive, RealNVP
+from vaejax.models.conditionals.pixels import (
+    Bernoulli,
+    Categorical,
+    ContinuousBernoulli,
+    DiscretizedLogistic,
+)
+from vaejax.models.conditionals.real import (
+    DiagNormal,
+    FullNormal,
+    Gaussian,
+    Laplace,
+    LowRankNormal,
+    VonMisesFisher,
+)
+from vaejax.models.priors import (
+    FlowPrior,
+    LearnedNormal,
+    MixtureOfGaussians,
+    NumPyroPrior,
+    StandardNormal,
+    UniformOnSphere,
+    VampPrior,
+)
+from vaejax.networks.images import ConvDecoder, ConvEncoder
+from vaejax.networks.vectors import MLP, GatedMLP
+from vaejax.runs.config import Setting
+from vaejax.runs.names import Entry, named
+
+# Nets.
+
+
+@dataclass(frozen=True)
+class Nets:
+    """The two nets of a VAE, each of (the shape that it gives, hidden widths, number of heads)."""
+
+    encoder: Callable[..., Any]
+    decoder: Callable[..., Any]
+
+
+def _relu_mlp(out: Any, hidden: tuple[int, ...], heads: int) -> MLP:
+    return MLP(out, hidden, activation=nn.relu, heads=heads)
+
+
+def _gated_mlp(out: Any, hidden: tuple[int, ...], heads: int) -> GatedMLP:
+    return GatedMLP(out, hidden, heads=heads)
+
+
+def _convolutions() -> Nets:
+    return Nets(
+        lambda out, hidden, heads: ConvEncoder(out, heads=heads),
+        lambda out, hidden, heads: ConvDecoder(out, heads=heads),
+    )
+
+
+NETS = {
+    "mlp": Entry("dense layers with ReLU", lambda: Nets(_relu_mlp, _relu_mlp)),
+    "gated": Entry("dense layers with gates", lambda: Nets(_gated_mlp, _gated_mlp)),
+    "conv": Entry("convolutions, for images", _convolutions),
+}
+
+
+def encoder_net(setting: Setting, heads: int = 1) -> Any:
+    """The net of a setting from an example to `heads` vectors of the latent's length."""
+    nets = named("net", setting.net, NETS)
+    return nets.encoder(setting.latent_dim, setting.hidden, heads)
+
+
+def decoder_net(setting: Setting, shape: tuple[int, ...], heads: int = 1) -> Any:
+    """The net of a setting from a latent to `heads` arrays of this shape."""
+    nets = named("net", setting.net, NETS)
+    return nets.decoder(shape, setting.hidden[::-1], heads)
+
+
+# Priors, of a setting.
+
+
+def _laplace(dim: int) -> npd.Distribution:
+    return npd.Laplace(0.0, 1.0).expand((dim,)).to_event(1)
+
+
+def _student_t(dim: int) -> npd.Distribution:
+    return npd.StudentT(5.0, 0.0, 1.0).expand((dim,)).to_event(1)
+
+
+def _autoregressive_prior(setting: Setting, layers: int = 4) -> FlowPrior:
+    return FlowPrior(setting.latent_dim, layers, kind="autoregressive")
+
+
+PRIORS = {
+    "normal": Entry("N(0, I)", lambda setting: StandardNormal(setting.latent_dim)),
+    "learned-normal": Entry(
+        "a normal with learned mean and scales", lambda setting: LearnedNormal(setting.latent_dim)
+    ),
+    "mixture": Entry(
+        "a mixture of so many normals",
+        lambda setting, components: MixtureOfGaussians(setting.latent_dim, components),
+    ),
+    "vamp": Entry(
+        "a mixture of the posteriors of so many pseudo-inputs, which start at training examples",
+        lambda setting, components: VampPrior(components),
+    ),
+    "flow": Entry(
+        "a flow of so many coupling layers",
+        lambda setting, layers=4: FlowPrior(setting.latent_dim, layers),
+    ),
+    "maf": Entry("a flow of so many autoregressive layers", _autoregressive_prior),
+    "laplace": Entry(
+        "independent Laplace variables",
+        lambda setting: NumPyroPrior(partial(_laplace, setting.latent_dim)),
+    ),
+    "student-t": Entry(
+        "independent Student-t variables of 5 degrees of freedom",
+        lambda setting: NumPyroPrior(partial(_student_t, setting.latent_dim)),
+    ),
+    "sphere": Entry("uniform on the sphere", lambda setting: UniformOnSphere(setting.latent_dim)),
+}
+
+
+# Encoders, of a setting.
+
+ENCODERS = {
+    "diag-normal": Entry(
+        "a normal with diagonal covariance", lambda setting: DiagNormal(encoder_net(setting, 2))
+    ),
+    "full-normal": Entry(
+        "a normal with any covariance",
+        lambda setting: FullNormal(encoder_net(setting, setting.latent_dim + 2)),
+    ),
+    "low-rank": Entry(
+        "a normal whose covariance is diagonal plus one of this rank",
+        lambda setting, rank: LowRankNormal(encoder_net(setting, 2 + rank)),
+    ),
+    "laplace": Entry(
+        "independent Laplace variables", lambda setting: Laplace(encoder_net(setting, 2))
+    ),
+    "real-nvp": Entry(
+        "a flow of so many coupling layers",
+        lambda setting, layers=4: RealNVP(encoder_net(setting, 3), layers),
+    ),
+    "iaf": Entry(
+        "a flow of so many inverse autoregressive layers",
+        lambda setting, layers=2: InverseAutoregressive(encoder_net(setting, 3), layers),
+    ),
+    "vmf": Entry(
+        "von Mises-Fisher, for the sphere", lambda setting: VonMisesFisher(encoder_net(setting))
+    ),
+}
+
+
+# Likelihoods, of a setting and the shape of an example.
+
+
+def _gaussian(setting: Setting, shape: tuple[int, ...], scale: float | None = None) -> Gaussian:
+    return Gaussian(decoder_net(setting, shape), "learned" if scale is None else scale)
+
+
+def _categorical(setting: Setting, shape: tuple[int, ...], levels: int = 256) -> Categorical:
+    return Categorical(decoder_net(setting, (*shape, levels)), levels)
+
+
+def _discretized_logistic(
+    setting: Setting, shape: tuple[int, ...], levels: int = 256
+) -> DiscretizedLogistic:
+    return DiscretizedLogistic(decoder_net(setting, shape, 2), levels)
+
+
+LIKELIHOODS = {
+    "bernoulli": Entry(
+        "pixels 0 and 1", lambda setting, shape: Bernoulli(decoder_net(setting, shape))
+    ),
+    "continuous-bernoulli": Entry(
+        "grey pixels in [0, 1]",
+        lambda setting, shape: ContinuousBernoulli(decoder_net(setting, shape)),
+    ),
+    "gaussian": Entry("real numbers, with this scale or a learned one", _gaussian),
+    "laplace": Entry(
+        "real numbers with heavier tails",
+        lambda setting, shape: Laplace(decoder_net(setting, shape, 2)),
+    ),
+    "categorical": Entry("pixels of so many levels, each with its own weight", _categorical),
+    "discretized-logistic": Entry("pixels of so many ordered levels", _discretized_logistic),
+}
+
+
+# Estimators, of the number of samples.
+
+
+@dataclass(frozen=True)
+class EstimatorEntry(Entry):
+    """An estimator, and the bound that it is of."""
+
+    bound: Literal["ELBO", "IWAE"]
+
+
+ESTIMATORS = {
+    "pathwise": EstimatorEntry("reparameterised", lambda samples=1: Pathwise(samples), "ELBO"),
+    "antithetic": EstimatorEntry(
+        "pathwise with pairs of opposite noise",
+        lambda samples=2: Pathwise(samples, noise=Antithetic()),
+        "ELBO",
+    ),
+    "sobol": EstimatorEntry(
+        "pathwise with quasi-random noise",
+        lambda samples=2: Pathwise(samples, noise=Sobol()),
+        "ELBO",
+    ),
+    "analytic-kl": EstimatorEntry(
+        "the KL in closed form", lambda samples=1: AnalyticKL(samples), "ELBO"
+    ),
+    "stick-the-landing": EstimatorEntry(
+        "pathwise without the score of q", lambda samples=1: StickTheLanding(samples), "ELBO"
+    ),
+    "estimated-coefficient": EstimatorEntry(
+        "pathwise with a fitted multiple of the score of q",
+        lambda samples=1: StickTheLanding(samples, coefficient="estimated"),
+        "ELBO",
+    ),
+    "taylor": EstimatorEntry(
+        "pathwise with a linear control variate",
+        lambda samples=1: TaylorControlVariate(samples),
+        "ELBO",
+    ),
+    "measure-valued": EstimatorEntry(
+        "measure-valued derivatives", lambda samples=1: MeasureValued(samples), "ELBO"
+    ),
+    "score-function": EstimatorEntry(
+        "needs no reparameterisation", lambda samples=2: ScoreFunction(samples), "ELBO"
+    ),
+    "iwae": EstimatorEntry(
+        "reparameterised", lambda samples: Pathwise(samples, iwae_bound), "IWAE"
+    ),
+    "stopped-iwae": EstimatorEntry(
+        "without the score of q: biased",
+        lambda samples: StickTheLanding(samples, iwae_bound),
+        "IWAE",
+    ),
+    "dreg": EstimatorEntry("doubly reparameterised", lambda samples: DReG(samples), "IWAE"),
+    "rws": EstimatorEntry(
+        "wake-sleep: of the inclusive KL in phi", lambda samples: RWS(samples), "IWAE"
+    ),
+    "vimco": EstimatorEntry(
+        "score function with leave-one-out baselines", lambda samples: VIMCO(samples), "IWAE"
+    ),
+    "ovis": EstimatorEntry(
+        "score function with asymptotically optimal baselines",
+        lambda samples: OVIS(samples),
+        "IWAE",
+    ),
+}
+
+
+def named_estimator(name: str, num_samples: int | None = None) -> Estimator:
+    """The estimator of `name:K`, or of `name` with K given beside."""
+    if num_samples is None:
+        return named("estimator", name, ESTIMATORS)
+    key, _, argument = name.partition(":")
+    if key in ESTIMATORS and argument:
+        raise ValueError(
+            f"estimator {name!r}: here the number of samples has its own field; give estimator ="
+            f" {key!r} and num_samples = {argument}"
+        )
+    return named("estimator", f"{name}:{num_samples}" if key in ESTIMATORS else name, ESTIMATORS)
+
+
+def bound_of_estimator(name: str) -> str:
+    """The bound that `name:K` is of: ELBO, or IWAE-K."""
+    num_samples = named_estimator(name).num_samples  # pyright: ignore[reportAttributeAccessIssue]
+    bound = ESTIMATORS[name.partition(":")[0]].bound
+    return bound if bound == "ELBO" else f"{bound}-{num_samples}"
+
+
+TABLES: dict[str, Mapping[str, Entry]] = {
+    "prior": PRIORS,
+    "encoder": ENCODERS,
+    "likelihood": LIKELIHOODS,
+    "net": NETS,
+    "estimator": ESTIMATORS,
+}

@@ -1,0 +1,82 @@
+"""One call of the compiled steps: many of them at once, and the diagnosis where one breaks down."""
+
+import jax
+import numpy as np
+
+from vaejax.base.types import Key, PyTree
+from vaejax.data.base import batch_rows
+from vaejax.training.feeds import STEPS_PER_CALL, Examples, Resident, Streamed, padded
+from vaejax.training.run import NonFiniteError, Run, copied, first_non_finite, recorded
+from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
+
+# What the number of steps in a call aims at: how soon the progress bar and Ctrl-C are answered.
+SECONDS_PER_CALL = 1.0
+
+
+def next_count(count: int, seconds: float) -> int:
+    """The number of steps of the next call; at most ten times as many, since the first call's time
+    is the compiler's.
+    """
+    return min(STEPS_PER_CALL, 10 * count, max(1, int(count * SECONDS_PER_CALL / seconds)))
+
+
+def advance(
+    trainer: Trainer,
+    run: Run,
+    feed: Resident | Streamed,
+    order_key: Key,
+    noise_key: Key,
+    count: int,
+) -> Run:
+    """The run `count` steps later; NonFiniteError if one of them breaks down."""
+    rows = batch_rows(order_key, feed.size, trainer.batch_size, run.step, run.step + count)
+    examples = feed.examples(rows)
+    before = copied((run.params, run.opt_state))
+    params, opt_state, terms, finite = run_steps(
+        trainer, run.params, run.opt_state, *examples, noise_key, run.step, count
+    )
+    terms = jax.tree.map(lambda values: np.asarray(values)[:count], terms)
+    if not finite or first_non_finite(terms) is not None:
+        params, opt_state = before
+        run = run._replace(params=params, opt_state=opt_state)
+        raise diagnosis(trainer, run, examples, rows, noise_key)
+    return Run(params, opt_state, run.step + count, recorded(run.history, terms), run.best_params)
+
+
+def diagnosis(
+    trainer: Trainer, run: Run, examples: Examples, rows: np.ndarray, noise_key: Key
+) -> NonFiniteError:
+    """The error that names the first step at fault, found by running the call again one step at a
+    time.
+
+    So the check costs the training step nothing.
+    """
+    first = run.step
+    for i, batch in enumerate(rows):
+        fault, following = _one_step(trainer, run, examples.data, examples.places[i], noise_key)
+        if fault is not None:
+            message = f"step {run.step}: {fault} is not finite; rows of the batch: {batch.tolist()}"
+            return NonFiniteError(message, run)
+        run = following
+    return NonFiniteError(
+        f"steps {first}..{run.step - 1}: not finite once, but finite when run again", run
+    )
+
+
+def _one_step(
+    trainer: Trainer, run: Run, data: PyTree, places: np.ndarray, noise_key: Key
+) -> tuple[str | None, Run]:
+    """What of one step is not finite, if anything, and the run after it."""
+    terms, gradient = terms_and_gradient(trainer, run.params, data, places, noise_key, run.step)
+    before = copied((run.params, run.opt_state))
+    params, opt_state, _, _ = run_steps(
+        trainer, *before, data, padded(places[None]), noise_key, run.step, 1
+    )
+    fault = (
+        first_non_finite(terms, "the ")
+        or first_non_finite(gradient, "the gradient of ")
+        or first_non_finite(params, "the update of ")
+    )
+    terms = jax.tree.map(lambda value: np.asarray(value, np.float32)[None], terms)
+    history = recorded(run.history, terms)
+    return fault, Run(params, opt_state, run.step + 1, history, run.best_params)

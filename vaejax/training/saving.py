@@ -1,0 +1,124 @@
+"""The checkpoints of a training: what `fit` saves, goes on from, and shows afterwards."""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+
+from vaejax.base.checks import require_count
+from vaejax.base.types import Key, Params, PyTree
+from vaejax.data.base import Source
+from vaejax.data.sources import add_to_digest, as_source
+from vaejax.training.checkpoints import CheckpointStore
+from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, with_arrays
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The run is saved in `folder` every `every` steps, at its end, and on Ctrl-C or SIGTERM, which
+    then leave by KeyboardInterrupt or SystemExit(143). The newest `max_to_keep` stay; None keeps
+    all.
+
+    With `resume` the run goes on from the newest intact checkpoint, if there is one, to the same
+    bits. `config`, of JSON's types, is stored in each and must then be equal; so must the data, the
+    key and the batch size, which are stored anyway.
+    """
+
+    folder: str | Path
+    every: int = 1_000
+    resume: bool = False
+    config: Mapping[str, Any] | None = None
+    max_to_keep: int | None = 3
+
+    def __post_init__(self):
+        require_count(self.every, "Checkpoints.every")
+        if self.max_to_keep is not None:
+            require_count(self.max_to_keep, "Checkpoints.max_to_keep")
+
+
+class Saver:
+    """Checkpoints at work, of a run with this configuration."""
+
+    def __init__(self, checkpoints: Checkpoints, config: Mapping[str, Any]):
+        self.every, self._resume = checkpoints.every, checkpoints.resume
+        self._store = CheckpointStore(checkpoints.folder, config, checkpoints.max_to_keep)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        self._store.close()
+
+    def restored(self, run: Run) -> Run:
+        """The run of the newest checkpoint, or `run` where there is none; ValueError where there is
+        one and it is not to be resumed.
+        """
+        store = self._store
+        if not self._resume:
+            if store.steps():
+                raise ValueError(
+                    f"{store.directory} already holds step {store.steps()[-1]}: resume, by"
+                    " vaejax.Checkpoints(..., resume=True), or name another folder"
+                )
+            return run
+        newest = store.restore(arrays_of(run))
+        if newest is None:
+            return run
+        step, arrays, history = newest
+        return with_arrays(run._replace(step=step, history=completed(history)), arrays)
+
+    def is_due(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def save(self, run: Run) -> None:
+        self._store.save(run.step, arrays_of(run), run.history)
+
+    def finish(self, run: Run) -> None:
+        """Saves the run as it is, unless that was done."""
+        if run.step not in self._store.steps():
+            self.save(run)
+
+
+def open_saver(
+    checkpoints: Checkpoints | None, key: Key, batch_size: int, data: PyTree | Source
+) -> AbstractContextManager[Saver | None]:
+    """The saver of a run, with all that must be the same for it to be continued."""
+    if checkpoints is None:
+        return nullcontext()
+    digest = hashlib.sha256()
+    add_to_digest(digest, as_source(data))
+    own = {
+        "batch_size": batch_size,
+        "key": jax.random.key_data(key).tolist(),
+        "data": digest.hexdigest(),
+    }
+    return Saver(checkpoints, {**(checkpoints.config or {}), **own})
+
+
+def saved_runs(
+    folder: str | Path,
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    *,
+    validated: bool,
+) -> dict[int, Run]:
+    """{step: the run at that step}, of what `fit` has kept in `Checkpoints(folder)`; `validated` if
+    it had a validation.
+
+    `params` and `optimizer` are like those that it started from. A damaged step raises
+    CheckpointError, another model CheckpointMismatchError.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"{folder} is no folder of checkpoints; name the one that fit was given")
+    like = Run(params, optimizer.init(params), 0, NO_HISTORY, params if validated else None)
+    with CheckpointStore(folder) as store:
+        states = [(step, *store.read(step, arrays_of(like))) for step in store.steps()]
+    return {
+        step: with_arrays(like._replace(step=step, history=completed(history)), arrays)
+        for step, arrays, history in states
+    }

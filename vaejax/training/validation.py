@@ -1,0 +1,79 @@
+"""The bound of held-out examples along a training, and the patience without a better one."""
+
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+
+from vaejax.base.checks import require_count
+from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.types import Key, PyTree
+from vaejax.data.base import Source
+from vaejax.data.sources import map_source
+from vaejax.training.run import NonFiniteError, Run, copied
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """Every `every` steps the mean bound over all of `data` is recorded, nats per example, each
+    time with the same noise, and the parameters of the best are kept (`Run.best_params`).
+
+    Training stops after `patience` validations without a better one, counted from the end of the
+    objective's schedules, if it has any; with None it goes on. `data` are held-out examples, stored
+    as those of the training: arrays, or a `vaejax.Source`.
+    """
+
+    data: PyTree | Source
+    every: int = 1_000
+    patience: int | None = None
+
+    def __post_init__(self):
+        require_count(self.every, "Validation.every")
+        if self.patience is not None:
+            require_count(self.patience, "Validation.patience")
+
+
+class Validator:
+    """A validation at work: of this bound, with this noise, from the step `settled` on."""
+
+    def __init__(
+        self, validation: Validation, bound: Transformed, key: Key, settled: int, sharding
+    ):
+        self.every, self._patience = validation.every, validation.patience
+        self._bound, self._key, self._settled = bound, key, settled
+        self._streamed = isinstance(validation.data, Source)
+        self._data = (
+            validation.data if self._streamed else jax.device_put(validation.data, sharding)
+        )
+
+    def is_due(self, step: int) -> bool:
+        return step % self.every == 0
+
+    def validated(self, run: Run) -> Run:
+        """The run with one more validation in its history, and its parameters kept if they are the
+        best yet.
+        """
+        mapped = map_source if self._streamed else map_dataset
+        bound = estimate(mapped(self._bound, run.params, self._data, self._key)).mean
+        if not np.isfinite(bound):
+            raise NonFiniteError(f"step {run.step}: the validation bound is {bound}", run)
+        previous = run.history["validation_bound"]
+        is_best = bound > max(previous, default=-np.inf)
+        history = run.history | {
+            "validation_step": np.append(run.history["validation_step"], np.int32(run.step)),
+            "validation_bound": np.append(previous, bound),
+        }
+        best_params = copied(run.params) if is_best else run.best_params
+        return run._replace(history=history, best_params=best_params)
+
+    def is_out_of_patience(self, run: Run) -> bool:
+        """Whether the last validations were no better; those before the step `settled` do not
+        count.
+        """
+        counted = run.history["validation_step"] >= self._settled
+        bounds = run.history["validation_bound"][counted]
+        return (
+            self._patience is not None
+            and len(bounds) > 0
+            and len(bounds) - 1 - int(bounds.argmax()) >= self._patience
+        )

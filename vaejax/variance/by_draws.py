@@ -1,0 +1,294 @@
+"""Moments from draws of a whole gradient: running sums of powers of its deviations from a point c
+near the mean,
+
+    S_p = sum_i (g_i - c)^p,    p = 1, ..., order,
+
+so that nothing cancels, and memory does not grow with the number of draws. Draws are taken in
+chunks, and the sums of a chunk are added to the running ones together.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, PartitionSpec
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float
+
+from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.types import Key, Params, PyTree, Scalar
+from vaejax.objectives.base import Maximised
+
+Strategy = Literal["scan", "vmap", "devices"]
+Selectors = tuple[Callable[[Params], PyTree], ...]
+Sums = tuple[Params, ...]  # of powers 1, 2, ... of the deviations
+Kept = tuple[Float[Array, " n"], Float[Array, "n groups"]]  # of each draw: value and squares
+
+PILOT_DRAWS = 8  # for c, which is near the mean and independent of the draws
+DRAWS_PER_CALL = 10_000
+UNROLLED, ENOUGH_DRAWS = 4, 500  # the chunk of a scan of so many: they pay for a longer program
+MOST_UNROLLED = 32
+
+
+class Layout(NamedTuple):
+    """How draws are computed: `chunk` of them under one vmap, or written out one after another; and
+    the devices that share the draws, if they do.
+    """
+
+    vmapped: bool
+    chunk: int
+    mesh: Mesh | None = None
+
+    def draws_per_device(self, count: int) -> int:
+        """A device's share of so many draws, in whole chunks."""
+        share = -(-count // (1 if self.mesh is None else self.mesh.size))
+        return -(-share // self.chunk) * self.chunk
+
+
+def layout_for(strategy: Strategy | None, chunk: int | None, num_draws: int) -> Layout:
+    """The layout of a strategy: the defaults are the faster ones on this backend."""
+    if strategy is not None and strategy not in get_args(Strategy):
+        raise ValueError(unknown_name("strategy", strategy, list(get_args(Strategy))))
+    if chunk is not None:
+        require_count(chunk, "chunk")
+    on_cpu = jax.default_backend() == "cpu"
+    if strategy is None:
+        strategy = "scan" if on_cpu and chunk in (None, 1) else "vmap"
+    if strategy == "scan":
+        if chunk is not None and chunk > MOST_UNROLLED:
+            raise ValueError(
+                f"chunk = {chunk}, and a scan writes its chunk out in the program; give at most"
+                f' {MOST_UNROLLED}, or use "vmap"'
+            )
+        return Layout(False, chunk or (UNROLLED if num_draws >= ENOUGH_DRAWS else 1))
+    if strategy == "vmap":
+        return Layout(True, chunk or 100)
+    mesh = Mesh(np.array(jax.local_devices()), "draw")
+    return Layout(True, chunk or (1 if on_cpu else 100), mesh)
+
+
+class Point(NamedTuple):
+    """Where the gradient is taken: draw i has the key fold_in(key, i), and `centre` is c."""
+
+    params: Params
+    x: PyTree
+    key: Key
+    centre: Params
+
+
+class Plan(NamedTuple):
+    """What is known when the program is compiled; `size` draws for each device in a call."""
+
+    function: Maximised
+    selectors: Selectors
+    layout: Layout
+    size: int
+
+
+def moments_by_draws(
+    function: Maximised,
+    selectors: Selectors,
+    params: Params,
+    x: PyTree,
+    keys: tuple[Key, Key],
+    num_draws: int,
+    order: int,
+    layout: Layout,
+) -> tuple[np.ndarray, np.ndarray, list[Params]]:
+    """The values [n] and the squares [n, groups] of the draws; and the mean and the central moments
+    of order 2, ..., `order`. The keys are those of the pilot and of the draws.
+    """
+    pilot_key, draw_key = keys
+    centre = _pilot_mean(function, params, x, pilot_key)
+    point = Point(params, x, draw_key, centre)
+    sums = tuple(jax.tree.map(jnp.zeros_like, centre) for _ in range(order))
+    values, squares = [], []
+    for start in range(0, num_draws, DRAWS_PER_CALL):
+        count = min(DRAWS_PER_CALL, num_draws - start)
+        plan = Plan(function, selectors, layout, layout.draws_per_device(count))
+        sums, kept = add_draws(plan, point, sums, start, count)
+        values.append(np.asarray(kept[0], np.float64)[:count])
+        squares.append(np.asarray(kept[1], np.float64)[:count])
+    moments = central_moments(num_draws, centre, sums)
+    return np.concatenate(values), np.concatenate(squares), moments
+
+
+@partial(jax.jit, static_argnames="function")
+def _pilot_mean(function: Maximised, params: Params, x: PyTree, key: Key) -> Params:
+    keys = jax.random.split(key, PILOT_DRAWS)
+    gradients = jax.lax.map(lambda key: jax.grad(function)(params, x, key), keys)
+    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
+
+
+# A chunk of draws.
+
+
+class Chunk:
+    """Deviations g_i - c of a chunk of draws, and the value of each. Draws that do not count have
+    deviation 0.
+    """
+
+    values: Float[Array, " chunk"]
+
+    def sum_of_powers(self, power: int) -> Params:
+        """sum_i (g_i - c)^power."""
+        raise NotImplementedError
+
+    def map(self, function: Callable[[Params], Any]) -> Any:
+        """[function(g_i - c)], stacked."""
+        raise NotImplementedError
+
+
+class VmappedChunk(Chunk):
+    """All draws at once."""
+
+    def __init__(self, draw: Callable, keys: Key, counts: Bool[Array, " chunk"]):
+        self.deviations, self.values = jax.vmap(draw)(keys, counts)
+
+    def sum_of_powers(self, power: int) -> Params:
+        return jax.tree.map(lambda leaf: jnp.sum(leaf**power, axis=0), self.deviations)
+
+    def map(self, function: Callable[[Params], Any]) -> Any:
+        return jax.vmap(function)(self.deviations)
+
+
+class WrittenOutChunk(Chunk):
+    """One draw after another, written out in the program: so the running sums are read and written
+    once a chunk, which is half of what a draw costs on top of its gradient.
+    """
+
+    def __init__(self, draw: Callable, keys: Key, counts: Bool[Array, " chunk"]):
+        draws = [draw(keys[i], counts[i]) for i in range(len(counts))]
+        self.deviations, values = zip(*draws, strict=True)
+        self.values = jnp.stack(values)
+
+    def sum_of_powers(self, power: int) -> Params:
+        return jax.tree.map(lambda *leaves: sum(leaf**power for leaf in leaves), *self.deviations)
+
+    def map(self, function: Callable[[Params], Any]) -> Any:
+        return jnp.stack([function(deviation) for deviation in self.deviations])
+
+
+# The running sums.
+
+
+@partial(jax.jit, static_argnames="plan", donate_argnames="sums")
+def add_draws(
+    plan: Plan, point: Point, sums: Sums, start: jax.Array | int, count: jax.Array | int
+) -> tuple[Sums, Kept]:
+    """The sums with the draws start, ..., start + count - 1 in them, and the value and the squares
+    of each.
+    """
+    mesh = plan.layout.mesh
+    if mesh is None:
+        return _add_share(plan, 0, point, sums, start, count)
+
+    def on_device(firsts, point, sums, start, count):
+        sums = jax.tree.map(lambda leaf: jnp.where(firsts[0] == 0, leaf, 0), sums)
+        sums, kept = _add_share(plan, firsts[0], point, sums, start, count)
+        return jax.lax.psum(sums, "draw"), kept
+
+    everywhere, split = PartitionSpec(), PartitionSpec("draw")
+    on_devices = jax.shard_map(
+        on_device,
+        mesh=mesh,
+        in_specs=(split,) + (everywhere,) * 4,
+        out_specs=(everywhere, split),
+        check_vma=False,
+    )
+    return on_devices(plan.size * jnp.arange(mesh.size), point, sums, start, count)
+
+
+def _add_share(
+    plan: Plan,
+    first: jax.Array | int,
+    point: Point,
+    sums: Sums,
+    start: jax.Array | int,
+    count: jax.Array | int,
+) -> tuple[Sums, Kept]:
+    """The draws of one device, start + first, ..., start + first + size - 1, as far as they count.
+
+    Where first = 0, the sums are those of `start` draws before.
+    """
+    chunk_size, size = plan.layout.chunk, plan.size
+    draw = partial(_deviation, plan.function, point)
+    make_chunk = VmappedChunk if plan.layout.vmapped else WrittenOutChunk
+
+    def add_chunk(i, carry):
+        sums, kept = carry
+        index = first + i * chunk_size + jnp.arange(chunk_size)
+        keys = jax.vmap(lambda i: jax.random.fold_in(point.key, start + i))(index)
+        counts = index < count
+        chunk = make_chunk(draw, keys, counts)
+
+        powers = tuple(chunk.sum_of_powers(p) for p in range(1, len(sums) + 1))
+        sums = jax.tree.map(jnp.add, sums, powers)
+        seen = PILOT_DRAWS + jnp.where(first == 0, start, 0) + i * chunk_size + jnp.sum(counts)
+        squares = _squares(chunk, sums[0], seen, plan.selectors)
+        chex.assert_shape(chunk.values, (chunk_size,))
+        chex.assert_shape(squares, (chunk_size, len(plan.selectors)))
+
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * chunk_size, axis=0)
+        return sums, jax.tree.map(put, kept, (chunk.values, squares))
+
+    value = jax.eval_shape(plan.function, point.params, point.x, point.key)
+    kept = jnp.zeros(size, value.dtype), jnp.zeros((size, len(plan.selectors)), value.dtype)
+    num_chunks = -(-jnp.clip(count - first, 0, size) // chunk_size)
+    return jax.lax.fori_loop(0, num_chunks, add_chunk, (sums, kept))
+
+
+def _deviation(
+    function: Maximised, point: Point, key: Key, counts: Bool[Array, ""]
+) -> tuple[Params, Scalar]:
+    """g - c, or 0 where the draw does not count, and the value."""
+    value, gradient = jax.value_and_grad(function)(point.params, point.x, key)
+    deviation = jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, point.centre)
+    return deviation, value
+
+
+def _squares(
+    chunk: Chunk, total: Params, seen: ArrayLike, selectors: Selectors
+) -> Float[Array, "chunk groups"]:
+    """k / (k - 1) |g_i - m_k|^2 by group, about the mean m_k of the k draws `seen` so far: about
+    the pilot's mean a kurtosis would be off by the pilot's error for good.
+    """
+    # m_k - c = S_1 / k, where the pilot's draws count as draws at c
+    mean = jax.tree.map(lambda leaf: leaf / seen, total)
+
+    def squared(deviation):
+        away = jax.tree.map(jnp.subtract, deviation, mean)
+        return jnp.stack([_squared_norm(select(away)) for select in selectors])
+
+    return seen / (seen - 1) * chunk.map(squared)
+
+
+def _squared_norm(tree: PyTree) -> Any:
+    return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree))
+
+
+def central_moments(num_draws: int, centre: Params, sums: Sums) -> list[Params]:
+    """The mean, the unbiased variance and, of four sums, the central moments 3 and 4, in
+    float64.
+    """
+    n = num_draws
+    # m_p = (1/n) sum_i (g_i - c)^p
+    m1, m2, *higher = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64) / n, sums)
+    # E g = c + m_1
+    mean = jax.tree.map(lambda c, m1: np.asarray(c, np.float64) + m1, centre, m1)
+    # Var g = (m_2 - m_1^2) n / (n - 1)
+    variance = jax.tree.map(lambda m1, m2: np.maximum(m2 - m1**2, 0) * n / (n - 1), m1, m2)
+    if not higher:
+        return [mean, variance]
+    m3, m4 = higher
+    # E (g - E g)^3 = m_3 - 3 m_1 m_2 + 2 m_1^3
+    third = jax.tree.map(lambda m1, m2, m3: m3 - 3 * m1 * m2 + 2 * m1**3, m1, m2, m3)
+    # E (g - E g)^4 = m_4 - 4 m_1 m_3 + 6 m_1^2 m_2 - 3 m_1^4
+    fourth = jax.tree.map(
+        lambda m1, m2, m3, m4: m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4, m1, m2, m3, m4
+    )
+    return [mean, variance, third, fourth]
