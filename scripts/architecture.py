@@ -18,10 +18,10 @@ One picture:
     data ──> model ──> bound ──> estimator ──> objective ──> fit ──> evaluate
                                      └───────────> gradient variance
 
-A **model** is three pure functions of one example. A **bound** turns K log-weights into one number in
-nats. An **estimator** is a function whose value is a bound and whose gradient is the estimator. An
-**objective** is what training maximises, of a batch. `jax.vmap` makes batches, samples and seeds;
-`jax.jit` is applied once, at the edge. Everything else is a component, swapped as a value.
+A **model** is three pure functions of one example. A **bound** turns K log-weights into one number
+in nats. An **estimator** is a function whose value is a bound and whose gradient is the estimator.
+An **objective** is what training maximises, of a batch. `jax.vmap` makes batches, samples and
+seeds; `jax.jit` is applied once, at the edge. Everything else is a component, swapped as a value.
 
 What one part may ask of another is declared in a base class, in the `base.py` of its wing, whose
 docstring is the recipe for one of your own:

@@ -15,7 +15,7 @@ CONTRACTS = {  # the base class, and what its subclasses say
     "Model": (vaejax.Model, {"support": supports.REAL, "latent_support": supports.REAL}),
     "FlowLayer": (FlowLayer, {"fast_inverse": True}),
     "Baseline": (vaejax.Baseline, {"learned": False, "fewest_samples": 1}),
-    "Objective": (vaejax.Objective, {"model": None, "schedules": ()}),
+    "Objective": (vaejax.Objective, {"model": None, "schedules": (), "scale": 1}),
 }
 QUESTIONS = [(base, said, name) for base, said in CONTRACTS.values() for name in said]
 

@@ -143,7 +143,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.data.check", "check_data"): (1, "a Transform says what it takes; a function does not"),
     ("vaejax.data.sources", "as_source"): (1, DOOR),
     ("vaejax.distributions.kl", "_closed_form"): (12, "the table of KLs in closed form"),
-    ("vaejax.distributions.numpyro", "as_distribution"): (2, DOOR),
+    ("vaejax.distributions.numpyro", "as_distribution"): (1, DOOR),
     ("vaejax.estimators.base", "as_estimator"): (1, DOOR),
     ("vaejax.estimators.by_node", "require_named_latents"): (1, "node by node is of graphs alone"),
     ("vaejax.estimators.doubly_reparameterised", "normal_factors"): (2, CLOSED_FORM),

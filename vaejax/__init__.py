@@ -23,6 +23,7 @@ from vaejax.data.pixels import Pixels as Pixels
 from vaejax.data.pixels import prepare_pixels as prepare_pixels
 from vaejax.data.sources import Arrays as Arrays
 from vaejax.data.sources import RandomAccess as RandomAccess
+from vaejax.data.sources import map_source as map_source
 from vaejax.data.transforms import Transform as Transform
 from vaejax.distributions.base import Distribution as Distribution
 from vaejax.distributions.base import NotKnownError as NotKnownError

@@ -86,8 +86,8 @@ def sandwich(
 
     simulated_key, real_key = keys
     numbers, on_real = np.arange(config.num_simulated), Transformed(sampler, transform)
-    bounds = map_dataset(simulated, params, numbers, simulated_key, batch_size=20)
-    lower, upper, acceptance = (np.asarray(values, np.float64) for values in bounds)
+    *bounds, acceptance = map_dataset(simulated, params, numbers, simulated_key, batch_size=20)
+    lower, upper = (np.asarray(values, np.float64) for values in bounds)
     real = map_dataset(on_real, params, images, real_key, batch_size=20)
     return {
         "lower": estimate(lower),

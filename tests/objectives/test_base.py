@@ -212,3 +212,15 @@ def test_what_an_objective_gives_is_checked():
 
         class Silent(vaejax.Objective):
             model = None
+
+    with pytest.raises(TypeError, match="does not say `scale`"):
+
+        class Unscaled(vaejax.Objective):
+            model = None
+            schedules = ()
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_a_data_set_has_a_whole_number_of_examples(size):
+    with pytest.raises(ValueError, match=f"dataset_size = {size}; it must be a whole number"):
+        vaejax.minibatch(vaejax.Pathwise(), LINES, dataset_size=size)

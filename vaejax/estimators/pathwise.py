@@ -1,13 +1,7 @@
-"""Gradient estimators. An estimator is a function of one example whose VALUE is a bound and whose
-GRADIENT is the estimator.
-
-`jax.grad` of it is all there is: each one is a visible placement of `stop_gradient`. Call
-signature: `estimator(model, params, x, key) -> scalar`, nats. Those here go through samples z =
-T(noise; phi), so q must be reparameterised, and each takes a `noise`; `gaussian` has those for a
-diagonal normal q alone, `score_function` those for any latents.
+"""Gradient estimators through samples z = T(noise; phi), so that q must be reparameterised.
 
 In the formulas w~_k = w_k / sum_j w_j, and the path derivative of a function of z is d/dz times
-dz/dphi, all other parameters held fixed.
+dz/dphi, all other parameters held fixed. Each takes a `noise`.
 """
 
 from typing import Any, Literal

@@ -72,11 +72,10 @@ def fit(
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
     check_nouns(validation, checkpoints)
-    check_arguments(objective, data, transform, batch_size)
     check_mesh(mesh, batch_size)
-    if validation is not None:
-        check_data(validation.data, objective.support, transform, name="validation")
     settled = check_schedules(objective, num_steps)
+    held_out = {} if validation is None else {"validation": validation.data}
+    check_examples(objective, {"data": data, **held_out}, transform, batch_size)
 
     order_key, noise_key, validation_key = jax.random.split(key, 3)
     mesh = None if mesh is None else _automatic(mesh)
@@ -166,13 +165,18 @@ def check_nouns(validation: Any, checkpoints: Any) -> None:
             raise TypeError(f"{name} is a {type(given).__name__}; write {name}=vaejax.{example}")
 
 
-def check_arguments(
-    objective: Objective, data: PyTree | Source, transform: Callable | None, batch_size: int
+def check_examples(
+    objective: Objective,
+    examples: dict[str, PyTree | Source],
+    transform: Callable | None,
+    batch_size: int,
 ) -> None:
-    """Raises ValueError for data that do not fit the objective, or do not fill a batch."""
-    require_objective(objective)
-    check_data(data, objective.support, transform)
-    size = len(as_source(data))
+    """Raises ValueError for {"data": ..., "validation": ...} that do not fit the objective, or for
+    data that do not fill a batch.
+    """
+    for name, part in examples.items():
+        check_data(part, objective.support, transform, name)
+    size = len(as_source(examples["data"]))
     if batch_size > size:
         raise ValueError(
             f"batch_size = {batch_size}, but the data have {size} examples; choose at most {size}"
@@ -196,8 +200,9 @@ def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
 
 def check_schedules(objective: Objective, num_steps: int) -> int:
     """The step from which every weight has been where its schedule leads. Raises ValueError if the
-    run does not come so far.
+    run does not come so far, TypeError if the objective is none.
     """
+    require_objective(objective)
     for name, schedule in objective.schedules:
         schedule.check(num_steps, name)
     return max((schedule.length for _, schedule in objective.schedules), default=0)

@@ -19,7 +19,7 @@ from vaejax.data.base import Source, batch_rows
 from vaejax.objectives.base import Objective
 from vaejax.training.calls import next_count
 from vaejax.training.feeds import padded
-from vaejax.training.fit import check_arguments, check_schedules, progress_bar, show
+from vaejax.training.fit import check_examples, check_schedules, progress_bar, show
 from vaejax.training.optimizers import ByStructure
 from vaejax.training.run import Run, recorded
 from vaejax.training.trainer import Trainer, run_steps
@@ -64,8 +64,8 @@ def fit_seeds(
             f"fit_seeds keeps the data on the device, and {type(data).__name__} is a source on the"
             " host: give arrays, or run vaejax.fit for one seed after another"
         )
-    check_arguments(objective, data, transform, batch_size)
     check_schedules(objective, num_steps)
+    check_examples(objective, {"data": data}, transform, batch_size)
     strategy = strategy or default_strategy()
     if strategy not in get_args(SeedStrategy):
         raise ValueError(unknown_name("strategy", strategy, list(get_args(SeedStrategy))))
