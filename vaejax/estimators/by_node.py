@@ -5,11 +5,11 @@ function, or by their paths.
 from functools import partial
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
@@ -70,7 +70,7 @@ class ByNode(Estimator):
 
         keys = jax.random.split(key, self.num_samples)
         log_q, log_score, f = map_samples(every_combination, keys)
-        chex.assert_shape((log_q, log_score, f), (self.num_samples, num_combinations))
+        assert_shape((log_q, log_score, f), (self.num_samples, num_combinations))
 
         # F_k = sum_c q(c) f(c, z_kc)
         weights = jnp.exp(log_q)

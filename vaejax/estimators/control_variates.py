@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from vaejax.base.asserts import assert_equal_shape, assert_shape
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
@@ -44,7 +44,7 @@ def with_logit_gradient(
     """Value: mean_k log w(b_k). Gradient: `gradient` in q's logits, mean_k grad log p(x, b_k)
     elsewhere.
     """
-    chex.assert_equal_shape((gradient, q.logits))
+    assert_equal_shape((gradient, q.logits))
     log_joint = map_samples(lambda b: model.log_joint(params, x, b), bs)
     log_q = map_samples(q.log_prob, bs)
     surrogate = jnp.mean(log_joint) + jnp.sum(stopped(gradient) * q.logits)
@@ -156,7 +156,7 @@ def double_control_variate_gradient(
 ) -> Latents:
     """The estimate of dE f / dl from K samples b of Bernoulli(sigmoid(l)); linear in a."""
     k, p = len(bs), jax.nn.sigmoid(logits)
-    chex.assert_shape(bs, (k, *logits.shape))
+    assert_shape(bs, (k, *logits.shape))
 
     # f_k, and by coordinates g_k = df/db at b_k and b_k - p
     values, slopes = jax.vmap(jax.value_and_grad(f))(bs)
@@ -246,7 +246,7 @@ def rebar_gradient(
     f: Function, control: Function, logits: Latents, u: Latents, v: Latents
 ) -> tuple[Latents, Latents]:
     """b and the estimate of dE f / dl, from uniform numbers u for z and v for z~."""
-    chex.assert_equal_shape((logits, u, v))
+    assert_equal_shape((logits, u, v))
     p = jax.nn.sigmoid(logits)
     b = (logits + logit(u) > 0).astype(logits.dtype)
 

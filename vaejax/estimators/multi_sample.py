@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, Scalar
@@ -107,7 +107,7 @@ def multi_sample_score(
     log_w = stopped(log_joint - log_q)
     w, bound = jax.nn.softmax(log_w), iwae_bound(log_w)
     signal = bound - control(log_w) - w
-    chex.assert_shape((log_w, signal), (num_samples,))
+    assert_shape((log_w, signal), (num_samples,))
     return with_gradient_of(bound, jnp.sum(w * log_joint + signal * log_q))
 
 

@@ -6,12 +6,12 @@ dz/dphi, all other parameters held fixed. Each takes a `noise`.
 
 from typing import Any, Literal
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Bound, Key, Params, Scalar
@@ -143,7 +143,7 @@ def best_coefficient(
         return jax.grad(log_weight)(flat_q, key), score_of(unravel, flat_q, q.sample(key))
 
     gradients, scores = jax.vmap(gradient_and_score)(jax.random.split(key, num_pilot))
-    chex.assert_shape((gradients, scores), (num_pilot, flat_q.size))
+    assert_shape((gradients, scores), (num_pilot, flat_q.size))
 
     # Cov(g, s) = E[(g - E g) s] and Var(s) = E[s^2], for E s = 0
     centred = gradients - jnp.mean(gradients, axis=0, keepdims=True)

@@ -5,12 +5,12 @@ In the formulas f_k = log w_k, w~_k = w_k / sum_j w_j and score_k = grad log q_p
 held fixed.
 """
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
+from vaejax.base.asserts import assert_shape
 from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
@@ -95,5 +95,5 @@ def optimal_constant(
         return log_w, jnp.sum(score_of(unravel, flat_q, z) ** 2)
 
     f, squares = jax.vmap(f_and_square)(jax.random.split(key, num_samples))
-    chex.assert_shape((f, squares), (num_samples,))
+    assert_shape((f, squares), (num_samples,))
     return jnp.sum(f * squares) / jnp.maximum(jnp.sum(squares), jnp.finfo(squares.dtype).tiny)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaejax.base.asserts import assert_rank
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.supports import ONE_HOT
@@ -185,7 +185,7 @@ class Summary:
 
     def __call__(self, part: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         log_w, mean = part[0].astype(np.float64), part[1]
-        chex.assert_rank([log_w, mean], 2)
+        assert_rank([log_w, mean], 2)
         kept = {f"iwae_{count}": _grouped_bound(log_w, count) for count in self.ladder}
         kept["elbo"] = log_w.mean(axis=1)
         # w / max w: a constant factor changes neither of the two.

@@ -20,12 +20,12 @@ Grosse 2017 (for decoders).
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_kind, unknown_name
 from vaejax.base.supports import REAL, support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
@@ -174,7 +174,7 @@ class AIS:
         step_sizes: Float[Array, " t"],
         key: Key,
     ) -> tuple[Float[Array, " c"], Scalar]:
-        chex.assert_shape(zs, (self.num_chains, None))
+        assert_shape(zs, (self.num_chains, None))
         keys = jax.random.split(key, self.num_chains)
 
         def chain(z, key):

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaejax.base.asserts import assert_equal_shape, assert_rank
 from vaejax.base.checks import require_count, require_said
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import component
@@ -152,8 +152,8 @@ def annealed_log_weight(
     """(log w, the mean acceptance) of one chain from z ~ p_(betas[0]) along `betas`, in either
     direction.
     """
-    chex.assert_rank(z, 1)
-    chex.assert_equal_shape([betas, step_sizes])
+    assert_rank(z, 1)
+    assert_equal_shape([betas, step_sizes])
 
     def step(carry, setting):
         z, log_w = carry
@@ -189,7 +189,7 @@ def pilot_step_sizes(
     They depend on no chain that is weighted, so those see a fixed move at each temperature, as the
     bounds need.
     """
-    chex.assert_rank(zs, 2)
+    assert_rank(zs, 2)
     if transition.target is None:
         return jnp.ones_like(betas)
 

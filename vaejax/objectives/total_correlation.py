@@ -2,13 +2,13 @@
 
 from typing import Literal, NamedTuple, get_args
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_kind
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
@@ -119,7 +119,7 @@ def sampled_parts(
     # log q(z_ij | x_k), [i, k, j]: a diagonal normal is one of scalars, mapped over its coordinates
     by_coordinate = jax.vmap(DiagNormalDensity.log_prob)
     log_q = jax.vmap(lambda z: jax.vmap(lambda q: by_coordinate(q, z))(qs))(zs)
-    chex.assert_shape(log_q, (batch_size, batch_size, zs.shape[1]))
+    assert_shape(log_q, (batch_size, batch_size, zs.shape[1]))
 
     # log q(z_i | x_i)
     own = jnp.sum(jax.vmap(by_coordinate)(qs, zs), axis=1)

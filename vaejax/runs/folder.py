@@ -17,7 +17,6 @@ from vaejax.base.types import Params
 from vaejax.data.base import Dataset
 from vaejax.data.pixels import Pixels
 from vaejax.models.vae import VAE
-from vaejax.runs.build import build_model, build_optimizer, load_data
 from vaejax.runs.config import TrainConfig, saved_config
 from vaejax.training.run import Run
 from vaejax.training.saving import saved_runs
@@ -79,6 +78,9 @@ def open_run(
     `params=4_000`, a step that was kept, takes others. `data_folder` says where the data lie now;
     else the configuration does. Raises ValueError for a folder that holds no run or no checkpoint.
     """
+    # Here, since it brings all the names of models, which `import vaejax` need not wait for.
+    from vaejax.runs.build import build_model, build_optimizer, load_data
+
     folder = Path(folder)
     config = saved_config(folder)
     if data_folder is not None:

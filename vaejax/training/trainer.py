@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from functools import partial
 
-import chex
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vaejax.base.asserts import assert_shape
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.base.values import component
 from vaejax.objectives.base import Objective, terms_of
@@ -29,7 +29,7 @@ class Trainer:
         self, params: Params, data: PyTree, rows: jax.Array, noise_key: Key, step: jax.Array
     ) -> Terms:
         """The objective at one step, of the examples data[rows]."""
-        chex.assert_shape(rows, (self.batch_size,))
+        assert_shape(rows, (self.batch_size,))
         transform_key, objective_key = jax.random.split(jax.random.fold_in(noise_key, step))
         xs = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), data)
         if self.transform is not None:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +18,7 @@ from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float
 
+from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, unknown_name
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.objectives.base import Maximised
@@ -230,8 +230,8 @@ def _add_share(
         sums = jax.tree.map(jnp.add, sums, powers)
         seen = PILOT_DRAWS + jnp.where(first == 0, start, 0) + i * chunk_size + jnp.sum(counts)
         squares = _squares(chunk, sums[0], seen, plan.selectors)
-        chex.assert_shape(chunk.values, (chunk_size,))
-        chex.assert_shape(squares, (chunk_size, len(plan.selectors)))
+        assert_shape(chunk.values, (chunk_size,))
+        assert_shape(squares, (chunk_size, len(plan.selectors)))
 
         put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * chunk_size, axis=0)
         return sums, jax.tree.map(put, kept, (chunk.values, squares))

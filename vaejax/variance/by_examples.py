@@ -22,11 +22,11 @@ from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from vaejax.base.asserts import assert_equal_shape, assert_rank
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.objectives.base import Maximised
 from vaejax.variance.leaf_sums import LeafSums, leaf_sums
@@ -121,11 +121,11 @@ def _add(
     sums: list[LeafSums], references: list, values: Float[Array, "draws b"], by_leaf: list
 ) -> tuple[list, tuple[Float[Array, " draws"], Float[Array, "draws groups"]]]:
     """The sums over draws for each leaf; of each draw the mean value, and the traces."""
-    chex.assert_rank(values, 2)
+    assert_rank(values, 2)
     leaves = zip(sums, references, by_leaf, strict=True)
     added = [leaf.add(reference, parts) for leaf, reference, parts in leaves]
     totals, traces = zip(*added, strict=True)
-    chex.assert_equal_shape([*traces])
+    assert_equal_shape([*traces])
     return list(totals), (jnp.mean(values, axis=1), reduce(jnp.add, traces))
 
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaejax.base.asserts import assert_equal_shape_prefix, assert_rank
 from vaejax.base.types import Params, PyTree
 from vaejax.variance.program import GradientProgram, Leaf, NotByExamplesError
 
@@ -87,7 +87,7 @@ class MovingProduct(LeafSums):
 
     def add(self, reference: Any, parts: Any) -> tuple[Any, Traces]:
         h, d = map(_rows, parts)
-        chex.assert_equal_shape_prefix((h, d), 3)
+        assert_equal_shape_prefix((h, d), 3)
         # g_s^2 = sum_ij (h_i h_j) (d_i d_j), and g_s g_(s+1) with h_j and d_j of the next draw
         (hh, hh_next), (dd, dd_next) = jax.lax.optimization_barrier(
             ([_pairs(h, h), _pairs(h, _next(h))], [_pairs(d, d), _pairs(d, _next(d))])
@@ -121,7 +121,7 @@ class FixedProduct(LeafSums):
     def add(self, reference: Any, parts: Any) -> tuple[Any, Traces]:
         h, norm, centre = reference
         d = _rows(parts) - centre
-        chex.assert_equal_shape_prefix((h[0], d[0]), 2)
+        assert_equal_shape_prefix((h[0], d[0]), 2)
         # sum_s (d_s - c), and sum_s (d_i - c_i) (d_j - c_j)
         pairs = _pairs(d, d)
         total = _added(pairs.reshape(len(d), -1, d.shape[-1]))
@@ -189,7 +189,7 @@ def _next(draws: jax.Array) -> jax.Array:
 def _rows(factors: Sequence[jax.Array]) -> Rows:
     """The factors of several products, as rows of one."""
     rows = jnp.concatenate(factors, axis=2)
-    chex.assert_rank(rows, 4)
+    assert_rank(rows, 4)
     return rows
 
 
