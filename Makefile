@@ -16,9 +16,9 @@ help:  ## list the commands
 demo: .venv/.installed  ## train the default VAE on the embedded digits, evaluate it and draw it (runs/demo)
 	$(BIN)/python experiments/train.py --out runs/demo --overwrite
 
-# Most of a test's time is the compiler's, so these are compiled in haste; test-all compiles them as users do.
-test: export XLA_FLAGS += --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
-test: export XLA_FLAGS += --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1
+# Most of a test's time is the compiler's, so these are compiled in haste (tests/conftest.py); test-all
+# compiles them as users do.
+test: export VAEJAX_HASTE = 1
 test: .venv/.installed  ## the tests, without the slow ones
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 

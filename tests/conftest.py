@@ -1,15 +1,20 @@
 """A strict run: ranks are never promoted, and the devices are eight, so that sharding is tested
-everywhere.
+everywhere. With $VAEJAX_HASTE, as `make test` has it, programs are compiled in haste.
 """
 
 import os
+from importlib.metadata import version
 
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
+FLAGS = ["--xla_force_host_platform_device_count=8"]
+if os.environ.get("VAEJAX_HASTE"):
+    FLAGS += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    FLAGS += ["--xla_cpu_parallel_codegen_split_count=1"]
+    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12):  # which ends at unknown flags
+        FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
