@@ -34,10 +34,11 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import load_images, random_rows
+from experiments.lib.data import load_images
 from experiments.lib.script import Report, require_at_least, run_script
 from vaejax import ais
 from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.data.base import random_rows
 from vaejax.plots.look import (
     BLUE,
     GREY,

@@ -39,12 +39,13 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import load_images, random_rows, seen
+from experiments.lib.data import load_images, seen
 from experiments.lib.figures import means_and_errors
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import fitted
 from vaejax import plots
 from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.data.base import random_rows
 from vaejax.data.check import check_data
 from vaejax.plots.images import show_image
 from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish, legend, ticks_at

@@ -40,13 +40,6 @@ def seen(images: Any, transform: Callable, key) -> jax.Array:
     return jax.jit(jax.vmap(transform))(images, jax.random.split(key, count))
 
 
-def random_rows(key, number: int, size: int | None = None) -> np.ndarray:
-    """Indices of `size` of so many examples, or of all, in random order: some sets are sorted by
-    class.
-    """
-    return np.asarray(jax.random.permutation(key, number))[:size]
-
-
 def one_of_each_class(labels: np.ndarray | None, count: int) -> np.ndarray:
     """`count` rows: the first of each class, classes in order, then the others; the first ones
     where there are no labels.

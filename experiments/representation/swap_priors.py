@@ -34,12 +34,12 @@ import numpy as np
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import load_images, random_rows, seen
+from experiments.lib.data import load_images, seen
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import each_of
 from vaejax import plots
 from vaejax.base.mapping import estimate
-from vaejax.data.base import Split
+from vaejax.data.base import Split, random_rows
 from vaejax.data.check import check_data
 from vaejax.runs.build import build_model, build_objective, build_optimizer, initial_params
 from vaejax.runs.config import Setting, TrainConfig, training_config

@@ -23,13 +23,14 @@ from vaejax.distributions.base import Distribution
 from vaejax.distributions.normal import DiagNormalDensity, standard_normal
 from vaejax.estimators.base import posterior_in
 from vaejax.estimators.pathwise import StickTheLanding
+from vaejax.models.around import AroundModel
 from vaejax.models.base import Conditional, Model, Supports, density_of
 
 Start = Literal["encoder", "standard"]
 
 
 @component
-class Refined(Model):
+class Refined(AroundModel):
     """The same model, with q(z | x) = what `num_steps` of Adam on this example's ELBO make of the
     `start`.
 
@@ -76,44 +77,6 @@ class Refined(Model):
         if self.family is not None:
             require_kind(self.family, Conditional, "Refined.family")
             _require_latents_of(self.model, self.family)
-
-    @property
-    def support(self) -> Supports:
-        return self.model.support
-
-    @property
-    def latent_support(self) -> Supports:
-        return self.model.latent_support
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return self.model.inputs
-
-    def init(self, key: Key, x: PyTree) -> Params:
-        return self.model.init(key, x)
-
-    def p_z(self, params: Params, x: PyTree = None) -> Distribution:
-        return self.model.p_z(params, x)
-
-    def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
-        return self.model.p_x_given_z(params, z, x)
-
-    def observation(self, x: PyTree) -> PyTree:
-        return self.model.observation(x)
-
-    def example(self, observation: PyTree, x: PyTree = None) -> PyTree:
-        return self.model.example(observation, x)
-
-    def log_likelihood(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
-        return self.model.log_likelihood(params, x, z)
-
-    def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
-        return self.model.log_joint(params, x, z)
-
-    def simulate(
-        self, params: Params, z_key: Key, x_key: Key, x: PyTree = None
-    ) -> tuple[PyTree, PyTree]:
-        return self.model.simulate(params, z_key, x_key, x)
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:
         """q(z | x), refined."""
@@ -178,16 +141,11 @@ def refine(
     return phi
 
 
-class WithPosterior(Model):
+class WithPosterior(AroundModel):
     """A model with this q, whatever its encoder says."""
-
-    support = latent_support = None  # those of the model, which are not asked for
 
     def __init__(self, model: Model, q: Distribution):
         self.model, self.q = model, q
-
-    def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
-        return self.model.log_joint(params, x, z)
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:
         return self.q

@@ -13,12 +13,20 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from vaejax.base.checks import require_kind
-from vaejax.base.types import Key, Params, PyTree
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
 from vaejax.estimators.base import as_estimator
 from vaejax.inference.refined import Refined
-from vaejax.models.base import Conditional, Factor, Model, Supports, density_of, likelihood_of
+from vaejax.models.around import AroundModel
+from vaejax.models.base import (
+    Conditional,
+    Factor,
+    Model,
+    density_of,
+    likelihood_of,
+    prior_of,
+)
 from vaejax.models.graph_model import GraphModel
 from vaejax.models.vae import VAE
 from vaejax.objectives.base import Objective
@@ -125,34 +133,19 @@ def _(model: Refined) -> Model:
 
 
 @component
-class CountedModel(Model):
+class CountedModel(AroundModel):
     """log p(z) + log p(x | z), with a mark at each likelihood."""
 
     model: Model
 
-    @property
-    def support(self) -> Supports:
-        return self.model.support
-
-    @property
-    def latent_support(self) -> Supports:
-        return self.model.latent_support
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        return self.model.inputs
-
-    def p_z(self, params: Params, x: PyTree = None) -> Distribution:
-        return self.model.p_z(params, x)
-
     def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
         return marked_density(likelihood_of(self.model, params, z, x))
 
-    def posterior(self, params: Params, x: PyTree) -> Distribution:
-        return self.model.posterior(params, x)
+    def log_likelihood(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
+        return self.p_x_given_z(params, z, x).log_prob(self.observation(x))
 
-    def observation(self, x: PyTree) -> PyTree:
-        return self.model.observation(x)
+    def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
+        return prior_of(self.model, params, x).log_prob(z) + self.log_likelihood(params, x, z)
 
 
 @component
