@@ -2,6 +2,7 @@
 out.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -76,8 +77,7 @@ def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[st
     The folder is made at the end, so that a configuration that is refused leaves nothing.
     """
     out = Path(config.out)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out = {out} is a file; name a folder")
+    require_place(out)
     began = time.perf_counter()
     report = experiment(config)
     seconds = round(time.perf_counter() - began, 1)
@@ -89,6 +89,15 @@ def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[st
     print(f"{seconds} s, in {out}", file=sys.stderr)
     summary = report.numbers if report.summary is None else report.summary
     return {**plain(summary), "out": str(out)}
+
+
+def require_place(out: Path) -> None:
+    """Raises ValueError where a folder can not be made, before any work is done for it."""
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"out = {out}: {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK):
+        raise ValueError(f"out = {out}: {nearest} can not be written to; name another folder")
 
 
 def plain(value: Any) -> Any:

@@ -1,7 +1,5 @@
 """Noise: each draw alone is one of q, and together they have the variances that theory gives."""
 
-from unittest import mock
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +9,7 @@ from scipy import stats
 
 import vaejax
 from tests.lib.cases import cases
+from tests.lib.given_keys import key_of_normals
 from tests.lib.oracles import (
     LinearGaussian,
     assert_distributed,
@@ -63,15 +62,9 @@ def test_antithetic_pairs_by_quadrature(x64):
     assert d != 0  # or the pair would change nothing in rho
     for family, variances in expected.items():
         estimator = family(2, noise=vaejax.Antithetic())
-        uniform = mock.patch(
-            "vaejax.distributions.noise.open_uniform",
-            lambda key, shape, dtype: jax.scipy.special.ndtr(key).reshape(shape),
-        )
-        with uniform, mock.patch.object(jax.random, "split", lambda key, num=2: key):
-            gradient = jax.vmap(
-                jax.grad(lambda p, node: estimator(POINT.model, p, POINT.datum, node)), (None, 0)
-            )
-            gradients = np.asarray(jax.vmap(gradient_vector)(gradient(POINT.params, nodes)))[:, :2]
+        gradient = jax.grad(lambda p, key: estimator(POINT.model, p, POINT.datum, key))
+        drawn = jax.vmap(gradient, (None, 0))(POINT.params, jax.vmap(key_of_normals)(nodes))
+        gradients = np.asarray(jax.vmap(gradient_vector)(drawn))[:, :2]
         mean = np.asarray(weights) @ gradients
         np.testing.assert_allclose(mean, POINT.elbo_gradient[:2], rtol=1e-7)
         np.testing.assert_allclose(

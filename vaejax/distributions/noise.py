@@ -103,18 +103,15 @@ class Sobol(OfUniforms):
         self, key: Key, num_samples: int, shape: tuple[int, ...], dtype
     ) -> Float[Array, "k ..."]:
         dim = max(1, int(np.prod(shape)))
-        bits = jnp.asarray(
-            _sobol_bits(num_samples, dim)
-        )  # [k, d, bits], the most significant first
+        bits = jnp.asarray(_sobol_bits(num_samples, dim))  # [k, d, bits], the greatest first
         matrix_key, shift_key = jax.random.split(key)
         below = jnp.tril(jax.random.bernoulli(matrix_key, shape=(dim, BITS, BITS)), -1)
         matrix = below.astype(jnp.int32) + jnp.eye(BITS, dtype=jnp.int32)[None]
         shift = jax.random.bernoulli(shift_key, shape=(dim, BITS)).astype(jnp.int32)
         scrambled = (jnp.einsum("dij,kdj->kdi", matrix, bits) + shift[None]) % 2
         values = jnp.asarray(2.0 ** -np.arange(1, BITS + 1), dtype)
-        u = jnp.sum(scrambled.astype(dtype) * values[None, None], axis=-1) + jnp.asarray(
-            2.0 ** -(BITS + 1), dtype
-        )
+        half = jnp.asarray(2.0 ** -(BITS + 1), dtype)
+        u = jnp.sum(scrambled.astype(dtype) * values[None, None], axis=-1) + half
         return _inside(u).reshape(num_samples, *shape)
 
 
