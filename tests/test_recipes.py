@@ -2,13 +2,7 @@
 it makes is used as ours is, with every check.
 """
 
-import contextlib
-import importlib
-import inspect
-import re
-import textwrap
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import jax
@@ -22,52 +16,13 @@ from jax.flatten_util import ravel_pytree
 
 import vaejax
 from tests.lib.oracles import assert_mean
-from vaejax.data.base import Source
+from tests.lib.recipes import OWNERS, recipe, recipes
 from vaejax.networks.base import Net
 
 REAL, POSITIVE, BINARY = (vaejax.supports.REAL, vaejax.supports.POSITIVE, vaejax.supports.BINARY)
 XS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
 BITS = (XS > 0).astype(np.float32)
 KEY = jax.random.key(0)
-
-
-@cache
-def recipes(owner: type) -> dict[str, type]:
-    """{name: class} of what the indented lines of a docstring define, run as they stand."""
-    blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", inspect.getdoc(owner) + "\n", re.MULTILINE)
-    modules = {"vaejax": vaejax, "jax": jax, "jnp": jnp, "np": np, "npd": npd, "nnx": nnx}
-    names = {**modules, "Any": Any, "Callable": Callable, "__name__": __name__}
-    if "eqx" in inspect.getdoc(owner):
-        with contextlib.suppress(ImportError):  # its class only looks for it when it is used
-            names["eqx"] = importlib.import_module("equinox")
-    before = set(names)
-    for block in blocks:
-        exec(textwrap.dedent(block), names)
-    return {
-        name: value
-        for name, value in names.items()
-        if name not in before and inspect.isclass(value)
-    }
-
-
-OWNERS = {
-    "Distribution": vaejax.Distribution,
-    "Conditional": vaejax.Conditional,
-    "Prior": vaejax.Prior,
-    "Model": vaejax.Model,
-    "Estimator": vaejax.Estimator,
-    "Baseline": vaejax.Baseline,
-    "Noise": vaejax.Noise,
-    "Objective": vaejax.Objective,
-    "Schedule": vaejax.Schedule,
-    "Source": Source,
-}
-
-
-def recipe(name: str) -> type:
-    """The one class of a base class's docstring."""
-    (made,) = recipes(OWNERS[name]).values()
-    return made
 
 
 @pytest.mark.parametrize("name", OWNERS)
@@ -124,22 +79,24 @@ NO_NUMBER = np.where(np.arange(40)[:, None] == 7, np.nan, XS)
 # A distribution: as an encoder's density and as a prior's.
 
 
+@vaejax.component
+class OwnEncoder(vaejax.Conditional):
+    """The density of what a net gives."""
+
+    net: Any
+    density: Callable
+    support: Any
+
+    def init(self, key, given):
+        return self.net.init(key, given)
+
+    def __call__(self, params, given):
+        return self.density(self.net.apply(params, given))
+
+
 def own_encoder():
-    """The recipe's Gumbel, in a conditional and in a prior."""
-    density = recipe("Distribution")
-
-    @vaejax.component
-    class Encoder(vaejax.Conditional):
-        net: Any
-        support = REAL
-
-        def init(self, key, given):
-            return self.net.init(key, given)
-
-        def __call__(self, params, given):
-            return density(self.net.apply(params, given))
-
-    return Encoder(net(2))
+    """The recipe's Gumbel, in a conditional."""
+    return OwnEncoder(net(2), recipe("Distribution"), REAL)
 
 
 def test_a_distribution():
@@ -182,18 +139,8 @@ def test_a_discrete_distribution_of_ones_own():
             value = vaejax.distributions.as_event("Coins", value, self.logits)
             return jnp.sum(value * self.logits - jax.nn.softplus(self.logits))
 
-    @vaejax.component
-    class Encoder(vaejax.Conditional):
-        net: Any
-        support = BINARY
-
-        def init(self, key, given):
-            return self.net.init(key, given)
-
-        def __call__(self, params, given):
-            return Coins(self.net.apply(params, given))
-
-    model = vaejax.VAE(vaejax.FactorialBernoulli(2), vaejax.Bernoulli(net(3)), Encoder(net(2)))
+    encoder = OwnEncoder(net(2), Coins, BINARY)
+    model = vaejax.VAE(vaejax.FactorialBernoulli(2), vaejax.Bernoulli(net(3)), encoder)
     ours = vaejax.VAE(
         vaejax.FactorialBernoulli(2), vaejax.Bernoulli(net(3)), vaejax.Bernoulli(net(2))
     )

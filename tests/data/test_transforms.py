@@ -1,25 +1,15 @@
 """A transform that knows what it takes says so, and is asked before anything runs."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vaejax
+from tests.lib.recipes import recipe
 from vaejax.base.supports import BINARY, REAL
 from vaejax.data.check import check_data
 from vaejax.data.transforms import supports_of_leaves
 
-
-@vaejax.component
-class Logarithm(vaejax.Transform):
-    """The recipe of `Transform`."""
-
-    def __call__(self, stored, key):
-        return jnp.log(stored)
-
-    def check(self, stored, support, name):
-        if stored.min() <= 0:
-            raise ValueError(f"{name} has the value {stored.min()}; give positive numbers")
+Logarithm = recipe("Transform")
 
 
 def test_a_users_transform_is_asked():

@@ -1,12 +1,12 @@
 """Temperatures and moves, ours and a user's."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import vaejax
 from tests.lib.oracles import LinearGaussian, assert_mean
+from tests.lib.recipes import recipe
 from vaejax import ais
 
 POINT = LinearGaussian()
@@ -25,28 +25,7 @@ def test_temperatures_rise_from_0_to_1():
     assert steps[0] < steps[25] and steps[-1] < steps[25]
 
 
-@vaejax.component
-class Quadratic(ais.Temperatures):
-    """The recipe of `Temperatures`."""
-
-    num_steps: int
-
-    def betas(self):
-        return np.linspace(0, 1, self.num_steps + 1) ** 2
-
-
-@vaejax.component
-class RandomWalk(ais.Transition):
-    """The recipe of `Transition`."""
-
-    target = 0.234
-
-    def __call__(self, log_density, z, step_size, key):
-        move_key, accept_key = jax.random.split(key)
-        proposal = z + step_size * jax.random.normal(move_key, z.shape)
-        ratio = jnp.exp(log_density(proposal) - log_density(z))
-        accepted = jax.random.uniform(accept_key) < ratio
-        return jnp.where(accepted, proposal, z), jnp.minimum(ratio, 1)
+Quadratic, RandomWalk = recipe("Temperatures"), recipe("Transition")
 
 
 def test_temperatures_and_moves_of_a_user(x64):

@@ -13,11 +13,13 @@ import vaejax
 from tests.lib.fits import PARAMS, beta_objective, fit
 from tests.lib.lines import BERNOULLI, KEY, LINES, assert_close
 from tests.lib.oracles import Line, LinearGaussian
-from tests.lib.own import Halved
 from tests.lib.programs import compilations
+from tests.lib.recipes import recipe
 from tests.lib.trees import assert_same_bits
 from vaejax import TCVAE, Beta, Cyclical, FreeBits, WarmUp, per_example, supports
 from vaejax.objectives.base import Maximised
+
+Halved = recipe("Objective")
 
 POINT = LinearGaussian()
 

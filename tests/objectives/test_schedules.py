@@ -7,9 +7,11 @@ import pytest
 import vaejax
 from tests.lib.fits import beta_objective, fit
 from tests.lib.lines import LEARNED, LINES
-from tests.lib.own import Halved
 from tests.lib.programs import compilations
+from tests.lib.recipes import recipe
 from vaejax import TCVAE, Cyclical, WarmUp, optimal_scale
+
+Halved = recipe("Objective")
 
 # Schedules.
 

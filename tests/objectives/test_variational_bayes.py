@@ -16,9 +16,11 @@ from tests.lib.fits import fit as fit_lines
 from tests.lib.hierarchies import TOP_DOWN
 from tests.lib.lines import KEY, LEARNED, LINES, assert_close, params_of
 from tests.lib.oracles import LinearGaussian, assert_mean
-from tests.lib.own import Halved
+from tests.lib.recipes import recipe
 from vaejax import TCVAE, FreeBits, FreeBitsByNode, VariationalBayes, WarmUp, kl_divergence
 from vaejax.objectives.variational_bayes import q_theta
+
+Halved = recipe("Objective")
 
 NOISE, PRIOR_SCALE = 0.5, 1.5
 

@@ -10,11 +10,13 @@ import pytest
 
 import vaejax
 from tests.lib.oracles import Line
-from tests.lib.own import Halved
 from tests.lib.programs import compilations
+from tests.lib.recipes import recipe
 from tests.lib.training import KEY, MODEL, OBJECTIVE, PARAMS, PIXELS, XS, Counted, fit, state
 from tests.lib.trees import assert_same_bits
 from vaejax.data.base import batch_rows
+
+Halved = recipe("Objective")
 
 
 def test_it_reaches_the_maximum_likelihood_of_probabilistic_pca():

@@ -15,10 +15,12 @@ import vaejax
 from tests.lib.cases import cases
 from tests.lib.gradient_moments import flat
 from tests.lib.oracles import LinearGaussian, Z, exact_moments, gradient_vector
-from tests.lib.own import Halved
+from tests.lib.recipes import recipe
 from vaejax.objectives.base import Maximised
 from vaejax.variance.groups import parts
 from vaejax.variance.program import GradientProgram, gradient_program
+
+Halved = recipe("Objective")
 
 KEY = jax.random.key(0)
 XS = (jax.random.uniform(jax.random.key(1), (6, 4, 4)) < 0.4).astype(jnp.float32)

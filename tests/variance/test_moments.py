@@ -11,7 +11,9 @@ import pytest
 import vaejax
 from tests.lib.gradient_moments import OBJECTIVE, POINT, XS, flat, measure
 from tests.lib.oracles import LinearGaussian, Z, exact_moments, gradient_vector
-from tests.lib.own import Halved
+from tests.lib.recipes import recipe
+
+Halved = recipe("Objective")
 
 
 def test_the_exact_moments():

@@ -21,14 +21,16 @@ GAIN = 0.5  # of the pilot: by how much the log of the step size follows the acc
 
 
 class Temperatures:
-    """0 = b_0 <= b_1 <= ... <= b_T = 1. Your own is a value with `betas`, [T + 1]:
+    """0 = b_0 <= b_1 <= ... <= b_T = 1.
 
-    @vaejax.component
-    class Quadratic(vaejax.ais.Temperatures):
-        num_steps: int
+    Your own is a value with `betas`, [T + 1]:
 
-        def betas(self):
-            return np.linspace(0, 1, self.num_steps + 1) ** 2
+        @vaejax.component
+        class Quadratic(vaejax.ais.Temperatures):
+            num_steps: int
+
+            def betas(self):
+                return np.linspace(0, 1, self.num_steps + 1) ** 2
     """
 
     def betas(self) -> np.ndarray:
