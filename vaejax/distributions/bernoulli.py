@@ -1,5 +1,8 @@
 """Binary variables, and grey ones on [0, 1], by their logits."""
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -33,7 +36,34 @@ class BernoulliDensity(Distribution):
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, logits = one_event("Bernoulli", value, self.logits)
-        return jnp.sum(value * logits - log1p_exp(logits))
+        return jnp.sum(log_bernoulli(value, logits))
+
+
+@jax.custom_jvp
+def log_bernoulli(x: jax.Array, logits: jax.Array) -> jax.Array:
+    """x l - log(1 + exp l), by the two parts of which one is 0: nothing cancels at a large l, and
+    at l = +-inf it is 0 where x is certain and -inf where x is impossible.
+    """
+    of_one = jnp.where(x == 0, 0, x * jnp.minimum(logits, 0))
+    of_zero = jnp.where(x == 1, 0, (1 - x) * jnp.maximum(logits, 0))
+    return of_one - of_zero - jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+@partial(log_bernoulli.defjvp, symbolic_zeros=True)
+def _log_bernoulli_jvp(primals, tangents):
+    # Written out: the formula above has no derivative at 0, and 0 times infinity in it.
+    (x, logits), (x_tangent, logits_tangent) = primals, tangents
+    tangent = jnp.zeros_like(logits)
+    if not _is_zero(logits_tangent):
+        tangent = (x - jax.nn.sigmoid(logits)) * logits_tangent
+    if not _is_zero(x_tangent):
+        tangent = tangent + jnp.where(jnp.isinf(logits), 0, logits) * x_tangent
+    return log_bernoulli(x, logits), tangent
+
+
+def _is_zero(tangent: Any) -> bool:
+    """Whether what it is the tangent of does not move at all."""
+    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
 
 
 @jax.custom_jvp

@@ -1,4 +1,4 @@
-"""The adapter of NumPyro's distributions, with what three of them need beside."""
+"""The adapter of NumPyro's distributions, with what two of them need beside."""
 
 import math
 from typing import Any
@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
-from jax.scipy.special import gammaln, ndtri
+from jax.scipy.special import ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base import supports
+from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
 from vaejax.distributions.base import Distribution, wrong_shape
+from vaejax.distributions.masses import log_mass
 from vaejax.distributions.normal import standard_normal
 
 
@@ -26,6 +28,9 @@ class NumPyroDensity(Distribution):
     """
 
     base: npd.Distribution
+
+    def __post_init__(self):
+        object.__setattr__(self, "base", with_full_parameters(self.base))
 
     @property
     def name(self) -> str:
@@ -69,7 +74,12 @@ class NumPyroDensity(Distribution):
         self.require_one()
         if jnp.shape(value) != self.base.event_shape:
             raise ValueError(wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
-        return jnp.asarray(self.base.log_prob(jnp.asarray(value)))
+        value = as_value_of(self.base, value)
+        each = log_mass(innermost(self.base), value)
+        if each is None:
+            return jnp.asarray(self.base.log_prob(value))
+        inner = len(self.base.event_shape) - len(innermost(self.base).event_shape)
+        return jnp.sum(jnp.broadcast_to(each, self.base.event_shape[:inner]))
 
     def require_one(self) -> None:
         """Raises ValueError where the distribution is a batch of several."""
@@ -86,6 +96,39 @@ def innermost(p: npd.Distribution) -> npd.Distribution:
     while isinstance(p, npd.Independent | npd.ExpandedDistribution):
         p = p.base_dist
     return p
+
+
+def with_full_parameters(p: Any) -> Any:
+    """p with parameters of float32 at least, for NumPyro's families compute in the dtype of theirs.
+    Whole numbers stay in a family that counts by them, such as a binomial of so many trials.
+    """
+    if not isinstance(p, npd.Distribution):  # JAX builds densities of other things than arrays
+        return p
+    counts = any(map(_is_of_counts, innermost(p).arg_constraints.values()))
+    as_float = without_half if counts else widened
+    leaves, structure = jax.tree.flatten(p)
+    full = [as_float(leaf) for leaf in leaves]
+    changed = any(new is not old for new, old in zip(full, leaves, strict=True))
+    return jax.tree.unflatten(structure, full) if changed else p
+
+
+def _is_of_counts(constraint: Any) -> bool:
+    try:
+        return constraint.is_discrete
+    except NotImplementedError:  # NumPyro's word for a constraint that depends on others
+        return False
+
+
+def as_value_of(p: npd.Distribution, value: ArrayLike) -> jax.Array:
+    """A value in the dtype that NumPyro's density counts in: labels, which are an index, as int32,
+    all others as floats, in which no small integer overflows.
+    """
+    coordinate = innermost(p)
+    while isinstance(coordinate, npd.MaskedDistribution):
+        coordinate = innermost(coordinate.base_dist)
+    if isinstance(coordinate, npd.CategoricalProbs | npd.CategoricalLogits):
+        return jnp.asarray(value, jnp.int32)
+    return jnp.asarray(value, full_dtype(value))
 
 
 def from_numpyro(p: npd.Distribution) -> NumPyroDensity:
@@ -171,23 +214,6 @@ class CholeskyNormal(NumPyroDensity):
 
     def from_uniform(self, u: jax.Array) -> jax.Array:
         return jnp.asarray(self.base.loc) + jnp.asarray(self.base.scale_tril) @ ndtri(u)
-
-
-class ExactNegativeBinomial(npd.NegativeBinomial2):
-    """NumPyro's, but for its constant: JAX's `betaln` is right to eight digits only in float64."""
-
-    concentration: jax.Array
-    rate: jax.Array
-
-    def log_prob(self, value):
-        x, c, rate = jnp.asarray(value, jnp.result_type(self.rate)), self.concentration, self.rate
-        return (
-            gammaln(x + c)
-            - gammaln(c)
-            - gammaln(x + 1)
-            - c * jnp.log1p(1 / rate)
-            - x * jnp.log1p(rate)
-        )
 
 
 class ClippedRelaxedBernoulli(npd.RelaxedBernoulliLogits):

@@ -7,7 +7,8 @@ from vaejax.base.supports import COUNTS
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
-from vaejax.distributions.numpyro import ExactNegativeBinomial, from_numpyro
+from vaejax.distributions.masses import ExactNegativeBinomial
+from vaejax.distributions.numpyro import from_numpyro
 from vaejax.models.conditionals.base import (
     MAX_LOG_SCALE,
     OfNet,
@@ -23,7 +24,11 @@ MAX_LOG_RATE = 15.0  # three million counts
 
 @component
 class Poisson(OfNet):
-    """prod_i Poisson(x_i; rate = exp(r_i)). The net gives raw log-rates of x's shape."""
+    """prod_i Poisson(x_i; rate = exp(r_i)). The net gives raw log-rates of x's shape.
+
+    In float32 right to 1e-6 for the rate that it has, up to three million; but there a log-rate
+    itself has steps of 1e-6, each of which moves log p by 1e-6 |x - rate|.
+    """
 
     net: Net
     support = COUNTS

@@ -1,0 +1,68 @@
+"""NumPyro's families of counts and of binary values, by log-masses that keep their digits."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as npd
+
+from vaejax.base.floats import full_dtype
+from vaejax.distributions import counts
+from vaejax.distributions.bernoulli import log_bernoulli
+
+
+class ExactNegativeBinomial(npd.NegativeBinomial2):
+    """NumPyro's, which keeps its mean: c / mean, which NumPyro keeps, is rounded."""
+
+    pytree_data_fields = ("exact_mean",)
+
+    def __init__(self, mean: jax.Array, concentration: jax.Array, **keywords: Any):
+        super().__init__(mean, concentration, **keywords)
+        self.exact_mean = jnp.broadcast_to(mean, self.batch_shape)
+
+
+def _multinomial_of_probs(x: jax.Array, p: jax.Array) -> jax.Array:
+    seen = x > 0  # so that a p of 0 has the derivative 0 where nothing was counted
+    log_p = jnp.where(seen, jnp.log(jnp.where(seen, p, 1)), 0)
+    return counts.log_multinomial(x, log_p, p)
+
+
+def _multinomial_of_logits(x: jax.Array, logits: jax.Array) -> jax.Array:
+    return counts.log_multinomial(x, jax.nn.log_softmax(logits), jax.nn.softmax(logits))
+
+
+def _beta_binomial(x: jax.Array, n: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """The Dirichlet-multinomial of x and n - x."""
+    return counts.log_dirichlet_multinomial(jnp.stack([x, n - x], -1), jnp.stack([a, b], -1))
+
+
+# {family: (log-mass of a value and parameters, the names of these)}
+Mass = tuple[Callable[..., jax.Array], tuple[str, ...]]
+GAMMA_POISSON: Mass = counts.log_gamma_poisson, ("concentration", "rate")
+MASSES: dict[type, Mass] = {
+    npd.Poisson: (counts.log_poisson, ("rate",)),
+    npd.GammaPoisson: GAMMA_POISSON,
+    npd.NegativeBinomial2: GAMMA_POISSON,
+    npd.NegativeBinomialProbs: GAMMA_POISSON,
+    npd.NegativeBinomialLogits: GAMMA_POISSON,
+    ExactNegativeBinomial: (counts.log_negative_binomial, ("exact_mean", "concentration")),
+    npd.BinomialProbs: (counts.log_binomial, ("total_count", "probs")),
+    npd.BinomialLogits: (counts.log_binomial_of_logits, ("total_count", "logits")),
+    npd.MultinomialProbs: (_multinomial_of_probs, ("probs",)),
+    npd.MultinomialLogits: (_multinomial_of_logits, ("logits",)),
+    npd.BetaBinomial: (_beta_binomial, ("total_count", "concentration1", "concentration0")),
+    npd.DirichletMultinomial: (counts.log_dirichlet_multinomial, ("concentration",)),
+    npd.BernoulliLogits: (log_bernoulli, ("logits",)),
+}
+
+
+def log_mass(coordinate: npd.Distribution, value: jax.Array) -> jax.Array | None:
+    """log p(value) of each coordinate, or None where NumPyro's own has nothing to lose."""
+    if type(coordinate) not in MASSES:
+        return None
+    function, names = MASSES[type(coordinate)]
+    parameters = [vars(coordinate)[name] for name in names]
+    dtype = full_dtype(value, *parameters)
+    arrays = [jnp.asarray(array, dtype) for array in (value, *parameters)]
+    return function(*jnp.broadcast_arrays(*arrays))
