@@ -8,6 +8,7 @@ from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from vaejax.base.floats import times_log
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
 from vaejax.distributions.base import Distribution, as_event, combinations, one_event
@@ -40,7 +41,7 @@ class OneHotCategoricalDensity(Distribution):
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, log_p = one_event("OneHotCategorical", value, jax.nn.log_softmax(self.logits))
-        return jnp.sum(value * log_p)
+        return jnp.sum(times_log(value, log_p))
 
 
 @pytree

@@ -72,8 +72,8 @@ def _closed_form(q: Distribution, p: Distribution) -> Scalar | None:
             return ones + _bernoulli_kl_of_ones(-q.logits, -p.logits)
         case OneHotCategoricalDensity(), OneHotCategoricalDensity():
             _require_same_event(q.logits.shape, p.logits.shape)
-            log_ratio = jax.nn.log_softmax(q.logits) - jax.nn.log_softmax(p.logits)
-            return jnp.sum(q.mean() * log_ratio)
+            log_q, log_p = jax.nn.log_softmax(q.logits), jax.nn.log_softmax(p.logits)
+            return jnp.sum(_mean_log_ratio(q.mean(), log_q, log_p))
         case VonMisesFisherDensity(), UniformOnSphereDensity():
             _require_same_event(q.loc.shape, p.like.shape)
             return p.entropy() - q.entropy()
@@ -100,7 +100,16 @@ def _of_numpyro(q: npd.Distribution, p: npd.Distribution) -> Scalar | None:
 
 def _bernoulli_kl_of_ones(q_logits: jax.Array, p_logits: jax.Array) -> Scalar:
     """sum q(1) log(q(1) / p(1)): nothing cancels, however large the logits."""
-    return jnp.sum(jax.nn.sigmoid(q_logits) * (log1p_exp(-p_logits) - log1p_exp(-q_logits)))
+    log_q, log_p = -log1p_exp(-q_logits), -log1p_exp(-p_logits)
+    return jnp.sum(_mean_log_ratio(jax.nn.sigmoid(q_logits), log_q, log_p))
+
+
+def _mean_log_ratio(q: jax.Array, log_q: jax.Array, log_p: jax.Array) -> jax.Array:
+    """q (log q - log p): 0 where q is 0, infinite where p alone is."""
+    never = jnp.isneginf(log_q)
+    alone = jnp.isneginf(log_p)
+    log_ratio = jnp.where(never | alone, 0, log_q) - jnp.where(never | alone, 0, log_p)
+    return jnp.where(alone & ~never, jnp.inf, q * log_ratio)
 
 
 def _require_same_event(q_shape: tuple[int, ...], p_shape: tuple[int, ...]) -> None:

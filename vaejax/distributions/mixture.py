@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from vaejax.base.floats import log_sum_exp
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
 from vaejax.distributions.base import Distribution
@@ -31,4 +31,4 @@ class Mixture(Distribution):
 
     def log_prob(self, value: ArrayLike) -> Scalar:
         log_p = jax.vmap(lambda component: component.log_prob(value))(self.components)
-        return logsumexp(jax.nn.log_softmax(self.logits) + log_p)
+        return log_sum_exp(jax.nn.log_softmax(self.logits) + log_p)

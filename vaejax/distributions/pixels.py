@@ -2,10 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from vaejax.base.floats import log_sum_exp
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree, static
 from vaejax.distributions.base import Distribution, as_event
@@ -102,7 +102,7 @@ class DiscretizedLogisticDensity(Distribution):
         inside = (value > width / 2) & (value < 1 - width / 2)
         log_difference = jnp.where(inside, jnp.log(-jnp.expm1(-width * precision)), 0)
         return jnp.sum(
-            logsumexp(
+            log_sum_exp(
                 jax.nn.log_softmax(self.logits) + log_upper + log_lower + log_difference, axis=-1
             )
         )

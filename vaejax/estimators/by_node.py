@@ -63,6 +63,8 @@ class ByNode(Estimator):
             """log q(c) of one combination c, log q of the nodes in `score`, and f = log w."""
             values, log_q = self._completed(q, take(combinations, row), key)
             f = model.log_joint(params, x, values) - sum(log_q.values())
+            # A combination that q never takes has no part in F, whatever f is there.
+            f = jnp.where(jnp.isneginf(sum_over(log_q, self.enumerate)), 0, f)
             return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f
 
         def every_combination(key: Key):

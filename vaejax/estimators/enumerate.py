@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from vaejax.base.floats import weighted
 from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.distributions.base import NotKnownError
@@ -31,4 +32,4 @@ class Enumerate(Estimator):
             ) from None
         log_q = jax.vmap(q.log_prob)(zs)
         log_joint = jax.vmap(lambda z: model.log_joint(params, x, z))(zs)
-        return jnp.sum(jnp.exp(log_q) * (log_joint - log_q))
+        return jnp.sum(weighted(log_q, log_joint - log_q))

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.special import logsumexp
 
+from vaejax.base.floats import log_sum_exp
 from vaejax.base.types import PyTree
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.models.node import Structure, Values
@@ -52,7 +52,7 @@ def eliminate(
         touched = [factor for factor in factors if name in factor[0]]
         factors = [factor for factor in factors if name not in factor[0]]
         scope = merged_scope(touched)
-        table = logsumexp(_product(touched, scope, sizes), axis=scope.index(name))
+        table = log_sum_exp(_product(touched, scope, sizes), axis=scope.index(name))
         factors.append((tuple(other for other in scope if other != name), table))
     scope = merged_scope(factors)
     return scope, _product(factors, scope, sizes)
