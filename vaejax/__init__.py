@@ -114,6 +114,7 @@ from vaejax.networks.images import ConvDecoder as ConvDecoder
 from vaejax.networks.images import ConvEncoder as ConvEncoder
 from vaejax.networks.images import ResidualDecoder as ResidualDecoder
 from vaejax.networks.images import ResidualEncoder as ResidualEncoder
+from vaejax.networks.precision import HalfPrecision as HalfPrecision
 from vaejax.networks.vectors import MLP as MLP
 from vaejax.networks.vectors import Free as Free
 from vaejax.networks.vectors import GatedMLP as GatedMLP

@@ -22,8 +22,15 @@ _matmul_p = Primitive("matmul")
 
 def matmul(x: Float[Array, "*rows c"], kernel: Float[Array, "c d"]) -> Float[Array, "*rows d"]:
     """x @ kernel; all leading axes of x, those of `vmap` included, are rows of one matrix."""
+    x, kernel = _of_one_dtype(x, kernel)
     rows = x.reshape(-1, x.shape[-1])
     return _matmul_p.bind(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _of_one_dtype(x, kernel):
+    """As JAX promotes them: a primitive takes no two dtypes, such as float32 and bfloat16."""
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    return x.astype(dtype), kernel.astype(dtype)
 
 
 def dot_general(x, kernel, dimensions, precision=None, preferred_element_type=None):
@@ -67,6 +74,7 @@ def conv(
     x: Float[Array, "h w c"], kernel: Float[Array, "3 3 c d"], stride: Literal[1, 2] = 2
 ) -> Float[Array, "h/stride w/stride d"]:
     """A convolution of stride 1 or 2 with SAME padding, no bias; odd sizes are rounded up."""
+    x, kernel = _of_one_dtype(x, kernel)
     return jax.lax.platform_dependent(
         x, kernel, cpu=partial(conv_gemm, stride=stride), default=partial(conv_lax, stride=stride)
     )
@@ -76,6 +84,7 @@ def conv_transpose(
     x: Float[Array, "h w c"], kernel: Float[Array, "c 3 3 d"]
 ) -> Float[Array, "2h 2w d"]:
     """A transposed convolution of stride 2 with SAME padding, no bias."""
+    x, kernel = _of_one_dtype(x, kernel)
     return jax.lax.platform_dependent(
         x, kernel, cpu=conv_transpose_gemm, default=conv_transpose_lax
     )

@@ -126,7 +126,8 @@ def image_and_context(example: Any) -> tuple[Float[Array, "h w c"], list]:
             f"an image is [h, w] or [h, w, c], not {image.shape}; these functions take one example:"
             " use jax.vmap or vaejax.minibatch"
         )
-    image = image.astype(jnp.promote_types(image.dtype, jnp.float32))
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        image = image.astype(jnp.float32)
     return image if image.ndim == 3 else image[..., None], context
 
 

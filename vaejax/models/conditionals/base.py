@@ -3,6 +3,9 @@ nodes of a graph.
 
 What a docstring calls raw passes through `soft_bound`, so that no output of a
 net, however large, makes a density overflow: log-scales to +-7, log-rates to +-15.
+
+A net may compute in bfloat16 or float16 (`vaejax.HalfPrecision`): its outputs are taken as float32,
+and the density is that of the same numbers in float32. So are outputs that are whole numbers.
 """
 
 from typing import Any
@@ -11,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax.errors import ScopeParamShapeError
 
+from vaejax.base.floats import widened
 from vaejax.base.types import Key, PyTree
 from vaejax.models.base import Conditional
 from vaejax.networks.base import Net
@@ -19,11 +23,11 @@ MAX_LOG_SCALE = 7.0  # in float32 exp(2 s) overflows at s = 44
 
 
 def apply_net(net: Net, params: PyTree, given):
-    """`net.apply(params, given)`, or a ValueError that says what to type where `given` is not one
-    example.
+    """`net.apply(params, given)` as floats of 32 bits or more, whatever the net computes in, or a
+    ValueError that says what to type where `given` is not one example.
     """
     try:
-        return net.apply(params, given)
+        return jax.tree.map(widened, net.apply(params, given))
     except ScopeParamShapeError:
         shapes = ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(given))
         raise ValueError(
