@@ -3,8 +3,11 @@ against them before anything runs.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vaejax.base.values import component
@@ -15,6 +18,7 @@ class Support:
     """The values in [low, high], on the grid of multiples of 1/steps where `steps` is given.
 
     `moving`: its ends depend on the parameters of the density, so that no other is on the same set.
+    `shown`: what other factors are shown of a value, where that is not the value itself.
     """
 
     name: str
@@ -23,6 +27,7 @@ class Support:
     high: float = math.inf
     steps: int | None = None
     moving: bool = False
+    shown: Callable[[jax.Array], jax.Array] | None = None
 
     def contains(self, x: np.ndarray, unit: float = 1) -> bool:
         """Whether every x / unit lies in the support."""
@@ -44,12 +49,27 @@ ONE_HOT = Support("one-hot", "vectors of one 1 and else 0", 0, 1, 1)
 SIMPLEX = Support("simplex", "positive vectors of sum 1", 0, 1)
 SPHERE = Support("sphere", "vectors of length 1", -1, 1)
 
+# A point of (0, 1) or of the simplex that is almost 0 or 1 has no float of its own, but its logit
+# or its logarithms have: relaxed variables live there, and nets are shown the point.
+RELAXED_BINARY = Support("relaxed binary", "logits of points between 0 and 1", shown=jax.nn.sigmoid)
+RELAXED_ONE_HOT = Support(
+    "relaxed one-hot", "logarithms of positive vectors of sum 1", high=0.0, shown=jnp.exp
+)
+REAL_VECTORS = (REAL, RELAXED_BINARY)  # all of R^d
+
 
 def levels(num_levels: int) -> Support:
     """Pixels of so many levels, scaled to the unit interval: k / (num_levels - 1)."""
     return Support(
         f"{num_levels} levels", f"multiples of 1/{num_levels - 1} from 0 to 1", 0, 1, num_levels - 1
     )
+
+
+def shown(support: Support | Mapping | None, value: Any) -> Any:
+    """What a factor is shown of a latent in this support, or of {name: latent}, however nested."""
+    if isinstance(support, Mapping):
+        return {name: shown(support[name], value[name]) for name in value}
+    return value if support is None or support.shown is None else support.shown(value)
 
 
 def support_parts(

@@ -1,4 +1,4 @@
-"""The adapter of NumPyro's distributions, with what three of them need beside."""
+"""The adapter of NumPyro's distributions, with what two of them need beside."""
 
 import math
 from typing import Any
@@ -17,6 +17,7 @@ from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
 from vaejax.distributions.base import Distribution, wrong_shape
 from vaejax.distributions.normal import standard_normal
+from vaejax.distributions.saturation import exact_draw, log_prob_of_rounded, rounded_inside
 
 
 @pytree
@@ -53,7 +54,27 @@ class NumPyroDensity(Distribution):
         return jnp.asarray(self.base.enumerate_support())
 
     def sample(self, key: Key) -> jax.Array:
-        return jnp.asarray(self.base.sample(key))
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key: Key) -> tuple[jax.Array, Scalar]:
+        """Of its own sample the density is exact, however close that is to an end of the support;
+        the sample is the nearest float inside. See `saturation`.
+        """
+        self.require_one()
+        draw = exact_draw(self.base, innermost(self.base), key)
+        if draw is not None:
+            return self._inside(jnp.exp(draw.log_z)), draw.log_q
+        value, intermediates = self.base.sample_with_intermediates(key)
+        if intermediates:  # what a transformed distribution knows from before its transforms
+            log_q = self.base.log_prob(value, intermediates)
+            return self._inside(jnp.asarray(value)), jnp.asarray(log_q)
+        value = self._inside(jnp.asarray(value))
+        return value, self.log_prob(value)
+
+    def _inside(self, value: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(value.dtype, jnp.floating):
+            return value
+        return rounded_inside(support_of_numpyro(self.base.support), value)
 
     def from_uniform(self, u: jax.Array) -> jax.Array:
         """By the inverse distribution function, where the coordinates are independent."""
@@ -61,7 +82,7 @@ class NumPyroDensity(Distribution):
         if coordinate.event_shape:
             return super().from_uniform(u)
         try:
-            return jnp.asarray(coordinate.icdf(u))
+            return self._inside(jnp.asarray(coordinate.icdf(u)))
         except (NotImplementedError, ImportError):  # NumPyro has none, or takes it from elsewhere
             return super().from_uniform(u)
 
@@ -69,7 +90,7 @@ class NumPyroDensity(Distribution):
         self.require_one()
         if jnp.shape(value) != self.base.event_shape:
             raise ValueError(wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
-        return jnp.asarray(self.base.log_prob(jnp.asarray(value)))
+        return log_prob_of_rounded(self.base, innermost(self.base), jnp.asarray(value))
 
     def require_one(self) -> None:
         """Raises ValueError where the distribution is a batch of several."""
@@ -188,26 +209,3 @@ class ExactNegativeBinomial(npd.NegativeBinomial2):
             - c * jnp.log1p(1 / rate)
             - x * jnp.log1p(rate)
         )
-
-
-class ClippedRelaxedBernoulli(npd.RelaxedBernoulliLogits):
-    """NumPyro's keeps its samples off 0 and 1, where the density is infinite or 0.
-
-    Here values that it is given are kept off them too.
-    """
-
-    logits: jax.Array
-
-    @property
-    def mean(self) -> jax.Array:
-        """Of the Bernoulli in the limit T -> 0; the relaxed one has no closed form."""
-        return jax.nn.sigmoid(self.logits)
-
-    def log_prob(self, value, intermediates=None):
-        limits = jnp.finfo(self.logits.dtype)
-        return super().log_prob(jnp.clip(value, limits.tiny, 1 - limits.eps), intermediates)
-
-
-def relaxed_bernoulli(temperature: float, logits: jax.Array) -> NumPyroDensity:
-    """Independent binary Concrete variables on (0, 1), as one event."""
-    return from_numpyro(ClippedRelaxedBernoulli(jnp.asarray(temperature, logits.dtype), logits))

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_kind, unknown_name
-from vaejax.base.supports import REAL, support_parts
+from vaejax.base.supports import REAL_VECTORS, support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import iwae_bound
@@ -194,7 +194,7 @@ def require_real_latents(latent_support: Supports) -> None:
                 f"AIS moves through R^d, but the model does not say where its latents {name} live;"
                 " give it latent_support = vaejax.supports.REAL if they are any real numbers"
             )
-        if support != REAL:
+        if support not in REAL_VECTORS:
             raise ValueError(
                 f"AIS moves through R^d, but the latents {name} of this model are {support.name}"
                 f" ({support.description}); vaejax.log_marginal takes any latents"

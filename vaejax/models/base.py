@@ -228,8 +228,10 @@ SUITABLE_ENCODERS = {
     supports.BINARY: "Bernoulli",
     supports.ONE_HOT: "OneHotCategorical",
     supports.POSITIVE: "NumPyroConditional of LogNormal or Gamma",
-    supports.UNIT_INTERVAL: "RelaxedBernoulli or ContinuousBernoulli",
-    supports.SIMPLEX: "RelaxedCategorical",
+    supports.UNIT_INTERVAL: "NumPyroConditional of Beta or Kumaraswamy, or ContinuousBernoulli",
+    supports.SIMPLEX: "NumPyroConditional of Dirichlet",
+    supports.RELAXED_BINARY: "RelaxedBernoulli",
+    supports.RELAXED_ONE_HOT: "RelaxedCategorical",
     supports.SPHERE: "VonMisesFisher",
 }
 

@@ -13,7 +13,7 @@ from vaejax.base.values import pytree, static
 from vaejax.distributions.base import Distribution
 from vaejax.models.base import density_of
 from vaejax.models.elimination import log_table, node_states, product_of_states, take
-from vaejax.models.node import Structure, Values, shown_to
+from vaejax.models.node import Structure, Values
 
 
 @pytree
@@ -34,7 +34,7 @@ class Joint(Distribution):
         if name in self.ready:
             return self.ready[name]
         node = self.graph[name]
-        shown = shown_to(node, {**self.inputs, **values}, None)
+        shown = self.graph.shown_to(node, {**self.inputs, **values}, None)
         return density_of(node.conditional, self.params[name], shown)
 
     def factors(self, value: Values) -> dict[str, Distribution]:
