@@ -148,6 +148,7 @@ class Shown:
 
 
 RELAXED = {
+    "pseudo-inputs": (vaejax.VampPrior(2), vaejax.RelaxedBernoulli(Constant(3), 0.4)),
     "binary": (vaejax.FactorialBernoulli(3, 0.4), vaejax.RelaxedBernoulli(Constant(3), 0.4)),
     "categories": (
         vaejax.FactorialCategorical(3, 2, 0.4),
@@ -160,12 +161,12 @@ RELAXED = {
 def test_nets_are_shown_the_point(kind):
     """In a VAE, in the graph that is the same model, and in one of its nodes clamped."""
     prior, encoder = RELAXED[kind]
-    to_point = {"binary": jax.nn.sigmoid, "categories": jnp.exp}[kind]
+    to_point = jnp.exp if kind == "categories" else jax.nn.sigmoid
     likelihood = vaejax.Gaussian(Shown(), 1.0)
     vae = vaejax.VAE(prior, likelihood, encoder)
     nodes = (vaejax.Node("z", prior), vaejax.Node("x", likelihood, "z"))
     graph = vaejax.GraphModel(vaejax.DirectedGraph(nodes), encoder)
-    x = jnp.zeros({"binary": (3,), "categories": (3, 2)}[kind])
+    x = jnp.zeros((3, 2) if kind == "categories" else 3)
     for model in (vae, graph):
         params = model.init(jax.random.key(0), x)
         z = model.posterior(params, x).sample(jax.random.key(1))

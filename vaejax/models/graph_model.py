@@ -13,6 +13,7 @@ from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.models.base import Conditional, Model, Supports, density_of, require_same_support
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
+from vaejax.models.node import Node
 
 
 @component
@@ -56,6 +57,15 @@ class GraphModel(Model):
             )
         else:
             require_same_support(self.graph[self.latents[0]].conditional, self.encoder)
+
+        unknown = tuple(
+            self.named_latents[name] if self.named_latents is not None else Node(name, self.encoder)
+            for name in self.latents
+            if self.graph[name].conditional.support is None
+        )
+        if unknown:  # they are wherever the encoder puts them, and shown accordingly
+            clamped = (*self.graph.clamped, *unknown)
+            object.__setattr__(self, "graph", replace(self.graph, clamped=clamped))
 
     @property
     def named_latents(self) -> DirectedGraph | None:

@@ -37,7 +37,8 @@ class Node:
 class Structure:
     """Nodes, and `inputs` that no node explains: acyclic, every parent known, each name once.
 
-    `clamped` are the inputs that were nodes.
+    `clamped` are the inputs that were nodes; of a node that does not know its support, such as a
+    VampPrior, it is one that does.
     """
 
     nodes: tuple[Node, ...]
@@ -86,7 +87,8 @@ class Structure:
 
     def _shown(self, name: str, value: PyTree) -> PyTree:
         """What others are shown of a node or of an input."""
-        known = {node.name: node.conditional.support for node in (*self.clamped, *self.nodes)}
+        supports = [(node.name, node.conditional.support) for node in (*self.clamped, *self.nodes)]
+        known = {name: support for name, support in supports if support is not None}
         return shown(known.get(name), value)
 
     @cached_property
