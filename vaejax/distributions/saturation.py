@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
-from jax.scipy.special import betaln, gammaln
+from jax.scipy.special import gammaln
 from jax.scipy.stats import norm
 
 from vaejax.base.supports import NON_NEGATIVE, POSITIVE, SIMPLEX, UNIT_INTERVAL, Support
@@ -71,7 +71,8 @@ def _draw_beta(key: Key, a: jax.Array, b: jax.Array) -> Draw:
     first, second = jax.random.loggamma(keys[0], a), jax.random.loggamma(keys[1], b)
     log_sum = jnp.logaddexp(first, second)
     log_z, log_rest = first - log_sum, second - log_sum
-    return Draw(log_z, jnp.sum((a - 1) * log_z + (b - 1) * log_rest - betaln(a, b)))
+    log_constant = gammaln(a + b) - gammaln(a) - gammaln(b)
+    return Draw(log_z, jnp.sum(log_constant + (a - 1) * log_z + (b - 1) * log_rest))
 
 
 def _draw_dirichlet(key: Key, a: jax.Array) -> Draw:
