@@ -75,5 +75,6 @@ class Estimate(NamedTuple):
 def estimate(values) -> Estimate:
     """The mean over the leading axis and its standard error."""
     values = np.asarray(values, np.float64)
-    deviation = values.std(ddof=1) if len(values) > 1 else np.nan
+    with np.errstate(invalid="ignore"):  # the deviation of what is infinite is NaN
+        deviation = values.std(ddof=1) if len(values) > 1 else np.nan
     return Estimate(float(values.mean()), float(deviation / np.sqrt(len(values))))

@@ -48,7 +48,8 @@ def _spread(moments: Moments, name: str, select: Callable[[Params], PyTree]) -> 
         return Spread(0.0, 0.0, 0.0, math.nan, math.inf if norm > 0 else math.nan, 1 / n)
     # The variance of a variance is a fourth moment: it exists where the tail of |g|^2 falls faster
     # than its square.
-    finite = pareto_k(np.abs(squares)) < 0.5
+    with np.errstate(divide="ignore"):
+        finite = pareto_k(np.log(np.abs(squares))) < 0.5
     half = 1.96 * _error_of_mean(squares, moments.by) / trace
     half = min(half, 700.0)  # more, where the trace is rounding, would overflow
     low, high = (trace * math.exp(-half), trace * math.exp(half)) if finite else (0.0, math.inf)
