@@ -28,6 +28,7 @@ from vaejax.data.check import check_data
 from vaejax.data.sources import as_source, map_source, read
 from vaejax.distributions.base import NotKnownError
 from vaejax.distributions.kl import kl_per_dimension
+from vaejax.evaluation.features import finite_rows
 from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.objectives.free_bits import require_diagonal
 from vaejax.objectives.total_correlation import kl_decomposition, require_one_prior
@@ -73,7 +74,9 @@ def active_units(means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
 
     Reference: Burda, Grosse & Salakhutdinov 2016, section 5.2.
     """
-    return np.asarray(means, np.float64).var(axis=0) > threshold
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold = {threshold!r}; it must be a number, at least 0")
+    return finite_rows(means, "means").var(axis=0) > threshold
 
 
 class PosteriorCollapseWarning(UserWarning):

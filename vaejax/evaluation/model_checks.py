@@ -169,7 +169,17 @@ class PredictiveCheck:
 
     @property
     def z_score(self) -> float:
-        """(mean of the data's - mean of the draws') in standard errors of the difference."""
+        """(mean of the data's - mean of the draws') in standard errors of the difference.
+
+        Of a statistic that never varies: 0 if it is the same on both, else infinite. NaN where it
+        is NaN or infinite, and with fewer than two of either.
+        """
+        if min(len(self.observed), len(self.drawn)) < 2:
+            return math.nan
+        both = np.concatenate([self.observed, self.drawn])
+        if np.isfinite(both).all() and np.ptp(self.observed) == np.ptp(self.drawn) == 0:
+            difference = self.observed[0] - self.drawn[0]
+            return math.copysign(math.inf, difference) if difference else 0.0
         (a, first), (b, second) = estimate(self.observed), estimate(self.drawn)
         return (a - b) / math.hypot(first, second)
 

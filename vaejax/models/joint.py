@@ -138,6 +138,14 @@ class Joint(Distribution):
         one axis for each name.
         """
         self._require_known(values)
+        for name in names:
+            self.graph[name]
+            if name in values or names.count(name) > 1:
+                reason = "is given" if name in values else "is named twice"
+                raise ValueError(
+                    f"DirectedGraph: the node {name!r} {reason}; ask for the states of each other"
+                    " node, once"
+                )
         return log_table(self.graph, self.factor, values, names)
 
     def condition(self, values: Values) -> "Conditioned":

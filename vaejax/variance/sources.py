@@ -118,10 +118,13 @@ def minibatch_variance(
     With `dataset_size` N, that of `minibatch(..., dataset_size=N)`, N times as large a gradient.
     """
     b, n = batch_size, sources.num_examples
-    require_count(num_repeats, "num_repeats")
-    if not 1 <= b <= n:
+    counts = {"batch_size": b, "num_repeats": num_repeats, "dataset_size": dataset_size}
+    for name, count in counts.items():
+        if count is not None:
+            require_count(count, name)
+    if b > n:
         raise ValueError(f"batch_size = {b}, but the sources are of {n} examples")
-    scale = (dataset_size or 1) ** 2
+    scale = 1 if dataset_size is None else dataset_size**2
     return jax.tree.map(
         lambda s, v: scale * ((1 - b / n) * s / b + v / (b * num_repeats)),
         sources.data,
