@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 import vaejax
 from tests.lib.binary import MODEL, PARAMS, X
+from tests.lib.cases import cases
 from tests.lib.given_keys import key_of_uniforms
 from tests.lib.oracles import LinearGaussian
 from vaejax.bounds import log_mean_of_others, mean_of_others
@@ -44,7 +45,7 @@ def test_a_batch_is_refused_where_one_example_belongs(function):
     for wrong in (batch, batch[0, 0], batch[0, :0], batch[None]):
         with pytest.raises(ValueError, match=r"\[K\] of one example, and these have .* jax.vmap"):
             function(wrong)
-    rows = jax.vmap(function)(batch)
+    rows, function = jax.jit(jax.vmap(function))(batch), jax.jit(function)
     np.testing.assert_allclose(rows, jnp.stack([function(row) for row in batch]), atol=1e-6)
 
 
@@ -86,7 +87,7 @@ def some_zero(k: int) -> np.ndarray:
 @pytest.mark.parametrize("name", BOUNDS)
 def test_bounds_where_weights_are_zero(x64, name):
     """And the gradient, wherever the value is finite, is that at weights that are tiny."""
-    value_and_gradient = jax.vmap(jax.value_and_grad(BOUNDS[name]))
+    value_and_gradient = jax.jit(jax.vmap(jax.value_and_grad(BOUNDS[name])))
     for k in (2, 3, 4):
         rows = some_zero(k)
         values, gradients = value_and_gradient(jnp.asarray(rows))
@@ -142,10 +143,11 @@ def test_gradients_where_weights_are_zero_by_enumeration(name):
     """Of all 8 x 8 pairs of samples 14 have one weight of 0 and one has two. The mean gradient is
     that of E[L] over those of which L is finite; the value is L of each, exactly.
     """
-    model, estimator = Forbidding(MODEL), WEIGHTED[name]
+    model, estimator = FORBIDDING, WEIGHTED[name]
     states = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=3)))
     pairs = jnp.stack([states[jnp.asarray(i)] for i in itertools.product(range(8), repeat=2)])
 
+    @jax.jit
     def bounds(params):
         """log q of each pair, and L."""
         log_q = jax.vmap(jax.vmap(model.posterior(params, X).log_prob))(pairs)
@@ -162,13 +164,67 @@ def test_gradients_where_weights_are_zero_by_enumeration(name):
         value, gradient = jax.value_and_grad(lambda p: estimator(model, p, X, key))(PARAMS)
         return value, ravel_pytree(gradient)[0]
 
-    values, gradients = jax.vmap(drawn)(pairs)
+    values, gradients = jax.jit(jax.vmap(drawn))(pairs)
     log_q, bound = bounds(PARAMS)
     assert np.isneginf(values).sum() == 1 and np.isfinite(gradients).all()
     np.testing.assert_allclose(values, bound, rtol=1e-6)
     if name != "RWS":  # whose mean is another
-        exact = ravel_pytree(jax.grad(expected)(PARAMS))[0]
+        exact = ravel_pytree(jax.jit(jax.grad(expected))(PARAMS))[0]
         np.testing.assert_allclose(jnp.exp(log_q) @ gradients, exact, atol=2e-5)
+
+
+@vaejax.component
+class Truncated(AroundModel):
+    """The model, but that p(x, z) = 0 for z below 0.4."""
+
+    model: vaejax.Model
+
+    def log_joint(self, params, x, z):
+        return jnp.where(z[0] < 0.4, -INF, self.model.log_joint(params, x, z))
+
+
+# Of real latents, and of binary ones.
+TRUNCATED, FORBIDDING = Truncated(POINT.model), Forbidding(MODEL)
+OF_TRUNCATED = {
+    "Pathwise of IWAE": vaejax.Pathwise(4, vaejax.iwae_bound),
+    "Pathwise of the jackknife": vaejax.Pathwise(4, vaejax.jackknife_bound),
+    "STL of IWAE": vaejax.StickTheLanding(4, vaejax.iwae_bound, "estimated"),
+    "DReG": vaejax.DReG(4),
+    "DReG, alpha = -1": vaejax.DReG(4, -1.0),
+    "GeneralisedDReG": vaejax.GeneralisedDReG(4),
+    "RWS": vaejax.RWS(4, doubly_reparameterised=True),
+}
+OF_FORBIDDING = {
+    "ScoreFunction": vaejax.ScoreFunction(2),
+    "ScoreFunction, MovingAverage": vaejax.ScoreFunction(2, vaejax.MovingAverage()),
+    "OptimalConstant": vaejax.OptimalConstant(2),
+    "DisARM": vaejax.DisARM(2),
+    "REBAR": vaejax.REBAR(),
+    "DoubleControlVariate": vaejax.DoubleControlVariate(),
+}
+QUICK = ("Pathwise of IWAE", "DReG, alpha = -1", "GeneralisedDReG", "OptimalConstant")
+SLOW = [name for name in OF_TRUNCATED | OF_FORBIDDING if name not in QUICK]
+
+
+@pytest.mark.parametrize("name", cases(tuple(OF_TRUNCATED | OF_FORBIDDING), slow=SLOW))
+def test_where_a_bound_is_finite_so_is_its_gradient(name):
+    """Of 200 keys, at most of which some sample has the weight 0; and no value is NaN."""
+    if name in OF_TRUNCATED:
+        model, params, x, estimator = TRUNCATED, POINT.params, POINT.datum, OF_TRUNCATED[name]
+    else:
+        model, params, x, estimator = FORBIDDING, PARAMS, X, OF_FORBIDDING[name]
+    params = params._replace(psi=estimator.init(model, params, x, jax.random.key(1)))
+
+    @jax.jit
+    @jax.vmap
+    def drawn(key):
+        value, gradient = jax.value_and_grad(lambda p: estimator(model, p, x, key))(params)
+        return value, ravel_pytree(gradient)[0]
+
+    values, gradients = drawn(jax.random.split(jax.random.key(0), 200))
+    assert not np.isnan(values).any() and np.isneginf(values).any()
+    finite = np.isfinite(values)
+    assert finite.any() and np.isfinite(gradients[finite]).all()
 
 
 def test_a_state_that_q_never_takes_adds_nothing():
@@ -190,25 +246,14 @@ def test_a_value_is_what_it_is_whatever_its_surrogate():
         np.testing.assert_array_equal(gradient, surrogate)
 
 
-@vaejax.component
-class Truncated(AroundModel):
-    """The model, but that p(x, z) = 0 for z below 0.4."""
-
-    model: vaejax.Model
-
-    def log_joint(self, params, x, z):
-        return jnp.where(z[0] < 0.4, -INF, self.model.log_joint(params, x, z))
-
-
 def test_log_marginal_of_chunks_that_are_all_zero(x64):
     """Half of the weights are 0; in chunks of one, half of the chunks."""
-    model = Truncated(POINT.model)
 
     def value_and_gradient(chunk):
         def bound(params):
-            return vaejax.log_marginal(model, params, POINT.datum, jax.random.key(0), 30, chunk)
+            return vaejax.log_marginal(TRUNCATED, params, POINT.datum, jax.random.key(0), 30, chunk)
 
-        value, gradient = jax.value_and_grad(bound)(POINT.params)
+        value, gradient = jax.jit(jax.value_and_grad(bound))(POINT.params)
         return np.append(ravel_pytree(gradient)[0], value)
 
     one, whole = value_and_gradient(1), value_and_gradient(30)
