@@ -141,6 +141,8 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
         "the subcommand that was typed is the type of its configuration",
     ),
     ("vaejax.data.check", "check_data"): (1, "a Transform says what it takes; a function does not"),
+    ("vaejax.data.mapping", "check_asked"): (1, "as in check_data"),
+    ("vaejax.data.mapping", "_split"): (1, "the one function that has a transform before it"),
     ("vaejax.data.sources", "as_source"): (1, DOOR),
     ("vaejax.distributions.kl", "_closed_form"): (12, "the table of KLs in closed form"),
     ("vaejax.distributions.numpyro", "as_distribution"): (1, DOOR),

@@ -4,7 +4,7 @@ against them before anything runs.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,9 @@ from vaejax.base.values import component
 class Support:
     """The values in [low, high], on the grid of multiples of 1/steps where `steps` is given.
 
-    `moving`: its ends depend on the parameters of the density, so that no other is on the same set.
-    `shown`: what other factors are shown of a value, where that is not the value itself.
+    `unit`: what of each vector along the last axis is 1, its sum or its length. `moving`: its ends
+    depend on the parameters of the density, so that no other is on the same set. `shown`: what
+    other factors are shown of a value, where that is not the value itself.
     """
 
     name: str
@@ -27,16 +28,30 @@ class Support:
     high: float = math.inf
     steps: int | None = None
     moving: bool = False
+    unit: Literal["sum", "length"] | None = None
     shown: Callable[[jax.Array], jax.Array] | None = None
 
-    def contains(self, x: np.ndarray, unit: float = 1) -> bool:
-        """Whether every x / unit lies in the support."""
-        if x.min() < self.low * unit or x.max() > self.high * unit:
+    def contains(self, x: np.ndarray, scale: float = 1) -> bool:
+        """Whether every x / scale lies in the support."""
+        # In float64: the least positive number of that is 0 in float32.
+        if float(x.min()) < self.low * scale or float(x.max()) > self.high * scale:
             return False
-        if self.steps is None or (x.dtype.kind in "biu" and self.steps % unit == 0):
+        return self._on_grid(x, scale) and self._of_unit(x, scale)
+
+    def _on_grid(self, x: np.ndarray, scale: float) -> bool:
+        if self.steps is None or (x.dtype.kind in "biu" and self.steps % scale == 0):
             return True  # whole numbers lie on the grid, which spares a pass over the data
-        scaled = x * (self.steps / unit)
+        scaled = x * (self.steps / scale)
         return bool(np.allclose(scaled, np.round(scaled), rtol=0, atol=1e-3))
+
+    def _of_unit(self, x: np.ndarray, scale: float) -> bool:
+        if self.unit is None:
+            return True
+        if x.ndim == 0:
+            return False
+        power = 1 if self.unit == "sum" else 2
+        totals = np.sum((x / scale) ** power, axis=-1, dtype=np.float64)
+        return bool(np.allclose(totals, 1, rtol=0, atol=1e-3))
 
 
 REAL = Support("real", "any finite number")
@@ -45,9 +60,9 @@ POSITIVE = Support("positive", "numbers above 0", math.ulp(0.0))
 NON_NEGATIVE = Support("non-negative", "numbers from 0 on", 0.0)
 UNIT_INTERVAL = Support("unit interval", "numbers from 0 to 1", 0, 1)
 COUNTS = Support("counts", "0, 1, 2, ...", 0, steps=1)
-ONE_HOT = Support("one-hot", "vectors of one 1 and else 0", 0, 1, 1)
-SIMPLEX = Support("simplex", "positive vectors of sum 1", 0, 1)
-SPHERE = Support("sphere", "vectors of length 1", -1, 1)
+ONE_HOT = Support("one-hot", "vectors of one 1 and else 0", 0, 1, 1, unit="sum")
+SIMPLEX = Support("simplex", "positive vectors of sum 1", 0, 1, unit="sum")
+SPHERE = Support("sphere", "vectors of length 1", unit="length")
 
 # A point of (0, 1) or of the simplex that is almost 0 or 1 has no float of its own, but its logit
 # or its logarithms have: relaxed variables live there, and nets are shown the point.

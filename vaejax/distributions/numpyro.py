@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
+from jax.core import Tracer
 from jax.scipy.special import gammaln, ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -165,11 +166,19 @@ def support_of_numpyro(constraint: Any) -> Support:
 
 
 def _bounds(constraint: Any) -> tuple[float, float]:
-    """The ends of a NumPyro interval, as far as it has numbers for them."""
-    ends = vars(constraint).get("lower_bound", -np.inf), vars(constraint).get("upper_bound", np.inf)
-    if any(np.ndim(end) for end in ends):
-        return -math.inf, math.inf
-    return float(ends[0]), float(ends[1])
+    """The ends of a NumPyro interval, as far as it has one number for each."""
+    return (
+        _one_end(vars(constraint).get("lower_bound", -math.inf), -math.inf),
+        _one_end(vars(constraint).get("upper_bound", math.inf), math.inf),
+    )
+
+
+def _one_end(end: Any, unknown: float) -> float:
+    """An end of all coordinates alike, or `unknown`."""
+    if isinstance(end, Tracer):
+        return unknown
+    numbers = np.unique(end)
+    return float(numbers[0]) if len(numbers) == 1 else unknown
 
 
 @pytree

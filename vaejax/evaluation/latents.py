@@ -25,7 +25,7 @@ from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import as_source, map_source, read
+from vaejax.data.sources import as_source, map_blocks, read
 from vaejax.distributions.base import NotKnownError
 from vaejax.distributions.kl import kl_per_dimension
 from vaejax.evaluation.features import finite_rows
@@ -50,8 +50,10 @@ def posterior_means(
     """E_q[z | x_i] for every example, [n, *z.shape], or {name: [n, ...]} where z is a mapping; the
     mean of 100 samples where a family has no closed form for it.
     """
+    source = as_source(xs)
+    check_data(source, model.support, transform)
     function = Transformed(partial(posterior_mean, model), transform)
-    return map_source(function, params, as_source(xs), key, batch_size)
+    return map_blocks(function, params, source, key, batch_size)
 
 
 def posterior_mean(model: Model, params: Params, x, key: Key) -> PyTree:
@@ -153,7 +155,7 @@ def latent_space(
     source = as_source(xs)
     check_data(source, model.support, transform)
     function = Transformed(partial(_kl_and_mean, model), transform)
-    kl, means = map_source(function, params, source, key)
+    kl, means = map_blocks(function, params, source, key)
     kl = kl.astype(np.float64)
     rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]
     examples = _transformed(read(source, rows), transform, jax.random.fold_in(key, 1))

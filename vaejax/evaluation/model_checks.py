@@ -13,14 +13,14 @@ from jax.scipy.special import gammaincc
 from jaxtyping import Array, Float, Int
 
 from vaejax.base.checks import require_count
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.supports import support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import as_source, map_source
+from vaejax.data.sources import as_source, map_blocks
 from vaejax.evaluation.latents import flattened
 from vaejax.models.base import Model, Supports, posterior_of
 
@@ -126,7 +126,7 @@ def _simulated(
     inputs, else None.
     """
     if not model.inputs:
-        return np.asarray(map_dataset(_WithoutInputs(function), params, np.arange(count), key))
+        return np.asarray(map_rows(_WithoutInputs(function), params, np.arange(count), key))
     if xs is None:
         raise ValueError(
             f"{owner} draws from the model, whose inputs {', '.join(model.inputs)} no density"
@@ -134,7 +134,7 @@ def _simulated(
         )
     source = as_source(xs)
     check_data(source, model.support, transform)
-    return map_source(Transformed(function, transform), params, Repeated(source, count), key)
+    return map_blocks(Transformed(function, transform), params, Repeated(source, count), key)
 
 
 @component
@@ -207,7 +207,7 @@ def predictive_check(
     source = as_source(xs)
     check_data(source, model.support, transform)
     of_data = Transformed(partial(_statistic, statistic, model), transform)
-    observed = map_source(of_data, params, source, key)
+    observed = map_blocks(of_data, params, source, key)
     of_draw = partial(_statistic_drawn, statistic, model)
     count, draw_key = num_draws or len(source), jax.random.fold_in(key, 1)
     drawn = _simulated(

@@ -43,7 +43,7 @@ from vaejax.inference.annealing import (
 from vaejax.inference.annealing import Sigmoid as Sigmoid
 from vaejax.inference.annealing import Temperatures as Temperatures
 from vaejax.inference.annealing import Transition as Transition
-from vaejax.models.base import Model, Supports, posterior_of, prior_of
+from vaejax.models.base import Model, Supports, check_example, posterior_of, prior_of
 
 Start = Literal["prior", "encoder"]
 
@@ -141,6 +141,7 @@ class AIS:
 
     def path(self, params: Params, x: PyTree) -> AnnealedPath:
         """From the start, normalised, to p(x, z)."""
+        check_example(self.model, x)
         p_0 = self._start(params, x)
         event = jax.eval_shape(p_0.sample, jax.random.key(0))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), event)

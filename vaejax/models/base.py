@@ -14,6 +14,7 @@ from vaejax.base import supports
 from vaejax.base.checks import require_kind, require_said
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
+from vaejax.data.check import check_values
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.numpyro import as_distribution
 
@@ -156,6 +157,7 @@ class Model:
 
     def log_likelihood(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         """log p_theta(x | z), nats."""
+        check_example(self, x)
         return likelihood_of(self, params, z, x).log_prob(self.observation(x))
 
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
@@ -174,6 +176,8 @@ class Model:
                 f"{type(self).__name__} has the inputs {', '.join(self.inputs)}, which no density"
                 " draws: give an example that holds them"
             )
+        if x is not None:
+            check_example(self, x)
         z = prior_of(self, params, x).sample(z_key)
         return self.example(likelihood_of(self, params, z, x).sample(x_key), x), z
 
@@ -198,9 +202,23 @@ def _names_of(model: Model) -> list[str]:
     return list(model.support)
 
 
+def check_example(model: Model, x: PyTree) -> None:
+    """Raises ValueError for an example outside `model.support`, wherever its values are known.
+
+    They are where x is an array of numbers, also inside a `jax.jit` or `jax.grad` of something
+    else; they are not where x is what a `jax.jit`, `jax.vmap` or `jax.lax.map` is called with. What
+    the library maps over data (`vaejax.fit`, `vaejax.evaluate`, `vaejax.map_dataset` and the like)
+    it looks at before; `jax.vmap(partial(vaejax.elbo, model), ...)` of one's own sees nothing, so
+    call `vaejax.data.check.check_data(xs, model.support)` there.
+    """
+    if not model.inputs or isinstance(x, Mapping):
+        check_values(x, model.support)
+
+
 def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
-    """q(z | x)."""
+    """q(z | x), of an x that passes `check_example`."""
     require_kind(model, Model, "the model")
+    check_example(model, x)
     return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
 
 

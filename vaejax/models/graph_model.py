@@ -10,7 +10,14 @@ from vaejax.base.checks import require_kind
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution, NotKnownError
-from vaejax.models.base import Conditional, Model, Supports, density_of, require_same_support
+from vaejax.models.base import (
+    Conditional,
+    Model,
+    Supports,
+    check_example,
+    density_of,
+    require_same_support,
+)
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
 from vaejax.models.node import Node
@@ -135,6 +142,7 @@ class GraphModel(Model):
 
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         """log p_theta(x, z | u), nats."""
+        check_example(self, x)
         return self.joint(params, x).log_prob(self.assignment(x, z))
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:

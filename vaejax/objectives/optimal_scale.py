@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
+from vaejax.data.mapping import map_batch
 from vaejax.distributions.base import as_event
 from vaejax.models.base import Model, posterior_of
 from vaejax.models.conditionals.base import MAX_LOG_SCALE
@@ -90,7 +91,7 @@ def _best_log_scale(model: Model, params: Params, xs: PyTree, key: Key) -> Scala
         mean = model.p_x_given_z(params, z).mean()
         return jnp.mean((as_event("Gaussian", x, mean) - mean) ** 2)
 
-    errors = jax.vmap(squared_error)(xs, jax.random.split(key, len(jax.tree.leaves(xs)[0])))
+    errors = map_batch(squared_error, model.support, xs, key)
     return jnp.clip(0.5 * jnp.log(jnp.mean(errors)), -MAX_LOG_SCALE, MAX_LOG_SCALE)
 
 

@@ -13,6 +13,7 @@ from vaejax.base.checks import require_count, require_kind
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import elbo, sample_posterior
+from vaejax.data.mapping import map_batch
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.objectives.base import Objective
@@ -114,7 +115,7 @@ def sampled_parts(
         flat_q = jax.tree.map(jnp.ravel, q)
         return model.log_likelihood(params, x, z), prior.log_prob(z), flat_q, jnp.ravel(z)
 
-    log_p_x, log_p_z, qs, zs = jax.vmap(sample_terms)(xs, jax.random.split(key, batch_size))
+    log_p_x, log_p_z, qs, zs = map_batch(sample_terms, model.support, xs, key)
 
     # log q(z_ij | x_k), [i, k, j]: a diagonal normal is one of scalars, mapped over its coordinates
     by_coordinate = jax.vmap(DiagNormalDensity.log_prob)

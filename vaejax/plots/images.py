@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vaejax.base.types import Key, Params, PyTree
+from vaejax.data.check import check_data
 from vaejax.models.base import Model, likelihood_of, posterior_of, prior_of
 from vaejax.plots.look import TITLE, bare, figure_of
 
@@ -74,6 +75,7 @@ def prior_images(model: Model, params: Params, keys: Key, xs: PyTree = None) -> 
             f"the model has the inputs {', '.join(model.inputs)}, which no density draws: give xs,"
             " examples that hold them"
         )
+    check_data(xs, model.support)
     rows = np.arange(len(keys)) % len(jax.tree.leaves(xs)[0])
     examples = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], xs)
     draw = jax.vmap(lambda key, x: prior_image(model, params, key, x))
@@ -106,6 +108,7 @@ def reconstructions(
     model: Model, params: Params, xs: PyTree, key: Key, columns: int = 16
 ) -> Figure:
     """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
+    check_data(xs, model.support)
     xs = jax.tree.map(jnp.asarray, xs)
     size = len(jax.tree.leaves(xs)[0])
 

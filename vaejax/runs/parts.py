@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params
+from vaejax.data.mapping import map_dataset
 from vaejax.data.pixels import Pixels
 from vaejax.evaluation.evaluate import RELIABLE, Evaluation, evaluate
 from vaejax.evaluation.latents import LatentSpace, PosteriorCollapseWarning, latent_space

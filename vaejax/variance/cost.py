@@ -82,7 +82,7 @@ def gradient_cost(
     moves with it, and runs it `repeats` times with a key each.
     """
     require_count(repeats, "repeats")
-    gradient = jax.jit(jax.grad(differentiated(objective, step)))
+    gradient = jax.jit(jax.grad(differentiated(objective, step, x)))
     compiled = gradient.lower(params, x, key).compile()
     jax.block_until_ready(compiled(params, x, key))
     times = []

@@ -61,7 +61,7 @@ def variance_sources(
     S^2 is unbiased: of the spread of the measured means, the part that is their own noise is taken
     off, so that it may be below 0. `step` is that of training, where a weight moves with it.
     """
-    function = differentiated(objective, step)
+    function = differentiated(objective, step, xs)
     require_count(num_draws, "num_draws")
     if num_draws < 2:
         raise ValueError(f"num_draws = {num_draws}; a variance needs at least 2")
