@@ -191,7 +191,6 @@ OF_INPUTS = {"bdmc", "simulate", "calibration", "samples"}
 NOT_FOR = {
     "AIS": ["one-hot"],
     "map_dataset of AIS": ["one-hot"],
-    "latent_space": list(CONDITIONAL),
     "TCVAE": list(CONDITIONAL),
     "kl_decomposition": list(CONDITIONAL),
 }

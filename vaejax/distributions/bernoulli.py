@@ -35,6 +35,10 @@ class BernoulliDensity(Distribution):
         value, logits = one_event("Bernoulli", value, self.logits)
         return jnp.sum(value * logits - log1p_exp(logits))
 
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
+        value, logits = one_event("Bernoulli", value, self.logits)
+        return jax.vmap(lambda x, l: BernoulliDensity(l).log_prob(x))(value, logits)
+
 
 @jax.custom_jvp
 def log1p_exp(x: ArrayLike) -> jax.Array:
@@ -80,6 +84,10 @@ class ContinuousBernoulliDensity(Distribution):
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, logits = one_event("ContinuousBernoulli", value, self.logits)
         return jnp.sum(value * logits - _log_expm1_over(logits))
+
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
+        value, logits = one_event("ContinuousBernoulli", value, self.logits)
+        return jax.vmap(lambda x, l: ContinuousBernoulliDensity(l).log_prob(x))(value, logits)
 
 
 def _log_expm1_over(x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import Distribution, combinations, one_event
+from vaejax.distributions.base import Distribution, as_event, combinations, one_event
 
 
 @pytree
@@ -40,3 +40,9 @@ class OneHotCategoricalDensity(Distribution):
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, log_p = one_event("OneHotCategorical", value, jax.nn.log_softmax(self.logits))
         return jnp.sum(value * log_p)
+
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
+        """Of each categorical variable."""
+        value, logits = as_event("OneHotCategorical", value, self.logits), self.logits
+        rows = (array.reshape(-1, logits.shape[-1]) for array in (value, logits))
+        return jax.vmap(lambda x, l: OneHotCategoricalDensity(l).log_prob(x))(*rows)

@@ -11,7 +11,7 @@ import numpy as np
 import numpyro.distributions as npd
 
 from vaejax.base.types import Scalar
-from vaejax.distributions.base import Distribution
+from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.bernoulli import BernoulliDensity, log1p_exp
 from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.normal import LOG_2PI, DiagNormalDensity
@@ -45,12 +45,12 @@ WITH_MOMENTS = (
 def kl_divergence(q: Distribution | npd.Distribution, p: Distribution | npd.Distribution) -> Scalar:
     """KL(q || p) = E_q[log q - log p] in closed form, nats.
 
-    Raises TypeError for a pair without one, ValueError for one whose events have different shapes.
+    Raises NotKnownError for a pair without one, ValueError for one whose events have two shapes.
     """
     q, p = as_distribution(q, "q"), as_distribution(p, "p")
     kl = _closed_form(q, p)
     if kl is None:
-        raise TypeError(
+        raise NotKnownError(
             f"KL({q.name} || {p.name}) has no closed form here; use vaejax.Pathwise or"
             " vaejax.StickTheLanding, which estimate it"
         )
@@ -117,6 +117,24 @@ def kl_per_dimension(q: DiagNormalDensity, p: DiagNormalDensity) -> jax.Array:
     log_ratio = q.log_scale - p.log_scale
     shift = (q.loc - p.loc) * jnp.exp(-p.log_scale)
     return 0.5 * (jnp.expm1(2 * log_ratio) + shift**2) - log_ratio
+
+
+def kl_by_coordinate(q: Distribution, p: Distribution) -> jax.Array:
+    """KL(q_j || p_j) of each coordinate [d], in closed form, nats, as `coordinate_log_probs` has
+    them; NotKnownError for a pair without one.
+    """
+    match q, p:
+        case DiagNormalDensity(), DiagNormalDensity():
+            _require_same_event(q.loc.shape, p.loc.shape)
+            return jnp.ravel(kl_per_dimension(q, p))
+        case BernoulliDensity(), BernoulliDensity():
+            pairs = (BernoulliDensity(jnp.ravel(density.logits)) for density in (q, p))
+            return jax.vmap(kl_divergence)(*pairs)
+        case OneHotCategoricalDensity(), OneHotCategoricalDensity():
+            num_categories = q.logits.shape[-1]
+            rows = (density.logits.reshape(-1, num_categories) for density in (q, p))
+            return jax.vmap(kl_divergence)(*map(OneHotCategoricalDensity, rows))
+    raise NotKnownError(f"KL({q.name} || {p.name}) is not known coordinate by coordinate")
 
 
 def expected_log_prob(p: DiagNormalDensity, mean: jax.Array, variance: jax.Array) -> Scalar:

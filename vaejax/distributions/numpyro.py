@@ -93,6 +93,17 @@ class NumPyroDensity(Distribution):
             raise ValueError(wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
         return log_prob_of_rounded(self.base, innermost(self.base), jnp.asarray(value))
 
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
+        """Of a family of numbers under `to_event`."""
+        coordinates = self.base
+        while isinstance(coordinates, npd.Independent):
+            coordinates = coordinates.base_dist
+        if coordinates.event_shape:
+            return super().coordinate_log_probs(value)
+        if jnp.shape(value) != self.base.event_shape:
+            raise ValueError(wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
+        return jnp.ravel(coordinates.log_prob(jnp.asarray(value)))
+
     def require_one(self) -> None:
         """Raises ValueError where the distribution is a batch of several."""
         batch_shape = self.base.batch_shape

@@ -47,9 +47,12 @@ class RelaxedBernoulliDensity(Distribution):
         return (self.logits + jnp.log(u) - jnp.log1p(-u)) / self.temperature
 
     def log_prob(self, value: ArrayLike) -> Scalar:
+        return jnp.sum(self.coordinate_log_probs(value))
+
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
         y = as_event("RelaxedBernoulli", value, self.logits)
-        noise = self.temperature * y - self.logits
-        return jnp.sum(jnp.log(self.temperature) + noise - 2 * log1p_exp(noise))
+        noise = jnp.ravel(self.temperature * y - self.logits)
+        return jnp.log(self.temperature) + noise - 2 * log1p_exp(noise)
 
 
 @pytree
@@ -71,12 +74,16 @@ class RelaxedCategoricalDensity(Distribution):
         return jax.nn.log_softmax((self.logits + noise) / self.temperature)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
+        return jnp.sum(self.coordinate_log_probs(value))
+
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
+        """Of each categorical variable."""
         y = as_event("RelaxedCategorical", value, self.logits)
         num_categories = self.logits.shape[-1]
         # sum_c t_c - n logsumexp t = sum_c log softmax(t)_c
         log_shares = jax.nn.log_softmax(self.logits - self.temperature * y)
         constant = math.lgamma(num_categories) + (num_categories - 1) * jnp.log(self.temperature)
-        return jnp.sum(constant + jnp.sum(log_shares, axis=-1))
+        return constant + jnp.ravel(jnp.sum(log_shares, axis=-1))
 
 
 def relaxed_bernoulli(temperature: float, logits: jax.Array) -> RelaxedBernoulliDensity:

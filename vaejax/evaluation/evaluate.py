@@ -1,7 +1,7 @@
 """The bounds of a trained model over a whole data set, and how far to trust them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from vaejax.bounds import sample_log_weight
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
 from vaejax.data.sources import as_source, first_example
+from vaejax.data.transforms import supports_of_leaves
 from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, flattened, posterior_mean
 from vaejax.evaluation.pareto import FEWEST_VALUES, pareto_k
@@ -133,7 +134,9 @@ def evaluate(
         effective_samples=estimate(by_example["effective_samples"]),
         unreliable=_unreliable(by_example["k_hat"], num_samples),
         active_units=_num_active(by_example["mean"]),
-        bits_per_dim=_bits_per_dim(model, source, by_example[f"iwae_{num_samples}"]),
+        bits_per_dim=_bits_per_dim(
+            model, _shapes_of_one(source, transform), by_example[f"iwae_{num_samples}"]
+        ),
         num_samples=num_samples,
         by_example=by_example,
     )
@@ -226,11 +229,21 @@ def _grouped_bound(log_w: np.ndarray, count: int) -> np.ndarray:
     return bounds.mean(axis=1)
 
 
-def _bits_per_dim(model: Model, source: Source, log_marginal: np.ndarray) -> Estimate | None:
-    """-log p(x) / (dimensions log 2), where x is one array of countably many values."""
-    leaves, support = jax.tree.leaves(first_example(source)), model.support
-    if support is None or isinstance(support, Mapping) or len(leaves) > 1:
+def _shapes_of_one(source: Source, transform: Callable | None) -> PyTree:
+    """One example as the model sees it: its shapes."""
+    stored = jax.tree.map(lambda leaf: leaf[0], first_example(source))
+    if transform is None:
+        return stored
+    return jax.eval_shape(transform, stored, jax.random.key(0))
+
+
+def _bits_per_dim(model: Model, example: PyTree, log_marginal: np.ndarray) -> Estimate | None:
+    """-log p(x) / (dimensions log 2), where all that the model explains has countably many values;
+    `example` has the shapes of one.
+    """
+    observation = model.observation(example)
+    supports = supports_of_leaves(observation, model.support)
+    if any(support.steps is None or support == ONE_HOT for support in supports):
         return None
-    if support.steps is None or support == ONE_HOT:
-        return None
-    return estimate(-log_marginal / (np.log(2) * leaves[0][0].size))
+    dimensions = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
+    return estimate(-log_marginal / (np.log(2) * dimensions))

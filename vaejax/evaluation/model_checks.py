@@ -14,7 +14,6 @@ from jaxtyping import Array, Float, Int
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Transformed, estimate, map_rows
-from vaejax.base.supports import support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
@@ -22,7 +21,7 @@ from vaejax.data.base import Source
 from vaejax.data.check import check_data
 from vaejax.data.sources import as_source, map_blocks
 from vaejax.evaluation.latents import flattened
-from vaejax.models.base import Model, Supports, posterior_of
+from vaejax.models.base import Model, posterior_of
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,12 @@ def calibration(
     q(z_j | x) is uniform if q is exact.
 
     The p-value is of a chi-squared test over `num_bins` equal bins of the num_draws + 1 ranks; a q
-    that is too narrow fills the ends, one too wide the middle. Latents must be continuous; those of
-    a mapping stand in a row, by the order of their names. Simulation i of a conditional model has
-    the inputs of example i (mod n) of `xs`, after `transform`. Reference: Talts, Betancourt,
-    Simpson, Vehtari & Gelman 2018.
+    that is too narrow fills the ends, one too wide the middle. Ties are broken at random, so that
+    discrete latents, and continuous ones that saturate, have uniform ranks too. Latents of a
+    mapping stand in a row, by the order of their names, and one-hot vectors by their coordinates.
+    Simulation i of a conditional model has the inputs of example i (mod n) of `xs`, after
+    `transform`. Reference: Talts, Betancourt, Simpson, Vehtari & Gelman 2018; with ties, Modrak et
+    al. 2023.
     """
     counts = {"num_simulations": num_simulations, "num_draws": num_draws, "num_bins": num_bins}
     for name, count in counts.items():
@@ -77,7 +78,6 @@ def calibration(
             f"num_bins = {num_bins}; it must be at least 2, and divide num_draws + 1 ="
             f" {num_draws + 1}"
         )
-    _require_continuous(model.latent_support)
     rank = partial(_rank, model, num_draws)
     ranks = _simulated("calibration", rank, model, params, xs, key, num_simulations, transform)
     # chi^2 = sum_b (count_b - expected)^2 / expected, of each latent
@@ -89,27 +89,19 @@ def calibration(
     return Calibration(ranks, num_draws, p_values)
 
 
-def _require_continuous(latent_support: Supports) -> None:
-    """Raises ValueError for a latent on a grid: equal values have no rank among each other."""
-    for name, support in support_parts(latent_support):
-        if support is not None and support.steps is not None:
-            raise ValueError(
-                f"calibration ranks latents, and {name} of this model is {support.name}"
-                f" ({support.description}), where ranks tie; it is for continuous latents: check"
-                " others by vaejax.evaluate, which compares bounds"
-            )
-
-
 def _rank(
     model: Model, num_draws: int, params: Params, x: PyTree | None, key: Key
 ) -> Int[Array, " d"]:
-    """How many draws of q(z_j | x') are below z_j, for each latent, of a simulated (x', z) with the
+    """The rank of each latent z_j among draws of q(z_j | x'), of a simulated (x', z) with the
     inputs of x.
     """
-    z_key, x_key, q_key = jax.random.split(key, 3)
+    z_key, x_key, q_key, ties_key = jax.random.split(key, 4)
     simulated, z = model.simulate(params, z_key, x_key, x)
     draws = sample_posterior(posterior_of(model, params, simulated), q_key, num_draws)
-    return flattened(jax.tree.map(lambda zs, z: jnp.sum(zs < z[None], axis=0), draws, z))
+    values, drawn = flattened(z), jax.vmap(flattened)(draws)
+    below, ties = (jnp.sum(side, axis=0) for side in (drawn < values[None], drawn == values[None]))
+    # rank = number below + uniform on {0, ..., number of ties}
+    return below + jax.random.randint(ties_key, ties.shape, 0, ties + 1)
 
 
 def _simulated(

@@ -15,7 +15,7 @@ from vaejax.base.checks import require_kind, require_said
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.check import check_values
-from vaejax.distributions.base import Distribution, NotKnownError
+from vaejax.distributions.base import Distribution, NotKnownError, mean_or_average
 from vaejax.distributions.numpyro import as_distribution
 
 Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
@@ -187,9 +187,11 @@ class Model:
         return self.simulate(params, z_key, x_key, x)
 
     def reconstruct(self, params: Params, x: PyTree, key: Key) -> PyTree:
-        """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample."""
+        """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample, or of
+        100 draws of it where that is not known.
+        """
         z = posterior_of(self, params, x).sample(key)
-        return likelihood_of(self, params, z, x).mean()
+        return mean_or_average(likelihood_of(self, params, z, x), jax.random.fold_in(key, 1))
 
 
 def _names_of(model: Model) -> list[str]:

@@ -50,6 +50,13 @@ class Joint(Distribution):
         """Of a value for each node; ValueError if one is missing."""
         return sum(self.log_probs(value).values(), start=jnp.zeros(()))
 
+    def coordinate_log_probs(self, value: Values) -> Float[Array, " d"]:
+        """Of independent factors that are products themselves."""
+        if self.params:
+            return super().coordinate_log_probs(value)
+        parts = [self.ready[name].coordinate_log_probs(value[name]) for name in sorted(self.ready)]
+        return jnp.concatenate(parts)
+
     def sample(self, key: Key) -> dict[str, Any]:
         """Ancestrally: every node after its parents."""
         return self.complete({}, key)
