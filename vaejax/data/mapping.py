@@ -8,6 +8,7 @@ import jax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from vaejax.base.devices import example_keys
 from vaejax.base.mapping import Transformed, map_rows
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree
@@ -52,8 +53,7 @@ def map_batch(function: Callable[[PyTree, Key], Any], support: Any, xs: PyTree, 
     values are not known because it is traced, as in a training step.
     """
     check_values(xs, support)
-    keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
-    return jax.vmap(function)(xs, keys)
+    return jax.vmap(function)(xs, example_keys(key, xs))
 
 
 def check_asked(

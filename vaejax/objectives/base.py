@@ -224,9 +224,7 @@ def minibatch(
 
 @component
 class Minibatch(Objective):
-    """What `minibatch` returns: a value, so that two made of equal parts share one compiled
-    program.
-    """
+    """What `minibatch` returns: a value, so two of equal parts share one compiled program."""
 
     example: Objective
     dataset_size: int | None = None

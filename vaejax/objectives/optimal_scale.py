@@ -1,5 +1,6 @@
 """The best scale of a Gaussian likelihood."""
 
+import math
 from typing import Any
 
 import jax
@@ -51,7 +52,7 @@ class OptimalScale(Around):
         terms = terms_of(self.inner, _with_log_scale(params, best), xs, key, step)
         # What the mean of log p(x|z) is of the learned scale; its value is taken off again.
         learned = params.theta["likelihood"]["log_scale"]
-        size = jax.tree.leaves(xs)[0][0].size
+        size = math.prod(jax.tree.leaves(xs)[0].shape[1:])
         log_p_x = -size * (learned + 0.5 * jnp.exp(2 * (best - learned))) * self.scale
         nothing = log_p_x - jax.lax.stop_gradient(log_p_x)
         return terms._replace(objective=terms.objective + nothing)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_kind
+from vaejax.base.devices import on_every_device
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import elbo, sample_posterior
@@ -119,7 +120,8 @@ def sampled_parts(
 
     # log q(z_ij | x_k), [i, k, j]: a diagonal normal is one of scalars, mapped over its coordinates
     by_coordinate = jax.vmap(DiagNormalDensity.log_prob)
-    log_q = jax.vmap(lambda z: jax.vmap(lambda q: by_coordinate(q, z))(qs))(zs)
+    all_qs = on_every_device(qs)
+    log_q = jax.vmap(lambda z: jax.vmap(lambda q: by_coordinate(q, z))(all_qs))(zs)
     assert_shape(log_q, (batch_size, batch_size, zs.shape[1]))
 
     # log q(z_i | x_i)
