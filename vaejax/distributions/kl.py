@@ -15,7 +15,8 @@ from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.bernoulli import BernoulliDensity, log1p_exp
 from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.normal import LOG_2PI, DiagNormalDensity
-from vaejax.distributions.numpyro import NumPyroDensity, as_distribution, innermost
+from vaejax.distributions.numpyro import NumPyroDensity, as_distribution
+from vaejax.distributions.quantiles import innermost
 from vaejax.distributions.sphere import UniformOnSphereDensity, VonMisesFisherDensity
 
 # NumPyro has formulas for more pairs. Those that are not here are no KL of two densities (its

@@ -18,13 +18,16 @@ from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
 from vaejax.distributions.base import Distribution, wrong_shape
 from vaejax.distributions.normal import standard_normal
-from vaejax.distributions.saturation import exact_draw, log_prob_of_rounded, rounded_inside
+from vaejax.distributions.quantiles import innermost, quantile
+from vaejax.distributions.saturation import exact_draw, log_probs_of_rounded, rounded_inside
+from vaejax.distributions.support_masks import coordinate_constraint, held_to_support, support_of
 
 
 @pytree
 class NumPyroDensity(Distribution):
     """A NumPyro distribution as one event: its own density, but a value of another shape is
-    refused, not broadcast.
+    refused, not broadcast, and the density is -inf off the family's support, also after
+    `jax.vmap` and `jax.lax.stop_gradient`, where NumPyro forgets to ask.
     """
 
     base: npd.Distribution
@@ -75,34 +78,36 @@ class NumPyroDensity(Distribution):
     def _inside(self, value: jax.Array) -> jax.Array:
         if not jnp.issubdtype(value.dtype, jnp.floating):
             return value
-        return rounded_inside(support_of_numpyro(self.base.support), value)
+        return rounded_inside(support_of_numpyro(support_of(innermost(self.base))), value)
 
     def from_uniform(self, u: jax.Array) -> jax.Array:
         """By the inverse distribution function, where the coordinates are independent."""
-        coordinate = innermost(self.base)
-        if coordinate.event_shape:
-            return super().from_uniform(u)
         try:
-            return self._inside(jnp.asarray(coordinate.icdf(u)))
+            return self._inside(quantile(self.base, u))
         except (NotImplementedError, ImportError):  # NumPyro has none, or takes it from elsewhere
             return super().from_uniform(u)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
-        self.require_one()
-        if jnp.shape(value) != self.base.event_shape:
-            raise ValueError(wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
-        return log_prob_of_rounded(self.base, innermost(self.base), jnp.asarray(value))
+        log_probs = self._log_probs(value)
+        return jnp.sum(log_probs) if log_probs.ndim else log_probs
 
     def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
         """Of a family of numbers under `to_event`."""
-        coordinates = self.base
-        while isinstance(coordinates, npd.Independent):
-            coordinates = coordinates.base_dist
-        if coordinates.event_shape:
+        if innermost(self.base).event_shape:
             return super().coordinate_log_probs(value)
+        return jnp.ravel(self._log_probs(value))
+
+    def _log_probs(self, value: ArrayLike) -> jax.Array:
+        """log p of each number or vector that stands under `to_event`."""
+        self.require_one()
         if jnp.shape(value) != self.base.event_shape:
             raise ValueError(wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
-        return jnp.ravel(coordinates.log_prob(jnp.asarray(value)))
+        parts = self.base
+        while isinstance(parts, npd.Independent):
+            parts = parts.base_dist
+        return log_probs_of_rounded(
+            held_to_support(parts), innermost(self.base), jnp.asarray(value)
+        )
 
     def require_one(self) -> None:
         """Raises ValueError where the distribution is a batch of several."""
@@ -112,13 +117,6 @@ class NumPyroDensity(Distribution):
                 f"{self.name} has batch_shape {batch_shape}, so its log_prob is not one number; add"
                 f" .to_event({len(batch_shape)})"
             )
-
-
-def innermost(p: npd.Distribution) -> npd.Distribution:
-    """The distribution of one coordinate, without the wrappers of `expand` and `to_event`."""
-    while isinstance(p, npd.Independent | npd.ExpandedDistribution):
-        p = p.base_dist
-    return p
 
 
 def from_numpyro(p: npd.Distribution) -> NumPyroDensity:
@@ -163,9 +161,7 @@ KNOWN_INTERVALS = {
 
 def support_of_numpyro(constraint: Any) -> Support:
     """The values that a NumPyro constraint allows, under this library's name where it has one."""
-    independent = type(npd.constraints.independent(npd.constraints.real, 1))
-    while isinstance(constraint, independent):  # `to_event`
-        constraint = constraint.base_constraint
+    constraint = coordinate_constraint(constraint)
     if type(constraint) in KNOWN_SUPPORTS:
         return KNOWN_SUPPORTS[type(constraint)]
     ends = _bounds(constraint)

@@ -17,7 +17,7 @@ that is to be exact everywhere lives in other coordinates: see `relaxed`.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -204,30 +204,33 @@ def exact_draw(p: npd.Distribution, coordinate: npd.Distribution, key: Key) -> D
     return None if family is None else family.draw(key, *_parameters(family, p, coordinate))
 
 
-def log_prob_of_rounded(
+def log_probs_of_rounded(
     p: npd.Distribution, coordinate: npd.Distribution, value: jax.Array
-) -> Scalar:
-    """log p(value), nats; at the last float before an end of the support it is the log of the mean
-    density of all that is rounded to it.
+) -> jax.Array:
+    """log p(value), nats, as p has it; at the last float before an end of the support it is the log
+    of the mean density of all that is rounded to it.
     """
     family = FAMILIES.get(type(coordinate))
     if family is None:
         return jnp.asarray(p.log_prob(value))
     parameters = _parameters(family, p, coordinate)
-    value = value.astype(parameters[0].dtype)
+    wide = value.astype(parameters[0].dtype)
+    low, high, largest = lowest(wide.dtype), highest(wide.dtype), jnp.finfo(wide.dtype).max
     if family.log_prob is None:
-        total: Any = jnp.asarray(p.log_prob(value))
-    else:
-        total = jnp.sum(family.log_prob(jnp.log(value), *parameters))
-    low, high, largest = lowest(value.dtype), highest(value.dtype), jnp.finfo(value.dtype).max
+        total = jnp.asarray(p.log_prob(value))
+    else:  # NumPyro's at the ends and beyond, and neither derivative where the other counts
+        inside = (wide > 0) & (wide < (1 if family.above else jnp.inf))
+        own = family.log_prob(jnp.log(jnp.where(inside, wide, 0.5)), *parameters)
+        total = jnp.where(inside, own, p.log_prob(jnp.where(inside, 0.5, wide)))
     for ratio, end, is_there in (
-        (family.below, low, (value > 0) & (value <= low)),
-        (family.above, high, (value >= high) & (value < 1)),
-        (family.beyond, largest, value >= largest),
+        (family.below, low, (wide > 0) & (wide <= low)),
+        (family.above, high, (wide >= high) & (wide < 1)),
+        (family.beyond, largest, (wide >= largest) & (wide < jnp.inf)),
     ):
         if ratio is not None:
-            log_ratio = ratio(jnp.log(jnp.asarray(end, value.dtype)), *parameters)
-            total += jnp.sum(jnp.where(is_there, log_ratio, 0))
+            log_ratio = ratio(jnp.log(jnp.asarray(end, wide.dtype)), *parameters)
+            axes = tuple(range(-coordinate.event_dim, 0))
+            total += jnp.sum(jnp.where(is_there, log_ratio, 0), axis=axes)
     return total
 
 
@@ -237,7 +240,7 @@ def _parameters(
     """In float, of the event's shape."""
     values = [jnp.asarray(vars(coordinate)[name]) for name in family.parameters]
     dtype = jnp.result_type(float, *values)
-    return [jnp.broadcast_to(value, p.event_shape).astype(dtype) for value in values]
+    return [jnp.broadcast_to(value, p.shape()).astype(dtype) for value in values]
 
 
 def rounded_inside(support: Support, value: jax.Array) -> jax.Array:
