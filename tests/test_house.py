@@ -144,7 +144,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.data.mapping", "check_asked"): (1, "as in check_data"),
     ("vaejax.data.mapping", "_split"): (1, "the one function that has a transform before it"),
     ("vaejax.data.sources", "as_source"): (1, DOOR),
-    ("vaejax.distributions.kl", "_closed_form"): (12, "the table of KLs in closed form"),
+    ("vaejax.distributions.kl", "family_of"): (1, "the table of KLs in closed form has families"),
     ("vaejax.distributions.numpyro", "as_distribution"): (1, DOOR),
     ("vaejax.estimators.base", "as_estimator"): (1, DOOR),
     ("vaejax.estimators.by_node", "require_named_latents"): (1, "node by node is of graphs alone"),

@@ -104,7 +104,7 @@ def perturbed(xs):
     )
 
 
-SLOW = set("GaussianCopula GaussianCopulaBeta InverseWishart LKJ SineBivariateVonMises".split())
+SLOW = {"GaussianCopula", "GaussianCopulaBeta", "InverseWishart", "LKJ", "SineBivariateVonMises"}
 
 
 @pytest.mark.parametrize("name", cases([*VECTORS], slow=SLOW))

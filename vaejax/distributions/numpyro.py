@@ -50,6 +50,10 @@ class NumPyroDensity(Distribution):
         return self.base.variance
 
     def entropy(self) -> Scalar:
+        coordinate = innermost(self.base)
+        if type(coordinate) is npd.StudentT:
+            entropy = student_t_entropy(coordinate.df, coordinate.scale)
+            return jnp.sum(jnp.broadcast_to(entropy, self.base.event_shape))
         return self.base.entropy()
 
     def states(self) -> Float[Array, "n ..."]:
@@ -117,6 +121,29 @@ class NumPyroDensity(Distribution):
                 f"{self.name} has batch_shape {batch_shape}, so its log_prob is not one number; add"
                 f" .to_event({len(batch_shape)})"
             )
+
+
+# log Gamma(a + 1/2) - log Gamma(a) = log(a)/2 + sum_k c_k / a^(2k-1), up to 4e-13 from a = 8 on
+HALF_STEP = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432)
+SHIFT = 8
+
+
+def student_t_entropy(df: ArrayLike, scale: ArrayLike) -> jax.Array:
+    """(df + 1)/2 [psi(a + 1/2) - psi(a)] + log(df)/2 + log B(a, 1/2) + log scale, a = df/2, nats.
+
+    NumPyro takes it as it stands: in float32 it is off by .02 at df = 1e5, and by .5 at 1e7. Here
+    the functions of a + 1/2 and of a are never subtracted.
+    """
+    a = jnp.asarray(df, float) / 2
+    steps = [a + k for k in range(SHIFT)]
+    far = a + SHIFT
+    orders = [(2 * k + 1, c) for k, c in enumerate(HALF_STEP)]
+    # psi(a + 1/2) - psi(a), and log Gamma(a + 1/2) - log Gamma(a) - log(a + SHIFT)/2
+    digammas = 1 / (2 * far) - sum(n * c * far ** -(n + 1) for n, c in orders)
+    digammas += sum(0.5 / (b * (b + 0.5)) for b in steps)
+    gammas = sum(c * far**-n for n, c in orders) - sum(jnp.log1p(0.5 / b) for b in steps)
+    constant = math.log(2 * math.pi) / 2 - jnp.log1p(SHIFT / a) / 2
+    return constant + (a + 0.5) * digammas - gammas + jnp.log(scale)
 
 
 def from_numpyro(p: npd.Distribution) -> NumPyroDensity:

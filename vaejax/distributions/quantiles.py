@@ -9,7 +9,7 @@ import numpyro.distributions as npd
 from vaejax.distributions.support_masks import support_of
 
 
-def innermost(p: npd.Distribution) -> npd.Distribution:
+def innermost(p: npd.Distribution) -> Any:
     """The distribution of one coordinate, without the wrappers of `expand` and `to_event`."""
     while isinstance(p, npd.Independent | npd.ExpandedDistribution):
         p = p.base_dist
