@@ -2,7 +2,6 @@
 
 from vaejax import distributions as distributions
 from vaejax.base import supports as supports
-from vaejax.base.mapping import map_dataset as map_dataset
 from vaejax.base.types import Params as Params
 from vaejax.base.types import Terms as Terms
 from vaejax.base.values import component as component
@@ -19,11 +18,12 @@ from vaejax.bounds import renyi_bound as renyi_bound
 from vaejax.data.base import Dataset as Dataset
 from vaejax.data.base import Source as Source
 from vaejax.data.load import load_dataset as load_dataset
+from vaejax.data.mapping import map_dataset as map_dataset
+from vaejax.data.mapping import map_source as map_source
 from vaejax.data.pixels import Pixels as Pixels
 from vaejax.data.pixels import prepare_pixels as prepare_pixels
 from vaejax.data.sources import Arrays as Arrays
 from vaejax.data.sources import RandomAccess as RandomAccess
-from vaejax.data.sources import map_source as map_source
 from vaejax.data.transforms import Transform as Transform
 from vaejax.distributions.base import Distribution as Distribution
 from vaejax.distributions.base import NotKnownError as NotKnownError

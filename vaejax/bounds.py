@@ -5,10 +5,13 @@ All in nats.
     ELBO    = E mean_k log w_k  =  log p(x) - KL(q(z|x) || p(z|x))
     IWAE-K  = E log mean_k w_k,  between the ELBO and log p(x)
 
-Bounds are maximised. Your own is a function of the log-weights.
+Bounds are maximised. Your own is a function of the log-weights [K] of one example; `jax.vmap` makes
+the batch. A weight of 0 has the logarithm -inf: where all are 0, a bound is -inf and has no
+gradient.
 """
 
 import math
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
@@ -64,56 +67,117 @@ def sample_log_weights(
 
 def elbo_bound(log_w: Float[Array, " k"]) -> Scalar:
     """mean_k log w_k: an unbiased estimate of the ELBO."""
+    count_weights("elbo_bound", log_w)
     return jnp.mean(log_w)
 
 
 def iwae_bound(log_w: Float[Array, " k"]) -> Scalar:
     """log mean_k w_k. Reference: Burda, Grosse & Salakhutdinov 2016, eq. 8."""
-    return logsumexp(log_w) - math.log(log_w.shape[0])
+    k = count_weights("iwae_bound", log_w)
+    return log_sum(log_w) - math.log(k)
 
 
 def jackknife_bound(log_w: Float[Array, " k"]) -> Scalar:
     """K L_K - (K-1) mean_j L_(K-1) without w_j, L_K the log of the mean of K weights: no 1/K term
-    in its bias, and no lower bound.
+    in its bias, and no lower bound. Where one weight alone is above 0 it is inf.
 
     Reference: Nowozin 2018 (JVI-1).
     """
-    k = log_w.shape[0]
+    k = count_weights("jackknife_bound", log_w)
     if k < 2:
         raise ValueError(
             "jackknife_bound leaves one weight out, so it needs num_samples of at least 2"
         )
-    return k * iwae_bound(log_w) - (k - 1) * jnp.mean(log_mean_of_others(log_w))
+    # Of w / max w, since the K-fold of log max w would only add rounding.
+    highest = finite_or_zero(stopped(jnp.max(log_w)))
+    bound = iwae_bound(log_w - highest)
+    others = jnp.mean(log_mean_of_others(log_w - highest))
+    return jnp.where(bound == -jnp.inf, bound, k * bound - (k - 1) * others) + highest
+
+
+def count_weights(owner: str, log_w: Float[Array, " k"]) -> int:
+    """K. ValueError for what are not the log-weights of one example: of a batch of them [batch, K],
+    a bound would be one number, and wrong.
+    """
+    shape = jnp.shape(log_w)
+    if len(shape) != 1 or shape[0] == 0:
+        raise ValueError(
+            f"{owner} takes the log-weights [K] of one example, and these have shape {shape}; of a"
+            " batch [batch, K] it is jax.vmap of it, one number for each example"
+        )
+    return shape[0]
+
+
+def log_sum(log_w: Float[Array, "... k"]) -> Float[Array, "..."]:
+    """log sum_k w_k; where all w_k are 0 it is -inf and has no gradient, in place of NaN."""
+    nothing = jnp.all(log_w == -jnp.inf, axis=-1)
+    total = logsumexp(jnp.where(nothing[..., None], 0, log_w), axis=-1)
+    return jnp.where(nothing, -jnp.inf, total)
+
+
+def normalised_weights(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
+    """w~_k = w_k / sum_j w_j; all 0 where all w_k are."""
+    nothing = jnp.all(log_w == -jnp.inf)
+    return jnp.where(nothing, 0, jax.nn.softmax(jnp.where(nothing, 0, log_w)))
+
+
+def finite_or_zero(number: Scalar) -> Scalar:
+    """What may be taken from log-weights and be added again."""
+    return jnp.where(jnp.isfinite(number), number, 0)
 
 
 def log_mean_of_others(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
     """log of the mean of all weights but w_k, for every k. In log space: from 1 - w_k / sum w it
     would be log 0 where one dominates.
     """
-    k = log_w.shape[0]
+    k = count_weights("log_mean_of_others", log_w)
     others = jnp.where(jnp.eye(k, dtype=bool), -jnp.inf, log_w[None])
-    return logsumexp(others, axis=1) - math.log(k - 1)
+    return log_sum(others) - math.log(k - 1)
+
+
+def mean_of_others(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
+    """The mean of all log w_j but log w_k, for every k. Not by taking it from the sum, where one
+    may be far below the others, or -inf.
+    """
+    k = count_weights("mean_of_others", log_w)
+    others = jnp.where(jnp.eye(k, dtype=bool), 0, log_w[None])
+    return jnp.sum(others, axis=1) / (k - 1)
 
 
 def renyi_bound(alpha: float) -> Bound:
-    """(1/(1-alpha)) log mean_k w_k^(1-alpha): IWAE at alpha = 0, the ELBO in the limit 1.
-    Reference: Li & Turner 2016, eq. 8.
+    """(1/(1-alpha)) log mean_k w_k^(1-alpha): IWAE at alpha = 0, the ELBO in the limit 1, log max w
+    in the limit -inf, log min w in the limit inf. Reference: Li & Turner 2016, eq. 8.
 
     A lower bound on log p(x) in expectation for alpha >= 0.
     """
+    if not isinstance(alpha, Real) or isinstance(alpha, bool) or math.isnan(alpha):
+        raise ValueError(
+            f"renyi_bound: alpha = {alpha!r}; give a number, such as 0 for IWAE or 1 for the ELBO"
+        )
     if alpha == 1:
         return elbo_bound
-    return iwae_bound if alpha == 0 else RenyiBound(alpha)
+    return iwae_bound if alpha == 0 else RenyiBound(float(alpha))
 
 
 @component
 class RenyiBound:
-    """(1/(1-alpha)) log mean_k w_k^(1-alpha)."""
+    """(1/(1-alpha)) log mean_k w_k^(1-alpha), alpha not 1, as `renyi_bound` makes it."""
 
     alpha: float
 
     def __call__(self, log_w: Float[Array, " k"]) -> Scalar:
-        return iwae_bound((1 - self.alpha) * log_w) / (1 - self.alpha)
+        k = count_weights("renyi_bound", log_w)
+        if math.isinf(self.alpha):
+            return jnp.min(log_w) if self.alpha > 0 else jnp.max(log_w)
+        # Of w / its extreme, so that the powers are at most 1.
+        extreme = jnp.max(log_w) if self.alpha < 1 else jnp.min(log_w)
+        extreme = finite_or_zero(stopped(extreme))
+        log_powers = (1 - self.alpha) * (log_w - extreme)
+        # Near alpha = 1 they are near 1: log mean w^c = log(1 + mean(w^c - 1)) without rounding.
+        near = jnp.all(jnp.abs(log_powers) < 1)
+        by_difference = jnp.log1p(jnp.mean(jnp.expm1(jnp.where(near, log_powers, 0))))
+        log_mean = jnp.where(near, by_difference, log_sum(log_powers) - math.log(k))
+        return log_mean / (1 - self.alpha) + extreme
 
 
 def sample_posterior(
@@ -167,7 +231,7 @@ def log_marginal(
     def add_chunk(total, start):
         ks = start + jnp.arange(chunk)
         log_w = jnp.where(ks < num_samples, jax.vmap(log_weight)(ks), -jnp.inf)
-        return jnp.logaddexp(total, logsumexp(log_w)), None
+        return log_sum(jnp.append(log_w, total)), None
 
     nothing = jnp.full_like(jax.eval_shape(log_weight, 0), -jnp.inf)
     total, _ = jax.lax.scan(add_chunk, nothing, jnp.arange(0, num_samples, chunk))

@@ -56,9 +56,10 @@ from experiments.lib.data import (
 )
 from experiments.lib.figures import image_rows
 from experiments.lib.script import Report, joined, run_script
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate
 from vaejax.base.supports import BINARY, ONE_HOT, REAL
 from vaejax.data.base import Split
+from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, GREY, INK, figure_of, finish, legend
 
 Part = Literal["regression", "classification", "completion", "classes"]

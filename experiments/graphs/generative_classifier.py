@@ -60,8 +60,9 @@ from experiments.lib.figures import means_and_errors
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import fitted
 from vaejax import DirectedGraph, Node
-from vaejax.base.mapping import Estimate, estimate, map_dataset
+from vaejax.base.mapping import Estimate, estimate
 from vaejax.data.base import Split
+from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, legend, ticks_at
 
 PAIRS = {"conditional VAE": "MLP", "naive Bayes": "logistic regression"}

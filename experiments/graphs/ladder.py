@@ -48,8 +48,9 @@ from experiments.lib.data import ImageSetting, load_images
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import fitted
 from vaejax import DirectedGraph, Node, plots
-from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.data.check import check_data
+from vaejax.data.mapping import map_dataset
 from vaejax.data.pixels import Policy
 from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish
 

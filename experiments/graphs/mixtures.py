@@ -54,7 +54,8 @@ from experiments.lib.data import ImageSetting, load_images, require_labels
 from experiments.lib.figures import image_rows
 from experiments.lib.script import Report, joined, run_script
 from experiments.lib.training import fitted
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate
+from vaejax.data.mapping import map_dataset
 from vaejax.distributions.mixture import Mixture
 from vaejax.plots.look import ORANGE, figure_of
 

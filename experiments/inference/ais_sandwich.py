@@ -37,8 +37,9 @@ from experiments.lib import tables
 from experiments.lib.data import load_images
 from experiments.lib.script import Report, require_at_least, run_script
 from vaejax import ais
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.base import random_rows
+from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import (
     BLUE,
     GREY,

@@ -34,7 +34,8 @@ from experiments.lib import tables
 from experiments.lib.data import load_images
 from experiments.lib.figures import note
 from experiments.lib.script import Report, run_script
-from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.mapping import Estimate, Transformed, estimate
+from vaejax.data.mapping import map_dataset
 from vaejax.inference.refined import Start
 from vaejax.plots.look import BLUE, INK, ORANGE, figure_of, finish, legend
 from vaejax.runs.build import trained

@@ -44,9 +44,10 @@ from experiments.lib.figures import means_and_errors
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import fitted
 from vaejax import plots
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.base import random_rows
 from vaejax.data.check import check_data
+from vaejax.data.mapping import map_dataset
 from vaejax.plots.images import show_image
 from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish, legend, ticks_at
 from vaejax.runs.build import build_model, initial_params

@@ -42,8 +42,9 @@ from experiments.lib.data import load_images
 from experiments.lib.encoders import Entries, encoders_of_one_decoder
 from experiments.lib.script import Report, require_at_least, run_script
 from vaejax import ais
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.base import random_rows
+from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, INK, ORANGE, TITLE, figure_of, finish, shared_legend
 from vaejax.runs.config import Setting
 

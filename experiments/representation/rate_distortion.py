@@ -57,8 +57,9 @@ from experiments.lib.data import load_images
 from experiments.lib.figures import note
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import cosine_adam, each_of
-from vaejax.base.mapping import Transformed, map_dataset
+from vaejax.base.mapping import Transformed
 from vaejax.data.check import check_data
+from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
 from vaejax.runs.build import build_model
 from vaejax.runs.config import Setting, training_config

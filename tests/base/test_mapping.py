@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from vaejax.base.mapping import estimate, map_dataset
+from vaejax.base.mapping import estimate
+from vaejax.data.mapping import map_dataset
 
 XS = np.linspace(-2, 2, 23, dtype=np.float32)[:, None]
 

@@ -8,7 +8,7 @@ import pytest
 
 import vaejax
 from tests.lib.trees import assert_same_bits
-from vaejax.base.mapping import map_dataset
+from vaejax.data.mapping import map_dataset, map_source
 from vaejax.data.sources import (
     BLOCK_BYTES,
     add_to_digest,
@@ -16,7 +16,6 @@ from vaejax.data.sources import (
     block_size,
     blocks,
     first_example,
-    map_source,
     read,
 )
 

@@ -16,11 +16,12 @@ from vaejax.distributions.bernoulli import (
     BernoulliDensity,
     ContinuousBernoulliDensity,
 )
-from vaejax.distributions.discrete import OneHotCategoricalDensity, RelaxedCategoricalDensity
+from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.mixture import Mixture
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.distributions.numpyro import NumPyroDensity
 from vaejax.distributions.pixels import DiscretizedLogisticDensity, Levels
+from vaejax.distributions.relaxed import RelaxedBernoulliDensity, RelaxedCategoricalDensity
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 
@@ -38,7 +39,7 @@ def test_transformations(name):
     several = [
         jnp.stack([array, array if name == "VonMisesFisher" else -array]) for array in arrays
     ]
-    if name == "RelaxedOneHotCategorical":
+    if name.startswith("Relaxed"):
         several[0] = jnp.abs(several[0])
 
     @jax.jit
@@ -108,9 +109,13 @@ EXTREME = {
         lambda l, s: OneHotCategoricalDensity(jnp.stack([l, 0.0 * l])),
         [[0.0, 1.0], [1.0, 0.0]],
     ),
-    "RelaxedOneHotCategorical": (
+    "RelaxedCategorical": (
         lambda l, s: RelaxedCategoricalDensity(jnp.exp(s / 7), jnp.stack([l, 0.0 * l])),
-        [[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]],
+        [[-1e4, 0.0], [0.0, -1e4], [-0.7, -0.7]],
+    ),
+    "RelaxedBernoulli": (
+        lambda l, s: RelaxedBernoulliDensity(jnp.exp(s / 7), l[None]),
+        [[-1e4], [0.0], [1e4]],
     ),
     "Levels": (lambda l, s: Levels(jnp.stack([l, 0.0 * l, -l])[None]), [[0.0], [0.5], [1.0]]),
     "DiscretizedLogistic": (

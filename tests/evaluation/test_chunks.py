@@ -11,7 +11,7 @@ import pytest
 
 import vaejax
 from tests.lib.evaluated import binary_model
-from vaejax.base.mapping import map_dataset
+from vaejax.base.mapping import map_rows
 from vaejax.evaluation import chunks
 
 
@@ -30,9 +30,9 @@ def test_evaluation_goes_on_where_it_was_cut_off(tmp_path):
         batches.append(args)
         if len(batches) == 3:
             raise KeyboardInterrupt
-        return map_dataset(*args, **settings)
+        return map_rows(*args, **settings)
 
-    with mock.patch.object(chunks, "map_dataset", count):
+    with mock.patch.object(chunks, "map_rows", count):
         with pytest.raises(KeyboardInterrupt):
             call(xs=xs, path=path)
         resumed = call(xs=xs, path=path)
@@ -54,7 +54,7 @@ def test_a_larger_set_needs_no_more_memory():
     """
     model, params, xs = binary_model()
     compiled = []
-    real = jax.jit(map_dataset, static_argnames=("function", "batch_size"))
+    real = jax.jit(map_rows, static_argnames=("function", "batch_size"))
 
     def record(function, params, xs, key, batch_size, start):
         analysis = (
@@ -65,9 +65,9 @@ def test_a_larger_set_needs_no_more_memory():
             + analysis.argument_size_in_bytes
             + analysis.output_size_in_bytes
         )
-        return map_dataset(function, params, xs, key, batch_size, start)
+        return map_rows(function, params, xs, key, batch_size, start)
 
-    with mock.patch.object(chunks, "map_dataset", record):
+    with mock.patch.object(chunks, "map_rows", record):
         vaejax.evaluate(
             model, params, np.tile(xs, (2, 1, 1)), jax.random.key(0), num_samples=50, batch_size=10
         )
@@ -80,6 +80,6 @@ def test_what_arrays_have_begun_a_source_of_them_goes_on_with(tmp_path):
     path = tmp_path / "evaluation.npz"
     call = partial(vaejax.evaluate, model, params, key=jax.random.key(0), num_samples=5, path=path)
     whole = call(xs=xs)
-    with mock.patch.object(chunks, "map_dataset", side_effect=AssertionError):
+    with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):
         again = call(xs=vaejax.RandomAccess(list(xs)))
     np.testing.assert_array_equal(again.by_example["elbo"], whole.by_example["elbo"])

@@ -1,5 +1,6 @@
 """The bounds of a model over a data set: exact, and the same whatever the batches."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -9,9 +10,10 @@ import pytest
 
 import vaejax
 from tests.lib.evaluated import binary_model
+from tests.lib.linear import Linear
 from tests.lib.oracles import LinearGaussian, assert_mean, exact_moments
 from vaejax.base.mapping import estimate
-from vaejax.evaluation.evaluate import Evaluation
+from vaejax.evaluation.evaluate import Evaluation, Summary
 
 POINT = LinearGaussian()
 XS = np.linspace(-2, 2, 23, dtype=np.float32)[:, None]
@@ -81,6 +83,67 @@ def test_k_hat_sees_weights_without_a_variance(x64):
     )
     assert trusted.unreliable == 0 and doubtful.unreliable > 0.5
     assert np.isnan(repeated(3, num_samples=20).unreliable)
+
+
+@pytest.mark.parametrize("scale", [0.01, 0.001])
+def test_a_narrow_likelihood_at_initialisation_is_not_trusted(scale):
+    """One weight of 500 is all there is, of every example."""
+    xs = np.random.default_rng(0).random((4, 8, 8), np.float32)
+    likelihood = vaejax.Gaussian(vaejax.MLP((8, 8), (16,)), scale)
+    encoder = vaejax.DiagNormal(vaejax.MLP(8, (16,), heads=2))
+    model = vaejax.VAE(vaejax.StandardNormal(8), likelihood, encoder)
+    params = model.init(jax.random.key(0), xs[0])
+    evaluation = vaejax.evaluate(model, params, xs, jax.random.key(1))
+    assert evaluation.unreliable == 1 and evaluation.effective_samples.mean < 1.2
+
+
+def test_an_exact_q_is_trusted():
+    """Its weights are constant up to the rounding of single precision, of every example."""
+    slope = POINT.w / (POINT.tau**2 * POINT.lam)
+    net = Linear(((slope,),), (-slope * POINT.b,), (float(np.log(POINT.lam**-0.5)),))
+    model = replace(POINT.model, encoder=vaejax.DiagNormal(net, max_log_scale=None))
+    params = POINT.params._replace(phi=())
+    for xs in (XS, 30 * XS):
+        evaluation = vaejax.evaluate(model, params, xs, jax.random.key(0))
+        assert evaluation.unreliable == 0
+        assert evaluation.effective_samples.mean == pytest.approx(500)
+
+
+@vaejax.component
+class Logarithm:
+    """x -> (log x, 0), NaN below 0."""
+
+    def init(self, key, example):
+        return ()
+
+    def apply(self, params, x):
+        return jnp.log(x), jnp.zeros(1)
+
+
+def test_an_example_whose_weights_are_nan_is_not_trusted():
+    model = replace(POINT.model, encoder=vaejax.DiagNormal(Logarithm()))
+    params = POINT.params._replace(phi=())
+    xs = np.array([[1.0], [-1.0], [1.1], [0.9]], np.float32)
+    evaluation = vaejax.evaluate(model, params, xs, jax.random.key(0), num_samples=100)
+    assert np.isnan(evaluation.by_example["k_hat"]).tolist() == [False, True, False, False]
+    assert evaluation.unreliable == 0.25 and np.isnan(evaluation.active_units)
+    assert np.isnan(evaluation.elbo.mean) and "25.0%" in str(evaluation)
+
+
+def test_weights_at_the_edges_have_their_limits():
+    """All 0: nothing is effective, the bounds are -inf. One alone above 0: one is. Infinite or NaN:
+    NaN.
+    """
+    log_w = np.zeros((5, 50))
+    log_w[0], log_w[1, 1:], log_w[2, 3], log_w[3, 3] = -np.inf, -np.inf, np.nan, np.inf
+    kept = Summary((1, 50))((log_w, np.zeros((5, 1))))
+    np.testing.assert_array_equal(kept["k_hat"], [np.nan, np.inf, np.nan, np.inf, -np.inf])
+    np.testing.assert_allclose(kept["effective_samples"], [0, 1, np.nan, np.nan, 50])
+    iwae = [-np.inf, -np.log(50), np.nan, np.inf, 0]
+    np.testing.assert_allclose(kept["iwae_50"], iwae, atol=1e-12)
+    np.testing.assert_array_equal(kept["elbo"], [-np.inf, -np.inf, np.nan, np.inf, 0])
+    unbounded = estimate(kept["elbo"][:1].repeat(2))
+    assert unbounded.mean == -np.inf and np.isnan(unbounded.standard_error)
 
 
 def test_batches_and_chunks_change_an_evaluation_by_rounding_only(x64):

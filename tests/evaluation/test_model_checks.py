@@ -36,6 +36,72 @@ def test_calibration_passes_the_exact_q_and_fails_a_wrong_scale(x64):
         vaejax.calibration(exact_model(), params, jax.random.key(0), num_bins=10)
 
 
+# Of discrete latents, whose ranks tie: one of three categories, and a few pixels that depend on it.
+
+PIXEL_LOGITS = np.array([[0.8, -1.1, 0.3, 1.9], [-0.7, 0.4, -1.2, 0.2], [0.1, 1.3, 0.9, -0.6]])
+LOG_PRIOR = np.log([0.2, 0.5, 0.3])
+
+
+@vaejax.component
+class ExactPosterior:
+    """x -> log p(z) + log p(x | z) of each category, tempered: logits of the posterior at 1."""
+
+    temperature: float = 1.0
+
+    def init(self, key, x):
+        return ()
+
+    def apply(self, params, x):
+        log_p_x = jnp.sum(x * PIXEL_LOGITS - jnp.logaddexp(0, PIXEL_LOGITS), axis=1)
+        return (LOG_PRIOR + log_p_x)[None] / self.temperature
+
+
+@vaejax.component
+class Rows:
+    """One-hot z [1, 3] -> its row of the logits."""
+
+    def init(self, key, z):
+        return ()
+
+    def apply(self, params, z):
+        return (z @ PIXEL_LOGITS)[0]
+
+
+def discrete_model(temperature):
+    prior = vaejax.FactorialCategorical(1, 3)
+    encoder = vaejax.OneHotCategorical(ExactPosterior(temperature))
+    return vaejax.VAE(prior, vaejax.Bernoulli(Rows()), encoder)
+
+
+def discrete_graph(temperature):
+    vae = discrete_model(temperature)
+    nodes = vaejax.Node("z", vae.prior), vaejax.Node("x", vae.likelihood, "z")
+    encoder = vaejax.DirectedGraph((vaejax.Node("z", vae.encoder, "x"),), inputs=("x",))
+    return vaejax.GraphModel(vaejax.DirectedGraph(nodes), encoder)
+
+
+DISCRETE = vaejax.Params({"prior": jnp.asarray(LOG_PRIOR[None]), "likelihood": ()}, ())
+DISCRETE_GRAPH = vaejax.Params({"z": jnp.asarray(LOG_PRIOR[None]), "x": ()}, {"z": ()})
+
+
+@pytest.mark.parametrize(
+    ("model_at", "params"),
+    [(discrete_model, DISCRETE), (discrete_graph, DISCRETE_GRAPH)],
+    ids=["VAE", "graph"],
+)
+def test_calibration_breaks_the_ties_of_discrete_latents(model_at, params, x64):
+    """The exact discrete q passes at a false-alarm rate of 1e-6, and one that is too sure, or not
+    sure enough, does not.
+    """
+    settings = {"num_simulations": 10_000, "num_draws": 15, "num_bins": 8}
+    right = vaejax.calibration(model_at(1.0), params, jax.random.key(0), **settings)
+    assert right.p_value > 1e-6 and right.ranks.shape == (10_000, 3)
+    assert set(np.unique(right.ranks)) == set(range(16))
+    for temperature in (0.5, 2.0):
+        wrong = vaejax.calibration(model_at(temperature), params, jax.random.key(0), **settings)
+        assert wrong.p_value < 1e-6
+
+
 def first(x):
     return x[0]
 

@@ -121,7 +121,7 @@ def test_neighbours_by_hand():
 
 
 def test_neighbours_are_those_of_a_table_of_all_distances():
-    """And in blocks, beyond NEIGHBOURS_AT_ONCE."""
+    """And in blocks, beyond ROWS_AT_ONCE."""
     generator = np.random.default_rng(3)
     codes, test = generator.normal(size=(300, 3)), generator.normal(size=(1_500, 3))
     labels, truth = generator.integers(3, size=300), generator.integers(3, size=1_500)

@@ -44,7 +44,7 @@ def test_precision_and_recall_by_hand():
 def test_blocks_change_nothing(monkeypatch):
     real, generated = GENERATOR.normal(size=(230, 4)), 1.5 * GENERATOR.normal(size=(170, 4))
     whole = precision_recall(real, generated)
-    monkeypatch.setattr("vaejax.evaluation.samples.ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("vaejax.evaluation.features.ROWS_AT_ONCE", 7)
     assert precision_recall(real, generated) == whole
 
 

@@ -112,18 +112,22 @@ def one_hot(logits, x):
     return np.sum(x * special.log_softmax(logits, -1))
 
 
-def relaxed_categorical(logits, x, temperature=0.5):
-    n = logits.shape[-1]
+def relaxed_categorical(logits, y, temperature=0.5):
+    """The Concrete density of x = exp(y), with respect to the logits of x: dx = prod_c x_c d
+    logits.
+    """
+    n, x = logits.shape[-1], np.exp(y)
     weights = np.exp(logits)
     ratio = (
         np.prod(weights * x ** (-temperature - 1), -1) / np.sum(weights * x**-temperature, -1) ** n
     )
-    return np.sum(np.log(special.gamma(n) * temperature ** (n - 1) * ratio))
+    density = special.gamma(n) * temperature ** (n - 1) * ratio * np.prod(x, -1)
+    return np.sum(np.log(density))
 
 
-def relaxed_bernoulli(logits, x, temperature=0.5):
+def relaxed_bernoulli(logits, y, temperature=0.5):
     return relaxed_categorical(
-        np.stack([logits, 0 * logits], -1), np.stack([x, 1 - x], -1), temperature
+        np.stack([logits, 0 * logits], -1), special.log_expit(np.stack([y, -y], -1)), temperature
     )
 
 
@@ -248,18 +252,18 @@ CASES = {
         vaejax.RelaxedBernoulli,
         1,
         relaxed_bernoulli,
-        supports.UNIT_INTERVAL,
-        UNIT,
-        boundary=(np.array([0.0, 1.0]),),
+        supports.RELAXED_BINARY,
+        [special.logit(x) for x in UNIT],
+        boundary=(np.array([-1e4, 1e4]),),
     ),
     "RelaxedCategorical": Case(
         vaejax.RelaxedCategorical,
         1,
         relaxed_categorical,
-        supports.SIMPLEX,
-        TRIANGLE,
+        supports.RELAXED_ONE_HOT,
+        [np.log(x) for x in TRIANGLE],
         (2, 3),
-        boundary=tuple(CORNERS),
+        boundary=tuple(1e4 * (x - 1) for x in CORNERS),
     ),
     "NumPyroConditional": Case(
         partial(vaejax.NumPyroConditional, family=gumbel_family),

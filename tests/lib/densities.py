@@ -9,11 +9,12 @@ from vaejax.distributions.bernoulli import (
     BernoulliDensity,
     ContinuousBernoulliDensity,
 )
-from vaejax.distributions.discrete import OneHotCategoricalDensity, RelaxedCategoricalDensity
+from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.mixture import Mixture
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.distributions.numpyro import NumPyroDensity
 from vaejax.distributions.pixels import DiscretizedLogisticDensity, Levels
+from vaejax.distributions.relaxed import RelaxedBernoulliDensity, RelaxedCategoricalDensity
 from vaejax.distributions.sphere import UniformOnSphereDensity, VonMisesFisherDensity
 
 GENERATOR = np.random.default_rng(0)
@@ -47,7 +48,8 @@ FAMILIES = {  # name: (how it is made of arrays, the arrays, the shape of its ev
     "Bernoulli": (BernoulliDensity, (LOGITS,), (3,)),
     "ContinuousBernoulli": (ContinuousBernoulliDensity, (LOGITS,), (3,)),
     "OneHotCategorical": (OneHotCategoricalDensity, (ONE_HOT_LOGITS,), (2, 3)),
-    "RelaxedOneHotCategorical": (
+    "RelaxedBernoulli": (RelaxedBernoulliDensity, (np.float64(0.7), LOGITS), (3,)),
+    "RelaxedCategorical": (
         RelaxedCategoricalDensity,
         (np.float64(0.7), ONE_HOT_LOGITS),
         (2, 3),

@@ -109,6 +109,20 @@ def test_a_binary_graph_sums_to_one_and_conditions_as_brute_force_does(x64):
         np.testing.assert_allclose(p, expected, rtol=1e-10)
 
 
+def test_the_marginal_of_a_node_that_is_given_is_refused():
+    """And of one named twice: both ended in a search of a tuple, or in a transpose."""
+    graph, params = binary_graph(3, seed=3)
+    joint, given = graph(params), {name(2): jnp.ones(1)}
+    with pytest.raises(ValueError, match=f"the node {name(2)!r} is given; ask for"):
+        joint.condition(given).marginal(name(2))
+    with pytest.raises(ValueError, match=f"the node {name(2)!r} is given"):
+        joint.log_marginals(given, name(0), name(2))
+    with pytest.raises(ValueError, match=f"the node {name(0)!r} is named twice"):
+        joint.log_marginals(given, name(0), name(0))
+    with pytest.raises(ValueError, match="unknown node 'nobody'; known: "):
+        joint.condition(given).marginal("nobody")
+
+
 def test_samples_of_a_conditional_are_exact():
     graph, params = binary_graph(5, seed=3)
     joint = graph(params)

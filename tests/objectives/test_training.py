@@ -14,8 +14,9 @@ from tests.lib.lines import BERNOULLI, KEY, LINES, assert_close, samples
 from tests.lib.programs import compilations
 from tests.lib.trees import assert_same_bits
 from vaejax import TCVAE, Checkpoints, Cyclical, FreeBits, Terms, Validation, WarmUp
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.base import batch_rows
+from vaejax.data.mapping import map_dataset
 from vaejax.training.run import NonFiniteError
 
 

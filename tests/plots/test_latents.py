@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 import vaejax
 from tests.lib.cases import cases
 from tests.lib.images import image_model
-from tests.lib.kinds import KINDS, data_of, params_of
+from tests.lib.kinds import KINDS, data_of, normal, params_of
 from vaejax import plots
 
 KEY = jax.random.key(0)
@@ -23,7 +23,7 @@ def test_latent_plots(dim, labels):
     assert isinstance(figure, Figure) and len(figure.axes) == (2 if dim == 2 else 1)
 
 
-MANIFOLD = {"VAE", "graph", "own"}  # two real latents without names, and no inputs
+MANIFOLD = {"VAE", "graph", "own"}  # two real latents, and no inputs
 
 
 @pytest.mark.parametrize("kind", cases(KINDS))
@@ -56,16 +56,58 @@ def test_priors_side_by_side(dim, labels):
     np.testing.assert_allclose(*below)  # one model, whatever it is called
 
 
-@pytest.mark.parametrize(
-    ("kind", "sentence"),
-    {
-        "layers": r"draws \[n, d\] of one latent vector.*the latents of the model \(1,\), \(2,\)",
-        "one-hot": r"of one latent vector.*the latents of the model \(1, 3\)",
-        "conditional": "one prior, and the prior of this model differs with its inputs u",
-    }.items(),
-)
-def test_priors_of_other_latents_are_refused(kind, sentence):
+def named(model, first, second):
+    """The same VAE with latents by name: one node of two numbers, or two of one."""
+    names = [name for name in (first, second) if name]
+    likelihood = vaejax.Bernoulli(Both(model.likelihood.net)) if second else model.likelihood
+    dim = 2 // len(names)
+    nodes = [vaejax.Node(name, vaejax.StandardNormal(dim)) for name in names]
+    q = [vaejax.Node(name, normal(dim), "x") for name in names]
+    return vaejax.GraphModel(
+        vaejax.DirectedGraph((*nodes, vaejax.Node("x", likelihood, tuple(names)))),
+        vaejax.DirectedGraph(tuple(q), inputs=("x",)),
+    )
+
+
+@vaejax.component
+class Both:
+    """A net of one vector, shown two in a row."""
+
+    net: vaejax.MLP
+
+    def init(self, key, parents):
+        return self.net.init(key, np.concatenate(parents))
+
+    def apply(self, params, parents):
+        return self.net.apply(params, jax.numpy.concatenate(parents))
+
+
+@pytest.mark.parametrize("second", [None, "b"])
+def test_two_numbers_have_a_manifold_and_a_density_whatever_they_are_called(second):
+    model = named(KINDS["VAE"], "a", second)
+    params = params_of(model)
+    zs = vaejax.posterior_means(model, params, data_of(model), KEY)
+    assert len(plots.latent(model, params, zs, None, size=3).axes) == 2
+    figure = plots.priors({"named": (model, params, zs)}, None, KEY, (2, 2))
+    assert len(figure.axes[0].collections) == 2  # the density, and the draws on it
+
+
+@pytest.mark.parametrize("kind", cases(KINDS.keys()))
+def test_priors_of_every_kind_of_model(kind):
+    """Those of one prior and two numbers by their density, all others by draws."""
     model = KINDS[kind]
-    entry = model, params_of(model), np.zeros((6, 2), np.float32)
-    with pytest.raises((TypeError, ValueError), match=sentence):
-        plots.priors({"a": entry}, None, KEY)
+    params, xs = params_of(model), data_of(model)
+    zs = vaejax.posterior_means(model, params, xs, KEY)
+    figure = plots.priors({kind: (model, params, zs)}, None, KEY, (2, 2), xs)
+    assert len(figure.axes) == 2 and len(figure.axes[1].images) == 1
+    assert len(figure.axes[0].collections) == 2
+
+
+def test_draws_that_are_not_those_of_the_prior_are_refused():
+    for kind, zs in {"layers": np.zeros((6, 2)), "VAE": np.zeros((6, 3))}.items():
+        model = KINDS[kind]
+        with pytest.raises(ValueError, match=r"draws of all latents, of the shape .*; zs have"):
+            plots.priors({"a": (model, params_of(model), zs)}, None, KEY)
+    model = KINDS["conditional"]
+    with pytest.raises(ValueError, match="inputs u, which no density draws: give xs"):
+        plots.priors({"a": (model, params_of(model), np.zeros((6, 2)))}, None, KEY)

@@ -67,6 +67,9 @@ def test_the_cost_of_a_program():
     assert 0 < cost.seconds < 1 and cost.bytes >= sum(
         leaf.nbytes for leaf in jax.tree.leaves(params)
     )
+    objective = vaejax.per_example(vaejax.Pathwise(), NORMAL)
+    with pytest.raises(ValueError, match="repeats = 0; it must be a whole number, at least 1"):
+        gradient_cost(objective, params, X, KEY, repeats=0)
 
 
 def first_example(model):

@@ -12,6 +12,7 @@ import pytest
 import vaejax
 from tests.lib.gradient_moments import MINIBATCH, OBJECTIVE, POINT, XS
 from tests.lib.oracles import LinearGaussian, gradient_vector
+from vaejax.variance.sources import Sources
 
 
 @vaejax.component
@@ -78,3 +79,19 @@ def test_a_minibatch_is_taken_by_its_example():
     plain: Any = lambda params, x, key: 0.0  # noqa: E731
     with pytest.raises(TypeError, match=r"is no objective: write vaejax.minibatch"):
         vaejax.variance_sources(plain, *arguments)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"batch_size": 0}, "batch_size = 0; it must be a whole number"),
+        ({"batch_size": 1.5}, "batch_size = 1.5; it must be a whole number"),
+        ({"batch_size": 4}, "batch_size = 4, but the sources are of 3 examples"),
+        ({"batch_size": 1, "num_repeats": 0}, "num_repeats = 0"),
+        ({"batch_size": 1, "dataset_size": 0}, "dataset_size = 0; it must be a whole number"),
+    ],
+)
+def test_counts_of_a_minibatch_are_checked(settings, message):
+    sources = Sources(3, np.ones(2), np.ones(2))
+    with pytest.raises(ValueError, match=message):
+        vaejax.minibatch_variance(sources, **settings)

@@ -63,9 +63,3 @@ def log_sum_exp(x: jax.Array, axis: int | None = None) -> jax.Array:
 def times_log(x: jax.Array, log_p: jax.Array) -> jax.Array:
     """x log p, and 0 for x = 0 where log p is infinite: what is impossible and did not happen."""
     return x * jnp.where((x == 0) & jnp.isinf(log_p), 0, log_p)
-
-
-def weighted(log_weight: jax.Array, x: jax.Array) -> jax.Array:
-    """w x, and 0 where w is 0, whatever x is there; so are its gradients."""
-    none = jnp.isneginf(log_weight)
-    return jnp.exp(log_weight) * jnp.where(none, 0, x)

@@ -30,11 +30,11 @@ def map_samples(function: Callable, zs: PyTree) -> Any:
 
 
 @partial(jax.jit, static_argnames=("function", "batch_size"))
-def map_dataset(
+def map_rows(
     function, params: Params, xs: PyTree, key: Key, batch_size: int = 100, start: ArrayLike = 0
 ) -> PyTree:
-    """[function(params, x_i, key_i) for every i], stacked: `function` is of one example, and
-    `batch_size` run at a time.
+    """[function(params, x_i, key_i) for every i], stacked, of arrays that were looked at before;
+    `vaejax.map_dataset` looks first.
 
     `xs` may be a part of a data set that starts with its example number `start`.
     """
@@ -75,5 +75,6 @@ class Estimate(NamedTuple):
 def estimate(values) -> Estimate:
     """The mean over the leading axis and its standard error."""
     values = np.asarray(values, np.float64)
-    deviation = values.std(ddof=1) if len(values) > 1 else np.nan
+    with np.errstate(invalid="ignore"):  # the deviation of what is infinite is NaN
+        deviation = values.std(ddof=1) if len(values) > 1 else np.nan
     return Estimate(float(values.mean()), float(deviation / np.sqrt(len(values))))

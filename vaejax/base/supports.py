@@ -3,8 +3,11 @@ against them before anything runs.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vaejax.base.values import component
@@ -14,7 +17,9 @@ from vaejax.base.values import component
 class Support:
     """The values in [low, high], on the grid of multiples of 1/steps where `steps` is given.
 
-    `moving`: its ends depend on the parameters of the density, so that no other is on the same set.
+    `unit`: what of each vector along the last axis is 1, its sum or its length. `moving`: its ends
+    depend on the parameters of the density, so that no other is on the same set. `shown`: what
+    other factors are shown of a value, where that is not the value itself.
     """
 
     name: str
@@ -23,15 +28,30 @@ class Support:
     high: float = math.inf
     steps: int | None = None
     moving: bool = False
+    unit: Literal["sum", "length"] | None = None
+    shown: Callable[[jax.Array], jax.Array] | None = None
 
-    def contains(self, x: np.ndarray, unit: float = 1) -> bool:
-        """Whether every x / unit lies in the support."""
-        if x.min() < self.low * unit or x.max() > self.high * unit:
+    def contains(self, x: np.ndarray, scale: float = 1) -> bool:
+        """Whether every x / scale lies in the support."""
+        # In float64: the least positive number of that is 0 in float32.
+        if float(x.min()) < self.low * scale or float(x.max()) > self.high * scale:
             return False
-        if self.steps is None or (x.dtype.kind in "biu" and self.steps % unit == 0):
+        return self._on_grid(x, scale) and self._of_unit(x, scale)
+
+    def _on_grid(self, x: np.ndarray, scale: float) -> bool:
+        if self.steps is None or (x.dtype.kind in "biu" and self.steps % scale == 0):
             return True  # whole numbers lie on the grid, which spares a pass over the data
-        scaled = x * (self.steps / unit)
+        scaled = x * (self.steps / scale)
         return bool(np.allclose(scaled, np.round(scaled), rtol=0, atol=1e-3))
+
+    def _of_unit(self, x: np.ndarray, scale: float) -> bool:
+        if self.unit is None:
+            return True
+        if x.ndim == 0:
+            return False
+        power = 1 if self.unit == "sum" else 2
+        totals = np.sum((x / scale) ** power, axis=-1, dtype=np.float64)
+        return bool(np.allclose(totals, 1, rtol=0, atol=1e-3))
 
 
 REAL = Support("real", "any finite number")
@@ -40,9 +60,17 @@ POSITIVE = Support("positive", "numbers above 0", math.ulp(0.0))
 NON_NEGATIVE = Support("non-negative", "numbers from 0 on", 0.0)
 UNIT_INTERVAL = Support("unit interval", "numbers from 0 to 1", 0, 1)
 COUNTS = Support("counts", "0, 1, 2, ...", 0, steps=1)
-ONE_HOT = Support("one-hot", "vectors of one 1 and else 0", 0, 1, 1)
-SIMPLEX = Support("simplex", "positive vectors of sum 1", 0, 1)
-SPHERE = Support("sphere", "vectors of length 1", -1, 1)
+ONE_HOT = Support("one-hot", "vectors of one 1 and else 0", 0, 1, 1, unit="sum")
+SIMPLEX = Support("simplex", "positive vectors of sum 1", 0, 1, unit="sum")
+SPHERE = Support("sphere", "vectors of length 1", unit="length")
+
+# A point of (0, 1) or of the simplex that is almost 0 or 1 has no float of its own, but its logit
+# or its logarithms have: relaxed variables live there, and nets are shown the point.
+RELAXED_BINARY = Support("relaxed binary", "logits of points between 0 and 1", shown=jax.nn.sigmoid)
+RELAXED_ONE_HOT = Support(
+    "relaxed one-hot", "logarithms of positive vectors of sum 1", high=0.0, shown=jnp.exp
+)
+REAL_VECTORS = (REAL, RELAXED_BINARY)  # all of R^d
 
 
 def levels(num_levels: int) -> Support:
@@ -50,6 +78,13 @@ def levels(num_levels: int) -> Support:
     return Support(
         f"{num_levels} levels", f"multiples of 1/{num_levels - 1} from 0 to 1", 0, 1, num_levels - 1
     )
+
+
+def shown(support: Support | Mapping | None, value: Any) -> Any:
+    """What a factor is shown of a latent in this support, or of {name: latent}, however nested."""
+    if isinstance(support, Mapping):
+        return {name: shown(support[name], value[name]) for name in value}
+    return value if support is None or support.shown is None else support.shown(value)
 
 
 def support_parts(

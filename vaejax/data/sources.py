@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vaejax.base.mapping import map_dataset
+from vaejax.base.mapping import map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 
@@ -141,13 +141,13 @@ def add_to_digest(digest: Any, source: Source) -> None:
             digest.update(np.ascontiguousarray(jax.tree.leaves(block)[number]).tobytes())
 
 
-def map_source(
+def map_blocks(
     function: Callable, params: Params, source: Source, key: Key, batch_size: int = 100
 ) -> PyTree:
-    """`map_dataset` of a source, a block at a time: the results as arrays of the host."""
+    """`map_rows` of a source, a block at a time: the results as arrays of the host."""
     size = max(block_size(source) // batch_size, 1) * batch_size
     parts = [
-        jax.tree.map(np.asarray, map_dataset(function, params, block, key, batch_size, start))
+        jax.tree.map(np.asarray, map_rows(function, params, block, key, batch_size, start))
         for start, block in blocks(source, size)
     ]
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

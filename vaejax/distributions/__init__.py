@@ -5,7 +5,6 @@ from vaejax.distributions.base import one_event as one_event
 from vaejax.distributions.bernoulli import BernoulliDensity as BernoulliDensity
 from vaejax.distributions.bernoulli import ContinuousBernoulliDensity as ContinuousBernoulliDensity
 from vaejax.distributions.discrete import OneHotCategoricalDensity as OneHotCategoricalDensity
-from vaejax.distributions.discrete import RelaxedCategoricalDensity as RelaxedCategoricalDensity
 from vaejax.distributions.flows import Flow as Flow
 from vaejax.distributions.mixture import Mixture as Mixture
 from vaejax.distributions.normal import DiagNormalDensity as DiagNormalDensity
@@ -13,5 +12,7 @@ from vaejax.distributions.normal import standard_normal as standard_normal
 from vaejax.distributions.numpyro import NumPyroDensity as NumPyroDensity
 from vaejax.distributions.pixels import DiscretizedLogisticDensity as DiscretizedLogisticDensity
 from vaejax.distributions.pixels import Levels as Levels
+from vaejax.distributions.relaxed import RelaxedBernoulliDensity as RelaxedBernoulliDensity
+from vaejax.distributions.relaxed import RelaxedCategoricalDensity as RelaxedCategoricalDensity
 from vaejax.distributions.sphere import UniformOnSphereDensity as UniformOnSphereDensity
 from vaejax.distributions.sphere import VonMisesFisherDensity as VonMisesFisherDensity

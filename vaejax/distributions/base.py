@@ -20,6 +20,7 @@ from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree
 
 MAX_STATES = 2**16  # of one event that is to be enumerated
+MEAN_SAMPLES = 100  # where a mean has no closed form
 
 
 class NotKnownError(TypeError):
@@ -94,6 +95,14 @@ class Distribution:
         """Every value [n, *event], where there are finitely many."""
         raise NotKnownError(f"{self.name} has no finite list of values")
 
+    def coordinate_log_probs(self, value: PyTree, /) -> Float[Array, " d"]:
+        """log p(value_j) of each coordinate, where they are independent: `log_prob` is their sum.
+
+        A coordinate is a number, or a vector of the last axis where the event is made of such; they
+        stand in a row, by the leaves of the event.
+        """
+        raise NotKnownError(f"{self.name} is no product of densities of its coordinates")
+
     def from_uniform(self, u: jax.Array) -> PyTree:
         """The sample that uniform numbers u of the event's shape stand for."""
         raise NotKnownError(
@@ -129,6 +138,18 @@ class AtUniform(Distribution):
 
     def log_prob(self, value: PyTree) -> Scalar:
         return self.q.log_prob(value)
+
+    def coordinate_log_probs(self, value: PyTree) -> Float[Array, " d"]:
+        return self.q.coordinate_log_probs(value)
+
+
+def mean_or_average(p: Distribution, key: Key) -> PyTree:
+    """E z, by the mean of 100 samples where it is not known in closed form."""
+    try:
+        return p.mean()
+    except NotKnownError:
+        samples = jax.vmap(p.sample)(jax.random.split(key, MEAN_SAMPLES))
+        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), samples)
 
 
 def _is_declared_float(annotation: Any) -> bool:

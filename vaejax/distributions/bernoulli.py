@@ -38,6 +38,9 @@ class BernoulliDensity(Distribution):
         value, logits = one_event("Bernoulli", value, self.logits)
         return jnp.sum(log_bernoulli(value, logits))
 
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
+        return log_bernoulli(*one_event("Bernoulli", value, self.logits))
+
 
 @jax.custom_jvp
 def log_bernoulli(x: jax.Array, logits: jax.Array) -> jax.Array:
@@ -110,6 +113,10 @@ class ContinuousBernoulliDensity(Distribution):
     def log_prob(self, value: ArrayLike) -> Scalar:
         value, logits = one_event("ContinuousBernoulli", value, self.logits)
         return jnp.sum(value * logits - _log_expm1_over(logits))
+
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
+        value, logits = one_event("ContinuousBernoulli", value, self.logits)
+        return jax.vmap(lambda x, l: ContinuousBernoulliDensity(l).log_prob(x))(value, logits)
 
 
 def _log_expm1_over(x: jax.Array) -> jax.Array:

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree, static
-from vaejax.distributions.base import Distribution, as_event
+from vaejax.distributions.base import Distribution, NotKnownError, as_event
 from vaejax.distributions.coupling import FlowLayer, Vector
 
 
@@ -49,7 +49,7 @@ class Flow(Distribution):
     def log_prob(self, value: ArrayLike) -> Scalar:
         for layer in self.layers:
             if not layer.fast_inverse:
-                raise TypeError(
+                raise NotKnownError(
                     f"a flow of {layer} has no cheap log-density at a point that it did not sample"
                     " itself; vaejax.Pathwise needs none, and vaejax.RealNVP has one everywhere"
                 )

@@ -3,6 +3,7 @@ and its kin.
 """
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,91 +12,129 @@ import numpy as np
 import numpyro.distributions as npd
 
 from vaejax.base.types import Scalar
-from vaejax.distributions.base import Distribution
+from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.bernoulli import BernoulliDensity, log1p_exp
 from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.normal import LOG_2PI, DiagNormalDensity
-from vaejax.distributions.numpyro import NumPyroDensity, as_distribution, innermost
+from vaejax.distributions.numpyro import NumPyroDensity, as_distribution, student_t_entropy
+from vaejax.distributions.quantiles import innermost
 from vaejax.distributions.sphere import UniformOnSphereDensity, VonMisesFisherDensity
-
-# NumPyro has formulas for more pairs. Those that are not here are no KL of two densities (its
-# `Delta`, a masked one), or not exact (Kumaraswamy to Beta is a series that is cut off).
-_GAMMAS = (npd.Gamma, npd.Chi2)
-_BETAS = (npd.Beta, npd.BetaProportion)
-EXACT_PAIRS = {
-    (npd.Normal, npd.Normal),
-    (npd.MultivariateNormal, npd.MultivariateNormal),
-    (npd.Dirichlet, npd.Dirichlet),
-    (npd.CategoricalProbs, npd.CategoricalProbs),
-    *itertools.product(_BETAS, _BETAS),
-    *itertools.product((*_GAMMAS, npd.Weibull), _GAMMAS),
-}
-
-# To a diagonal normal: those whose entropy and first two moments NumPyro has in closed form.
-WITH_MOMENTS = (
-    npd.Normal,
-    npd.Laplace,
-    npd.Logistic,
-    npd.StudentT,
-    npd.MultivariateNormal,
-    npd.LowRankMultivariateNormal,
-)
 
 
 def kl_divergence(q: Distribution | npd.Distribution, p: Distribution | npd.Distribution) -> Scalar:
-    """KL(q || p) = E_q[log q - log p] in closed form, nats.
+    """KL(q || p) = E_q[log q - log p] in closed form, nats; +inf where E_q log p is -inf.
 
-    Raises TypeError for a pair without one, ValueError for one whose events have different shapes.
+    Raises NotKnownError for a pair without one, ValueError for one whose events have two shapes.
     """
     q, p = as_distribution(q, "q"), as_distribution(p, "p")
-    kl = _closed_form(q, p)
-    if kl is None:
-        raise TypeError(
+    formula = FORMULAS.get((family_of(q), family_of(p)))
+    if formula is None:
+        raise NotKnownError(
             f"KL({q.name} || {p.name}) has no closed form here; use vaejax.Pathwise or"
             " vaejax.StickTheLanding, which estimate it"
         )
-    return kl
+    return formula(q, p)
 
 
-def _closed_form(q: Distribution, p: Distribution) -> Scalar | None:
-    match q, p:
-        case DiagNormalDensity(), DiagNormalDensity():
-            _require_same_event(q.loc.shape, p.loc.shape)
-            return jnp.sum(kl_per_dimension(q, p))
-        case NumPyroDensity(), DiagNormalDensity() if type(innermost(q.base)) in WITH_MOMENTS:
-            # KL = -H(q) - E_q log p, and E_q log p needs q's first two moments alone.
-            _require_same_event(q.base.event_shape, p.loc.shape)
-            return -q.entropy() - expected_log_prob(p, q.mean(), q.variance())
-        case BernoulliDensity(), BernoulliDensity():
-            _require_same_event(q.logits.shape, p.logits.shape)
-            ones = _bernoulli_kl_of_ones(q.logits, p.logits)
-            return ones + _bernoulli_kl_of_ones(-q.logits, -p.logits)
-        case OneHotCategoricalDensity(), OneHotCategoricalDensity():
-            _require_same_event(q.logits.shape, p.logits.shape)
-            log_q, log_p = jax.nn.log_softmax(q.logits), jax.nn.log_softmax(p.logits)
-            return jnp.sum(_mean_log_ratio(q.mean(), log_q, log_p))
-        case VonMisesFisherDensity(), UniformOnSphereDensity():
-            _require_same_event(q.loc.shape, p.like.shape)
-            return p.entropy() - q.entropy()
-        case NumPyroDensity(), NumPyroDensity():
-            return _of_numpyro(q.base, p.base)
-    return None
+def family_of(p: Distribution) -> type:
+    """What a density is looked up by: NumPyro's by the family of one coordinate."""
+    return type(innermost(p.base)) if isinstance(p, NumPyroDensity) else type(p)
 
 
-def _of_numpyro(q: npd.Distribution, p: npd.Distribution) -> Scalar | None:
-    coordinates: Any = innermost(q), innermost(p)
-    q_coordinate, p_coordinate = coordinates
-    pair = type(q_coordinate), type(p_coordinate)
-    if pair not in EXACT_PAIRS | {(npd.LogNormal, npd.LogNormal)}:
-        return None
-    _require_same_event(q.event_shape, p.event_shape)
-    if pair == (npd.CategoricalProbs, npd.CategoricalProbs):
-        _require_same_event(np.shape(q_coordinate.probs), np.shape(p_coordinate.probs))
-    if pair in EXACT_PAIRS:
-        return npd.kl_divergence(q, p)
-    # exp is one to one, so KL is that of the two normals.
-    kl = npd.kl_divergence(q_coordinate.base_dist, p_coordinate.base_dist)
-    return jnp.sum(jnp.broadcast_to(kl, q.event_shape))
+def _of_normals(q: Any, p: Any) -> Scalar:
+    q, p = _diag_normal(q), _diag_normal(p)
+    _require_same_event(q.loc.shape, p.loc.shape)
+    return jnp.sum(kl_per_dimension(q, p))
+
+
+def _diag_normal(p: Any) -> DiagNormalDensity:
+    """N(loc, scale^2), or that of a log-normal's log; by log-scales, as a small scale's square is
+    0.
+    """
+    if family_of(p) is DiagNormalDensity:
+        return p
+    normal = innermost(p.base)
+    loc, log_scale = (
+        jnp.broadcast_to(parameter, p.base.event_shape)
+        for parameter in (normal.loc, jnp.log(normal.scale))
+    )
+    return DiagNormalDensity(loc, log_scale)
+
+
+def _by_moments(q: Any, p: DiagNormalDensity) -> Scalar:
+    """-H(q) - E_q log p, and E_q log p needs q's first two moments alone."""
+    _require_same_event(q.base.event_shape, p.loc.shape)
+    return -q.entropy() - expected_log_prob(p, q.mean(), q.variance())
+
+
+def _of_student_t(q: Any, p: DiagNormalDensity) -> Scalar:
+    """+inf where some df <= 2, since E z^2 is: NumPyro's moments there are inf, and NaN at 1."""
+    _require_same_event(q.base.event_shape, p.loc.shape)
+    student = innermost(q.base)
+    finite = student.df > 2
+    df = jnp.where(finite, student.df, 3.0)
+    variance = jnp.broadcast_to(student.scale**2 * df / (df - 2), p.loc.shape)
+    entropy = jnp.broadcast_to(student_t_entropy(df, student.scale), p.loc.shape)
+    kl = -jnp.sum(entropy) - expected_log_prob(p, student.loc, variance)
+    return jnp.where(jnp.all(finite), kl, jnp.inf)
+
+
+def _of_bernoullis(q: BernoulliDensity, p: BernoulliDensity) -> Scalar:
+    _require_same_event(q.logits.shape, p.logits.shape)
+    ones = _bernoulli_kl_of_ones(q.logits, p.logits)
+    return ones + _bernoulli_kl_of_ones(-q.logits, -p.logits)
+
+
+def _of_one_hots(q: OneHotCategoricalDensity, p: OneHotCategoricalDensity) -> Scalar:
+    _require_same_event(q.logits.shape, p.logits.shape)
+    log_q, log_p = jax.nn.log_softmax(q.logits), jax.nn.log_softmax(p.logits)
+    return jnp.sum(_mean_log_ratio(q.mean(), log_q, log_p))
+
+
+def _to_uniform_on_sphere(q: VonMisesFisherDensity, p: UniformOnSphereDensity) -> Scalar:
+    _require_same_event(q.loc.shape, p.like.shape)
+    return p.entropy() - q.entropy()
+
+
+def _of_categoricals(q: Any, p: Any) -> Scalar:
+    _require_same_event(np.shape(innermost(q.base).probs), np.shape(innermost(p.base).probs))
+    return _by_numpyro(q, p)
+
+
+def _by_numpyro(q: Any, p: Any) -> Scalar:
+    _require_same_event(q.base.event_shape, p.base.event_shape)
+    return npd.kl_divergence(q.base, p.base)
+
+
+# NumPyro has formulas for more pairs. Those that are not here are no KL of two densities (its
+# `Delta`, a masked one), or not exact (Kumaraswamy to Beta is a series that is cut off).
+_NORMALS = (DiagNormalDensity, npd.Normal)
+_GAMMAS = (npd.Gamma, npd.Chi2)
+_BETAS = (npd.Beta, npd.BetaProportion)
+_EXACT_IN_NUMPYRO = (
+    (npd.MultivariateNormal, npd.MultivariateNormal),
+    (npd.Dirichlet, npd.Dirichlet),
+    *itertools.product(_BETAS, _BETAS),
+    *itertools.product((*_GAMMAS, npd.Weibull), _GAMMAS),
+)
+# Those whose entropy and first two moments NumPyro has in closed form, always finite.
+_WITH_MOMENTS = (
+    npd.Laplace,
+    npd.Logistic,
+    npd.MultivariateNormal,
+    npd.LowRankMultivariateNormal,
+)
+FORMULAS: dict[tuple[type, type], Callable[[Any, Any], Scalar]] = {
+    **{(q, p): _of_normals for q in _NORMALS for p in _NORMALS},
+    **{(q, DiagNormalDensity): _by_moments for q in _WITH_MOMENTS},
+    (npd.StudentT, DiagNormalDensity): _of_student_t,
+    (BernoulliDensity, BernoulliDensity): _of_bernoullis,
+    (OneHotCategoricalDensity, OneHotCategoricalDensity): _of_one_hots,
+    (VonMisesFisherDensity, UniformOnSphereDensity): _to_uniform_on_sphere,
+    (npd.LogNormal, npd.LogNormal): _of_normals,  # exp is one to one
+    (npd.CategoricalProbs, npd.CategoricalProbs): _of_categoricals,
+    **dict.fromkeys(_EXACT_IN_NUMPYRO, _by_numpyro),
+}
 
 
 def _bernoulli_kl_of_ones(q_logits: jax.Array, p_logits: jax.Array) -> Scalar:
@@ -126,6 +165,24 @@ def kl_per_dimension(q: DiagNormalDensity, p: DiagNormalDensity) -> jax.Array:
     log_ratio = q.log_scale - p.log_scale
     shift = (q.loc - p.loc) * jnp.exp(-p.log_scale)
     return 0.5 * (jnp.expm1(2 * log_ratio) + shift**2) - log_ratio
+
+
+def kl_by_coordinate(q: Distribution, p: Distribution) -> jax.Array:
+    """KL(q_j || p_j) of each coordinate [d], in closed form, nats, as `coordinate_log_probs` has
+    them; NotKnownError for a pair without one.
+    """
+    match q, p:
+        case DiagNormalDensity(), DiagNormalDensity():
+            _require_same_event(q.loc.shape, p.loc.shape)
+            return jnp.ravel(kl_per_dimension(q, p))
+        case BernoulliDensity(), BernoulliDensity():
+            pairs = (BernoulliDensity(jnp.ravel(density.logits)) for density in (q, p))
+            return jax.vmap(kl_divergence)(*pairs)
+        case OneHotCategoricalDensity(), OneHotCategoricalDensity():
+            num_categories = q.logits.shape[-1]
+            rows = (density.logits.reshape(-1, num_categories) for density in (q, p))
+            return jax.vmap(kl_divergence)(*map(OneHotCategoricalDensity, rows))
+    raise NotKnownError(f"KL({q.name} || {p.name}) is not known coordinate by coordinate")
 
 
 def expected_log_prob(p: DiagNormalDensity, mean: jax.Array, variance: jax.Array) -> Scalar:

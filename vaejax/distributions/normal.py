@@ -39,6 +39,10 @@ class DiagNormalDensity(Distribution):
         noise = (value - loc) * jnp.exp(-log_scale)
         return -jnp.sum(0.5 * noise**2 + log_scale) - 0.5 * LOG_2PI * loc.size
 
+    def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
+        value, loc, log_scale = one_event("DiagNormal", value, self.loc, self.log_scale)
+        return -0.5 * ((value - loc) * jnp.exp(-log_scale)) ** 2 - log_scale - 0.5 * LOG_2PI
+
 
 def standard_normal(like: ArrayLike) -> DiagNormalDensity:
     """N(0, I) over arrays of this shape and dtype."""

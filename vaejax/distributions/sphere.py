@@ -173,7 +173,8 @@ def _sample_u(dim: int, key: Key, kappa: jax.Array) -> jax.Array:
             ~refused,
         )  # what is not a number is accepted, or the loop would never end
 
-    return jax.lax.while_loop(lambda state: ~state[2], draw, (key, mode, jnp.zeros((), bool)))[1]
+    # The first draw starts the loop, so that its state varies over devices from the start.
+    return jax.lax.while_loop(lambda state: ~state[2], draw, draw((key, mode, False)))[1]
 
 
 @_sample_u.defjvp

@@ -4,7 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from vaejax.base.checks import shortened
 from vaejax.base.mapping import map_samples
@@ -72,9 +74,27 @@ def as_estimator(function: Any) -> Estimator:
     raise TypeError(f"{shortened(function)} is no estimator; derive it from vaejax.Estimator")
 
 
+@jax.custom_jvp
 def with_gradient_of(value: Scalar, surrogate: Scalar) -> Scalar:
-    """A number with this value, and the gradient of `surrogate`."""
-    return stopped(value) + surrogate - stopped(surrogate)
+    """A number with this value, and the gradient of `surrogate`.
+
+    As stopped(value) + surrogate - stopped(surrogate), which is NaN where a surrogate is infinite,
+    as of samples whose weight is 0, and has its rounding.
+    """
+    return value
+
+
+@with_gradient_of.defjvp
+def _(primals, tangents):
+    value, surrogate = primals
+    return with_gradient_of(value, surrogate), tangents[1].astype(value.dtype)
+
+
+def mean_under(log_q: Float[Array, "... n"], f: Float[Array, "... n"]) -> Float[Array, "..."]:
+    """sum_z q(z) f(z) over states: one of probability 0 adds 0, whatever f is there."""
+    possible = log_q > -jnp.inf
+    terms = jnp.exp(log_q) * jnp.where(possible, f, 0)
+    return jnp.sum(jnp.where(possible, terms, 0), axis=-1)
 
 
 def log_weight_at(

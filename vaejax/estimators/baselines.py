@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 from vaejax.base.checks import require_said
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
+from vaejax.bounds import mean_of_others
 from vaejax.networks.base import Net
 
 
@@ -91,7 +92,7 @@ class LeaveOneOut(Baseline):
     fewest_samples = 2
 
     def __call__(self, psi: PyTree, x: ArrayLike, log_w: Float[Array, " k"]) -> Float[Array, " k"]:
-        return (jnp.sum(log_w) - log_w) / (log_w.shape[0] - 1)
+        return mean_of_others(log_w)
 
 
 @component

@@ -19,6 +19,7 @@ from vaejax.distributions.base import Distribution
 from vaejax.distributions.kl import kl_divergence
 from vaejax.estimators.base import (
     Estimator,
+    mean_under,
     posterior_in,
     reparameterised_posterior,
     with_gradient_of,
@@ -63,8 +64,6 @@ class ByNode(Estimator):
             """log q(c) of one combination c, log q of the nodes in `score`, and f = log w."""
             values, log_q = self._completed(q, take(combinations, row), key)
             f = model.log_joint(params, x, values) - sum(log_q.values())
-            # A combination that q never takes has no part in F, whatever f is there.
-            f = jnp.where(jnp.isneginf(sum_over(log_q, self.enumerate)), 0, f)
             return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f
 
         def every_combination(key: Key):
@@ -75,14 +74,13 @@ class ByNode(Estimator):
         assert_shape((log_q, log_score, f), (self.num_samples, num_combinations))
 
         # F_k = sum_c q(c) f(c, z_kc)
-        weights = jnp.exp(log_q)
-        totals = jnp.sum(weights * f, axis=1)
+        totals = mean_under(log_q, f)
         if not self.score:
             return jnp.mean(totals)
 
         # sum_c q(c) (f - B_k) log q(b | Pa(b)), with B_k the mean F of the other samples
         baseline = LeaveOneOut()((), x, totals) if self.num_samples > 1 else jnp.zeros(1)
-        score = jnp.sum(stopped(weights * (f - baseline[:, None])) * log_score, axis=1)
+        score = mean_under(stopped(log_q), stopped(f - baseline[:, None]) * log_score)
         return with_gradient_of(jnp.mean(totals), jnp.mean(totals + score))
 
     def _completed(

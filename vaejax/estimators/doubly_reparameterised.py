@@ -15,6 +15,7 @@ from vaejax.bounds import (
     INDEPENDENT,
     iwae_bound,
     log_weights,
+    normalised_weights,
     renyi_bound,
     sample_posterior,
     stopped,
@@ -57,7 +58,7 @@ class DReG(Estimator):
 
         # log w_k, of whose parameters only the path z_k = T(noise_k; phi) is live
         path = log_weights(model, stopped(params), x, stopped(q), zs)
-        w = jax.nn.softmax((1 - self.alpha) * stopped(path))
+        w = normalised_weights((1 - self.alpha) * stopped(path))
 
         # sum_k (alpha w~_k + (1 - alpha) w~_k^2) log w_k + w~_k log p(x, z_k), z_k held fixed
         log_joint = map_samples(lambda z: model.log_joint(params, x, z), stopped(zs))
@@ -111,7 +112,7 @@ class GeneralisedDReG(Estimator):
         q, prior = reparameterised_posterior(self, model, params, x), prior_of(model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)
-        w = jax.nn.softmax(stopped(path))
+        w = normalised_weights(stopped(path))
         log_weight = log_weight_at(model, params, x, q)
 
         def prior_term(z, w):

@@ -1,14 +1,12 @@
 """The ELBO of finitely many latents, exactly."""
 
 import jax
-import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.floats import weighted
 from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.distributions.base import NotKnownError
-from vaejax.estimators.base import Estimator
+from vaejax.estimators.base import Estimator, mean_under
 from vaejax.models.base import Model, posterior_of
 
 
@@ -32,4 +30,4 @@ class Enumerate(Estimator):
             ) from None
         log_q = jax.vmap(q.log_prob)(zs)
         log_joint = jax.vmap(lambda z: model.log_joint(params, x, z))(zs)
-        return jnp.sum(weighted(log_q, log_joint - log_q))
+        return mean_under(log_q, log_joint - log_q)

@@ -8,9 +8,7 @@ import math
 from collections.abc import Callable
 from typing import Literal
 
-import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -21,9 +19,13 @@ from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import (
     INDEPENDENT,
+    count_weights,
     iwae_bound,
     log_mean_of_others,
+    log_sum,
     log_weights,
+    mean_of_others,
+    normalised_weights,
     sample_posterior,
     stopped,
 )
@@ -60,12 +62,11 @@ class VIMCO(Estimator):
 
     def control(self, log_w: Float[Array, " k"]) -> Float[Array, " k"]:
         """log mean of the weights, w_k replaced by the mean of the others."""
-        k = log_w.shape[0]
+        k = count_weights("VIMCO.control", log_w)
         if self.mean == "arithmetic":
             return log_mean_of_others(log_w)
-        geometric = (jnp.sum(log_w) - log_w) / (k - 1)
-        others = jnp.where(jnp.eye(k, dtype=bool), geometric[:, None], log_w[None])
-        return logsumexp(others, axis=1) - math.log(k)
+        others = jnp.where(jnp.eye(k, dtype=bool), mean_of_others(log_w)[:, None], log_w[None])
+        return log_sum(others) - math.log(k)
 
 
 @component
@@ -88,10 +89,10 @@ class OVIS(Estimator):
         return multi_sample_score(model, params, x, key, self.num_samples, self.control)
 
     def control(self, log_w: Float[Array, " k"]) -> Float[Array, " k"]:
-        k = log_w.shape[0]
+        k = count_weights("OVIS.control", log_w)
         return (
             log_mean_of_others(log_w)
-            - self.gamma * jax.nn.softmax(log_w)
+            - self.gamma * normalised_weights(log_w)
             + (1 - self.gamma) * math.log(1 - 1 / k)
         )
 
@@ -101,12 +102,18 @@ def multi_sample_score(
 ) -> Scalar:
     """Value: L = iwae_bound(log w). Gradient: sum_k [w~_k grad log p_theta(x, z_k) + signal_k
     score_k], signal_k = L - control(log w)_k - w~_k.
+
+    Samples may have the weight 0, log w = -inf. A control is -inf where all the others have it, and
+    then nothing is taken off, which depends on the others alone as it must; where all have it there
+    is no gradient. So the mean is the gradient of E[L], over the samples of which L is finite.
     """
     q = posterior_of(model, params, x)
     log_joint, log_q = fixed_samples(model, params, x, q, key, num_samples)
     log_w = stopped(log_joint - log_q)
-    w, bound = jax.nn.softmax(log_w), iwae_bound(log_w)
-    signal = bound - control(log_w) - w
+    w, bound = normalised_weights(log_w), iwae_bound(log_w)
+    taken_off = control(log_w)
+    taken_off = jnp.where(taken_off == -jnp.inf, 0, taken_off)
+    signal = jnp.where(bound == -jnp.inf, 0, bound - taken_off - w)
     assert_shape((log_w, signal), (num_samples,))
     return with_gradient_of(bound, jnp.sum(w * log_joint + signal * log_q))
 
@@ -137,7 +144,7 @@ class RWS(Estimator):
             q = posterior_of(model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)
-        w = jax.nn.softmax(stopped(path))
+        w = normalised_weights(stopped(path))
 
         # in theta: sum_k w~_k log p(x, z_k), z_k held fixed
         log_joint = map_samples(lambda z: model.log_joint(params, x, z), stopped(zs))

@@ -86,7 +86,9 @@ class OptimalConstant(Estimator):
 def optimal_constant(
     model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_samples: int
 ) -> Scalar:
-    """E[f |score|^2] / E[|score|^2] from samples, the score that of q's own parameters."""
+    """E[f |score|^2] / E[|score|^2] from samples, the score that of q's own parameters; those of
+    weight 0, f = -inf, are left out.
+    """
     flat_q, unravel = ravel_pytree(q)
 
     def f_and_square(key):
@@ -96,4 +98,6 @@ def optimal_constant(
 
     f, squares = jax.vmap(f_and_square)(jax.random.split(key, num_samples))
     assert_shape((f, squares), (num_samples,))
+    counts = f > -jnp.inf
+    f, squares = (jnp.where(counts, part, 0) for part in (f, squares))
     return jnp.sum(f * squares) / jnp.maximum(jnp.sum(squares), jnp.finfo(squares.dtype).tiny)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 from tqdm.auto import tqdm
 
-from vaejax.base.mapping import map_dataset
+from vaejax.base.mapping import map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.sources import add_to_digest, as_source, read
@@ -32,7 +32,7 @@ def map_in_chunks(
     progress: bool = False,
     description: str = "examples",
 ) -> Summaries:
-    """`summary(map_dataset(function, ...))` of one chunk after another, joined: what leaves the
+    """`summary(map_rows(function, ...))` of one chunk after another, joined: what leaves the
     device is a chunk's, then its summary.
 
     A chunk is `batch_size` examples, the last one filled up with repetitions that are dropped, so
@@ -51,7 +51,7 @@ def map_in_chunks(
         for start in range(begin, size, batch_size):
             rows = np.minimum(np.arange(start, start + batch_size), size - 1)
             count = min(batch_size, size - start)
-            chunk = map_dataset(function, params, read(source, rows), key, batch_size, start)
+            chunk = map_rows(function, params, read(source, rows), key, batch_size, start)
             parts.append(summary(jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], chunk)))
             if kept:
                 kept.save(parts)

@@ -1,6 +1,7 @@
 """The bounds of a trained model over a whole data set, and how far to trust them."""
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,10 @@ from vaejax.bounds import sample_log_weight
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
 from vaejax.data.sources import as_source, first_example
+from vaejax.data.transforms import supports_of_leaves
 from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, flattened, posterior_mean
-from vaejax.evaluation.pareto import pareto_k
+from vaejax.evaluation.pareto import FEWEST_VALUES, pareto_k
 from vaejax.models.base import Model, posterior_of
 
 RELIABLE = 0.7  # a Pareto k-hat up to which an importance-sampling estimate is to be trusted
@@ -37,9 +39,10 @@ class Evaluation:
     iwae               {K: E log mean_K w}, from as many groups of K weights as there are
     log_marginal       the last of these, K = `num_samples`
     effective_samples  (sum w)^2 / sum w^2, of `num_samples`
-    unreliable         the share of examples whose weights have a Pareto k-hat above 0.7; NaN below
-                       25 samples
-    active_units       latents whose posterior mean varies over the examples
+    unreliable         the share of examples whose weights have no Pareto k-hat up to 0.7: it is
+                       above, or NaN, since a weight is NaN or all are 0; NaN below 25 samples
+    active_units       latents whose posterior mean varies over the examples; NaN where one is
+                       not finite
     bits_per_dim       -log p(x) / (dimensions of x log 2) at `log_marginal`, for data of finitely
                        or countably many values; else None
     by_example         the arrays behind these: elbo, iwae_K, effective_samples, k_hat [n], and the
@@ -51,7 +54,7 @@ class Evaluation:
     log_marginal: Estimate
     effective_samples: Estimate
     unreliable: float
-    active_units: int
+    active_units: float
     bits_per_dim: Estimate | None
     num_samples: int
     by_example: dict[str, np.ndarray]
@@ -69,7 +72,7 @@ class Evaluation:
         effective = f"{self.effective_samples.mean:.1f} of {self.num_samples} samples effective"
         if np.isnan(self.unreliable):
             return f"weights      {effective}"
-        share = f"k-hat above {RELIABLE} for {self.unreliable:.1%} of the examples"
+        share = f"k-hat above {RELIABLE}, or none, for {self.unreliable:.1%} of the examples"
         return f"weights      {effective}, {share}"
 
 
@@ -129,17 +132,25 @@ def evaluate(
         iwae=iwae,
         log_marginal=iwae[num_samples],
         effective_samples=estimate(by_example["effective_samples"]),
-        unreliable=_unreliable(by_example["k_hat"]),
-        active_units=int(active_units(by_example["mean"]).sum()),
-        bits_per_dim=_bits_per_dim(model, source, by_example[f"iwae_{num_samples}"]),
+        unreliable=_unreliable(by_example["k_hat"], num_samples),
+        active_units=_num_active(by_example["mean"]),
+        bits_per_dim=_bits_per_dim(
+            model, _shapes_of_one(source, transform), by_example[f"iwae_{num_samples}"]
+        ),
         num_samples=num_samples,
         by_example=by_example,
     )
 
 
-def _unreliable(k_hat: np.ndarray) -> float:
-    """The share of examples whose weights are not to be trusted; NaN where none was fitted."""
-    return float(np.mean(k_hat > RELIABLE)) if np.isfinite(k_hat).any() else float("nan")
+def _unreliable(k_hat: np.ndarray, num_samples: int) -> float:
+    """The share of examples whose weights are not to be trusted; NaN with too few for a fit."""
+    if num_samples < FEWEST_VALUES:
+        return math.nan
+    return float(np.mean(~(k_hat <= RELIABLE)))  # of NaN nothing is known
+
+
+def _num_active(means: np.ndarray) -> float:
+    return int(active_units(means).sum()) if np.isfinite(means).all() else math.nan
 
 
 def _ladder(num_samples: int, ladder: tuple[int, ...] | None) -> tuple[int, ...]:
@@ -186,12 +197,12 @@ class Summary:
     def __call__(self, part: tuple[np.ndarray, np.ndarray]) -> dict[str, np.ndarray]:
         log_w, mean = part[0].astype(np.float64), part[1]
         assert_rank([log_w, mean], 2)
-        kept = {f"iwae_{count}": _grouped_bound(log_w, count) for count in self.ladder}
-        kept["elbo"] = log_w.mean(axis=1)
-        # w / max w: a constant factor changes neither of the two.
-        weights = np.exp(log_w - _finite_max(log_w, axis=1))
-        kept["effective_samples"] = weights.sum(axis=1) ** 2 / np.sum(weights**2, axis=1)
-        kept["k_hat"] = np.array([pareto_k(row) for row in weights])
+        # log 0 is -inf, and what is NaN stays NaN.
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            kept = {f"iwae_{count}": _grouped_bound(log_w, count) for count in self.ladder}
+            kept["elbo"] = log_w.mean(axis=1)
+            kept["effective_samples"] = _effective_samples(log_w)
+        kept["k_hat"] = np.array([pareto_k(row) for row in log_w])
         return {**kept, "mean": mean}
 
 
@@ -201,21 +212,38 @@ def _finite_max(log_w: np.ndarray, axis: int) -> np.ndarray:
     return np.where(np.isfinite(highest), highest, 0)
 
 
+def _effective_samples(log_w: np.ndarray) -> np.ndarray:
+    """(sum w)^2 / sum w^2 of each row: 0 where all weights are 0, NaN where one is NaN or inf."""
+    # w / max w: a constant factor does not change it
+    weights = np.exp(log_w - _finite_max(log_w, axis=1))
+    total, squares = weights.sum(axis=1), np.sum(weights**2, axis=1)
+    return np.where(squares == 0, 0, total**2 / squares)
+
+
 def _grouped_bound(log_w: np.ndarray, count: int) -> np.ndarray:
     """The mean of log mean w over as many groups of `count` weights as there are, of each row."""
     groups = log_w[:, : log_w.shape[1] // count * count].reshape(len(log_w), -1, count)
     highest = _finite_max(groups, axis=2)
-    with np.errstate(divide="ignore"):
-        # log mean w = log mean (w / max w) + log max w
-        bounds = np.log(np.mean(np.exp(groups - highest), axis=2)) + highest[:, :, 0]
+    # log mean w = log mean (w / max w) + log max w
+    bounds = np.log(np.mean(np.exp(groups - highest), axis=2)) + highest[:, :, 0]
     return bounds.mean(axis=1)
 
 
-def _bits_per_dim(model: Model, source: Source, log_marginal: np.ndarray) -> Estimate | None:
-    """-log p(x) / (dimensions log 2), where x is one array of countably many values."""
-    leaves, support = jax.tree.leaves(first_example(source)), model.support
-    if support is None or isinstance(support, Mapping) or len(leaves) > 1:
+def _shapes_of_one(source: Source, transform: Callable | None) -> PyTree:
+    """One example as the model sees it: its shapes."""
+    stored = jax.tree.map(lambda leaf: leaf[0], first_example(source))
+    if transform is None:
+        return stored
+    return jax.eval_shape(transform, stored, jax.random.key(0))
+
+
+def _bits_per_dim(model: Model, example: PyTree, log_marginal: np.ndarray) -> Estimate | None:
+    """-log p(x) / (dimensions log 2), where all that the model explains has countably many values;
+    `example` has the shapes of one.
+    """
+    observation = model.observation(example)
+    supports = supports_of_leaves(observation, model.support)
+    if any(support.steps is None or support == ONE_HOT for support in supports):
         return None
-    if support.steps is None or support == ONE_HOT:
-        return None
-    return estimate(-log_marginal / (np.log(2) * leaves[0][0].size))
+    dimensions = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
+    return estimate(-log_marginal / (np.log(2) * dimensions))

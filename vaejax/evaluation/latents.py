@@ -6,6 +6,9 @@ and whether q can be believed.
 I is the mutual information of x and z under q, at most log N for N examples, however much the code
 knows of x: a value near log N is a limit of the sample and not of the model. Reference: Hoffman &
 Johnson 2016 ("ELBO surgery"); Chen et al. 2018 for the total correlation.
+
+Closed forms are taken where there are any, else samples of q; log q(z) is over the N examples
+themselves, so nothing is asked of q and the prior but their densities.
 """
 
 import math
@@ -21,18 +24,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count
-from vaejax.base.mapping import Estimate, Transformed, estimate
-from vaejax.base.types import Key, Params, PyTree
+from vaejax.base.mapping import Estimate, Transformed, estimate, map_samples
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import as_source, map_source, read
-from vaejax.distributions.base import NotKnownError
-from vaejax.distributions.kl import kl_per_dimension
+from vaejax.data.sources import as_source, map_blocks, read
+from vaejax.distributions.base import Distribution, NotKnownError, mean_or_average
+from vaejax.distributions.kl import kl_by_coordinate, kl_divergence
+from vaejax.evaluation.features import finite_rows
 from vaejax.models.base import Model, posterior_of, prior_of
-from vaejax.objectives.free_bits import require_diagonal
-from vaejax.objectives.total_correlation import kl_decomposition, require_one_prior
 
-MEAN_SAMPLES = 100  # where E_q z has no closed form
+KL_SAMPLES = 16  # of an example, where its KL has no closed form
+SAMPLES_AT_ONCE = 10  # of those that are held against all examples
 COLLAPSED = 0.01  # nats: a latent whose mean KL is below says nothing
 NEAR_LIMIT = 0.9  # of log N, from where the mutual information is the sample's
 
@@ -49,18 +52,15 @@ def posterior_means(
     """E_q[z | x_i] for every example, [n, *z.shape], or {name: [n, ...]} where z is a mapping; the
     mean of 100 samples where a family has no closed form for it.
     """
+    source = as_source(xs)
+    check_data(source, model.support, transform)
     function = Transformed(partial(posterior_mean, model), transform)
-    return map_source(function, params, as_source(xs), key, batch_size)
+    return map_blocks(function, params, source, key, batch_size)
 
 
 def posterior_mean(model: Model, params: Params, x, key: Key) -> PyTree:
     """E_q[z | x], by the mean of 100 samples where it is not known."""
-    q = posterior_of(model, params, x)
-    try:
-        return q.mean()
-    except NotKnownError:
-        samples = jax.vmap(q.sample)(jax.random.split(key, MEAN_SAMPLES))
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), samples)
+    return mean_or_average(posterior_of(model, params, x), key)
 
 
 def flattened(tree: PyTree) -> Float[Array, " d"]:
@@ -73,7 +73,9 @@ def active_units(means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
 
     Reference: Burda, Grosse & Salakhutdinov 2016, section 5.2.
     """
-    return np.asarray(means, np.float64).var(axis=0) > threshold
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold = {threshold!r}; it must be a number, at least 0")
+    return finite_rows(means, "means").var(axis=0) > threshold
 
 
 class PosteriorCollapseWarning(UserWarning):
@@ -82,52 +84,67 @@ class PosteriorCollapseWarning(UserWarning):
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """What `latent_space` reports, nats per example.
+    """What `latent_space` reports, nats per example; None where it is not known, or not defined.
 
-    kl                  of each latent, mean_n KL(q(z_j | x_n) || p(z_j)) [d]; their sum is `rate`
-    mutual_information  I(x; z) under q, of the N examples
-    marginal_kl         KL(q(z) || p(z)), the rest of the rate: total correlation + dimension-wise
-                        KL
+    kl                  of each latent, mean_n KL(q(z_j | x_n) || p(z_j)) [d]; q and the prior are
+                        products over the latents
+    rate                mean_n KL(q(z | x_n) || p(z))
+    mutual_information  I(x; z) under q, of the N examples; q has a density anywhere
+    information         I(x; z_j) of each latent [d]; q is a product over the latents
+    marginal_kl         KL(q(z) || p(z)), the rest of the rate; there is one prior for all examples
+    total_correlation   KL(q(z) || prod_j q(z_j)); q is a product over the latents
+    dimension_wise      sum_j KL(q(z_j) || p(z_j)), with which the total correlation makes up
+                        `marginal_kl`; q and the prior are products
     limit               log N, which the mutual information cannot exceed
-    active              latents whose posterior mean varies over the examples [d]
+    active              numbers of z whose posterior mean varies over the examples
+
+    A latent is a number, or a one-hot vector. In a conditional model I is that of z and the whole
+    example, and the prior differs with the inputs, so `marginal_kl` is None.
     """
 
-    kl: np.ndarray
+    kl: np.ndarray | None
     rate: Estimate
-    mutual_information: float
-    total_correlation: float
-    dimension_wise: float
+    mutual_information: float | None
+    information: np.ndarray | None
+    marginal_kl: float | None
+    total_correlation: float | None
+    dimension_wise: float | None
     limit: float
     active: np.ndarray
 
     @property
-    def marginal_kl(self) -> float:
-        return self.total_correlation + self.dimension_wise
-
-    @property
     def near_limit(self) -> bool:
         """Whether the mutual information is as high as so few examples let it be."""
-        return self.mutual_information > NEAR_LIMIT * self.limit
+        information = self.mutual_information
+        return information is not None and information > NEAR_LIMIT * self.limit
+
+    @property
+    def largest_kl(self) -> float:
+        """Of a latent where each has its own, else of all together."""
+        return self.rate.mean if self.kl is None else float(self.kl.max())
 
     @property
     def collapsed(self) -> bool:
         """Whether no latent says anything."""
-        return bool(np.all(self.kl < COLLAPSED))
+        return self.largest_kl < COLLAPSED
 
     def __str__(self):
         near = " (near its limit: give more examples)" if self.near_limit else ""
-        parts = (
-            f"{self.total_correlation:.2f} total correlation + {self.dimension_wise:.2f}"
-            " dimension-wise"
-        )
+        parts = {"total correlation": self.total_correlation, "dimension-wise": self.dimension_wise}
+        split = " + ".join(f"{nats:.2f} {name}" for name, nats in parts.items() if nats is not None)
         lines = [
             f"rate KL(q(z|x) || p(z))   {self.rate} nats",
-            f"mutual information        {self.mutual_information:.2f} of at most log N ="
+            f"mutual information        {known_nats(self.mutual_information)} of at most log N ="
             f" {self.limit:.2f}{near}",
-            f"KL(q(z) || p(z))          {self.marginal_kl:.2f} = {parts}",
-            f"active units              {int(self.active.sum())} of {len(self.kl)}",
+            f"KL(q(z) || p(z))          {known_nats(self.marginal_kl)}"
+            + (f" = {split}" if self.dimension_wise is not None else f"; {split}" * bool(split)),
+            f"active units              {int(self.active.sum())} of {len(self.active)}",
         ]
         return "\n".join([*lines, "the posterior has collapsed"] if self.collapsed else lines)
+
+
+def known_nats(number: float | None, unit: str = "") -> str:
+    return "not known" if number is None else f"{number:.2f}{unit}"
 
 
 def latent_space(
@@ -139,29 +156,28 @@ def latent_space(
     transform: Callable[[Any, Key], Any] | None = None,
     max_examples: int = 1_000,
 ) -> LatentSpace:
-    """The KL of each latent, its parts, and the active units, over xs; the parts over
+    """The rate, the KL of each latent, their parts, and the active units, over xs; the parts over
     `max_examples` of them: they take N^2 densities.
 
-    Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Needs diagonal
-    normals for q and the prior, and one prior for all examples: no inputs.
+    Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Any q and any prior
+    will do; see `LatentSpace` for what needs more.
     """
     require_count(max_examples, "max_examples")
-    require_one_prior("latent_space", model)
     source = as_source(xs)
     check_data(source, model.support, transform)
-    function = Transformed(partial(_kl_and_mean, model), transform)
-    kl, means = map_source(function, params, source, key)
-    kl = kl.astype(np.float64)
+    function = Transformed(partial(_of_example, model), transform)
+    of_examples = map_blocks(function, params, source, key)
     rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]
     examples = _transformed(read(source, rows), transform, jax.random.fold_in(key, 1))
-    decomposition = jax.jit(kl_decomposition, static_argnums=0)
-    parts = decomposition(model, params, examples, jax.random.fold_in(key, 2))
+    parts = _parts(model, params, examples, jax.random.fold_in(key, 2))
+    kl, information = of_examples["kl"], parts.pop("information")
     space = LatentSpace(
-        kl.mean(axis=0),
-        estimate(kl.sum(axis=1)),
-        *map(float, parts),
+        kl=None if kl is None else kl.astype(np.float64).mean(axis=0),
+        rate=estimate(of_examples["rate"]),
+        information=None if information is None else np.asarray(information, np.float64),
+        **{name: None if nats is None else float(nats) for name, nats in parts.items()},
         limit=math.log(len(rows)),
-        active=active_units(means),
+        active=active_units(of_examples["mean"]),
     )
     if space.collapsed:
         _warn_of_collapse(space)
@@ -179,7 +195,7 @@ def _transformed(examples: PyTree, transform: Callable | None, key: Key) -> PyTr
 
 def _warn_of_collapse(space: LatentSpace) -> None:
     warnings.warn(
-        f"the posterior has collapsed: the largest KL of a latent is {space.kl.max():.4f} nats,"
+        f"the posterior has collapsed: the largest KL of a latent is {space.largest_kl:.4f} nats,"
         " so q(z|x) is the prior and the decoder ignores z; try a warm-up of the KL"
         " (vaejax.WarmUp) or free bits (vaejax.FreeBits)",
         PosteriorCollapseWarning,
@@ -187,10 +203,94 @@ def _warn_of_collapse(space: LatentSpace) -> None:
     )
 
 
-def _kl_and_mean(
-    model: Model, params: Params, x: PyTree, key: Key
-) -> tuple[Float[Array, " d"], Float[Array, " d"]]:
-    """(KL(q(z_j | x) || p(z_j)), E_q z_j) of each latent j."""
-    densities = posterior_of(model, params, x), prior_of(model, params, x)
-    q, p = require_diagonal("latent_space", *densities)
-    return jnp.ravel(kl_per_dimension(q, p)), jnp.ravel(q.loc)
+def _if_known(function: Callable, *args: Any) -> Any:
+    """What a density says, or None where it does not know it."""
+    try:
+        return function(*args)
+    except NotKnownError:
+        return None
+
+
+def _of_example(model: Model, params: Params, x: PyTree, key: Key) -> dict[str, Any]:
+    """KL(q(z | x) || p(z)), that of each latent or None, and E_q z."""
+    q, p = posterior_of(model, params, x), prior_of(model, params, x)
+    mean = flattened(mean_or_average(q, key))
+    kl = _if_known(kl_by_coordinate, q, p)
+    if kl is not None:
+        return {"rate": jnp.sum(kl), "kl": kl, "mean": mean}
+    keys = jax.random.split(jax.random.fold_in(key, 1), KL_SAMPLES)
+    log_ratio, by_coordinate = map_samples(partial(_log_ratios, q, p), keys)
+    rate = _if_known(kl_divergence, q, p)
+    return {
+        "rate": jnp.mean(log_ratio) if rate is None else rate,
+        "kl": None if by_coordinate is None else jnp.mean(by_coordinate, axis=0),
+        "mean": mean,
+    }
+
+
+def _log_ratios(q: Distribution, p: Distribution, key: Key) -> tuple[Scalar, Any]:
+    """log q(z) - log p(z) at a sample z of q, and of each latent or None."""
+    z, log_q = q.sample_and_log_prob(key)
+    of_q, of_p = (_if_known(density.coordinate_log_probs, z) for density in (q, p))
+    by_coordinate = None if of_q is None or of_p is None else of_q - of_p
+    return log_q - p.log_prob(z), by_coordinate
+
+
+@partial(jax.jit, static_argnums=0)
+def _parts(model: Model, params: Params, xs: PyTree, key: Key) -> dict[str, Any]:
+    """The parts of the KL, from one sample z_i of q(z | x_i) for each of N examples xs."""
+
+    def draw(x, key):
+        q, p = posterior_of(model, params, x), prior_of(model, params, x)
+        z, own = q.sample_and_log_prob(key)
+        of_q, of_p = (_if_known(density.coordinate_log_probs, z) for density in (q, p))
+        return z, own, of_q, p.log_prob(z), None if of_p is None else True
+
+    size = len(jax.tree.leaves(xs)[0])
+    drawn = jax.vmap(draw)(xs, jax.random.split(key, size))
+    zs, own, own_by_coordinate, log_p, prior_is_a_product = drawn
+    aggregated, by_coordinate = _aggregated(model, params, xs, zs)
+
+    found: dict[str, Any] = dict.fromkeys(
+        ("mutual_information", "information", "marginal_kl", "total_correlation", "dimension_wise")
+    )
+    if aggregated is None:
+        return found
+    found["mutual_information"] = jnp.mean(own - aggregated)
+    if not model.inputs:
+        found["marginal_kl"] = jnp.mean(aggregated - log_p)
+    if by_coordinate is not None:
+        of_product = jnp.sum(by_coordinate, axis=1)
+        found["information"] = jnp.mean(own_by_coordinate - by_coordinate, axis=0)
+        found["total_correlation"] = jnp.mean(aggregated - of_product)
+        if prior_is_a_product is not None and not model.inputs:
+            found["dimension_wise"] = jnp.mean(of_product - log_p)
+    return found
+
+
+def _aggregated(
+    model: Model, params: Params, xs: PyTree, zs: PyTree
+) -> tuple[Float[Array, " n"] | None, Float[Array, "n d"] | None]:
+    """log q(z_i) and log q(z_ij), with q(z) = (1/N) sum_n q(z | x_n) over the examples xs; None
+    where q does not know them.
+
+    The examples are an axis of `vmap`, over which the means are taken as they are made: memory does
+    not grow with N^2.
+    """
+
+    def log_mean(log_q):
+        # log (1/N) sum_n q_n = log mean_n (q_n / max q) + log max q
+        highest = jax.lax.pmax(log_q, "example")
+        highest = jnp.where(jnp.isfinite(highest), highest, 0)
+        return jnp.log(jax.lax.pmean(jnp.exp(log_q - highest), "example")) + highest
+
+    def under(x):
+        q = posterior_of(model, params, x)
+
+        def at(z):
+            log_q, by_coordinate = _if_known(q.log_prob, z), _if_known(q.coordinate_log_probs, z)
+            return jax.tree.map(log_mean, (log_q, by_coordinate))
+
+        return jax.lax.map(at, zs, batch_size=SAMPLES_AT_ONCE)
+
+    return jax.vmap(under, axis_name="example", out_axes=None)(xs)

@@ -13,16 +13,15 @@ from jax.scipy.special import gammaincc
 from jaxtyping import Array, Float, Int
 
 from vaejax.base.checks import require_count
-from vaejax.base.mapping import Transformed, estimate, map_dataset
-from vaejax.base.supports import support_parts
+from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import as_source, map_source
+from vaejax.data.sources import as_source, map_blocks
 from vaejax.evaluation.latents import flattened
-from vaejax.models.base import Model, Supports, posterior_of
+from vaejax.models.base import Model, posterior_of
 
 
 @dataclass(frozen=True)
@@ -64,10 +63,12 @@ def calibration(
     q(z_j | x) is uniform if q is exact.
 
     The p-value is of a chi-squared test over `num_bins` equal bins of the num_draws + 1 ranks; a q
-    that is too narrow fills the ends, one too wide the middle. Latents must be continuous; those of
-    a mapping stand in a row, by the order of their names. Simulation i of a conditional model has
-    the inputs of example i (mod n) of `xs`, after `transform`. Reference: Talts, Betancourt,
-    Simpson, Vehtari & Gelman 2018.
+    that is too narrow fills the ends, one too wide the middle. Ties are broken at random, so that
+    discrete latents, and continuous ones that saturate, have uniform ranks too. Latents of a
+    mapping stand in a row, by the order of their names, and one-hot vectors by their coordinates.
+    Simulation i of a conditional model has the inputs of example i (mod n) of `xs`, after
+    `transform`. Reference: Talts, Betancourt, Simpson, Vehtari & Gelman 2018; with ties, Modrak et
+    al. 2023.
     """
     counts = {"num_simulations": num_simulations, "num_draws": num_draws, "num_bins": num_bins}
     for name, count in counts.items():
@@ -77,7 +78,6 @@ def calibration(
             f"num_bins = {num_bins}; it must be at least 2, and divide num_draws + 1 ="
             f" {num_draws + 1}"
         )
-    _require_continuous(model.latent_support)
     rank = partial(_rank, model, num_draws)
     ranks = _simulated("calibration", rank, model, params, xs, key, num_simulations, transform)
     # chi^2 = sum_b (count_b - expected)^2 / expected, of each latent
@@ -89,27 +89,19 @@ def calibration(
     return Calibration(ranks, num_draws, p_values)
 
 
-def _require_continuous(latent_support: Supports) -> None:
-    """Raises ValueError for a latent on a grid: equal values have no rank among each other."""
-    for name, support in support_parts(latent_support):
-        if support is not None and support.steps is not None:
-            raise ValueError(
-                f"calibration ranks latents, and {name} of this model is {support.name}"
-                f" ({support.description}), where ranks tie; it is for continuous latents: check"
-                " others by vaejax.evaluate, which compares bounds"
-            )
-
-
 def _rank(
     model: Model, num_draws: int, params: Params, x: PyTree | None, key: Key
 ) -> Int[Array, " d"]:
-    """How many draws of q(z_j | x') are below z_j, for each latent, of a simulated (x', z) with the
+    """The rank of each latent z_j among draws of q(z_j | x'), of a simulated (x', z) with the
     inputs of x.
     """
-    z_key, x_key, q_key = jax.random.split(key, 3)
+    z_key, x_key, q_key, ties_key = jax.random.split(key, 4)
     simulated, z = model.simulate(params, z_key, x_key, x)
     draws = sample_posterior(posterior_of(model, params, simulated), q_key, num_draws)
-    return flattened(jax.tree.map(lambda zs, z: jnp.sum(zs < z[None], axis=0), draws, z))
+    values, drawn = flattened(z), jax.vmap(flattened)(draws)
+    below, ties = (jnp.sum(side, axis=0) for side in (drawn < values[None], drawn == values[None]))
+    # rank = number below + uniform on {0, ..., number of ties}
+    return below + jax.random.randint(ties_key, ties.shape, 0, ties + 1)
 
 
 def _simulated(
@@ -126,7 +118,7 @@ def _simulated(
     inputs, else None.
     """
     if not model.inputs:
-        return np.asarray(map_dataset(_WithoutInputs(function), params, np.arange(count), key))
+        return np.asarray(map_rows(_WithoutInputs(function), params, np.arange(count), key))
     if xs is None:
         raise ValueError(
             f"{owner} draws from the model, whose inputs {', '.join(model.inputs)} no density"
@@ -134,7 +126,7 @@ def _simulated(
         )
     source = as_source(xs)
     check_data(source, model.support, transform)
-    return map_source(Transformed(function, transform), params, Repeated(source, count), key)
+    return map_blocks(Transformed(function, transform), params, Repeated(source, count), key)
 
 
 @component
@@ -169,7 +161,17 @@ class PredictiveCheck:
 
     @property
     def z_score(self) -> float:
-        """(mean of the data's - mean of the draws') in standard errors of the difference."""
+        """(mean of the data's - mean of the draws') in standard errors of the difference.
+
+        Of a statistic that never varies: 0 if it is the same on both, else infinite. NaN where it
+        is NaN or infinite, and with fewer than two of either.
+        """
+        if min(len(self.observed), len(self.drawn)) < 2:
+            return math.nan
+        both = np.concatenate([self.observed, self.drawn])
+        if np.isfinite(both).all() and np.ptp(self.observed) == np.ptp(self.drawn) == 0:
+            difference = self.observed[0] - self.drawn[0]
+            return math.copysign(math.inf, difference) if difference else 0.0
         (a, first), (b, second) = estimate(self.observed), estimate(self.drawn)
         return (a - b) / math.hypot(first, second)
 
@@ -197,7 +199,7 @@ def predictive_check(
     source = as_source(xs)
     check_data(source, model.support, transform)
     of_data = Transformed(partial(_statistic, statistic, model), transform)
-    observed = map_source(of_data, params, source, key)
+    observed = map_blocks(of_data, params, source, key)
     of_draw = partial(_statistic_drawn, statistic, model)
     count, draw_key = num_draws or len(source), jax.random.fold_in(key, 1)
     drawn = _simulated(

@@ -14,7 +14,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-NEIGHBOURS_AT_ONCE = 1_000  # rows of the table of distances in memory
+from vaejax.base.checks import require_count
+from vaejax.evaluation.features import (
+    finite_rows,
+    of_common_scale,
+    of_unit_columns,
+    squared_distances,
+)
 
 
 def linear_probe(
@@ -37,6 +43,9 @@ def linear_probe(
             "linear_probe needs scikit-learn: pip install 'vaejax[experiments]'"
         ) from None
     codes, test_codes, labels, test_labels = _features(codes, test_codes, labels, test_labels)
+    codes, test_codes = of_unit_columns(codes, test_codes)
+    if not 0 < penalty < np.inf:
+        raise ValueError(f"penalty = {penalty!r}; it must be a number above 0")
     if len(np.unique(labels)) < 2:
         return float(np.mean(test_labels == labels[0]))  # scikit-learn refuses a single class
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=2_000))
@@ -54,21 +63,19 @@ def knn_accuracy(
     tie the smallest label.
     """
     codes, test_codes, labels, test_labels = _features(codes, test_codes, labels, test_labels)
-    if not 1 <= num_neighbours <= len(codes):
+    codes, test_codes = of_common_scale(codes, test_codes)
+    require_count(num_neighbours, "num_neighbours")
+    if num_neighbours > len(codes):
         raise ValueError(
-            f"num_neighbours = {num_neighbours}; it must be at least 1, and at most the"
-            f" {len(codes)} codes"
+            f"num_neighbours = {num_neighbours}; it must be at most the {len(codes)} codes"
         )
     classes, index = np.unique(labels, return_inverse=True)
-    right = 0
-    for start in range(0, len(test_codes), NEIGHBOURS_AT_ONCE):
-        rows = slice(start, start + NEIGHBOURS_AT_ONCE)
-        # |code - test|^2 but for |test|^2, the same for all codes
-        distances = (codes**2).sum(axis=1) - 2 * test_codes[rows] @ codes.T
+    predicted = []
+    for distances in squared_distances(test_codes, codes):
         nearest = index[np.argpartition(distances, num_neighbours - 1, axis=1)[:, :num_neighbours]]
         votes = (nearest[:, :, None] == np.arange(len(classes))).sum(axis=1)
-        right += int(np.sum(classes[votes.argmax(axis=1)] == test_labels[rows]))
-    return right / len(test_codes)
+        predicted.append(classes[votes.argmax(axis=1)])
+    return float(np.mean(np.concatenate(predicted) == test_labels))
 
 
 def mutual_information(codes: ArrayLike, factors: ArrayLike, num_bins: int = 20) -> np.ndarray:
@@ -76,6 +83,9 @@ def mutual_information(codes: ArrayLike, factors: ArrayLike, num_bins: int = 20)
     1)^2 / (2 n), not 0.
     """
     codes, factors = _scored(codes, factors)
+    require_count(num_bins, "num_bins")
+    if num_bins < 2:
+        raise ValueError("num_bins = 1; what lies in one bin says nothing: give at least 2")
     binned = [_binned(code, num_bins) for code in codes.T]
     grades = [_binned(factor, num_bins) for factor in factors.T]
     return np.array(
@@ -93,9 +103,8 @@ def mig(codes: ArrayLike, factors: ArrayLike, num_bins: int = 20) -> float:
     Reference: Chen et al. 2018.
     """
     information = mutual_information(codes, factors, num_bins)
-    entropies = np.array(
-        [_entropy(_binned(factor, num_bins)) for factor in np.asarray(factors, np.float64).T]
-    )
+    _, factors = _scored(codes, factors)
+    entropies = np.array([_entropy(_binned(factor, num_bins)) for factor in factors.T])
     return float(np.mean(_gaps(information) / entropies))
 
 
@@ -135,6 +144,9 @@ def dci(codes: ArrayLike, factors: ArrayLike, num_trees: int = 50, seed: int = 0
     except ImportError:
         raise ImportError("dci needs scikit-learn: pip install 'vaejax[experiments]'") from None
     codes, factors = _scored(codes, factors)
+    require_count(num_trees, "num_trees")
+    if len(codes) < 8:
+        raise ValueError(f"dci holds out a quarter of the examples; {len(codes)} are not enough")
     order = np.random.default_rng(seed).permutation(len(codes))
     held_out, rest = np.split(order, [len(codes) // 4])
     importances, scores = [], []
@@ -154,7 +166,7 @@ def disentanglement_and_completeness(importance: ArrayLike) -> tuple[float, floa
     share of all importance; C = mean_j (1 - H(p~_j)/log d), p~_j the shares of the codes in factor
     j. A factor that no code is important for counts as 0.
     """
-    importance = np.asarray(importance, np.float64)
+    importance = finite_rows(importance, "importance")
     if importance.ndim != 2 or min(importance.shape) < 2 or importance.min() < 0:
         raise ValueError(
             f"importance has shape {importance.shape}; give a table [d, k] of at least 2 x 2, none"
@@ -206,8 +218,8 @@ def _joint_entropy(first: np.ndarray, second: np.ndarray) -> float:
 
 def _features(codes, test_codes, labels, test_labels) -> tuple[np.ndarray, ...]:
     """As arrays [n, d], [m, d], [n], [m], or a ValueError."""
-    codes, test_codes = np.asarray(codes, np.float64), np.asarray(test_codes, np.float64)
-    labels, test_labels = np.asarray(labels), np.asarray(test_labels)
+    codes, test_codes = finite_rows(codes, "codes"), finite_rows(test_codes, "test_codes")
+    labels, test_labels = _known(labels, "labels"), _known(test_labels, "test_labels")
     if codes.ndim != 2 or test_codes.ndim != 2 or codes.shape[1] != test_codes.shape[1]:
         raise ValueError(
             f"codes have shapes {codes.shape} and {test_codes.shape}; give [n, d] and [m, d]"
@@ -224,9 +236,17 @@ def _features(codes, test_codes, labels, test_labels) -> tuple[np.ndarray, ...]:
     return codes, test_codes, labels, test_labels
 
 
+def _known(labels: ArrayLike, name: str) -> np.ndarray:
+    """Labels of any kind; where they are floating point, no NaN."""
+    labels = np.asarray(labels)
+    return finite_rows(labels, name) if np.issubdtype(labels.dtype, np.inexact) else labels
+
+
 def _scored(codes, factors) -> tuple[np.ndarray, np.ndarray]:
-    """As arrays [n, d] and [n, k], or a ValueError."""
-    codes, factors = np.asarray(codes, np.float64), np.asarray(factors, np.float64)
+    """As arrays [n, d] and [n, k], each column less its centre and over its scale, or a
+    ValueError.
+    """
+    codes, factors = finite_rows(codes, "codes"), finite_rows(factors, "factors")
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors):
         raise ValueError(
             f"codes have shape {codes.shape} and factors {factors.shape}; give [n, d] and [n, k], a"
@@ -234,6 +254,12 @@ def _scored(codes, factors) -> tuple[np.ndarray, np.ndarray]:
         )
     if codes.shape[1] < 2:
         raise ValueError(f"codes have {codes.shape[1]} column; the scores compare at least 2")
+    if len(codes) < 2 or factors.shape[1] < 1:
+        raise ValueError(
+            f"codes have shape {codes.shape} and factors {factors.shape}; give at least 2 examples"
+            " and a factor"
+        )
+    (codes,), (factors,) = of_unit_columns(codes), of_unit_columns(factors)
     constant = np.flatnonzero(np.ptp(factors, axis=0) == 0)
     if len(constant):
         raise ValueError(

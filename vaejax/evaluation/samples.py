@@ -5,14 +5,19 @@ The features are yours: pixels, a network's, the codes of another model; what is
 Rows of one array must be independent.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-ROWS_AT_ONCE = 1_000  # of a table of distances in memory
+from vaejax.base.checks import require_count
+from vaejax.evaluation.features import (
+    finite_rows,
+    of_common_scale,
+    of_unit_columns,
+    squared_distances,
+)
 
 
 class PrecisionRecall(NamedTuple):
@@ -34,11 +39,12 @@ def precision_recall(
     samples miss. Both depend on n, m and the number of neighbours: compare like with like.
     Reference: Kynkäänniemi et al. 2019.
     """
-    real, generated = _features(real, generated)
+    real, generated = of_common_scale(*_features(real, generated))
+    require_count(num_neighbours, "num_neighbours")
     for name, features in (("real", real), ("generated", generated)):
-        if not 1 <= num_neighbours < len(features):
+        if num_neighbours >= len(features):
             raise ValueError(
-                f"num_neighbours = {num_neighbours}; it must be at least 1, and below the"
+                f"num_neighbours = {num_neighbours}; it must be below the"
                 f" {len(features)} {name} examples"
             )
     return PrecisionRecall(
@@ -53,22 +59,11 @@ def _share_among(members: np.ndarray, points: np.ndarray, num_neighbours: int) -
     radii = np.concatenate(
         [
             np.partition(block, num_neighbours, axis=1)[:, num_neighbours]
-            for block in _distances(members, members)
+            for block in squared_distances(members, members)
         ]
     )
-    within = [np.any(block <= radii[None], axis=1) for block in _distances(points, members)]
+    within = [np.any(block <= radii[None], axis=1) for block in squared_distances(points, members)]
     return float(np.mean(np.concatenate(within)))
-
-
-def _distances(points: np.ndarray, members: np.ndarray) -> Iterator[np.ndarray]:
-    """Squared distances [rows, members], a block of rows at a time."""
-    for start in range(0, len(points), ROWS_AT_ONCE):
-        rows = points[start : start + ROWS_AT_ONCE]
-        # |p - m|^2 = |p|^2 - 2 p.m + |m|^2
-        squares = (
-            (rows**2).sum(axis=1)[:, None] - 2 * rows @ members.T + (members**2).sum(axis=1)[None]
-        )
-        yield np.maximum(squares, 0)
 
 
 class TwoSample(NamedTuple):
@@ -92,12 +87,19 @@ def classifier_two_sample_test(
     approximation. A high p-value says that this classifier finds nothing. Reference: Lopez-Paz &
     Oquab 2017.
     """
-    real, generated = _features(real, generated)
+    real, generated = of_unit_columns(*_features(real, generated))
     size = min(len(real), len(generated)) // 2
     if size < 10:
         raise ValueError(
             f"{len(real)} real and {len(generated)} generated examples; give at least 20 of each"
         )
+    if num_neighbours is not None:
+        require_count(num_neighbours, "num_neighbours")
+        if num_neighbours > 2 * size:
+            raise ValueError(
+                f"num_neighbours = {num_neighbours}; it must be at most the {2 * size} examples"
+                " that train the classifier"
+            )
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.neighbors import KNeighborsClassifier
@@ -126,7 +128,7 @@ def classifier_two_sample_test(
 
 def _features(real: ArrayLike, generated: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """As float64 arrays [n, d] and [m, d], images flat, or a ValueError."""
-    real, generated = np.asarray(real, np.float64), np.asarray(generated, np.float64)
+    real, generated = finite_rows(real, "real"), finite_rows(generated, "generated")
     if (
         min(real.ndim, generated.ndim) < 2
         or real.shape[1:] != generated.shape[1:]

@@ -27,7 +27,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_kind, unknown_name
-from vaejax.base.supports import REAL, support_parts
+from vaejax.base.supports import REAL_VECTORS, support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import iwae_bound
@@ -43,7 +43,7 @@ from vaejax.inference.annealing import (
 from vaejax.inference.annealing import Sigmoid as Sigmoid
 from vaejax.inference.annealing import Temperatures as Temperatures
 from vaejax.inference.annealing import Transition as Transition
-from vaejax.models.base import Model, Supports, posterior_of, prior_of
+from vaejax.models.base import Model, Supports, check_example, posterior_of, prior_of
 
 Start = Literal["prior", "encoder"]
 
@@ -141,6 +141,7 @@ class AIS:
 
     def path(self, params: Params, x: PyTree) -> AnnealedPath:
         """From the start, normalised, to p(x, z)."""
+        check_example(self.model, x)
         p_0 = self._start(params, x)
         event = jax.eval_shape(p_0.sample, jax.random.key(0))
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), event)
@@ -194,7 +195,7 @@ def require_real_latents(latent_support: Supports) -> None:
                 f"AIS moves through R^d, but the model does not say where its latents {name} live;"
                 " give it latent_support = vaejax.supports.REAL if they are any real numbers"
             )
-        if support != REAL:
+        if support not in REAL_VECTORS:
             raise ValueError(
                 f"AIS moves through R^d, but the latents {name} of this model are {support.name}"
                 f" ({support.description}); vaejax.log_marginal takes any latents"

@@ -21,7 +21,7 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import elbo
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import as_source, map_source
+from vaejax.data.sources import as_source, map_blocks
 from vaejax.inference.refined import Refined
 
 
@@ -78,7 +78,7 @@ def inference_gap(
 
     def mapped(function) -> np.ndarray:
         function = Transformed(function, transform)
-        return map_source(function, params, source, key, batch_size).astype(np.float64)
+        return map_blocks(function, params, source, key, batch_size).astype(np.float64)
 
     best = mapped(partial(_refined_elbo, refined, num_samples))
     plain = mapped(partial(elbo, refined.model, num_samples=num_samples))

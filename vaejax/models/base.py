@@ -14,7 +14,8 @@ from vaejax.base import supports
 from vaejax.base.checks import require_kind, require_said
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
-from vaejax.distributions.base import Distribution, NotKnownError
+from vaejax.data.check import check_values
+from vaejax.distributions.base import Distribution, NotKnownError, mean_or_average
 from vaejax.distributions.numpyro import as_distribution
 
 Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
@@ -156,6 +157,7 @@ class Model:
 
     def log_likelihood(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         """log p_theta(x | z), nats."""
+        check_example(self, x)
         return likelihood_of(self, params, z, x).log_prob(self.observation(x))
 
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
@@ -174,6 +176,8 @@ class Model:
                 f"{type(self).__name__} has the inputs {', '.join(self.inputs)}, which no density"
                 " draws: give an example that holds them"
             )
+        if x is not None:
+            check_example(self, x)
         z = prior_of(self, params, x).sample(z_key)
         return self.example(likelihood_of(self, params, z, x).sample(x_key), x), z
 
@@ -183,9 +187,11 @@ class Model:
         return self.simulate(params, z_key, x_key, x)
 
     def reconstruct(self, params: Params, x: PyTree, key: Key) -> PyTree:
-        """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample."""
+        """E[x' | z], z ~ q_phi(z | x): the mean of the likelihood at one posterior sample, or of
+        100 draws of it where that is not known.
+        """
         z = posterior_of(self, params, x).sample(key)
-        return likelihood_of(self, params, z, x).mean()
+        return mean_or_average(likelihood_of(self, params, z, x), jax.random.fold_in(key, 1))
 
 
 def _names_of(model: Model) -> list[str]:
@@ -198,9 +204,23 @@ def _names_of(model: Model) -> list[str]:
     return list(model.support)
 
 
+def check_example(model: Model, x: PyTree) -> None:
+    """Raises ValueError for an example outside `model.support`, wherever its values are known.
+
+    They are where x is an array of numbers, also inside a `jax.jit` or `jax.grad` of something
+    else; they are not where x is what a `jax.jit`, `jax.vmap` or `jax.lax.map` is called with. What
+    the library maps over data (`vaejax.fit`, `vaejax.evaluate`, `vaejax.map_dataset` and the like)
+    it looks at before; `jax.vmap(partial(vaejax.elbo, model), ...)` of one's own sees nothing, so
+    call `vaejax.data.check.check_data(xs, model.support)` there.
+    """
+    if not model.inputs or isinstance(x, Mapping):
+        check_values(x, model.support)
+
+
 def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
-    """q(z | x)."""
+    """q(z | x), of an x that passes `check_example`."""
     require_kind(model, Model, "the model")
+    check_example(model, x)
     return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
 
 
@@ -228,8 +248,10 @@ SUITABLE_ENCODERS = {
     supports.BINARY: "Bernoulli",
     supports.ONE_HOT: "OneHotCategorical",
     supports.POSITIVE: "NumPyroConditional of LogNormal or Gamma",
-    supports.UNIT_INTERVAL: "RelaxedBernoulli or ContinuousBernoulli",
-    supports.SIMPLEX: "RelaxedCategorical",
+    supports.UNIT_INTERVAL: "NumPyroConditional of Beta or Kumaraswamy, or ContinuousBernoulli",
+    supports.SIMPLEX: "NumPyroConditional of Dirichlet",
+    supports.RELAXED_BINARY: "RelaxedBernoulli",
+    supports.RELAXED_ONE_HOT: "RelaxedCategorical",
     supports.SPHERE: "VonMisesFisher",
 }
 

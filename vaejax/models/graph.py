@@ -19,7 +19,7 @@ from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
 from vaejax.models.base import Conditional, Supports, density_of
 from vaejax.models.joint import Joint
-from vaejax.models.node import Structure, Values, shown_to
+from vaejax.models.node import Structure, Values
 
 
 @component
@@ -42,12 +42,12 @@ class DirectedGraph(Structure, Conditional):
         """The product of the other factors, with these nodes for inputs: prod_(j not clamped) p(v_j
         | Pa(v_j)).
         """
-        for name in names:
-            self[name]
+        clamped = tuple(self[name] for name in names)
         return replace(
             self,
             nodes=tuple(node for node in self.nodes if node.name not in names),
             inputs=(*self.inputs, *names),
+            clamped=(*self.clamped, *clamped),
         )
 
     def init(
@@ -59,7 +59,7 @@ class DirectedGraph(Structure, Conditional):
         known, params = {**self._inputs(given), **(values or {})}, {}
         for name, node_key in zip(self.order, jax.random.split(key, len(self.nodes)), strict=True):
             node, (params_key, sample_key) = self[name], jax.random.split(node_key)
-            shown = shown_to(node, known, given)
+            shown = self.shown_to(node, known, given)
             params[name] = node.conditional.init(params_key, shown)
             if name not in known and any(name in other.parents for other in self.nodes):
                 factor = density_of(node.conditional, params[name], shown)
@@ -72,7 +72,7 @@ class DirectedGraph(Structure, Conditional):
         for name in self.order:
             node = self[name]
             if set(node.parents) <= set(self.inputs):
-                shown = shown_to(node, inputs, given)
+                shown = self.shown_to(node, inputs, given)
                 ready[name] = density_of(node.conditional, params[name], shown)
             else:
                 late[name] = params[name]

@@ -10,9 +10,17 @@ from vaejax.base.checks import require_kind
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution, NotKnownError
-from vaejax.models.base import Conditional, Model, Supports, density_of, require_same_support
+from vaejax.models.base import (
+    Conditional,
+    Model,
+    Supports,
+    check_example,
+    density_of,
+    require_same_support,
+)
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
+from vaejax.models.node import Node
 
 
 @component
@@ -56,6 +64,15 @@ class GraphModel(Model):
             )
         else:
             require_same_support(self.graph[self.latents[0]].conditional, self.encoder)
+
+        unknown = tuple(
+            self.named_latents[name] if self.named_latents is not None else Node(name, self.encoder)
+            for name in self.latents
+            if self.graph[name].conditional.support is None
+        )
+        if unknown:  # they are wherever the encoder puts them, and shown accordingly
+            clamped = (*self.graph.clamped, *unknown)
+            object.__setattr__(self, "graph", replace(self.graph, clamped=clamped))
 
     @property
     def named_latents(self) -> DirectedGraph | None:
@@ -125,6 +142,7 @@ class GraphModel(Model):
 
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         """log p_theta(x, z | u), nats."""
+        check_example(self, x)
         return self.joint(params, x).log_prob(self.assignment(x, z))
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:

@@ -13,7 +13,7 @@ from vaejax.base.values import pytree, static
 from vaejax.distributions.base import Distribution
 from vaejax.models.base import density_of
 from vaejax.models.elimination import log_table, node_states, product_of_states, take
-from vaejax.models.node import Structure, Values, shown_to
+from vaejax.models.node import Structure, Values
 
 
 @pytree
@@ -34,7 +34,7 @@ class Joint(Distribution):
         if name in self.ready:
             return self.ready[name]
         node = self.graph[name]
-        shown = shown_to(node, {**self.inputs, **values}, None)
+        shown = self.graph.shown_to(node, {**self.inputs, **values}, None)
         return density_of(node.conditional, self.params[name], shown)
 
     def factors(self, value: Values) -> dict[str, Distribution]:
@@ -49,6 +49,13 @@ class Joint(Distribution):
     def log_prob(self, value: Values) -> Scalar:
         """Of a value for each node; ValueError if one is missing."""
         return sum(self.log_probs(value).values(), start=jnp.zeros(()))
+
+    def coordinate_log_probs(self, value: Values) -> Float[Array, " d"]:
+        """Of independent factors that are products themselves."""
+        if self.params:
+            return super().coordinate_log_probs(value)
+        parts = [self.ready[name].coordinate_log_probs(value[name]) for name in sorted(self.ready)]
+        return jnp.concatenate(parts)
 
     def sample(self, key: Key) -> dict[str, Any]:
         """Ancestrally: every node after its parents."""
@@ -138,6 +145,14 @@ class Joint(Distribution):
         one axis for each name.
         """
         self._require_known(values)
+        for name in names:
+            self.graph[name]
+            if name in values or names.count(name) > 1:
+                reason = "is given" if name in values else "is named twice"
+                raise ValueError(
+                    f"DirectedGraph: the node {name!r} {reason}; ask for the states of each other"
+                    " node, once"
+                )
         return log_table(self.graph, self.factor, values, names)
 
     def condition(self, values: Values) -> "Conditioned":

@@ -6,6 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from vaejax.base.checks import require_kind, unknown_name
+from vaejax.base.supports import shown
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
 from vaejax.models.base import Factor
@@ -32,22 +33,17 @@ class Node:
             object.__setattr__(self, "parents", (self.parents,))
 
 
-def shown_to(node: Node, values: Values, given: PyTree) -> PyTree:
-    """What a conditional is shown: the value of its one parent, a tuple of several, or, a root,
-    what the graph is shown.
-    """
-    shown = tuple(values[parent] for parent in node.parents)
-    if len(shown) > 1:
-        return shown
-    return shown[0] if shown else given
-
-
 @component
 class Structure:
-    """Nodes, and `inputs` that no node explains: acyclic, every parent known, each name once."""
+    """Nodes, and `inputs` that no node explains: acyclic, every parent known, each name once.
+
+    `clamped` are the inputs that were nodes; of a node that does not know its support, such as a
+    VampPrior, it is one that does.
+    """
 
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...] = ()
+    clamped: tuple[Node, ...] = ()
 
     def __post_init__(self):
         names = [*self.inputs, *(node.name for node in self.nodes)]
@@ -79,6 +75,21 @@ class Structure:
     @cached_property
     def by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
+
+    def shown_to(self, node: Node, values: Values, given: PyTree) -> PyTree:
+        """What a conditional is shown: the value of its one parent, a tuple of several, or, a root,
+        what the graph is shown.
+        """
+        parents = tuple(self._shown(parent, values[parent]) for parent in node.parents)
+        if len(parents) > 1:
+            return parents
+        return parents[0] if parents else given
+
+    def _shown(self, name: str, value: PyTree) -> PyTree:
+        """What others are shown of a node or of an input."""
+        supports = [(node.name, node.conditional.support) for node in (*self.clamped, *self.nodes)]
+        known = {name: support for name, support in supports if support is not None}
+        return shown(known.get(name), value)
 
     @cached_property
     def order(self) -> tuple[str, ...]:

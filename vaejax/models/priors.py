@@ -12,17 +12,26 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.supports import BINARY, ONE_HOT, REAL, SIMPLEX, SPHERE, UNIT_INTERVAL, Support
+from vaejax.base.supports import (
+    BINARY,
+    ONE_HOT,
+    REAL,
+    RELAXED_BINARY,
+    RELAXED_ONE_HOT,
+    SPHERE,
+    Support,
+)
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
 from vaejax.distributions.bernoulli import BernoulliDensity
 from vaejax.distributions.coupling import Autoregressive, Coupling
-from vaejax.distributions.discrete import OneHotCategoricalDensity, relaxed_categorical
+from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.flows import Flow, init_layers
 from vaejax.distributions.mixture import Mixture
 from vaejax.distributions.normal import DiagNormalDensity, standard_normal
-from vaejax.distributions.numpyro import NumPyroDensity, relaxed_bernoulli, support_of_numpyro
+from vaejax.distributions.numpyro import NumPyroDensity, support_of_numpyro
+from vaejax.distributions.relaxed import relaxed_bernoulli, relaxed_categorical
 from vaejax.distributions.sphere import UniformOnSphereDensity
 from vaejax.models.base import Prior
 
@@ -168,7 +177,7 @@ class UniformOnSphere(Prior):
 @component
 class FactorialBernoulli(Prior):
     """p(z) = prod_j Bernoulli(z_j; logits_j), learned, from a fair start. With a `temperature`, its
-    relaxation on (0, 1).
+    relaxation.
 
     The relaxed one is the prior for a `RelaxedBernoulli` encoder: a density and a mass have no KL.
     """
@@ -178,7 +187,7 @@ class FactorialBernoulli(Prior):
 
     @property
     def support(self) -> Support:
-        return BINARY if self.temperature is None else UNIT_INTERVAL
+        return BINARY if self.temperature is None else RELAXED_BINARY
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return jnp.zeros(self.dim)
@@ -196,8 +205,7 @@ class FactorialCategorical(Prior):
     """p(z) = prod_j Categorical(z_j; logits_j), z [dim, categories] one-hot, learned, from a fair
     start.
 
-    With a `temperature`, its relaxation on the simplex: the prior for a `RelaxedCategorical`
-    encoder.
+    With a `temperature`, its relaxation: the prior for a `RelaxedCategorical` encoder.
     """
 
     dim: int
@@ -206,7 +214,7 @@ class FactorialCategorical(Prior):
 
     @property
     def support(self) -> Support:
-        return ONE_HOT if self.temperature is None else SIMPLEX
+        return ONE_HOT if self.temperature is None else RELAXED_ONE_HOT
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return jnp.zeros((self.dim, self.num_categories))

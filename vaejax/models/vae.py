@@ -4,6 +4,7 @@ import jax
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_kind
+from vaejax.base.supports import shown
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
@@ -54,7 +55,7 @@ class VAE(Model):
         z = density_of(self.encoder, phi, x).sample(z_key)
         theta = {
             "prior": self.prior.init(prior_key, x),
-            "likelihood": self.likelihood.init(likelihood_key, z),
+            "likelihood": self.likelihood.init(likelihood_key, shown(self.latent_support, z)),
         }
         return Params(theta, phi)
 
@@ -64,7 +65,9 @@ class VAE(Model):
 
     def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
         """The likelihood p_theta(x | z)."""
-        return density_of(self.likelihood, params.theta["likelihood"], z)
+        return density_of(
+            self.likelihood, params.theta["likelihood"], shown(self.latent_support, z)
+        )
 
     def posterior(self, params: Params, x: ArrayLike) -> Distribution:
         """The approximate posterior q_phi(z | x)."""

@@ -17,12 +17,20 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from vaejax.base.devices import is_placed
+
 _matmul_p = Primitive("matmul")
 
 
 def matmul(x: Float[Array, "*rows c"], kernel: Float[Array, "c d"]) -> Float[Array, "*rows d"]:
-    """x @ kernel; all leading axes of x, those of `vmap` included, are rows of one matrix."""
+    """x @ kernel; all leading axes of x, those of `vmap` included, are rows of one matrix.
+
+    Where the type of an operand says on which devices it lies, this is the plain `jnp.dot`: rows
+    that lie on several devices are not merged with rows that do not.
+    """
     x, kernel = _of_one_dtype(x, kernel)
+    if is_placed(x) or is_placed(kernel):
+        return jnp.dot(x, kernel)
     rows = x.reshape(-1, x.shape[-1])
     return _matmul_p.bind(rows, kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
@@ -139,8 +147,9 @@ def overlap_add(taps: Float[Array, "h w 9*d"]) -> Float[Array, "2h 2w d"]:
     tap = jnp.split(taps, 9, axis=-1)
     even_even = tap[0] + _right(tap[2]) + _down(tap[6]) + _down(_right(tap[8]))
     even_odd, odd_even, odd_odd = tap[1] + _down(tap[7]), tap[3] + _right(tap[5]), tap[4]
-    rows = jnp.stack([even_even, even_odd], axis=2), jnp.stack([odd_even, odd_odd], axis=2)
-    return jnp.stack(rows, axis=1).reshape(2 * height, 2 * width, -1)
+    even = jnp.stack([even_even, even_odd], axis=2).reshape(height, 2 * width, -1)
+    odd = jnp.stack([odd_even, odd_odd], axis=2).reshape(height, 2 * width, -1)
+    return jnp.stack([even, odd], axis=1).reshape(2 * height, 2 * width, -1)
 
 
 def _down(x):

@@ -121,7 +121,8 @@ class GroupNorm(nn.Module):
         channels = h.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
-        grouped = h.reshape(-1, self.num_groups, channels // self.num_groups)
+        group = self.num_groups, channels // self.num_groups
+        grouped = h.reshape(*h.shape[:-1], *group).reshape(-1, *group)
         centred = grouped - jnp.mean(grouped, (0, 2), keepdims=True)
         normal = centred * jax.lax.rsqrt(jnp.mean(centred**2, (0, 2), keepdims=True) + 1e-6)
         return (normal.reshape(-1, channels) * scale[None] + bias[None]).reshape(h.shape)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count, require_kind, require_said, shortened
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
+from vaejax.data.mapping import map_batch
 from vaejax.estimators.base import Estimator, as_estimator
 from vaejax.models.base import Model, Supports
 
@@ -224,9 +224,7 @@ def minibatch(
 
 @component
 class Minibatch(Objective):
-    """What `minibatch` returns: a value, so that two made of equal parts share one compiled
-    program.
-    """
+    """What `minibatch` returns: a value, so two of equal parts share one compiled program."""
 
     example: Objective
     dataset_size: int | None = None
@@ -252,8 +250,8 @@ class Minibatch(Objective):
         return self.example
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
-        keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
-        terms = jax.vmap(lambda x, key: terms_of(self.example, params, x, key, step))(xs, keys)
+        terms_at = partial(terms_of, self.example, params)
+        terms = map_batch(lambda x, key: terms_at(x, key, step), self.support, xs, key)
         return Terms(*(jnp.mean(values) * self.scale for values in terms))
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:

@@ -9,6 +9,7 @@ from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
+from vaejax.data.mapping import map_batch
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.kl import kl_per_dimension
 from vaejax.distributions.normal import DiagNormalDensity
@@ -53,8 +54,7 @@ class FreeBits(Objective):
             log_p_x = map_samples(lambda z: model.log_likelihood(params, x, z), zs)
             return jnp.mean(log_p_x), kl_per_dimension(q, p)
 
-        keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
-        log_p_x, kl = jax.vmap(parts)(xs, keys)
+        log_p_x, kl = map_batch(parts, model.support, xs, key)
         log_p_x, kl = jnp.mean(log_p_x), jnp.mean(kl, axis=0)
         return Terms(log_p_x - jnp.sum(kl), log_p_x - jnp.sum(jnp.maximum(kl, self.nats)))
 
@@ -105,8 +105,10 @@ class FreeBitsByNode(Objective):
         return scheduled(beta=self.weight)
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
-        keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
-        terms = jax.vmap(lambda x, key: sampled_kl(self, self.model, params, x, key))(xs, keys)
+        model = self.model
+        terms = map_batch(
+            lambda x, key: sampled_kl(self, model, params, x, key), model.support, xs, key
+        )
         log_p_x, kl = jax.tree.map(jnp.mean, terms)
         nothing = jnp.zeros(())
         paid = sum((jnp.maximum(nats, self.nats) for nats in kl.values()), start=nothing)

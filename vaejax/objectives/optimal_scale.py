@@ -1,5 +1,6 @@
 """The best scale of a Gaussian likelihood."""
 
+import math
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from jax.typing import ArrayLike
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
+from vaejax.data.mapping import map_batch
 from vaejax.distributions.base import as_event
 from vaejax.models.base import Model, posterior_of
 from vaejax.models.conditionals.base import MAX_LOG_SCALE
@@ -50,7 +52,7 @@ class OptimalScale(Around):
         terms = terms_of(self.inner, _with_log_scale(params, best), xs, key, step)
         # What the mean of log p(x|z) is of the learned scale; its value is taken off again.
         learned = params.theta["likelihood"]["log_scale"]
-        size = jax.tree.leaves(xs)[0][0].size
+        size = math.prod(jax.tree.leaves(xs)[0].shape[1:])
         log_p_x = -size * (learned + 0.5 * jnp.exp(2 * (best - learned))) * self.scale
         nothing = log_p_x - jax.lax.stop_gradient(log_p_x)
         return terms._replace(objective=terms.objective + nothing)
@@ -90,7 +92,7 @@ def _best_log_scale(model: Model, params: Params, xs: PyTree, key: Key) -> Scala
         mean = model.p_x_given_z(params, z).mean()
         return jnp.mean((as_event("Gaussian", x, mean) - mean) ** 2)
 
-    errors = jax.vmap(squared_error)(xs, jax.random.split(key, len(jax.tree.leaves(xs)[0])))
+    errors = map_batch(squared_error, model.support, xs, key)
     return jnp.clip(0.5 * jnp.log(jnp.mean(errors)), -MAX_LOG_SCALE, MAX_LOG_SCALE)
 
 

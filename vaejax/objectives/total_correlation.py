@@ -10,9 +10,11 @@ from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_kind
+from vaejax.base.devices import on_every_device
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import elbo, sample_posterior
+from vaejax.data.mapping import map_batch
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.objectives.base import Objective
@@ -114,11 +116,12 @@ def sampled_parts(
         flat_q = jax.tree.map(jnp.ravel, q)
         return model.log_likelihood(params, x, z), prior.log_prob(z), flat_q, jnp.ravel(z)
 
-    log_p_x, log_p_z, qs, zs = jax.vmap(sample_terms)(xs, jax.random.split(key, batch_size))
+    log_p_x, log_p_z, qs, zs = map_batch(sample_terms, model.support, xs, key)
 
     # log q(z_ij | x_k), [i, k, j]: a diagonal normal is one of scalars, mapped over its coordinates
     by_coordinate = jax.vmap(DiagNormalDensity.log_prob)
-    log_q = jax.vmap(lambda z: jax.vmap(lambda q: by_coordinate(q, z))(qs))(zs)
+    all_qs = on_every_device(qs)
+    log_q = jax.vmap(lambda z: jax.vmap(lambda q: by_coordinate(q, z))(all_qs))(zs)
     assert_shape(log_q, (batch_size, batch_size, zs.shape[1]))
 
     # log q(z_i | x_i)

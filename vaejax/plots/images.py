@@ -1,5 +1,6 @@
 """Pictures made of images."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vaejax.base.types import Key, Params, PyTree
+from vaejax.data.check import check_data
 from vaejax.models.base import Model, likelihood_of, posterior_of, prior_of
 from vaejax.plots.look import TITLE, bare, figure_of
 
@@ -67,22 +69,44 @@ def samples(
 
 def prior_images(model: Model, params: Params, keys: Key, xs: PyTree = None) -> np.ndarray:
     """[n, h, w] or [n, h, w, 3]: E[x | z], z ~ p(z), for each of n keys."""
+    return np.asarray(_of_keys(prior_image, model, params, keys, xs))
+
+
+def prior_draws(model: Model, params: Params, keys: Key, xs: PyTree = None) -> PyTree:
+    """z ~ p(z) for each of n keys, stacked."""
+    return _of_keys(prior_draw, model, params, keys, xs)
+
+
+def _of_keys(draw: Callable, model: Model, params: Params, keys: Key, xs: PyTree) -> PyTree:
+    """[draw(model, params, key)], of a conditional model at the inputs of examples of xs in
+    turn.
+    """
+    require_inputs(model, xs)
     if not model.inputs:
-        return np.asarray(jax.jit(jax.vmap(lambda key: prior_image(model, params, key)))(keys))
-    if xs is None:
+        return jax.jit(jax.vmap(lambda key: draw(model, params, key)))(keys)
+    check_data(xs, model.support)
+    rows = np.arange(len(keys)) % len(jax.tree.leaves(xs)[0])
+    examples = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], xs)
+    return jax.jit(jax.vmap(lambda key, x: draw(model, params, key, x)))(keys, examples)
+
+
+def require_inputs(model: Model, xs: PyTree) -> None:
+    """Raises ValueError for a conditional model without examples."""
+    if model.inputs and xs is None:
         raise ValueError(
             f"the model has the inputs {', '.join(model.inputs)}, which no density draws: give xs,"
             " examples that hold them"
         )
-    rows = np.arange(len(keys)) % len(jax.tree.leaves(xs)[0])
-    examples = jax.tree.map(lambda leaf: jnp.asarray(leaf)[rows], xs)
-    draw = jax.vmap(lambda key, x: prior_image(model, params, key, x))
-    return np.asarray(jax.jit(draw)(keys, examples))
+
+
+def prior_draw(model: Model, params: Params, key: Key, x: PyTree = None) -> PyTree:
+    """z ~ p(z)."""
+    return prior_of(model, params, x).sample(key)
 
 
 def prior_image(model: Model, params: Params, key: Key, x: PyTree = None) -> jax.Array:
     """E[x | z], z ~ p(z)."""
-    return mean_image(model, params, prior_of(model, params, x).sample(key), x)
+    return mean_image(model, params, prior_draw(model, params, key, x), x)
 
 
 def mean_image(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax.Array:
@@ -106,6 +130,7 @@ def reconstructions(
     model: Model, params: Params, xs: PyTree, key: Key, columns: int = 16
 ) -> Figure:
     """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
+    check_data(xs, model.support)
     xs = jax.tree.map(jnp.asarray, xs)
     size = len(jax.tree.leaves(xs)[0])
 

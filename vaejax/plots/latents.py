@@ -1,19 +1,27 @@
 """Pictures of a latent space."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vaejax.base.supports import REAL
-from vaejax.base.types import Key, Params
+from vaejax.base.supports import REAL, support_parts
+from vaejax.base.types import Key, Params, PyTree
 from vaejax.models.base import Model, prior_of
-from vaejax.objectives.total_correlation import require_one_prior
-from vaejax.plots.images import mean_image, prior_images, show_image, tile
+from vaejax.plots.images import (
+    mean_image,
+    prior_draws,
+    prior_images,
+    require_inputs,
+    show_image,
+    tile,
+)
 from vaejax.plots.look import (
     BLUE,
     GREY,
@@ -35,13 +43,13 @@ def latent(
     principal components.
 
     means [n, d] are those of `vaejax.posterior_means`; of a mapping all latents stand in a row.
-    With two real latents a second panel shows the decoded manifold: E[x | z] at the quantiles of a
-    standard normal.
+    With two real numbers for latents, of one node or of two, a second panel shows the decoded
+    manifold: E[x | z] at the quantiles of a standard normal.
     """
-    one_vector = not isinstance(means, Mapping)
+    of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], means)
     means = _rows(means)
-    two_real = one_vector and means.shape[1] == 2 and model.latent_support == REAL
-    manifold = two_real and not model.inputs
+    real = all(support == REAL for _, support in support_parts(model.latent_support))
+    manifold = means.shape[1] == 2 and real and not model.inputs
     figure, [panels] = figure_of(columns=1 + manifold, size=(11.5 if manifold else 6.2, 5.4))
     points, names = means, ("$z_1$", "$z_2$")
     if means.shape[1] > 2:
@@ -49,46 +57,49 @@ def latent(
     _scatter(panels[0], points, labels)
     panels[0].set(xlabel=names[0], ylabel=names[1], title="posterior means")
     if manifold:
-        _show_manifold(panels[1], model, params, size)
+        _show_manifold(panels[1], model, params, of_one, size)
     return figure
 
 
-def _rows(means: Any) -> np.ndarray:
+def _rows(latents: PyTree) -> np.ndarray:
     """[n, d]: all latents of an example in a row."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(means)]
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(latents)]
     return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
 
 
-def _show_manifold(axes: Axes, model: Model, params: Params, size: int) -> None:
-    """E[x | z] at a grid of size x size normal quantiles."""
+def _show_manifold(axes: Axes, model: Model, params: Params, of_one: PyTree, size: int) -> None:
+    """E[x | z] at a grid of size x size normal quantiles, z made like the latents `of_one`."""
     quantiles = np.asarray(jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size))
     zs = jnp.stack(jnp.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
-    images = jax.jit(jax.vmap(lambda z: mean_image(model, params, z)))(zs)
+    unravel = ravel_pytree(of_one)[1]
+    images = jax.jit(jax.vmap(lambda z: mean_image(model, params, unravel(z))))(zs)
     show_image(axes, tile(np.asarray(images), size))
     title = "decoded manifold, at normal quantiles"
     axes.set(xlabel="$z_1$ →", ylabel="$z_2$ →", title=title)
 
 
 def priors(
-    entries: dict[str, tuple[Model, Params, np.ndarray]],
+    entries: dict[str, tuple[Model, Params, PyTree]],
     labels: np.ndarray | None,
     key: Key,
     grid: tuple[int, int] = (5, 5),
+    xs: PyTree = None,
 ) -> Figure:
     """For each named (model, params, zs): above, the prior and draws zs of the aggregated
     posterior; below, the prior's draws decoded.
 
-    zs [n, d] has one draw of q(z | x_i) for each of n examples, coloured by class. With two latents
-    the prior is drawn by its density, with more by draws of its own, in grey, on the first two
-    principal components of zs.
+    zs has one draw of q(z | x_i) for each of n examples, [n, d] or {name: [n, ...]}, whose numbers
+    then stand in a row, coloured by class. With two continuous numbers the prior is drawn by its
+    density, with more by draws of its own, in grey, on the first two principal components of zs;
+    so is that of a conditional model, whose draw i has the inputs of example i (mod n) of `xs`.
     """
     for model, params, zs in entries.values():
-        _require_vector_latents(model, params, np.shape(zs))
+        _require_like_the_prior(model, params, zs, xs)
     figure, panels = figure_of(2, len(entries), size=(2.9 * len(entries), 6.1))
     keys = jax.random.split(key, grid[0] * grid[1])
     for (name, (model, params, zs)), above, below in zip(entries.items(), *panels, strict=True):
-        _prior_and_posterior(above, model, params, np.asarray(zs), labels, key)
-        show_image(below, tile(prior_images(model, params, keys), grid[1]))
+        _prior_and_posterior(above, model, params, _rows(zs), labels, key, xs)
+        show_image(below, tile(prior_images(model, params, keys, xs), grid[1]))
         above.set_title(name, fontsize=TITLE)
     panels[0, 0].set_ylabel("p(z), and draws of q(z | x)")
     panels[1, 0].set_ylabel("means of p(x | z), z from p(z)")
@@ -98,29 +109,44 @@ def priors(
     return figure
 
 
-def _require_vector_latents(model: Model, params: Params, shape: tuple[int, ...]) -> None:
-    """Raises an error unless zs of this shape are draws of one latent vector, with one prior."""
-    require_one_prior("plots.priors", model)
-    event = jax.eval_shape(prior_of(model, params).sample, jax.random.key(0))
-    shapes = [leaf.shape for leaf in jax.tree.leaves(event)]
-    if isinstance(event, Mapping) or shapes != [shape[1:]] or len(shape) != 2 or shape[1] < 2:
+def _require_like_the_prior(model: Model, params: Params, zs: PyTree, xs: PyTree) -> None:
+    """Raises ValueError unless zs are draws of what the prior is a density of, at least two numbers
+    each.
+    """
+    require_inputs(model, xs)
+    example = None if xs is None else jax.tree.map(lambda leaf: leaf[0], xs)
+    event = jax.eval_shape(prior_of(model, params, example).sample, jax.random.key(0))
+    of_prior = jax.tree.map(lambda leaf: leaf.shape, event)
+    given = jax.tree.map(lambda leaf: np.shape(leaf)[1:], zs)
+    numbers = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(event))
+    if given != of_prior or numbers < 2:
         raise ValueError(
-            f"plots.priors shows draws [n, d] of one latent vector, d at least 2; zs have the shape"
-            f" {shape}, and the latents of the model {', '.join(map(str, shapes))}"
+            f"plots.priors shows draws of all latents, of the shape {of_prior} in each example and"
+            f" at least two numbers; zs have {given}"
         )
 
 
 def _prior_and_posterior(
-    axes: Axes, model: Model, params: Params, zs: np.ndarray, labels: np.ndarray | None, key: Key
+    axes: Axes,
+    model: Model,
+    params: Params,
+    zs: np.ndarray,
+    labels: np.ndarray | None,
+    key: Key,
+    xs: PyTree,
 ) -> None:
     """Draws of the aggregated posterior over the density of the prior, or over its draws."""
-    p_z = prior_of(model, params)
-    draws = np.asarray(jax.jit(jax.vmap(p_z.sample))(jax.random.split(key, 1_000)))
-    if zs.shape[1] == 2:
-        _show_density(axes, p_z, np.concatenate([zs, draws]))
+    draws = _rows(prior_draws(model, params, jax.random.split(key, 1_000), xs))
+    continuous = all(
+        support is None or support.steps is None
+        for _, support in support_parts(model.latent_support)
+    )
+    if zs.shape[1] == 2 and continuous and not model.inputs:
+        _show_density(axes, prior_of(model, params), np.concatenate([zs, draws]))
     else:
-        directions, _ = _principal_directions(zs)
-        zs, draws = (zs - zs.mean(0)) @ directions, (draws - zs.mean(0)) @ directions
+        if zs.shape[1] > 2:
+            directions, _ = _principal_directions(zs)
+            zs, draws = (zs - zs.mean(0)) @ directions, (draws - zs.mean(0)) @ directions
         axes.scatter(*draws.T, s=6, color=GREY, linewidths=0, alpha=0.6)
     if labels is None:
         axes.scatter(*zs.T, s=4, color=BLUE, linewidths=0, alpha=0.8)
@@ -133,11 +159,14 @@ def _prior_and_posterior(
 
 def _show_density(axes: Axes, p_z: Any, points: np.ndarray) -> None:
     """p(z) in grey, where the points are."""
+    event = jax.eval_shape(p_z.sample, jax.random.key(0))
+    unravel = ravel_pytree(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), event))[1]
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     margin = 0.15 * (high - low)
     first, second = (np.linspace(low[i] - margin[i], high[i] + margin[i], 160) for i in range(2))
     grid = jnp.asarray(np.stack(np.meshgrid(first, second), axis=-1), jnp.float32)
-    density = np.exp(np.asarray(jax.jit(jax.vmap(jax.vmap(p_z.log_prob)))(grid)))
+    log_density = jax.vmap(jax.vmap(lambda z: p_z.log_prob(unravel(z))))
+    density = np.exp(np.asarray(jax.jit(log_density)(grid)))
     axes.contourf(first, second, density, levels=12, cmap="Greys", alpha=0.8)
     axes.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
 

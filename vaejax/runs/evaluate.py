@@ -29,7 +29,7 @@ from vaejax.runs.parts import (
     latents,
     sample_quality,
 )
-from vaejax.runs.report import bounds_figure, kl_figure, page
+from vaejax.runs.report import bounds_figure, latents_figure, page
 
 PICTURES = ("samples", "reconstructions", "latent", "curves")  # what training has drawn
 
@@ -119,6 +119,7 @@ def _pictures(out: Path, parts: dict[str, EvaluationPart]) -> dict[str, Figure |
         "bounds": bounds_figure(parts["bounds"].drawn, difference)
     }
     if "the latent space" in parts:
-        pictures["KL of each latent"] = kl_figure(parts["the latent space"].drawn)
+        of_latents = latents_figure(parts["the latent space"].drawn)
+        pictures |= {} if of_latents is None else {"what each latent tells": of_latents}
     drawn = {name: out / f"{name}.png" for name in PICTURES}
     return pictures | {name: path for name, path in drawn.items() if path.exists()}

@@ -10,11 +10,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.base.mapping import Estimate, Transformed, estimate, map_dataset
+from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params
+from vaejax.data.mapping import map_dataset
 from vaejax.data.pixels import Pixels
 from vaejax.evaluation.evaluate import RELIABLE, Evaluation, evaluate
-from vaejax.evaluation.latents import LatentSpace, PosteriorCollapseWarning, latent_space
+from vaejax.evaluation.latents import (
+    LatentSpace,
+    PosteriorCollapseWarning,
+    known_nats,
+    latent_space,
+)
 from vaejax.evaluation.model_checks import calibration, predictive_check
 from vaejax.evaluation.samples import classifier_two_sample_test, precision_recall
 from vaejax.inference.ais import AIS
@@ -186,27 +192,30 @@ def latents(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPar
         ("calibration of q", f"p = {calibrated.p_value:.2g}", simulated),
     ]
     numbers = {
-        "kl": space.kl.tolist(),
+        "kl": None if space.kl is None else space.kl.tolist(),
         "rate": space.rate._asdict(),
         "mutual_information": space.mutual_information,
+        "information": None if space.information is None else space.information.tolist(),
         "marginal_kl": space.marginal_kl,
         "active_units": int(space.active.sum()),
         "collapsed": space.collapsed,
         "calibration_p_value": calibrated.p_value,
     }
-    return EvaluationPart(rows, numbers, space.kl)
+    return EvaluationPart(rows, numbers, space)
 
 
 def _latent_rows(space: LatentSpace) -> list[Row]:
     collapsed = "THE POSTERIOR HAS COLLAPSED" if space.collapsed else "mean over the test set"
     near = ", which it is near: of more examples it would be higher" if space.near_limit else ""
     limit = f"of x and z; at most log N = {space.limit:.2f}{near}"
-    correlation = f"{space.total_correlation:.2f} of it total correlation"
+    correlation = f"{known_nats(space.total_correlation)} of it total correlation"
+    if space.total_correlation is None:
+        correlation = "the latents are no product under q, so it has no parts"
     active = f"{int(space.active.sum())} of {len(space.active)}"
     return [
         ("rate KL(q(z|x) ‖ p(z))", nats(space.rate), collapsed),
-        ("mutual information", f"{space.mutual_information:.2f} nats", limit),
-        ("KL(q(z) ‖ p(z))", f"{space.marginal_kl:.2f} nats", correlation),
+        ("mutual information", known_nats(space.mutual_information, " nats"), limit),
+        ("KL(q(z) ‖ p(z))", known_nats(space.marginal_kl, " nats"), correlation),
         ("active units", active, "latents whose posterior mean varies"),
     ]
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from vaejax.evaluation.evaluate import Evaluation
-from vaejax.evaluation.latents import COLLAPSED
+from vaejax.evaluation.latents import COLLAPSED, LatentSpace
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 
 Row = tuple[str, str, str]  # quantity, value, remark
@@ -100,12 +100,20 @@ def bounds_figure(evaluation: Evaluation, ais_less_iwae: float | None) -> Figure
     return figure
 
 
-def kl_figure(kl: np.ndarray) -> Figure:
-    """The KL of each latent, sorted."""
+def latents_figure(space: LatentSpace) -> Figure | None:
+    """What each latent tells, sorted: its KL, or its information about x where the prior is no
+    product over the latents; None where q is none either.
+    """
+    if space.kl is not None:
+        told, name = space.kl, "mean KL(q(z_j|x) ‖ p(z_j)) (nats)"
+    elif space.information is not None:
+        told, name = space.information, "information I(x; z_j) (nats)"
+    else:
+        return None
     figure, [[axes]] = figure_of(size=SIZE)
-    ordered = np.sort(kl)[::-1]
+    ordered = np.sort(told)[::-1]
     colours = [BLUE if nats > COLLAPSED else GREY for nats in ordered]
-    axes.bar(np.arange(1, len(kl) + 1), ordered, color=colours)
-    finish(axes, xlabel="latent, by its KL", ylabel="mean KL(q(z_j|x) ‖ p(z_j)) (nats)")
+    axes.bar(np.arange(1, len(told) + 1), ordered, color=colours)
+    finish(axes, xlabel="latent, sorted", ylabel=name)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure

@@ -6,10 +6,10 @@ import jax
 import numpy as np
 
 from vaejax.base.checks import require_count
-from vaejax.base.mapping import Transformed, estimate, map_dataset
+from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, PyTree
 from vaejax.data.base import Source
-from vaejax.data.sources import map_source
+from vaejax.data.sources import map_blocks
 from vaejax.training.run import NonFiniteError, Run, copied
 
 
@@ -53,7 +53,7 @@ class Validator:
         """The run with one more validation in its history, and its parameters kept if they are the
         best yet.
         """
-        mapped = map_source if self._streamed else map_dataset
+        mapped = map_blocks if self._streamed else map_rows
         bound = estimate(mapped(self._bound, run.params, self._data, self._key)).mean
         if not np.isfinite(bound):
             raise NonFiniteError(f"step {run.step}: the validation bound is {bound}", run)

@@ -1,14 +1,18 @@
 """The function whose gradient is measured."""
 
+from vaejax.base.types import PyTree
+from vaejax.data.check import check_values
 from vaejax.objectives.base import Maximised, Objective, require_objective
 
 
-def differentiated(objective: Objective, step: int | None) -> Maximised:
+def differentiated(objective: Objective, step: int | None, xs: PyTree) -> Maximised:
     """(params, xs, key) -> what the objective maximises at a step of training.
 
-    TypeError for a plain function; ValueError for a weight that moves with a step that is missing.
+    TypeError for a plain function; ValueError for a weight that moves with a step that is missing,
+    and for data xs outside the objective's support, one example or a batch.
     """
     require_objective(objective)
+    check_values(xs, objective.support)
     if step is None and objective.schedules:
         names = ", ".join(name for name, _ in objective.schedules)
         raise ValueError(

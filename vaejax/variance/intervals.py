@@ -8,6 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from vaejax.base.checks import unknown_name
 from vaejax.base.types import Params, PyTree
 from vaejax.evaluation.pareto import pareto_k
 from vaejax.variance.groups import Groups, parts
@@ -41,14 +42,17 @@ def gradient_spread(moments: Moments, groups: Groups | None = None) -> dict[str,
 
 
 def _spread(moments: Moments, name: str, select: Callable[[Params], PyTree]) -> Spread:
-    n, squares = moments.num_draws, moments.squares[name]
+    n, squares = moments.num_draws, _squares(moments, name)
     trace = tree_sum(select(moments.variance))
     norm = tree_sum(jax.tree.map(np.square, select(moments.mean)))
+    if not math.isfinite(trace):
+        return Spread(trace, math.nan, math.nan, math.nan, math.nan, 1 / n)
     if trace == 0:
         return Spread(0.0, 0.0, 0.0, math.nan, math.inf if norm > 0 else math.nan, 1 / n)
     # The variance of a variance is a fourth moment: it exists where the tail of |g|^2 falls faster
     # than its square.
-    finite = pareto_k(np.abs(squares)) < 0.5
+    with np.errstate(divide="ignore"):
+        finite = pareto_k(np.log(np.abs(squares))) < 0.5
     half = 1.96 * _error_of_mean(squares, moments.by) / trace
     half = min(half, 700.0)  # more, where the trace is rounding, would overflow
     low, high = (trace * math.exp(-half), trace * math.exp(half)) if finite else (0.0, math.inf)
@@ -85,19 +89,36 @@ def variance_ratio(a: Moments, b: Moments, group: str) -> Ratio:
 
     The draws are paired, so that what both estimators have in common cancels from the interval, log
     ratio +- 1.96 standard errors of mean(A_i / mean A - B_i / mean B), A_i and B_i the squares of
-    draw i.
+    draw i. Against an estimator without variance it is 0 or inf, between two of them NaN, and NaN
+    where a gradient is.
     """
     if (a.num_draws, a.by) != (b.num_draws, b.by):
         raise ValueError(
             f"{a.num_draws} draws by {a.by} against {b.num_draws} by {b.by}; measure both alike,"
             " with one key, so that draws are pairs"
         )
-    squares_a, squares_b = a.squares[group], b.squares[group]
-    log_ratio = math.log(squares_a.mean() / squares_b.mean())
+    squares_a, squares_b = _squares(a, group), _squares(b, group)
+    mean_a, mean_b = (max(float(squares.mean()), 0.0) for squares in (squares_a, squares_b))
+    if not (0 < mean_a < math.inf and 0 < mean_b < math.inf):
+        return Ratio(*[_ratio_of_limits(mean_a, mean_b)] * 3)
     # A_i / mean A - B_i / mean B
-    series = squares_a / squares_a.mean() - squares_b / squares_b.mean()
-    half = 1.96 * _error_of_mean(series, a.by)
-    return Ratio(*(math.exp(log_ratio + side * half) for side in (0, -1, 1)))
+    series = squares_a / mean_a - squares_b / mean_b
+    half = min(1.96 * _error_of_mean(series, a.by), 700.0)  # as above
+    ratio = mean_a / mean_b
+    return Ratio(ratio, ratio * math.exp(-half), ratio * math.exp(half))
+
+
+def _squares(moments: Moments, group: str) -> np.ndarray:
+    if group not in moments.squares:
+        raise ValueError(unknown_name("group", group, list(moments.squares)))
+    return moments.squares[group]
+
+
+def _ratio_of_limits(a: float, b: float) -> float:
+    """a / b of which one is 0, infinite or NaN."""
+    if b == 0:
+        return math.inf if a > 0 else math.nan
+    return a / b
 
 
 class Bias(NamedTuple):
@@ -122,13 +143,20 @@ def gradient_bias(
 
     `p_value` is that of the largest |z|, times the number of parameters (Bonferroni, which for the
     smallest is Holm). `select` takes a group; None takes theta and phi, for psi is no parameter of
-    the bound.
+    the bound. ValueError where a number is NaN or infinite.
     """
+    if not 0 < false_alarm < 1:
+        raise ValueError(f"false_alarm = {false_alarm!r}; it must be between 0 and 1")
     select = select or (lambda params: params[:2])
-    mean, variance, expected = (
-        _flat(select(tree)) for tree in (moments.mean, moments.variance, reference)
-    )
-    extra = 0.0 if standard_error is None else _flat(select(standard_error))
+    trees = {"mean": moments.mean, "variance": moments.variance, "reference": reference}
+    if standard_error is not None:
+        trees["standard_error"] = standard_error
+    numbers = {name: _flat(select(tree), name) for name, tree in trees.items()}
+    mean, variance, expected, *extra = numbers.values()
+    if len({len(part) for part in numbers.values()}) > 1:
+        counts = ", ".join(f"{name} {len(part)}" for name, part in numbers.items())
+        raise ValueError(f"the trees have not equally many numbers: {counts}")
+    extra = extra[0] if extra else 0.0
     error = np.sqrt(variance / moments.num_draws + np.square(extra))
     difference = np.abs(mean - expected)
     # Where there is no noise that single precision would show, a difference is found or is not.
@@ -144,5 +172,12 @@ def gradient_bias(
     return Bias(largest, p_value, float(needed * error.max()))
 
 
-def _flat(tree: PyTree) -> np.ndarray:
-    return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+def _flat(tree: PyTree, name: str) -> np.ndarray:
+    """All its numbers in a row; ValueError where one is NaN or infinite."""
+    numbers = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+    if not np.isfinite(numbers).all():
+        raise ValueError(
+            f"gradient_bias: the {name} has NaN or infinity, of which no bias can be told; look for"
+            " what made it, with jax.debug_nans"
+        )
+    return numbers

@@ -90,7 +90,7 @@ def gradient_moments(
       chunk: how many gradients are held at a time. None: 4 of a scan of 500 draws or more (of fewer
         1), 1 for devices on a CPU, else 100.
     """
-    function = differentiated(objective, step)
+    function = differentiated(objective, step, x)
     only_draws = order == 4 or strategy is not None or chunk is not None
     _require_options(num_draws, order, by, only_draws)
     layout = layout_for(strategy, chunk, num_draws)

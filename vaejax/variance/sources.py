@@ -61,7 +61,7 @@ def variance_sources(
     S^2 is unbiased: of the spread of the measured means, the part that is their own noise is taken
     off, so that it may be below 0. `step` is that of training, where a weight moves with it.
     """
-    function = differentiated(objective, step)
+    function = differentiated(objective, step, xs)
     require_count(num_draws, "num_draws")
     if num_draws < 2:
         raise ValueError(f"num_draws = {num_draws}; a variance needs at least 2")
@@ -118,10 +118,13 @@ def minibatch_variance(
     With `dataset_size` N, that of `minibatch(..., dataset_size=N)`, N times as large a gradient.
     """
     b, n = batch_size, sources.num_examples
-    require_count(num_repeats, "num_repeats")
-    if not 1 <= b <= n:
+    counts = {"batch_size": b, "num_repeats": num_repeats, "dataset_size": dataset_size}
+    for name, count in counts.items():
+        if count is not None:
+            require_count(count, name)
+    if b > n:
         raise ValueError(f"batch_size = {b}, but the sources are of {n} examples")
-    scale = (dataset_size or 1) ** 2
+    scale = 1 if dataset_size is None else dataset_size**2
     return jax.tree.map(
         lambda s, v: scale * ((1 - b / n) * s / b + v / (b * num_repeats)),
         sources.data,

@@ -1,11 +1,11 @@
 """Conditionals of discrete latents and of their relaxations; for binary ones `Bernoulli` serves."""
 
-from vaejax.base.supports import ONE_HOT, SIMPLEX, UNIT_INTERVAL
+from vaejax.base.supports import ONE_HOT, RELAXED_BINARY, RELAXED_ONE_HOT
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
-from vaejax.distributions.discrete import OneHotCategoricalDensity, relaxed_categorical
-from vaejax.distributions.numpyro import relaxed_bernoulli
+from vaejax.distributions.discrete import OneHotCategoricalDensity
+from vaejax.distributions.relaxed import relaxed_bernoulli, relaxed_categorical
 from vaejax.models.conditionals.base import OfNet
 from vaejax.networks.base import Net
 
@@ -25,13 +25,15 @@ class OneHotCategorical(OfNet):
 
 @component
 class RelaxedBernoulli(OfNet):
-    """prod_i BinConcrete(z_i; net(x)_i, temperature) on (0, 1). The net gives logits. Reference:
-    Maddison et al. 2017.
+    """prod_i BinConcrete(sigmoid(z_i); net(x)_i, temperature). The net gives logits.
+
+    The latent z is the logit of the point of (0, 1), where it does not saturate; the decoder is
+    shown the point. Reference: Maddison et al. 2017.
     """
 
     net: Net
     temperature: float = 0.5
-    support = UNIT_INTERVAL
+    support = RELAXED_BINARY
 
     def __call__(self, params: PyTree, given) -> Distribution:
         return relaxed_bernoulli(self.temperature, self.logits(params, given))
@@ -39,13 +41,15 @@ class RelaxedBernoulli(OfNet):
 
 @component
 class RelaxedCategorical(OfNet):
-    """prod_i Concrete(z_i; net(x)_i, temperature) on the simplex. The net gives logits [..., c].
-    Reference: Maddison et al. 2017.
+    """prod_i Concrete(exp z_i; net(x)_i, temperature). The net gives logits [..., c].
+
+    The latent z are the logarithms of the point of the simplex, where it does not saturate; the
+    decoder is shown the point. Reference: Maddison et al. 2017.
     """
 
     net: Net
     temperature: float = 0.5
-    support = SIMPLEX
+    support = RELAXED_ONE_HOT
 
     def __call__(self, params: PyTree, given) -> Distribution:
         return relaxed_categorical(self.temperature, self.logits(params, given))

@@ -26,7 +26,7 @@ class NumPyroConditional(OfNet):
     Counts: `Poisson`, `GammaPoisson` and the negative binomials, `Binomial`, `BetaBinomial`,
     `Multinomial` and `DirichletMultinomial` are right to 1e-6 in float32 up to three million, where
     their parameters are rates or probabilities; by logits the rounding of the probability stays,
-    some 1e-5 at a million. Zero-inflated families are NumPyro's own, which lose a nat there.
+    some 1e-5 at a million.
 
     All its batch axes are made one event. The support is the family's own; `support` names it where
     that cannot be read without the net.

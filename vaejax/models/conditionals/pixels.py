@@ -84,13 +84,15 @@ class DiscretizedLogistic(OfNet):
             self, apply_net(self.net, params, given), "loc, log_scale", at_most=3_000
         )
         if len(outputs) == 2:
-            outputs = jnp.zeros_like(outputs[0]), *outputs
-        if len(outputs) % 3:
+            loc, log_scale = (head[..., None] for head in outputs)
+            logits = jnp.zeros_like(loc)
+        elif len(outputs) % 3 == 0:
+            logits, loc, log_scale = jnp.split(jnp.stack(outputs, axis=-1), 3, axis=-1)
+        else:
             raise TypeError(
                 "DiscretizedLogistic wants 2 heads, or 3 for each component of a mixture, not"
                 f" {len(outputs)}"
             )
-        logits, loc, log_scale = jnp.split(jnp.stack(outputs, axis=-1), 3, axis=-1)
         # Locations start in the middle of the pixels' range, scales at a seventh of it; the least
         # puts all the mass on one level.
         return DiscretizedLogisticDensity(

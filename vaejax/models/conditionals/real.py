@@ -4,6 +4,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as npd
 
 from vaejax.base.supports import REAL, SPHERE
@@ -76,11 +77,13 @@ class FullNormal(OfNet):
             self, output, "loc, log_scale, row 1, ..., row d", at_least=dim + 2, at_most=dim + 2
         )
         loc, log_scale, *rows = require_vectors(self, outputs)
-        unit = jnp.eye(dim, dtype=loc.dtype) + jnp.tril(
-            soft_bound(jnp.stack(rows), MAX_LOADING), -1
-        )
+        below = jnp.asarray(np.tri(dim, k=-1), loc.dtype)
+        unit = jnp.eye(dim, dtype=loc.dtype) + below * soft_bound(jnp.stack(rows), MAX_LOADING)
         scale_tril = jnp.exp(soft_bound(log_scale, MAX_LOG_SCALE))[:, None] * unit
-        return CholeskyNormal(npd.MultivariateNormal(loc, scale_tril=scale_tril))
+        # It is lower triangular; NumPyro's check of that does not run within jax.shard_map.
+        return CholeskyNormal(
+            npd.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+        )
 
 
 @component

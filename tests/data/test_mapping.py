@@ -1,0 +1,62 @@
+"""A function over a data set, which is held against what the function asks of its examples."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import vaejax
+from tests.lib.kinds import KINDS, SHAPE, data_of, params_of
+from vaejax.base.mapping import Transformed
+
+KEY = jax.random.key(0)
+
+
+def double(x, key):
+    return 2 * x
+
+
+def test_map_dataset_asks_what_the_function_asks():
+    """Of the leaves that it hands to a model as they are, and after a transform; what it changes,
+    or keeps to itself, is its own affair.
+    """
+    model = KINDS["VAE"]
+    params, grey = params_of(model), np.full((3, *SHAPE), 0.5, np.float32)
+
+    def of_a_part(params, pair, key):
+        return vaejax.elbo(model, params, pair["image"], key) + jnp.sum(pair["label"])
+
+    def of_rounded(params, x, key):
+        return vaejax.elbo(model, params, jnp.round(x), key)
+
+    labels = np.full((3, 1), np.nan)
+    with pytest.raises(ValueError, match=r"data\['image'\] has values in \[0.5, 0.5\]"):
+        vaejax.map_dataset(of_a_part, params, {"image": grey, "label": labels}, KEY)
+    for xs in (grey, vaejax.Arrays(grey)):
+        mapped = vaejax.map_source if xs is not grey else vaejax.map_dataset
+        assert mapped(of_rounded, params, xs, KEY).shape == (3,)
+        bound = partial(vaejax.elbo, model)
+        assert mapped(Transformed(bound, double), params, xs, KEY).shape == (3,)
+        assert mapped(Transformed(bound, vaejax.Pixels(1)), params, xs, KEY).shape == (3,)
+        for transform, sentence in (
+            (None, "data has values"),
+            (lambda x, key: x / 2, "transformed data has values"),
+            (vaejax.Pixels(1, "none"), "data is grey and this likelihood is for 0 and 1"),
+        ):
+            with pytest.raises(ValueError, match=sentence):
+                mapped(Transformed(bound, transform), params, xs, KEY)
+
+
+def test_the_next_part_of_a_data_set_traces_nothing():
+    model, traced = KINDS["VAE"], []
+
+    def function(params, x, key):
+        traced.append(1)
+        return vaejax.elbo(model, params, x, key)
+
+    params = params_of(model)
+    for start in range(3):
+        vaejax.map_dataset(function, params, data_of(model), KEY, 2, start)
+    assert len(traced) <= 3  # what it asks; the program, and its last, smaller part

@@ -1,0 +1,44 @@
+"""What the type of an array says of the devices on which it lies."""
+
+from functools import partial
+
+import jax
+from jax.core import ShapedArray
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
+
+from vaejax.base.types import Key, PyTree
+
+
+def is_explicit(x: ArrayLike) -> bool:
+    """Whether x lies on a mesh with explicit axes, so that its type says over which it is split."""
+    return AxisType.Explicit in jax.typeof(x).sharding.mesh.axis_types
+
+
+def is_placed(x: ArrayLike) -> bool:
+    """Whether the type of x says more than shape and dtype: its place on a mesh with explicit axes,
+    or the axes over which it varies within `jax.shard_map`.
+    """
+    kind = jax.typeof(x)
+    plain = ShapedArray(kind.shape, kind.dtype, kind.weak_type, sharding=kind.sharding)
+    return kind != plain or is_explicit(x)
+
+
+def on_every_device(tree: PyTree) -> PyTree:
+    """The arrays whole on each device, where their types say that they are split."""
+    return jax.tree.map(lambda x: _split_over(x, x, PartitionSpec()), tree)
+
+
+def example_keys(key: Key, xs: PyTree) -> Key:
+    """A key for each example of a batch, split over the devices as the examples are."""
+    first = jax.tree.leaves(xs)[0]
+    axes = jax.typeof(first).sharding.spec[0]
+    return _split_over(jax.random.split(key, len(first)), first, PartitionSpec(axes))
+
+
+@partial(jax.jit, static_argnames="axes", keep_unused=True)
+def _split_over(x: jax.Array, like: jax.Array, axes: PartitionSpec) -> jax.Array:
+    """x on the mesh of `like`, if that is one with explicit axes."""
+    if not is_explicit(like):
+        return x
+    return jax.sharding.reshard(x, NamedSharding(jax.typeof(like).sharding.mesh, axes))

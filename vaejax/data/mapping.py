@@ -1,0 +1,98 @@
+"""A function of one example over a data set or a batch, which are looked at before."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+from jax.core import Tracer
+from jax.typing import ArrayLike
+
+from vaejax.base.devices import example_keys
+from vaejax.base.mapping import Transformed, map_rows
+from vaejax.base.supports import Support
+from vaejax.base.types import Key, Params, PyTree
+from vaejax.data.base import Source
+from vaejax.data.check import asked_of, check_leaves, check_values, first_transformed
+from vaejax.data.sources import as_source, block_size, blocks, first_example, map_blocks
+from vaejax.data.transforms import Transform
+
+
+def map_dataset(
+    function: Callable,
+    params: Params,
+    xs: PyTree,
+    key: Key,
+    batch_size: int = 100,
+    start: ArrayLike = 0,
+) -> PyTree:
+    """[function(params, x_i, key_i) for every i], stacked: `function` is of one example, and
+    `batch_size` run at a time.
+
+    `xs` may be a part of a data set that starts with its example number `start`. Where `function`
+    shows its example to a model, however deep inside, xs outside the model's support are a
+    ValueError before anything compiles; of an example that it changes first nothing is known.
+    """
+    if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(xs)):
+        example = jax.tree.map(lambda leaf: leaf[0], xs)
+        check_asked(function, params, xs, example, key)
+    return map_rows(function, params, xs, key, batch_size, start)
+
+
+def map_source(
+    function: Callable, params: Params, source: Source, key: Key, batch_size: int = 100
+) -> PyTree:
+    """`map_dataset` of a source, a block at a time: the results as arrays of the host."""
+    example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
+    check_asked(function, params, source, example, key)
+    return map_blocks(function, params, source, key, batch_size)
+
+
+def map_batch(function: Callable[[PyTree, Key], Any], support: Any, xs: PyTree, key: Key) -> Any:
+    """[function(x_m, key_m)], stacked; ValueError for a batch outside the support, unless its
+    values are not known because it is traced, as in a training step.
+    """
+    check_values(xs, support)
+    return jax.vmap(function)(xs, example_keys(key, xs))
+
+
+def check_asked(
+    function: Callable, params: Params, data: PyTree | Source, example: PyTree, key: Key
+) -> None:
+    """Raises ValueError for data outside the supports that a function asks of its example."""
+    leaves, structure = jax.tree.flatten(jax.eval_shape(_all, params, example, key))
+    wanted = _asked(function, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    if not wanted:
+        return
+    _, transform = _split(function)
+    by_name = len(jax.tree.leaves(example)) > 1
+    source = as_source(data)
+    for start, block in blocks(source, block_size(source)):
+        if isinstance(transform, Transform):
+            transform.check(block, wanted[min(wanted)], "data")
+        elif transform is None:
+            check_leaves(block, wanted, "data", by_name=by_name)
+        elif start == 0:
+            moved = first_transformed(block, transform)
+            check_leaves(moved, wanted, "transformed data", by_name=by_name)
+
+
+def _split(function: Callable) -> tuple[Callable, Callable | None]:
+    """What is asked of a model, and the transform that stands before it."""
+    if isinstance(function, Transformed):
+        return function.function, function.transform
+    return function, None
+
+
+def _all(*arguments: Any) -> tuple:
+    return arguments
+
+
+@lru_cache(maxsize=256)  # so that a call again, on the next part of a data set, traces nothing
+def _asked(function: Callable, structure: Any, forms: tuple) -> dict[int, Support]:
+    leaves = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in forms]
+    params, example, key = structure.unflatten(leaves)
+    function, transform = _split(function)
+    if transform is not None:
+        example = jax.eval_shape(transform, example, key)
+    return asked_of(function, params, example, key)
