@@ -93,7 +93,7 @@ def test_a_mass_sums_to_1_over_whole_numbers_and_is_0_between_them(x64, name):
     assert (values[:5] == -np.inf).all()
     if not isinstance(p, npd.CategoricalProbs | npd.CategoricalLogits):  # of integers alone
         halves, gradients = through_pytrees(p, jnp.arange(-10, 800) / 2)
-        np.testing.assert_allclose(halves[::2], values, rtol=1e-6)
+        np.testing.assert_allclose(halves[::2], values, rtol=2e-5)
         assert (halves[1::2] == -np.inf).all() and (gradients[1::2] == 0).all()
 
 

@@ -12,6 +12,7 @@ import vaejax
 from tests.lib.binary import MODEL, NET, PARAMS, X
 from vaejax import Node
 from vaejax.distributions.numpyro import as_distribution
+from vaejax.estimators.base import mean_under
 
 
 def test_enumeration_is_the_elbo_by_hand():
@@ -118,3 +119,11 @@ def test_a_q_of_infinitely_many_values_is_refused():
     message = "Enumerate is for a q of finitely many values, and this one is DiagNormal; use"
     with pytest.raises(TypeError, match=message):
         vaejax.Enumerate()(model, model.init(jax.random.key(0), X), X, None)
+
+
+def test_a_state_of_probability_0_adds_nothing():
+    """Whatever f is there, and neither do its gradients."""
+    log_q, f = jnp.asarray([-jnp.inf, 0.0]), jnp.asarray([jnp.inf, 3.0])
+    assert mean_under(log_q, f) == 3
+    slopes = jax.grad(mean_under, argnums=(0, 1))(log_q, -log_q)
+    assert all(np.isfinite(slope).all() for slope in slopes)

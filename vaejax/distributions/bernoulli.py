@@ -35,8 +35,7 @@ class BernoulliDensity(Distribution):
         return jax.random.bernoulli(key, self.mean()).astype(self.logits.dtype)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
-        value, logits = one_event("Bernoulli", value, self.logits)
-        return jnp.sum(log_bernoulli(value, logits))
+        return jnp.sum(self.coordinate_log_probs(value))
 
     def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
         return log_bernoulli(*one_event("Bernoulli", value, self.logits))

@@ -113,8 +113,10 @@ class NumPyroDensity(Distribution):
         parts = self.base
         while isinstance(parts, npd.Independent):
             parts = parts.base_dist
+        value = jnp.asarray(value)
+        held = held_to_support(parts, value.dtype)
         return log_probs_of_rounded(
-            held_to_support(parts), innermost(self.base), jnp.asarray(value, full_dtype(value))
+            held, innermost(self.base), jnp.asarray(value, full_dtype(value))
         )
 
     def require_one(self) -> None:

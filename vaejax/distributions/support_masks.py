@@ -21,21 +21,24 @@ from vaejax.distributions.masses import mass_of
 WRAPPERS = (npd.Independent, npd.ExpandedDistribution, npd.MaskedDistribution)
 
 
-def held_to_support(p: npd.Distribution) -> npd.Distribution:
+def held_to_support(p: npd.Distribution, dtype: Any = jnp.float32) -> npd.Distribution:
     """p, with log p(x) = -inf off its own support and those of the distributions that it is made
     of; the gradient there is finite. Nothing is added where a support is all of R.
+
+    `dtype` is that in which values were stored, to whose rounding a point is on a simplex or a
+    sphere. Where NumPyro's density loses digits, p has that of `masses`.
     """
     held = copy.copy(p)
     held._validate_args = False  # NumPyro's own masks are finer than float32 on a simplex
     for name, part in vars(p).items():
         if isinstance(part, npd.Distribution):
-            setattr(held, name, held_to_support(part))
+            setattr(held, name, held_to_support(part, dtype))
         elif isinstance(part, list | tuple) and any(isinstance(q, npd.Distribution) for q in part):
-            setattr(held, name, type(part)(held_to_support(q) for q in part))
+            setattr(held, name, type(part)(held_to_support(q, dtype) for q in part))
     support = None if isinstance(p, WRAPPERS) else support_of(p)
     if support is not None and _is_bounded(support, p.event_dim):
         held.__class__ = _masked_class(type(p))
-        vars(held)["mask_support"] = support
+        vars(held).update(mask_support=support, value_dtype=dtype)
     return held
 
 
@@ -81,7 +84,7 @@ def _masked_class(family: type[npd.Distribution]) -> type[npd.Distribution]:
         value, support = jnp.asarray(value), self.mask_support
         if not support.is_discrete and not jnp.issubdtype(value.dtype, jnp.inexact):
             value = value.astype(float)
-        inside = contains(support, value)
+        inside = contains(support, value, self.value_dtype)
         # A point of the support stands in for those off it, so that no derivative there is NaN.
         safe = jnp.asarray(support.feasible_like(value))
         if jnp.issubdtype(value.dtype, jnp.inexact):
@@ -94,28 +97,28 @@ def _masked_class(family: type[npd.Distribution]) -> type[npd.Distribution]:
     return type(family.__name__, (family,), {"log_prob": log_prob})
 
 
-def contains(constraint: Any, x: jax.Array) -> jax.Array:
-    """Whether each event of x satisfies a NumPyro constraint.
+def contains(constraint: Any, x: jax.Array, dtype: Any) -> jax.Array:
+    """Whether each event of x, stored in a dtype, satisfies a NumPyro constraint.
 
     On sets without a volume up to the rounding of the numbers, of float32 at the least, in which
     data are stored: NumPyro's own test knows neither half precision nor float32 data in double.
     """
     match constraint:
         case constraints.independent():
-            inside = contains(constraint.base_constraint, x)
+            inside = contains(constraint.base_constraint, x, dtype)
             return inside.all(tuple(range(-constraint.reinterpreted_batch_ndims, 0)))
         case _ if constraint is constraints.simplex:
-            return (x >= 0).all(-1) & _is_one(x, x)
+            return (x >= 0).all(-1) & _is_one(x, dtype)
         case _ if constraint is constraints.sphere:
-            return _is_one(x**2, x)
+            return _is_one(x**2, dtype)
         case constraints.multinomial():
             return jnp.asarray(constraint(x)) & (x == jnp.round(x)).all(-1)
     return jnp.asarray(constraint(x))
 
 
-def _is_one(terms: jax.Array, x: jax.Array) -> jax.Array:
-    """Whether they sum to 1, but for the rounding of each number of x and of the sum."""
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+def _is_one(terms: jax.Array, dtype: Any) -> jax.Array:
+    """Whether they sum to 1, but for the rounding of each number and of the sum."""
+    stored = jnp.finfo(dtype).eps if jnp.issubdtype(dtype, jnp.floating) else 0
     single = float(jnp.finfo(jnp.float32).eps)
-    tolerance = 4 * float(jnp.finfo(x.dtype).eps) + 10 * single * x.shape[-1] ** 0.5
-    return jnp.abs(terms.astype(wide).sum(-1) - 1) <= tolerance
+    tolerance = 4 * float(stored) + 10 * single * terms.shape[-1] ** 0.5
+    return jnp.abs(terms.sum(-1) - 1) <= tolerance
