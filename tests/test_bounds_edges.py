@@ -16,7 +16,7 @@ from tests.lib.binary import MODEL, PARAMS, X
 from tests.lib.cases import cases
 from tests.lib.given_keys import key_of_uniforms
 from tests.lib.oracles import LinearGaussian
-from vaejax.bounds import log_mean_of_others, mean_of_others
+from vaejax.bounds import RenyiBound, log_mean_of_others, mean_of_others
 from vaejax.estimators.base import mean_under, with_gradient_of
 from vaejax.models.around import AroundModel
 
@@ -39,12 +39,18 @@ OF_EACH = {
 }
 
 
+OF_ONE_WEIGHT = [bound for name, bound in BOUNDS.items() if name != "jackknife_bound"]
+
+
 @pytest.mark.parametrize("function", (BOUNDS | OF_EACH).values(), ids=BOUNDS | OF_EACH)
 def test_a_batch_is_refused_where_one_example_belongs(function):
     batch = jnp.asarray(np.random.default_rng(0).normal(size=(2, 3)))
     for wrong in (batch, batch[0, 0], batch[0, :0], batch[None]):
         with pytest.raises(ValueError, match=r"\[K\] of one example, and these have .* jax.vmap"):
             function(wrong)
+    if function not in OF_ONE_WEIGHT:
+        with pytest.raises(ValueError, match="leaves one weight out, so it needs num_samples"):
+            function(batch[0, :1])
     rows, function = jax.jit(jax.vmap(function))(batch), jax.jit(function)
     np.testing.assert_allclose(rows, jnp.stack([function(row) for row in batch]), atol=1e-6)
 
@@ -268,6 +274,12 @@ def test_log_marginal_of_chunks_that_are_all_zero(x64):
 def test_an_order_that_is_no_number_is_refused(alpha):
     with pytest.raises(ValueError, match="renyi_bound: alpha = .*; give a number"):
         vaejax.renyi_bound(alpha)
+
+
+@pytest.mark.parametrize("alpha", [1, math.nan])
+def test_the_limit_is_no_order_of_its_own(alpha):
+    with pytest.raises(ValueError, match="RenyiBound.alpha = .*; use renyi_bound"):
+        RenyiBound(alpha)
 
 
 def test_the_limits_of_the_order():

@@ -83,11 +83,7 @@ def jackknife_bound(log_w: Float[Array, " k"]) -> Scalar:
 
     Reference: Nowozin 2018 (JVI-1).
     """
-    k = count_weights("jackknife_bound", log_w)
-    if k < 2:
-        raise ValueError(
-            "jackknife_bound leaves one weight out, so it needs num_samples of at least 2"
-        )
+    k = count_weights("jackknife_bound", log_w, leaves_one_out=True)
     # Of w / max w, since the K-fold of log max w would only add rounding.
     highest = finite_or_zero(stopped(jnp.max(log_w)))
     bound = iwae_bound(log_w - highest)
@@ -95,7 +91,7 @@ def jackknife_bound(log_w: Float[Array, " k"]) -> Scalar:
     return jnp.where(bound == -jnp.inf, bound, k * bound - (k - 1) * others) + highest
 
 
-def count_weights(owner: str, log_w: Float[Array, " k"]) -> int:
+def count_weights(owner: str, log_w: Float[Array, " k"], leaves_one_out: bool = False) -> int:
     """K. ValueError for what are not the log-weights of one example: of a batch of them [batch, K],
     a bound would be one number, and wrong.
     """
@@ -105,6 +101,8 @@ def count_weights(owner: str, log_w: Float[Array, " k"]) -> int:
             f"{owner} takes the log-weights [K] of one example, and these have shape {shape}; of a"
             " batch [batch, K] it is jax.vmap of it, one number for each example"
         )
+    if leaves_one_out and shape[0] < 2:
+        raise ValueError(f"{owner} leaves one weight out, so it needs num_samples of at least 2")
     return shape[0]
 
 
@@ -130,7 +128,7 @@ def log_mean_of_others(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
     """log of the mean of all weights but w_k, for every k. In log space: from 1 - w_k / sum w it
     would be log 0 where one dominates.
     """
-    k = count_weights("log_mean_of_others", log_w)
+    k = count_weights("log_mean_of_others", log_w, leaves_one_out=True)
     others = jnp.where(jnp.eye(k, dtype=bool), -jnp.inf, log_w[None])
     return log_sum(others) - math.log(k - 1)
 
@@ -139,7 +137,7 @@ def mean_of_others(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
     """The mean of all log w_j but log w_k, for every k. Not by taking it from the sum, where one
     may be far below the others, or -inf.
     """
-    k = count_weights("mean_of_others", log_w)
+    k = count_weights("mean_of_others", log_w, leaves_one_out=True)
     others = jnp.where(jnp.eye(k, dtype=bool), 0, log_w[None])
     return jnp.sum(others, axis=1) / (k - 1)
 
@@ -164,6 +162,10 @@ class RenyiBound:
     """(1/(1-alpha)) log mean_k w_k^(1-alpha), alpha not 1, as `renyi_bound` makes it."""
 
     alpha: float
+
+    def __post_init__(self):
+        if self.alpha == 1 or math.isnan(self.alpha):
+            raise ValueError(f"RenyiBound.alpha = {self.alpha!r}; use renyi_bound(1), its limit")
 
     def __call__(self, log_w: Float[Array, " k"]) -> Scalar:
         k = count_weights("renyi_bound", log_w)
