@@ -12,6 +12,7 @@ import pytest
 from numpyro.distributions.kl import kl_divergence as dispatcher
 from scipy.special import betaln, gammaln, log_expit, logsumexp
 
+from tests.lib.cases import cases
 from tests.lib.numpyro_members import member
 from tests.lib.oracles import gauss_hermite
 from vaejax.distributions.bernoulli import BernoulliDensity
@@ -83,7 +84,7 @@ SCALARS = {  # family: (parameters, log-density of y, how the library makes it)
         npd.BetaProportion,
     ),
 }
-S = np.linspace(-90, 90, 120_001)
+S = np.linspace(-90, 90, 60_001)
 
 
 def quadrature(q, p):
@@ -102,7 +103,7 @@ def quadrature(q, p):
         y, jacobian = center + width * np.sinh(S), width * np.cosh(S) * (S[1] - S[0])
         density = np.exp(log_q(y, *q[1])) * jacobian
         terms = np.where(density > 0, density * (log_q(y, *q[1]) - log_p(y, *p[1])), 0)
-    np.testing.assert_allclose(density[np.isfinite(density)].sum(), 1, rtol=1e-7)
+    np.testing.assert_allclose(density[np.isfinite(density)].sum(), 1, rtol=1e-6)
     return terms[np.isfinite(density)].sum()
 
 
@@ -226,13 +227,15 @@ def assert_categoricals(q_family, p_family):
 def assert_spheres(q_family, p_family):
     """In t = <z, loc>, whose density is e^(kt) (1 - t^2)^((d-3)/2) up to a constant."""
     angle = (np.arange(200_000) + 0.5) / 200_000 * np.pi
-    for dim, kappa in itertools.product((2, 3, 20), (1e-3, 2.0, 400.0)):
-        base = (dim - 2) * np.log(np.sin(angle))
-        log_p, log_q = base - logsumexp(base), base + kappa * np.cos(angle)
-        log_q = log_q - logsumexp(log_q)
-        q = q_family(jnp.eye(dim)[0], jnp.asarray(kappa))
-        kl = kl_divergence(q, p_family(jnp.zeros(dim)))
-        np.testing.assert_allclose(kl, np.exp(log_q) @ (log_q - log_p), rtol=1e-6, atol=1e-12)
+    kappas = np.array([1e-3, 2.0, 400.0])[:, None]
+    for dim in (2, 20):
+        log_p = (dim - 2) * np.log(np.sin(angle))
+        log_q = log_p + kappas * np.cos(angle)
+        log_p, log_q = (table - logsumexp(table, -1, keepdims=True) for table in (log_p, log_q))
+        p, loc = p_family(jnp.zeros(dim)), jnp.eye(dim)[0]
+        kl = jax.jit(jax.vmap(lambda kappa: kl_divergence(q_family(loc, kappa), p)))
+        exact = np.sum(np.exp(log_q) * (log_q - log_p), axis=-1)
+        np.testing.assert_allclose(kl(jnp.asarray(kappas[:, 0])), exact, rtol=1e-6, atol=1e-12)
 
 
 OTHERS = {
@@ -247,7 +250,15 @@ OTHERS = {
 }
 
 
-@pytest.mark.parametrize("pair", FORMULAS, ids=lambda pair: "-".join(k.__name__ for k in pair))
+PAIRS = {"-".join(kind.__name__ for kind in pair): pair for pair in FORMULAS}
+SIMILAR = {"Beta-BetaProportion", "BetaProportion-Beta", "Chi2-Gamma", "Gamma-Chi2"} | {
+    "Normal-DiagNormalDensity",
+    "DiagNormalDensity-Normal",
+    "Weibull-Chi2",
+}
+
+
+@pytest.mark.parametrize("pair", cases(PAIRS, slow=SIMILAR))
 def test_every_pair_of_the_table_is_exact(x64, pair):
     """A pair that has no case here fails by a KeyError."""
     with jax.numpy_rank_promotion("allow"):

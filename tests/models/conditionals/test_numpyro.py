@@ -3,8 +3,11 @@
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as npd
+import optax
 import pytest
 
 import vaejax
@@ -119,3 +122,27 @@ def test_a_family_that_cannot_be_tried_asks_for_its_support():
 def test_the_support_of_one_numpyro_density(p, support):
     read = support_of_numpyro(from_numpyro(p).base.support)
     assert (read.low, read.high, read.steps) == (support.low, support.high, support.steps)
+
+
+def gamma_likelihood():
+    """A VAE of positive data, whose likelihood names no support."""
+    likelihood = vaejax.NumPyroConditional(
+        vaejax.MLP(2, (3,), heads=2), lambda a, b: npd.Gamma(jnp.exp(a), jnp.exp(b))
+    )
+    encoder = vaejax.DiagNormal(vaejax.MLP(1, (3,), heads=2))
+    return vaejax.VAE(vaejax.StandardNormal(1), likelihood, encoder)
+
+
+def test_data_off_the_familys_support_are_refused():
+    """They were -inf +- NaN, for a likelihood whose support was taken for all of R."""
+    model, xs = gamma_likelihood(), np.ones((4, 2), np.float32)
+    xs[1, 0] = -0.5
+    objective = vaejax.minibatch(vaejax.Pathwise(), model)
+    key = jax.random.key(0)
+    params = model.init(key, jnp.ones(2))
+    message = r"-0\.5.* numbers above 0"
+    sgd = optax.sgd(0.1)
+    with pytest.raises(ValueError, match=message):
+        vaejax.fit(objective, params, sgd, xs, key, batch_size=2, num_steps=1)
+    with pytest.raises(ValueError, match=message):
+        vaejax.evaluate(model, params, xs, key, num_samples=2)
