@@ -145,6 +145,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.data.mapping", "_split"): (1, "the one function that has a transform before it"),
     ("vaejax.data.sources", "as_source"): (1, DOOR),
     ("vaejax.distributions.kl", "family_of"): (1, "the table of KLs in closed form has families"),
+    ("vaejax.distributions.kl", "kl_by_coordinate"): (6, "those that belong to coordinates"),
     ("vaejax.distributions.numpyro", "as_distribution"): (1, DOOR),
     ("vaejax.estimators.base", "as_estimator"): (1, DOOR),
     ("vaejax.estimators.by_node", "require_named_latents"): (1, "node by node is of graphs alone"),

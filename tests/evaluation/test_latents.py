@@ -394,7 +394,7 @@ def test_any_prior_and_any_encoder_have_a_latent_space(name):
     if "all" in unknown:
         assert space.marginal_kl is None
         return
-    # I + KL(q(z) || p(z)) is the mean of log q(z | x) - log p(z), at other samples than the rate's.
+    # I + KL(q(z) || p(z)) is the mean of log q(z | x) - log p(z) at samples of their own.
     difference = space.mutual_information + space.marginal_kl - space.rate.mean
     assert abs(difference) < 0.6 + 5 * space.rate.standard_error
     assert space.mutual_information <= space.limit + 1e-4

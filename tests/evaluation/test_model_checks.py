@@ -52,7 +52,7 @@ class ExactPosterior:
         return ()
 
     def apply(self, params, x):
-        log_p_x = jnp.sum(x * PIXEL_LOGITS - jnp.logaddexp(0, PIXEL_LOGITS), axis=1)
+        log_p_x = jnp.sum(x[None] * PIXEL_LOGITS - jnp.logaddexp(0, PIXEL_LOGITS), axis=1)
         return (LOG_PRIOR + log_p_x)[None] / self.temperature
 
 

@@ -140,12 +140,17 @@ def test_a_browser_shows_the_pictures_and_the_table_whole(run, tmp_path):
 
 @pytest.mark.slow
 def test_what_a_model_has_not_is_left_out_and_named(tmp_path):
-    """A VampPrior is no diagonal normal, so the latent space has no closed forms; a sphere is no
-    place for HMC.
+    """A VampPrior is no product, so no latent has a KL of its own, but all else is there; a sphere
+    is no place for HMC.
     """
     trained(tmp_path, "--prior", "vamp:3")
     result = last_line(evaluated(tmp_path))
-    assert "diagonal normals" in result["notes"][0] and "ais" in result and "kl" not in result
+    assert result["notes"] == [] and "ais" in result
+    assert result["kl"] is None and len(result["information"]) == 2
+    split = result["marginal_kl"] + result["mutual_information"]
+    assert split == pytest.approx(result["rate"]["mean"], abs=0.5)
+    text = (tmp_path / "run" / "report.html").read_text()
+    assert "what each latent tells" in text and text.count("data:image/png;base64,") == 6
     shutil.rmtree(tmp_path / "run")
     trained(tmp_path, "--prior", "sphere", "--encoder", "vmf", "--latent-dim", "3")
     result = last_line(evaluated(tmp_path, "--sample-size", "5"))

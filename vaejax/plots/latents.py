@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from vaejax.base.supports import REAL, support_parts
 from vaejax.base.types import Key, Params, PyTree
+from vaejax.distributions.base import NotKnownError
 from vaejax.models.base import Model, prior_of
 from vaejax.plots.images import (
     mean_image,
@@ -34,6 +35,7 @@ from vaejax.plots.look import (
 )
 
 MOST_CLASSES = 10  # that a legend names, each in its own colour
+QUANTILE_DRAWS = 10_000  # of the prior, for its quantiles
 
 
 def latent(
@@ -44,12 +46,12 @@ def latent(
 
     means [n, d] are those of `vaejax.posterior_means`; of a mapping all latents stand in a row.
     With two real numbers for latents, of one node or of two, a second panel shows the decoded
-    manifold: E[x | z] at the quantiles of a standard normal.
+    manifold: E[x | z] at quantiles of each number under the prior.
     """
     of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], means)
     means = _rows(means)
     real = all(support == REAL for _, support in support_parts(model.latent_support))
-    manifold = means.shape[1] == 2 and real and not model.inputs
+    manifold = means.shape[1] == 2 and real and not model.inputs and _has_prior(model, params)
     figure, [panels] = figure_of(columns=1 + manifold, size=(11.5 if manifold else 6.2, 5.4))
     points, names = means, ("$z_1$", "$z_2$")
     if means.shape[1] > 2:
@@ -61,6 +63,15 @@ def latent(
     return figure
 
 
+def _has_prior(model: Model, params: Params) -> bool:
+    """Whether the latents have a density of their own: not where one depends on observed nodes."""
+    try:
+        prior_of(model, params)
+    except NotKnownError:
+        return False
+    return True
+
+
 def _rows(latents: PyTree) -> np.ndarray:
     """[n, d]: all latents of an example in a row."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(latents)]
@@ -68,13 +79,14 @@ def _rows(latents: PyTree) -> np.ndarray:
 
 
 def _show_manifold(axes: Axes, model: Model, params: Params, of_one: PyTree, size: int) -> None:
-    """E[x | z] at a grid of size x size normal quantiles, z made like the latents `of_one`."""
-    quantiles = np.asarray(jax.scipy.stats.norm.ppf((jnp.arange(size) + 0.5) / size))
-    zs = jnp.stack(jnp.meshgrid(quantiles, quantiles[::-1]), axis=-1).reshape(-1, 2)
+    """E[x | z] at a grid of size x size quantiles of the prior's draws, z made like `of_one`."""
+    draws = _rows(prior_draws(model, params, jax.random.split(jax.random.key(0), QUANTILE_DRAWS)))
+    first, second = np.quantile(draws, (np.arange(size) + 0.5) / size, axis=0).T
+    zs = jnp.stack(jnp.meshgrid(first, second[::-1]), axis=-1).reshape(-1, 2)
     unravel = ravel_pytree(of_one)[1]
     images = jax.jit(jax.vmap(lambda z: mean_image(model, params, unravel(z))))(zs)
     show_image(axes, tile(np.asarray(images), size))
-    title = "decoded manifold, at normal quantiles"
+    title = "decoded manifold, at quantiles of p(z)"
     axes.set(xlabel="$z_1$ →", ylabel="$z_2$ →", title=title)
 
 
@@ -147,6 +159,8 @@ def _prior_and_posterior(
         if zs.shape[1] > 2:
             directions, _ = _principal_directions(zs)
             zs, draws = (zs - zs.mean(0)) @ directions, (draws - zs.mean(0)) @ directions
+        if not continuous:  # points that coincide are spread a little
+            zs, draws = (_spread(points) for points in (zs, draws))
         axes.scatter(*draws.T, s=6, color=GREY, linewidths=0, alpha=0.6)
     if labels is None:
         axes.scatter(*zs.T, s=4, color=BLUE, linewidths=0, alpha=0.8)
@@ -155,6 +169,11 @@ def _prior_and_posterior(
             look = {"color": f"C{i % 10}", "linewidths": 0, "alpha": 0.8}
             axes.scatter(*points.T, s=4, label=name, **look)
     without_ticks(axes)
+
+
+def _spread(points: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(size=points.shape)
+    return points + 0.02 * np.ptp(points, axis=0) * noise
 
 
 def _show_density(axes: Axes, p_z: Any, points: np.ndarray) -> None:

@@ -208,7 +208,7 @@ def _latent_rows(space: LatentSpace) -> list[Row]:
     collapsed = "THE POSTERIOR HAS COLLAPSED" if space.collapsed else "mean over the test set"
     near = ", which it is near: of more examples it would be higher" if space.near_limit else ""
     limit = f"of x and z; at most log N = {space.limit:.2f}{near}"
-    correlation = f"{known_nats(space.total_correlation)} of it total correlation"
+    correlation = known_nats(space.total_correlation, " nats of total correlation under q")
     if space.total_correlation is None:
         correlation = "the latents are no product under q, so it has no parts"
     active = f"{int(space.active.sum())} of {len(space.active)}"
