@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all check bench constraints clean
+.PHONY: help demo test test-all mutants check bench constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
@@ -24,6 +24,9 @@ test: .venv/.installed  ## the tests, without the slow ones
 
 test-all: .venv/.installed  ## every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+mutants: .venv/.installed  ## plant the bugs of tests/mutants one at a time: each must be caught by its tests
+	$(BIN)/python scripts/mutants.py
 
 check: .venv/.installed  ## lint, format and types
 	$(BIN)/ruff check .
