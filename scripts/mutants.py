@@ -4,8 +4,8 @@ it: every one must be caught.
     python scripts/mutants.py                        # all; `make mutants`
     python scripts/mutants.py estimators/pathwise    # those whose name starts so
 
-Prints a row for each, and exits with 1 unless each was caught. Each has a process of its own, forked
-from one that has JAX imported already; compiled programs are kept for all: a bug changes few.
+Prints a row for each, and exits with 1 unless each was caught. Each has a process of its own,
+forked from one that has JAX imported already; compiled programs are kept: a bug changes few.
 """
 
 import argparse
