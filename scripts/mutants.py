@@ -30,7 +30,7 @@ OUTCOMES = {0: "missed", 1: CAUGHT, 2: CAUGHT, None: "timeout"}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", help="the beginnings of names; all, if none is given")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one")
@@ -108,7 +108,8 @@ def start_tests(mutant, copy: Path, logs: Path | None) -> int:
             logs.mkdir(parents=True, exist_ok=True)
             output = str(logs / f"{mutant.name.replace('/', '.')}.log")
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, 1), os.dup2(file, 2)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
         for name in [name for name in sys.modules if name.split(".")[0] == "tests"]:
             del sys.modules[name]
         sys.path[:] = [str(copy), *(path for path in sys.path if path not in ("", str(ROOT)))]

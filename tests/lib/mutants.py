@@ -57,10 +57,10 @@ def mutants() -> list[Mutant]:
             file = Path(entry["file"])
             place = file.relative_to("vaejax")
             numbers[file] += 1
+            own = [str(place.with_name(f"test_{file.name}"))]
+            tests = tuple(entry.pop("tests", own))
             name = f"{place.with_suffix('')}-{numbers[file]}"
-            own = str(place.with_name(f"test_{file.name}"))
-            found.append(Mutant(name, *(entry[key] for key in ("file", "old", "new", "means")),
-                                tuple(entry.get("tests", [own]))))  # fmt: skip
+            found.append(Mutant(name=name, tests=tests, **entry))
     return found
 
 
