@@ -6,7 +6,8 @@ import pytest
 
 from tests.lib.images import GREY
 from tests.lib.oracles import assert_mean
-from vaejax.data.pixels import prepare_pixels
+from vaejax.data.base import Dataset, Split
+from vaejax.data.pixels import Pixels, prepare_pixels
 
 
 def test_dynamic_binarisation_is_drawn_from_the_key():
@@ -37,6 +38,15 @@ def test_static_binarisation_is_drawn_once():
     np.testing.assert_array_equal(one, other)
 
 
+def test_what_is_drawn_once_is_as_bright_as_what_is_stored():
+    """A pixel is 1 with probability stored / maximum, in each split."""
+    images = np.broadcast_to(np.array([64, 191], np.uint8), (20_000, 2))
+    split = Split(images)
+    dataset, _ = prepare_pixels(Dataset("grey", split, split, split, 255, "here"), "static")
+    for part in (dataset.train, dataset.valid, dataset.test):
+        assert_mean(part.images, np.array([64, 191]) / 255, detectable=0.03)
+
+
 def test_threshold_and_none():
     x = GREY.train.images[0]
     np.testing.assert_array_equal(
@@ -45,5 +55,7 @@ def test_threshold_and_none():
     np.testing.assert_allclose(
         prepare_pixels(GREY, "none")[1](x, jax.random.key(0)), x / 255, rtol=1e-6
     )
+    halves = Pixels(16, "threshold")(np.array([7, 8, 9], np.uint8), jax.random.key(0))
+    np.testing.assert_array_equal(halves, [0, 0, 1])
     with pytest.raises(ValueError, match="unknown binarisation 'dinamic'; did you mean dynamic"):
         prepare_pixels(GREY, "dinamic")  # pyright: ignore[reportArgumentType]

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 import vaejax
-from tests.lib.oracles import LinearGaussian, assert_mean, exact_moments, gradient_vector
+from tests.lib.given_keys import key_of_normals
+from tests.lib.oracles import (
+    LinearGaussian,
+    assert_mean,
+    exact_moments,
+    gauss_hermite,
+    gradient_vector,
+)
 from vaejax.estimators.pathwise import best_coefficient
 
 POINT = LinearGaussian()
@@ -83,6 +90,50 @@ def test_the_coefficient_of_the_score(x64):
     )
     for ours, theirs in zip(none, total, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+
+
+def pilot_coefficient(noise):
+    """-sum Cov(g, s) / sum E s^2 over (mu, rho) at these normal numbers, in closed form: the sample
+    covariance, n - 1, and the mean square of the score, whose mean is known to be 0.
+    """
+    lam, d, s = POINT.lam, POINT.d, POINT.s
+    # d log w / d (mu, rho) along the path, and d log q / d (mu, rho)
+    slope = -lam * (d + s * noise)
+    gradients = np.stack([slope, 1 + slope * s * noise])
+    scores = np.stack([noise / s, noise**2 - 1])
+    covariance = sum(np.cov(g, score)[0, 1] for g, score in zip(gradients, scores, strict=True))
+    return -covariance / np.mean(scores**2, axis=1).sum()
+
+
+def test_the_coefficient_is_that_of_its_pilot(x64):
+    """At given noise, of two samples and of five."""
+    q = POINT.model.posterior(POINT.params, POINT.datum)
+    for num_pilot in (2, 5):
+        noise = np.random.default_rng(num_pilot).normal(size=num_pilot)
+        key = key_of_normals(noise)
+        found = best_coefficient(POINT.model, POINT.params, POINT.datum, q, key, num_pilot)
+        np.testing.assert_allclose(found, pilot_coefficient(noise), rtol=1e-9)
+
+
+def test_the_pilot_has_noise_of_its_own(x64):
+    """At any noise of the pilot the mean over the sample's own is the exact gradient, and the
+    variance that of a fixed coefficient: nothing of the pilot is in the sample.
+    """
+    estimator = vaejax.StickTheLanding(coefficient="estimated", num_pilot=2)
+    nodes, weights = gauss_hermite(20)
+    pilot = np.array([-0.8, 1.7])
+
+    def gradient(noise):
+        # split in two: the sample's number and one that is not used, then the two of the pilot
+        key = key_of_normals(jnp.concatenate([noise, jnp.zeros(1), jnp.asarray(pilot)]))
+        return jax.grad(lambda p: estimator(POINT.model, p, POINT.datum, key))(POINT.params)
+
+    gradients = jax.vmap(gradient_vector)(jax.vmap(gradient)(nodes))
+    mean = weights @ gradients
+    np.testing.assert_allclose(mean, POINT.elbo_gradient, rtol=1e-9)
+    fixed = vaejax.StickTheLanding(coefficient=float(pilot_coefficient(pilot)))
+    variance = weights @ (gradients - mean[None]) ** 2
+    np.testing.assert_allclose(variance, exact_moments(fixed, POINT)[2], rtol=1e-8)
 
 
 @pytest.mark.slow

@@ -208,6 +208,24 @@ def test_a_hidden_markov_model_is_its_forward_pass_and_its_enumeration(x64):
     np.testing.assert_allclose(joint.log_marginal(observed), log_sum(np.asarray(every)), rtol=1e-12)
 
 
+def test_marginals_have_an_axis_for_each_name_in_the_order_asked_for(x64):
+    """Against the sum over all 1,728 states, for nodes of three states and of four."""
+    graph = hidden_markov_model(3)
+    joint = graph(graph.init(jax.random.key(1)))
+    names = ("z0", "x0", "z1", "x1", "z2", "x2")
+    sizes = [3, 4] * 3
+    index = np.array(list(itertools.product(*map(range, sizes))))
+    states = {name: jax.nn.one_hot(index[:, j], sizes[j]) for j, name in enumerate(names)}
+    p = np.exp(jax.vmap(joint.log_prob)(states)).reshape(sizes)
+    for asked in itertools.permutations(("z0", "x1", "z2")):
+        others = tuple(j for j, name in enumerate(names) if name not in asked)
+        kept = [name for name in names if name in asked]
+        expected = np.transpose(p.sum(axis=others), [kept.index(name) for name in asked])
+        of_each, table = joint.log_marginals({}, *asked)
+        np.testing.assert_allclose(np.exp(table), expected, rtol=1e-9)
+        assert [len(of_node) for of_node in of_each] == list(expected.shape)
+
+
 # Time series: the ELBO at the smoother is the Kalman filter's log-likelihood.
 
 
