@@ -17,6 +17,7 @@ from tests.lib.oracles import (
     gauss_hermite,
     gradient_vector,
 )
+from vaejax.bounds import log_mean_of_others, sample_log_weight
 from vaejax.distributions.normal import DiagNormalDensity
 
 POINT = LinearGaussian()
@@ -250,3 +251,33 @@ def test_gradients_by_keys_see_a_planted_bug(monkeypatch):
     gradients = gradient(POINT.params, jax.random.split(jax.random.key(0), 20_000))
     with pytest.raises(AssertionError, match="standard errors from"):
         assert_mean(jax.vmap(gradient_vector)(gradients), POINT.elbo_gradient, detectable=0.25)
+
+
+# Formulas of a few weights, by NumPy.
+
+
+def test_bounds_are_their_formulas(x64):
+    """Of five weights: the mean of the others, the jackknife, and the Renyi bounds on both sides of
+    the IWAE's.
+    """
+    log_w = np.random.default_rng(1).normal(size=5)
+    w = np.exp(log_w)
+    others = np.log([np.delete(w, k).mean() for k in range(5)])
+    np.testing.assert_allclose(log_mean_of_others(jnp.asarray(log_w)), others, rtol=1e-12)
+    jackknife = 5 * np.log(w.mean()) - 4 * others.mean()
+    np.testing.assert_allclose(vaejax.jackknife_bound(jnp.asarray(log_w)), jackknife, rtol=1e-12)
+    for alpha in (-1.0, 0.3, 2.0):
+        expected = np.log(np.mean(w ** (1 - alpha))) / (1 - alpha)
+        found = vaejax.renyi_bound(alpha)(jnp.asarray(log_w))
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_log_marginal_is_of_the_samples_that_it_names(x64):
+    """Sample k has the key fold_in(key, k), so that each counts once, whatever the chunk."""
+    key, point = jax.random.key(4), (POINT.model, POINT.params, POINT.datum)
+    q = POINT.model.posterior(*point[1:])
+    log_w = [sample_log_weight(*point, q, jax.random.fold_in(key, k)) for k in range(7)]
+    assert len(set(map(float, log_w))) == 7
+    for chunk in (1, 3, 7, 10):
+        found = vaejax.log_marginal(*point, key, num_samples=7, chunk=chunk)
+        np.testing.assert_allclose(found, np.log(np.mean(np.exp(log_w))), rtol=1e-12)

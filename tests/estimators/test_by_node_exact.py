@@ -10,6 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import vaejax
+from tests.lib.given_keys import key_of_uniforms
 from tests.lib.graph_models import semi_supervised
 from tests.lib.oracles import assert_mean, gauss_hermite
 from vaejax import DirectedGraph, Node
@@ -88,6 +89,47 @@ def test_any_split_of_the_nodes_is_unbiased(estimator):
     )
     draws = np.asarray(gradient(jax.random.split(jax.random.key(1), 20_000)))
     assert_mean_gradient(draws, np.asarray(exact))
+
+
+def test_the_baseline_is_the_mean_of_the_other_samples():
+    """At each pair of samples of a, b and c summed out: mean_k grad F(a_k) + (F(a_k) - F(a_j)) grad
+    log q(a_k), so that equal samples have no score.
+    """
+    model, params, x = chain()
+    estimator = vaejax.ByNode(enumerate=("b", "c"), score=("a",), num_samples=2)
+
+    def total(params, a):
+        """F(a) = sum_bc q(b, c | a) (log p(x, a, b, c) - log q(a, b, c)), and log q(a)."""
+        q, summed = model.posterior(params, x), 0.0
+        log_q_a = q.ready["a"].log_prob(a)
+        for b, c in itertools.product([0.0, 1.0], repeat=2):
+            z = {"a": a, "b": jnp.asarray([b]), "c": jnp.asarray([c])}
+            log_q = q.log_prob(z)
+            summed += jnp.exp(log_q - log_q_a) * (model.log_joint(params, x, z) - log_q)
+        return summed, log_q_a
+
+    @jax.jit
+    def expected(params, a):
+        """By the formula, at a = (a_1, a_2)."""
+        slopes = [jax.jacrev(total)(params, a[k]) for k in range(2)]
+        values = [total(params, a[k])[0] for k in range(2)]
+        by_sample = [
+            ravel_pytree(slopes[k][0])[0]
+            + (values[k] - values[1 - k]) * ravel_pytree(slopes[k][1])[0]
+            for k in range(2)
+        ]
+        return (by_sample[0] + by_sample[1]) / 2
+
+    @jax.jit
+    def found(params, a):
+        """b = 1[u < p], so u = 0 gives 1 and u near 1 gives 0; b and c draw nothing."""
+        u = (1 - a) * (1 - 1e-6) * jnp.asarray([[1.0, 0.0, 0.0]])
+        key = key_of_uniforms(u)
+        return ravel_pytree(jax.grad(partial(estimator, model))(params, x, key))[0]
+
+    for pair in itertools.product([0.0, 1.0], repeat=2):
+        a = jnp.asarray(pair)[:, None]
+        np.testing.assert_allclose(found(params, a), expected(params, a), rtol=1e-3, atol=1e-4)
 
 
 def test_paths_and_sums_together_by_quadrature(x64):

@@ -136,6 +136,25 @@ def test_importance_weighted_ones_by_enumeration(estimator):
     )
 
 
+def test_controls_are_their_formulas(x64):
+    """Of four weights, w_k replaced by the mean of the others; OVIS's with its constant."""
+    log_w = np.random.default_rng(2).normal(size=4)
+    w, given = np.exp(log_w), jnp.asarray(log_w)
+    others = [np.delete(w, k) for k in range(4)]
+    replaced = {
+        "geometric": [np.mean([*o, np.exp(np.log(o).mean())]) for o in others],
+        "arithmetic": [np.mean([*o, o.mean()]) for o in others],
+    }
+    for mean, expected in replaced.items():
+        found = vaejax.VIMCO(4, mean).control(given)
+        np.testing.assert_allclose(found, np.log(expected), rtol=1e-12)
+    for gamma in (0.0, 0.4, 1.0):
+        expected = np.log([o.mean() for o in others]) - gamma * w / w.sum()
+        expected += (1 - gamma) * np.log(1 - 1 / 4)
+        found = vaejax.OVIS(4, gamma).control(given)
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 def test_one_weight_may_dominate():
     """Where one weight is all there is, the means of the others are far below it, and stay
     finite.
