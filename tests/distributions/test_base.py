@@ -175,6 +175,13 @@ def test_which_are_reparameterised():
     assert not NumPyroDensity(npd.Bernoulli(0.5)).reparameterised
 
 
+def test_the_density_at_a_uniform_number_has_its_sample():
+    q, u = DiagNormalDensity(jnp.zeros(2), jnp.ones(2)), jnp.asarray([0.2, 0.7])
+    z, log_prob = q.at_uniform(u).sample_and_log_prob(None)
+    np.testing.assert_array_equal(z, q.from_uniform(u))
+    assert log_prob == q.log_prob(z) and z[0] < 0 < z[1]
+
+
 def test_sample_and_log_prob():
     """One after the other, or by the method that a distribution has for it."""
     q = DiagNormalDensity(jnp.zeros(2), jnp.ones(2))

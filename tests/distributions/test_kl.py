@@ -183,6 +183,20 @@ def test_of_numpyro_pairs():
         assert kl_divergence(*pair) == expected
 
 
+def test_of_log_normals_is_of_each_coordinate(x64):
+    """That of the two normals, for each coordinate, also where one parameter stands for all."""
+    log_scale = jnp.log(jnp.asarray([0.5]))
+    normals = (
+        DiagNormalDensity(jnp.asarray([0.3]), log_scale),
+        DiagNormalDensity(*jnp.zeros((2, 1))),
+    )
+    q, p = (
+        npd.LogNormal(loc, scale).expand((3,)).to_event(1)
+        for loc, scale in ((0.3, 0.5), (0.0, 1.0))
+    )
+    np.testing.assert_allclose(kl_divergence(q, p), 3 * kl(*normals), rtol=1e-6)
+
+
 def reals(family):
     return NumPyroDensity(family(jnp.zeros(2), 1.0).to_event(1))
 

@@ -72,6 +72,16 @@ def test_antithetic_pairs_by_quadrature(x64):
         )
 
 
+@of_each
+def test_coordinates_of_one_draw_are_independent(noise):
+    """E (u_1 - 1/2) (u_2 - 1/2) = 0 of the first draw and of the last; of equal ones it is 1/12."""
+    uniforms = jax.jit(jax.vmap(lambda key: noise.uniforms(key, 4, (2,), jnp.float32)))(
+        jax.random.split(jax.random.key(3), 4_000)
+    )
+    centred = np.asarray(uniforms) - 0.5
+    assert_mean(centred[:, [0, 3], 0] * centred[:, [0, 3], 1], 0, detectable=0.012)
+
+
 def test_scrambled_points_stay_a_net(x64):
     """Of 64 points one lies in each of the 64 boxes of volume 1/64, whatever their sides; two
     coordinates, twenty scramblings.

@@ -35,6 +35,12 @@ def test_diag_normal_equals_scipy(x64):
         )
 
 
+def test_a_uniform_number_is_the_probability_below(x64):
+    q, u = DiagNormalDensity(jnp.asarray(LOC), jnp.asarray(LOG_SCALE)), np.array([0.1, 0.5, 0.99])
+    below = stats.norm.cdf(q.from_uniform(jnp.asarray(u)), LOC, np.exp(LOG_SCALE))
+    np.testing.assert_allclose(below, u, rtol=1e-12)
+
+
 def test_continuous_densities_integrate_to_one(x64):
     grid = np.linspace(-15, 15, 20_001)
     for p in (DiagNormalDensity(jnp.asarray(LOC[:1]), jnp.asarray(LOG_SCALE[:1])), mixture()):

@@ -141,6 +141,48 @@ def test_moving_before_weighing_is_seen(x64, monkeypatch):
         assert_mean(np.exp(up - POINT.log_marginal), 1, detectable=0.08)
 
 
+class Told(ais.Transition):
+    """Stands still, and tells for its acceptance how far its step size is from its temperature,
+    which it reads off the density at z.
+    """
+
+    target = None
+
+    def __call__(self, log_density, z, step_size, key):
+        log_start = POINT.model.p_z(POINT.params).log_prob(z)
+        log_end = POINT.model.log_joint(POINT.params, POINT.datum, z)
+        beta = (log_density(z) - log_start) / (log_end - log_start)
+        return z, jnp.abs(step_size - beta)
+
+
+def test_each_step_size_is_that_of_its_temperature_in_both_directions(x64):
+    """With the temperatures themselves for step sizes nothing is left of the difference."""
+    sampler = replace(SAMPLER, num_chains=3, transition=Told(), temperatures=ais.Sigmoid(5))
+    betas, key = jnp.asarray(sampler.temperatures.betas()), jax.random.key(0)
+    _, up = sampler.upwards(POINT.params, POINT.datum, betas, key)
+    _, down = sampler.downwards(POINT.params, POINT.datum, jnp.asarray([0.8]), betas, key)
+    np.testing.assert_allclose([up, down], 0, atol=1e-9)
+
+
+def test_the_bounds_are_logs_of_means(x64):
+    """Of the weights of all chains: below for the data that are given, both sides for its own."""
+    sampler = replace(SAMPLER, num_chains=6, transition=Exact(), temperatures=ais.Linear(2))
+    key = jax.random.key(7)
+    pilot_key, chains_key = jax.random.split(key)
+    steps = sampler.step_sizes(POINT.params, POINT.datum, pilot_key)
+    log_w, _ = sampler.upwards(POINT.params, POINT.datum, steps, chains_key)
+    bound = sampler(POINT.params, POINT.datum, key)
+    np.testing.assert_allclose(bound, np.log(np.mean(np.exp(log_w))), rtol=1e-10)
+    z_key, x_key, pilot_key, up_key, down_key = jax.random.split(key, 5)
+    x, z = POINT.model.simulate(POINT.params, z_key, x_key)
+    steps = sampler.step_sizes(POINT.params, x, pilot_key)
+    up, _ = sampler.upwards(POINT.params, x, steps, up_key)
+    down, _ = sampler.downwards(POINT.params, x, z, steps, down_key)
+    sandwich = sampler.bdmc(POINT.params, key)
+    expected = np.log(np.mean(np.exp(up))), -np.log(np.mean(np.exp(down)))
+    np.testing.assert_allclose([sandwich.lower, sandwich.upper], expected, rtol=1e-10)
+
+
 def test_the_sandwich_holds_in_100_of_100_seeds(x64):
     """To within 0.15 nats, which is over five standard errors of either bound: a false alarm of
     1e-6 a seed and side.

@@ -79,6 +79,20 @@ def test_log_marginal_may_be_a_function_and_the_data_a_source(x64):
         np.testing.assert_allclose(getattr(second, name), values, rtol=1e-12)
 
 
+def test_the_two_q_have_noise_of_their_own(x64):
+    """Without a step the two q are one, and their bounds independent estimates of one number: equal
+    they would be with common noise.
+    """
+    refined, xs = vaejax.Refined(POINT.model, 0), np.full((2_000, 1), POINT.x)
+    log_p = np.full(len(xs), POINT.log_marginal)
+    gap = vaejax.inference_gap(refined, POINT.params, xs, log_p, jax.random.key(2), num_samples=1)
+    centred = gap.best - POINT.elbo, gap.elbo - POINT.elbo
+    scale = np.std(centred[0])
+    assert_mean(centred[0] * centred[1] / scale**2, 0, detectable=0.3)
+    assert_mean(gap.amortisation / scale, 0, detectable=0.3)
+    np.testing.assert_array_equal(gap.approximation, gap.log_marginal - gap.best)
+
+
 def test_mistakes_are_named():
     refined, key = vaejax.Refined(POINT.model, 0), jax.random.key(0)
     with pytest.raises(

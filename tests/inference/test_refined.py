@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import vaejax
@@ -13,6 +14,7 @@ from tests.lib.conditional import conditional_line
 from tests.lib.correlated import MIXED, posterior_mean, posterior_precision, start
 from tests.lib.oracles import LinearGaussian
 from vaejax.bounds import sample_posterior
+from vaejax.inference.refined import WithPosterior
 
 POINT = LinearGaussian()
 FREE = vaejax.Refined(POINT.model, 400, start="standard", learning_rate=0.1)
@@ -46,6 +48,42 @@ def test_of_correlated_latents_it_reaches_the_mean_field_optimum():
     np.testing.assert_allclose(q.loc, posterior_mean(params, np.asarray(x)), atol=0.01)
     precision = np.diag(posterior_precision(params))
     np.testing.assert_allclose(np.exp(-2 * q.log_scale), precision, rtol=0.03)
+
+
+@vaejax.component
+class Bent(vaejax.Model):
+    """log p(x, z) = sin(2 z) - z^2, so that the gradient has noise wherever q is."""
+
+    support = latent_support = vaejax.supports.REAL
+
+    def log_joint(self, params, x, z):
+        return jnp.sum(jnp.sin(2 * z) - z**2)
+
+    def posterior(self, params, x):
+        return vaejax.distributions.DiagNormalDensity(*params.phi)
+
+
+def test_steps_are_adam_along_a_gradient_of_fresh_noise(x64):
+    """Two steps by hand: step t has the key fold_in(key(0), t) and `num_samples` samples, and the
+    rate falls along a cosine.
+    """
+    start = vaejax.distributions.DiagNormalDensity(jnp.asarray([0.2]), jnp.asarray([-0.3]))
+    params = vaejax.Params((), (start.loc, start.log_scale))
+    optimizer = optax.adam(optax.cosine_decay_schedule(0.1, 2))
+    q, state = start, optimizer.init(start)
+    for t in range(2):
+        key = jax.random.fold_in(jax.random.key(0), t)
+
+        def bound(q, key=key):
+            model, estimator = WithPosterior(Bent(), q), vaejax.StickTheLanding(5)
+            return estimator(model, params, jnp.zeros(1), key)
+
+        descent = jax.tree.map(jnp.negative, jax.grad(bound)(q))
+        updates, state = optimizer.update(descent, state)
+        q = jax.tree.map(jnp.add, q, updates)
+    refined = vaejax.Refined(Bent(), 2, learning_rate=0.1, num_samples=5)
+    found = refined.posterior(params, jnp.zeros(1))
+    np.testing.assert_allclose([found.loc, found.log_scale], [q.loc, q.log_scale], rtol=1e-9)
 
 
 def test_no_steps_are_the_model_itself():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 import vaejax
 from tests.lib.graphs import Affine, binary_graph, brute_force, log_sum, name, random_parents
@@ -76,7 +77,6 @@ def test_ancestral_samples_have_the_dense_covariance(x64):
     white = np.linalg.solve(
         oracle.factor, (v - oracle.mean).T
     ).T  # the noise of each node, if all is right
-    from scipy.stats import norm
 
     for j in range(12):
         assert_distributed(white[:, j], norm.cdf)
@@ -159,6 +159,32 @@ def test_summing_out_what_is_below_costs_nothing():
             {"z": joint.params["z"], "x": joint.params["z"]}
             | {"z": {"net": {"w": jnp.zeros((1, 0)), "b": jnp.zeros(1)}}}
         ).log_marginal({"x": jnp.ones(1)})
+
+
+def test_a_joint_of_three_takes_its_uniform_numbers_in_a_row(x64):
+    """Nodes of two, one and three numbers, each with its own: loc + ndtri(u). And its mean is that
+    of each.
+    """
+    sizes = {"a": 2, "b": 1, "c": 3}
+    graph = DirectedGraph(tuple(Node(n, vaejax.LearnedNormal(size)) for n, size in sizes.items()))
+    params = graph.init(jax.random.key(0))
+    params = {n: {**params[n], "loc": i + jnp.arange(float(sizes[n]))} for i, n in enumerate(sizes)}
+    joint, u = graph(params), jnp.asarray([0.1, 0.3, 0.5, 0.6, 0.8, 0.9])
+    z, parts = joint.from_uniform(u), np.split(norm.ppf(u), [2, 3])
+    for (name_of_node, size), noise in zip(sizes.items(), parts, strict=True):
+        loc = params[name_of_node]["loc"]
+        assert len(noise) == size
+        np.testing.assert_allclose(z[name_of_node], loc + noise, rtol=1e-12)
+        np.testing.assert_array_equal(joint.mean()[name_of_node], loc)
+
+
+def test_nodes_start_from_keys_of_their_own():
+    """Two conditionals of one form have other parameters."""
+    nodes = [Node(n, vaejax.Gaussian(Affine((3,)), 1.0), "u") for n in ("a", "b")]
+    graph = DirectedGraph(tuple(nodes), inputs=("u",))
+    params = graph.init(jax.random.key(0), jnp.ones(4))
+    difference = params["a"]["net"]["w"] - params["b"]["net"]["w"]
+    assert np.abs(difference).min() > 0
 
 
 def hidden_markov_model(num_steps, num_states=3, num_symbols=4):

@@ -10,7 +10,7 @@ from scipy import stats
 
 import vaejax
 from tests.lib.cases import cases
-from tests.lib.oracles import LinearGaussian, assert_distributed
+from tests.lib.oracles import LinearGaussian, assert_distributed, assert_mean
 
 POINT = LinearGaussian()
 XS = (np.random.default_rng(0).random((5, 4)) < 0.5).astype(np.float32)
@@ -47,6 +47,24 @@ def test_reconstruction_is_the_mean_at_a_posterior_sample():
     np.testing.assert_array_equal(
         MODEL.reconstruct(PARAMS, XS[0], key), MODEL.p_x_given_z(PARAMS, z).mean()
     )
+
+
+def test_encoder_and_decoder_start_from_keys_of_their_own():
+    """Two nets of one form have other weights."""
+    net = vaejax.MLP(4, (5,), heads=2)
+    model = vaejax.VAE(vaejax.StandardNormal(4), vaejax.DiagNormal(net), vaejax.DiagNormal(net))
+    theta, phi, _ = model.init(jax.random.key(0), XS[0])
+    for name, layer in phi["params"].items():
+        other = theta["likelihood"]["params"][name]
+        assert np.abs(layer["kernel"] - other["kernel"]).min() > 0
+
+
+def test_z_and_the_noise_of_x_are_independent():
+    """E z e = 0, e the noise of x ~ N(w z + b, tau^2) in its scale; with one key it would be 1."""
+    xs, zs = jax.vmap(POINT.model.sample, (None, 0))(
+        POINT.params, jax.random.split(jax.random.key(5), 20_000)
+    )
+    assert_mean((xs - POINT.w * zs - POINT.b) / POINT.tau * zs, 0, detectable=0.06)
 
 
 FUNCTIONS = {

@@ -75,6 +75,21 @@ def test_optimal_scale(x64):
     )
 
 
+def test_the_scale_is_held_constant(x64):
+    """The net's gradient is that at the best scale, also for a bound of two samples, whose
+    derivative in the scale is not zero there.
+    """
+    params, xs = learned()
+    bound = vaejax.minibatch(vaejax.Pathwise(2), LEARNED)
+    best = with_optimal_scale(LEARNED, params, xs, KEY)
+    _, expected = value_and_gradient(bound)(best, xs, KEY)
+    _, found = value_and_gradient(optimal_scale(bound))(params, xs, KEY)
+    assert abs(log_scale_of(expected)) > 0.01
+    for ours, theirs in ((found.phi, expected.phi), (found.theta, expected.theta)):
+        net = lambda tree: tree["likelihood"]["net"] if "likelihood" in tree else tree  # noqa: E731
+        assert_close(net(ours), net(theirs), rtol=1e-9)
+
+
 def test_a_perfect_fit_has_a_finite_scale():
     params = params_of(w=0.0, likelihood={"log_scale": jnp.zeros(())}, dtype=jnp.float32)
     xs = np.full((5, 2), 0.2, np.float32)

@@ -47,6 +47,18 @@ def test_a_non_finite_bound_stops_with_step_rows_and_leaf(tmp_path, source):
     assert_same_bits(state(error.value.run), state(fit(step, **settings)))
 
 
+def blind(params, x, key):
+    """The bound is NaN where the example is, and no gradient sees it."""
+    return vaejax.elbo(MODEL, params, PIXELS(x["x"], key), key) + 0 * jnp.log(x["weight"] - 1)
+
+
+def test_a_bound_that_is_nan_stops_though_all_parameters_are_finite():
+    data = {"x": XS[:64], "weight": np.where(np.arange(64) == 40, 0.5, 2).astype(np.float32)}
+    objective = vaejax.minibatch(blind, support=vaejax.supports.REAL)
+    with pytest.raises(NonFiniteError, match="the bound is not finite; rows of the batch"):
+        fit(4, objective=objective, data=data, transform=None)
+
+
 def bare_root(params, x, key):
     """The gradient of the root at 0 is infinite, and the bound is not."""
     root = jnp.sqrt(params.psi["extra"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -15,7 +16,7 @@ import vaejax
 from tests.lib.paths import ROOT
 from tests.lib.training import KEY, PARAMS, XS, checkpointed, digest, fit
 from vaejax.training.checkpoints import CheckpointMismatchError, CheckpointStore
-from vaejax.training.run import arrays_of
+from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, with_arrays
 from vaejax.training.saving import saved_runs
 
 RESUME = """
@@ -66,6 +67,27 @@ def test_checkpoints_of_before_go_on(tmp_path):
     seen = saved_runs(tmp_path, PARAMS, optimizer, validated=True)[8]
     np.testing.assert_array_equal(seen.history["objective"], run.history["bound"])
     assert digest(checkpointed(tmp_path, 20, resume=True)) == digest(checkpointed(None, 20))
+
+
+def test_a_history_is_restored_as_it_was():
+    """What was maximised and the bound are two things, and what was not saved is empty."""
+    bound, objective = np.arange(3, dtype=np.float32), 10 + np.arange(3, dtype=np.float32)
+    history = completed({"bound": bound, "objective": objective})
+    np.testing.assert_array_equal(history["objective"], objective)
+    np.testing.assert_array_equal(completed({"bound": bound})["objective"], bound)
+    assert history.keys() == NO_HISTORY.keys() and len(history["validation_step"]) == 0
+
+
+def test_the_best_parameters_are_saved_beside_the_last(tmp_path):
+    params, best = {"w": jnp.ones(2)}, {"w": jnp.full(2, 7.0)}
+    run = Run(params, (), 3, NO_HISTORY | {"bound": np.zeros(3, np.float32)}, best)
+    with CheckpointStore(tmp_path) as store:
+        store.save(3, arrays_of(run), run.history)
+        store.wait()
+        step, arrays, _ = store.restore(arrays_of(run))
+    restored = with_arrays(run, arrays)
+    assert step == 3 and restored.best_params["w"].tolist() == [7.0, 7.0]
+    assert restored.params["w"].tolist() == [1.0, 1.0]
 
 
 def test_saved_runs_are_those_that_were_kept(tmp_path):

@@ -1,14 +1,19 @@
 """Validation along a training, and the patience without a better one."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import vaejax
-from tests.lib.training import MODEL, PARAMS, XS, Counted, fit
+from tests.lib.lines import LINES
+from tests.lib.training import MODEL, OBJECTIVE, PARAMS, XS, Counted, fit
 from tests.lib.trees import assert_same_bits
-from vaejax.training.run import NonFiniteError
+from vaejax.base.mapping import Transformed
+from vaejax.training.fit import check_schedules
+from vaejax.training.run import NO_HISTORY, NonFiniteError, Run
+from vaejax.training.validation import Validator
 
 
 def test_validation_and_early_stopping():
@@ -32,6 +37,47 @@ def test_validation_on_a_source():
     bounds = [run.history["validation_bound"] for run in runs]
     np.testing.assert_allclose(bounds[1], bounds[0], rtol=1e-6)
     assert_same_bits(runs[0].best_params, runs[1].best_params)
+
+
+def validator(**settings):
+    """Of one example, whose bound is the one parameter itself."""
+    bound = Transformed(lambda params, x, key: params, None)
+    validation = vaejax.Validation(np.zeros((1, 1), np.float32), every=10, **settings)
+    return lambda settled=0: Validator(validation, bound, jax.random.key(0), settled, None)
+
+
+def validated(rounds, *bounds, first=10):
+    """The run after validations with these bounds, ten steps apart."""
+    run = Run(jnp.zeros(()), (), first, NO_HISTORY, jnp.zeros(()))
+    for i, bound in enumerate(bounds):
+        run = rounds.validated(run._replace(params=jnp.asarray(bound), step=first + 10 * i))
+    return run
+
+
+def test_the_best_is_the_best_of_all():
+    """Not better than the worst, nor better than the last; of two that are equal the first."""
+    run = validated(validator()(), 1.0, 3.0, 2.0, 2.5, 3.0)
+    assert float(run.best_params) == 3.0
+    assert run.history["validation_bound"].tolist() == [1.0, 3.0, 2.0, 2.5, 3.0]
+    assert float(validated(validator()(), 2.0, 1.0, 1.5).best_params) == 2.0
+
+
+def test_patience_is_counted_from_where_the_schedules_end():
+    """The validation at that very step counts; the ones before do not, however good."""
+    patient = validator(patience=2)
+    for settled, out in ((0, True), (10, True), (20, False), (30, False)):
+        rounds = patient(settled)
+        # the first is the best of all; from step 20 on there is one without a better one
+        run = validated(rounds, 9.0, 3.0, 2.0)
+        assert rounds.is_out_of_patience(run) == out, settled
+    run = validated(patient(20), 9.0, 3.0, 2.0, 1.0)
+    assert patient(20).is_out_of_patience(run) and not patient(30).is_out_of_patience(run)
+    assert not validator()(0).is_out_of_patience(run)
+
+
+def test_schedules_end_with_the_last_of_them():
+    objective = vaejax.TCVAE(LINES, 10, vaejax.WarmUp(5), vaejax.WarmUp(9), vaejax.WarmUp(7))
+    assert check_schedules(objective, 20) == 9 and check_schedules(OBJECTIVE, 20) == 0
 
 
 def with_logarithm(params, x, key):
