@@ -41,6 +41,23 @@ def test_digits():
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
+def test_what_is_held_out_of_a_sorted_set_is_of_all_classes(tmp_path):
+    """Of 400 examples sorted by class, 40 are held out for each: of both classes, and of none
+    twice.
+    """
+    y = np.repeat([0, 1], 200)
+    x = np.broadcast_to(np.arange(400)[:, None, None], (400, 2, 2))
+    (tmp_path / "cache").mkdir()
+    np.savez(tmp_path / "cache" / "sorted.npz", x_train=x.astype(np.float32), y_train=y)
+    parts = load_dataset("tfds:sorted")[1:4]
+    numbers = [part.images[:, 0, 0].astype(int) for part in parts]
+    assert [len(part) for part in numbers] == [320, 40, 40]
+    assert sorted(np.concatenate(numbers).tolist()) == list(range(400))
+    for part, number in zip(parts, numbers, strict=True):
+        np.testing.assert_array_equal(part.labels, number // 200)
+        assert set(part.labels.tolist()) == {0, 1}
+
+
 @pytest.mark.skipif(
     not DEBIAN_FASHION_MNIST.exists(), reason="Debian's dataset-fashion-mnist is not installed"
 )

@@ -14,8 +14,14 @@ import pytest
 import vaejax
 from tests.lib.cases import cases
 from tests.lib.lines import KEY
+from tests.lib.oracles import LinearGaussian
 from vaejax import DirectedGraph, Node
-from vaejax.estimators.base import as_estimator
+from vaejax.estimators.base import (
+    as_estimator,
+    fixed_samples,
+    log_weight_at,
+    with_gradient_of,
+)
 
 NET = partial(vaejax.MLP, hidden=(4,))
 X = jnp.asarray([0.5, -1.0])
@@ -102,6 +108,37 @@ POSTERIORS = {
     "conditioned": (conditioned, f"those of Conditioned {NOT_SMOOTH}"),
     "raw NumPyro": (bernoulli_in_numpyro, f"those of Bernoulli\\w* {NOT_SMOOTH}"),
 }
+
+
+def test_a_value_may_have_the_gradient_of_another():
+    """with_gradient_of: the value of the one, the slope of the other."""
+    both = jax.value_and_grad(lambda t: with_gradient_of(t**3, 5 * t))
+    assert both(2.0) == (8.0, 5.0)
+
+
+def test_only_the_sample_moves_the_weight_at_it():
+    """log w at z with all parameters held fixed, theta's and phi's; fixed samples have no path."""
+    point = LinearGaussian()
+    z = jnp.asarray([0.3])
+
+    def log_weight(params, z):
+        q = point.model.posterior(params, point.datum)
+        return log_weight_at(point.model, params, point.datum, q)(z)
+
+    of_params, of_z = jax.grad(log_weight, (0, 1))(point.params, z)
+    assert all(not leaf.any() for leaf in jax.tree.leaves(of_params))
+    slope = -point.lam * (0.3 - point.posterior_mean) + (0.3 - point.mu) / point.s**2
+    np.testing.assert_allclose(of_z, [slope], rtol=1e-5)
+
+    def log_q(params):
+        q = point.model.posterior(params, point.datum)
+        return fixed_samples(point.model, params, point.datum, q, KEY, 1)[1][0]
+
+    noise = jax.random.normal(jax.random.split(KEY, 1)[0], (1,))
+    score = jax.grad(log_q)(point.params).phi["loc"]
+    np.testing.assert_allclose(score, noise / point.s, rtol=1e-4)
+
+
 THROUGH_SAMPLES = {
     "Pathwise": vaejax.Pathwise(2),
     "Pathwise of IWAE": vaejax.Pathwise(2, vaejax.iwae_bound),

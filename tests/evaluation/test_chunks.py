@@ -48,6 +48,32 @@ def test_evaluation_goes_on_where_it_was_cut_off(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["evaluation.npz"]
 
 
+def draw(params, x, key):
+    """A number that depends on the example and on its key."""
+    return x[0] + jax.random.uniform(key)
+
+
+def kept(part):
+    return {"draw": part}
+
+
+def test_chunks_are_the_whole_in_pieces(tmp_path):
+    """Seven examples by three: each once, in order, with the key that it has in one piece; and a
+    file belongs to one key.
+    """
+    xs, key = 10 * np.arange(7.0, dtype=np.float32)[:, None], jax.random.key(1)
+    whole = map_dataset(draw, None, xs, key)
+    path = tmp_path / "draws.npz"
+    for size in (1, 3, 7, 50):
+        pieces = chunks.map_in_chunks(draw, kept, None, xs, key, batch_size=size)
+        np.testing.assert_array_equal(pieces["draw"], whole)
+    chunks.map_in_chunks(draw, kept, None, xs, key, batch_size=3, path=path)
+    for other in ({"key": jax.random.key(2)}, {"xs": xs + 1}, {"params": np.ones(1)}):
+        arguments = {"params": None, "xs": xs, "key": key} | other
+        with pytest.raises(ValueError, match="another model, data set, key or setting"):
+            chunks.map_in_chunks(draw, kept, **arguments, batch_size=3, path=path)
+
+
 def test_a_larger_set_needs_no_more_memory():
     """The program that a data set runs through is that of one batch: 10,000 examples at K = 5,000
     are 100 times the same.

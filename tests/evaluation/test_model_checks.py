@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 import vaejax
 from tests.lib.linear import Linear
 from tests.lib.oracles import Line, LinearGaussian, Z, assert_mean
+from vaejax.evaluation.model_checks import PredictiveCheck, Repeated
 
 POINT = LinearGaussian()
 
@@ -100,6 +102,38 @@ def test_calibration_breaks_the_ties_of_discrete_latents(model_at, params, x64):
     for temperature in (0.5, 2.0):
         wrong = vaejax.calibration(model_at(temperature), params, jax.random.key(0), **settings)
         assert wrong.p_value < 1e-6
+
+
+def test_p_values_are_those_of_scipy(x64):
+    """Of the ranks in equal bins; and the ranks are those of all draws, 0 to 63."""
+    params = POINT.params._replace(phi=())
+    found = vaejax.calibration(exact_model(1.05), params, jax.random.key(1), num_simulations=2_000)
+    table = np.histogram(found.ranks[:, 0], bins=16, range=(0, 64))[0]
+    np.testing.assert_allclose(found.p_values, stats.chisquare(table).pvalue, rtol=1e-6)
+    assert set(found.ranks[:, 0].tolist()) == set(range(64))
+
+
+def test_a_rank_is_the_number_of_draws_below(x64):
+    """A q far above z has it below all its draws, one far below has it above them."""
+    for shift, rank in ((50.0, 0), (-50.0, 63)):
+        encoder = exact_model().encoder
+        net = replace(encoder.net, shift=(encoder.net.shift[0] + shift,))
+        model = replace(POINT.model, encoder=replace(encoder, net=net))
+        params = POINT.params._replace(phi=())
+        found = vaejax.calibration(model, params, jax.random.key(0), num_simulations=32)
+        assert (found.ranks == rank).all()
+
+
+def test_a_z_score_is_in_errors_of_the_difference():
+    check = PredictiveCheck(np.array([1.0, 2.0, 6.0]), np.array([0.0, 0.5, 1.0, 2.5]))
+    errors = [np.var(part, ddof=1) / len(part) for part in (check.observed, check.drawn)]
+    assert check.z_score == pytest.approx((3 - 1) / np.sqrt(sum(errors)))
+
+
+def test_a_source_is_repeated_from_its_first_example_on():
+    source = Repeated(vaejax.Arrays(np.arange(3)), 8)
+    assert len(source) == 8
+    np.testing.assert_array_equal(source[np.arange(8)], [0, 1, 2, 0, 1, 2, 0, 1])
 
 
 def first(x):

@@ -93,6 +93,32 @@ def test_mutual_information_of_a_table():
     )
 
 
+def test_gaps_are_means_over_factors_of_what_each_has():
+    """Two factors of other entropies, log 2 and log 4, each known to one code: MIG is the mean of
+    its two ratios, 1 and 3/4 at a code that tells three of the four grades, or two bits.
+    """
+    bit, grade = np.repeat([0.0, 1.0], 40), np.tile([0.0, 1.0, 2.0, 3.0], 20)
+    merged = np.minimum(grade, 2.0)  # I = H(1/4, 1/4, 1/2) = 1.5 log 2 of 2 log 2
+    factors = np.stack([bit, grade], axis=1)
+    assert r.mig(np.stack([bit, merged], axis=1), factors) == pytest.approx((1 + 0.75) / 2)
+    # squared correlations: 1 of the bit, and of the merged grade with its own as NumPy has it
+    squared = np.corrcoef(merged, grade)[0, 1] ** 2
+    assert r.sap(np.stack([bit, merged], axis=1), factors) == pytest.approx((1 + squared) / 2)
+    third = np.stack([bit, merged, bit + 0.01 * grade], axis=1)
+    gap = 1 - np.corrcoef(bit + 0.01 * grade, bit)[0, 1] ** 2
+    of_grade = squared - np.corrcoef(bit + 0.01 * grade, grade)[0, 1] ** 2
+    assert r.sap(third, factors) == pytest.approx((gap + of_grade) / 2)
+
+
+def test_a_penalty_is_the_weight_of_the_squares():
+    """So large a one that the code counts for nothing leaves the larger class; a small one lets a
+    far code of the other class be right.
+    """
+    codes, labels = np.array([[0.0]] * 6 + [[1.0]] * 4), np.array([0] * 6 + [1] * 4)
+    assert r.linear_probe(codes, labels, codes, labels, penalty=1e6) == 0.6
+    assert r.linear_probe(codes, labels, codes, labels, penalty=1e-3) == 1.0
+
+
 def test_continuous_codes_are_binned_by_equal_widths():
     """u uniform on [0, 1] in 20 bins: I(u; u) = H = log 20 nats, to within the 19/(2 n) of its bias
     and its error.

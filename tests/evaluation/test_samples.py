@@ -41,6 +41,15 @@ def test_precision_and_recall_by_hand():
     assert precision_recall(real, real, 2) == (1.0, 1.0)
 
 
+def test_a_p_value_is_the_tail_of_a_mean_of_coins():
+    """P(the mean of n fair coins > accuracy), by the normal approximation."""
+    real, generated = GENERATOR.normal(size=(2, 400, 2))
+    for shift in (0.0, 0.3):
+        accuracy, p_value, n = classifier_two_sample_test(real, generated + shift)
+        expected = stats.norm.sf(accuracy, 0.5, 0.5 / np.sqrt(n))
+        assert n == 400 and p_value == pytest.approx(expected)
+
+
 def test_blocks_change_nothing(monkeypatch):
     real, generated = GENERATOR.normal(size=(230, 4)), 1.5 * GENERATOR.normal(size=(170, 4))
     whole = precision_recall(real, generated)

@@ -39,6 +39,29 @@ def test_moments_are_numpys(layout):
     assert abs(moments.value.mean - bound) < 3
 
 
+def test_calls_go_on_with_other_draws(monkeypatch):
+    """Of a call of 7 draws at a time, the moments are those of all 20."""
+    monkeypatch.setattr("vaejax.variance.by_draws.DRAWS_PER_CALL", 7)
+    moments, draws = measure(OBJECTIVE, num_draws=20, chunk=1), all_draws(OBJECTIVE, 20)
+    np.testing.assert_allclose(flat(moments.mean), draws.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(flat(moments.variance), draws.var(0, ddof=1), rtol=1e-4)
+
+
+def test_squares_are_those_of_their_group():
+    """Of each draw and group |g - mean|^2 about the mean so far: they go with those about the mean
+    of all, and not with another group's.
+    """
+    groups = {"loc": Part(("phi", "loc")), "scale": Part(("phi", "log_scale"))}
+    moments = measure(OBJECTIVE, num_draws=400, order=2, groups=groups, chunk=1)
+    phi = all_draws(OBJECTIVE, 400)[:, -2:]  # theta's come before
+    squares = (phi - phi.mean(0)) ** 2
+    for column, name in enumerate(groups):
+        assert np.corrcoef(moments.squares[name], squares[:, column])[0, 1] > 0.9
+        np.testing.assert_allclose(
+            moments.squares[name].mean(), phi[:, column].var(ddof=1), rtol=1e-3
+        )
+
+
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_devices_share_the_draws(chunk):
     """1,003 draws on eight devices, a number that they do not divide: the same draws, in the same

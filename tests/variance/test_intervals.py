@@ -51,6 +51,55 @@ def test_signal_to_noise_is_unbiased_at_no_signal():
     assert plug_in.mean() > spreads[0].floor / 2 and spreads[0].floor == 1 / 50
 
 
+def moments_of(squares, mean, variance, by="draws"):
+    """Of a gradient of these numbers in phi."""
+    params = [vaejax.Params((), np.asarray(leaf, np.float64)) for leaf in (mean, variance)]
+    value = vaejax.base.mapping.Estimate(0.0, 0.0)
+    return Moments(len(squares), value, *params, None, None, {"phi": np.asarray(squares)}, by)
+
+
+def test_a_spread_is_its_formulas():
+    """At squares whose mean is the trace: kurtosis 1 + Var / trace^2, the error of the mean, and
+    |E g|^2 = |mean|^2 - trace / n; by examples neighbours share a draw.
+    """
+    squares = np.random.default_rng(0).uniform(size=60)
+    squares *= 5 / squares.mean()
+    spread = vaejax.gradient_spread(moments_of(squares, [1.0, -2.0], [2.0, 3.0]))["phi"]
+    assert spread.trace == 5 and spread.floor == 1 / 60
+    assert spread.kurtosis == pytest.approx(1 + squares.var(ddof=1) / 25)
+    assert spread.snr_squared == pytest.approx((5 - 5 / 60) / 5)
+    half = 1.96 * stats.sem(squares) / 5
+    np.testing.assert_allclose(np.log([spread.high / 5, 5 / spread.low]), half, rtol=1e-9)
+    paired = vaejax.gradient_spread(moments_of(squares, [1.0], [5.0], by="examples"))["phi"]
+    centred = squares - 5
+    # Var of the mean of a series whose neighbours covary: (c_0 + 2 c_1) / (n - 1), around a ring
+    error = np.sqrt((np.mean(centred**2) + 2 * np.mean(centred * np.roll(centred, 1))) / 59)
+    np.testing.assert_allclose(np.log(paired.high / 5), 1.96 * error / 5, rtol=1e-9)
+    assert np.isnan(paired.kurtosis)
+
+
+def test_a_bias_is_its_formulas():
+    """z, Bonferroni's p-value of the largest, and what would be found 99 times in 100."""
+    moments = moments_of(np.ones(100), [1.0, 2.0, 3.0], [4.0, 1.0, 9.0])
+    reference = vaejax.Params((), np.array([1.5, 2.0, 2.0]))
+    bias = vaejax.gradient_bias(moments, reference, false_alarm=1e-3)
+    assert bias.largest_z == pytest.approx(1 / 0.3)
+    assert bias.p_value == pytest.approx(3 * 2 * stats.norm.sf(1 / 0.3))
+    needed = stats.norm.isf(1e-3 / 3 / 2) + stats.norm.ppf(0.99)
+    assert bias.detectable == pytest.approx(0.3 * needed)
+    measured = vaejax.Params((), np.array([0.1, 0.2, 0.4]))
+    bias = vaejax.gradient_bias(moments, reference, measured)
+    assert bias.largest_z == pytest.approx(max(0.5 / np.hypot(0.2, 0.1), 1 / np.hypot(0.3, 0.4)))
+
+
+def test_a_ratio_is_its_formulas():
+    a, b = np.random.default_rng(1).uniform(1, 3, size=(2, 50))
+    ratio = vaejax.variance_ratio(moments_of(a, [0.0], [2.0]), moments_of(b, [0.0], [2.0]), "phi")
+    half = 1.96 * stats.sem(a / a.mean() - b / b.mean())
+    assert ratio.ratio == pytest.approx(a.mean() / b.mean())
+    assert np.log(ratio.high / ratio.ratio) == pytest.approx(half)
+
+
 @pytest.mark.slow
 def test_a_heavy_tail_is_called_infinite():
     """A gradient with the tail of Student's t of 3 degrees has no fourth moment; a normal one

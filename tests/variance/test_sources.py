@@ -12,6 +12,7 @@ import pytest
 import vaejax
 from tests.lib.gradient_moments import MINIBATCH, OBJECTIVE, POINT, XS
 from tests.lib.oracles import LinearGaussian, gradient_vector
+from vaejax.objectives.base import Maximised
 from vaejax.variance.sources import Sources
 
 
@@ -53,6 +54,30 @@ def test_sources_of_a_minibatchs_variance():
     np.testing.assert_allclose(
         gradient_vector(direct.variance), gradient_vector(predicted), rtol=0.1
     )
+
+
+def test_sources_are_numpys():
+    """Of three draws of each of five examples: the mean of their variances, and the variance of
+    their means less a third of that, which is the means' own noise.
+    """
+    key = jax.random.key(0)
+    sources = vaejax.variance_sources(OBJECTIVE, POINT.params, XS, key, 3)
+    gradient = jax.grad(Maximised(OBJECTIVE))
+
+    def draw(n, i):
+        return gradient_vector(
+            gradient(POINT.params, XS[n], jax.random.fold_in(jax.random.fold_in(key, n), i))
+        )
+
+    draws = np.array([[draw(n, i) for i in range(3)] for n in range(5)], np.float64)
+    sampling = draws.var(axis=1, ddof=1).mean(axis=0)
+    data = draws.mean(axis=1).var(axis=0, ddof=1) - sampling / 3
+    np.testing.assert_allclose(gradient_vector(sources.sampling), sampling, rtol=1e-4)
+    np.testing.assert_allclose(gradient_vector(sources.data), data, rtol=1e-4, atol=1e-4)
+    for b, m in ((1, 1), (2, 3), (5, 2)):
+        predicted = gradient_vector(vaejax.minibatch_variance(sources, b, m))
+        expected = (1 - b / 5) * data / b + sampling / (b * m)
+        np.testing.assert_allclose(predicted, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_prediction_for_another_batch_and_another_k():
