@@ -139,6 +139,41 @@ def test_only_the_sample_moves_the_weight_at_it():
     np.testing.assert_allclose(score, noise / point.s, rtol=1e-4)
 
 
+@vaejax.component
+class Twice(vaejax.Noise):
+    """Each source is used twice."""
+
+    def sources(self, q, key, num_samples):
+        return jnp.repeat(jax.random.split(key, num_samples // 2), 2, axis=0)
+
+    def at(self, q, source):
+        return q, source
+
+
+OF_NOISE = {
+    "Pathwise": vaejax.Pathwise,
+    "Pathwise of IWAE": partial(vaejax.Pathwise, bound=vaejax.iwae_bound),
+    "AnalyticKL": vaejax.AnalyticKL,
+    "StickTheLanding": vaejax.StickTheLanding,
+    "TaylorControlVariate": vaejax.TaylorControlVariate,
+    "DReG": vaejax.DReG,
+    "GeneralisedDReG": vaejax.GeneralisedDReG,
+    "RWS": vaejax.RWS,
+    "RWS, doubly": partial(vaejax.RWS, doubly_reparameterised=True),
+}
+
+
+@pytest.mark.parametrize("make", cases(OF_NOISE))
+def test_the_samples_are_those_of_the_noise(make):
+    """Two that are one have the value of one, whatever the bound; two of their own have another."""
+    point = LinearGaussian()
+    estimators = make(1), make(2, noise=Twice()), make(2)
+    values = jax.jit(lambda p: [each(point.model, p, point.datum, KEY) for each in estimators])
+    alone, twice, two = values(point.params)
+    np.testing.assert_allclose(twice, alone, rtol=1e-5)
+    assert abs(two - alone) > 1e-3
+
+
 THROUGH_SAMPLES = {
     "Pathwise": vaejax.Pathwise(2),
     "Pathwise of IWAE": vaejax.Pathwise(2, vaejax.iwae_bound),

@@ -91,13 +91,13 @@ def test_both_are_unbiased_of_two_latents_that_interact():
         return weights @ vaejax.log_weights(Curved(), params, x, q, zs)
 
     expected = ravel_pytree(jax.grad(exact)(params))[0]
-    keys = jax.random.split(jax.random.key(1), 40_000)
-    for estimator in (vaejax.TaylorControlVariate(), vaejax.MeasureValued()):
+    keys = jax.random.split(jax.random.key(1), 15_000)
+    for estimator in (vaejax.TaylorControlVariate(2), vaejax.MeasureValued(2)):
         gradient = jax.jit(
             jax.vmap(jax.grad(lambda p, k, e=estimator: e(Curved(), p, x, k)), (None, 0))
         )
         draws = jax.vmap(lambda tree: ravel_pytree(tree)[0])(gradient(params, keys))
-        assert_mean(draws, expected, detectable=0.15)
+        assert_mean(draws, expected, detectable=0.3)
 
 
 SCALES = jnp.asarray([0.5, 1.2])

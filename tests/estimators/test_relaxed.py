@@ -17,7 +17,7 @@ from vaejax.inference.refined import WithPosterior
 
 @pytest.mark.parametrize(
     "estimator",
-    [vaejax.Relaxed(0.5), vaejax.StraightThrough(), vaejax.StraightThrough(0.5)],
+    [vaejax.Relaxed(0.5, 2), vaejax.StraightThrough(None, 2), vaejax.StraightThrough(0.5)],
     ids=str,
 )
 def test_biased_ones_have_the_bound_for_their_value(estimator):

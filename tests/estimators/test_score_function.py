@@ -58,7 +58,7 @@ def test_the_optimal_constant(x64):
         lambda key: optimal_constant(POINT.model, POINT.params, POINT.datum, q, key, 100_000)
     )(jax.random.key(0))
     np.testing.assert_allclose(found, expected, rtol=0.02)
-    estimator = vaejax.OptimalConstant(1, num_pilot=1)
+    estimator = vaejax.OptimalConstant(2, num_pilot=1)
     gradient = jax.jit(
         jax.vmap(jax.grad(lambda p, key: estimator(POINT.model, p, POINT.datum, key)), (None, 0))
     )

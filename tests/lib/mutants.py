@@ -110,7 +110,9 @@ def planted(mutant: Mutant) -> Iterator[None]:
 def fails_with(mutant: Mutant, test: str) -> bool:
     """Whether a test, `file::name` below tests/, fails while the bug is planted."""
     with planted(mutant):
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", f"{ROOT / 'tests' / test}"])
+        code = pytest.main(
+            ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", f"{ROOT / 'tests' / test}"]
+        )
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
         raise RuntimeError(f"{test} could not be run with {mutant.name}: {code!r}")
     return code == pytest.ExitCode.TESTS_FAILED

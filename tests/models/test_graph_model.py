@@ -142,6 +142,21 @@ def test_a_conditional_vae_is_its_formula():
     assert by_name["x"].shape == (4,) and by_name["z"].shape == (2,)
 
 
+def test_latents_below_an_observed_node_have_no_prior_of_their_own():
+    """x -> y -> z, x observed: p(z) would sum y out, or take the x of an example for given."""
+    nodes = (
+        Node("x", vaejax.StandardNormal(1)),
+        Node("y", vaejax.Gaussian(vaejax.MLP(1, ()), 1.0), "x"),
+        Node("z", vaejax.Gaussian(vaejax.MLP(1, ()), 1.0), "y"),
+    )
+    free = vaejax.DiagNormal(vaejax.MLP(1, (), heads=2))
+    encoder = DirectedGraph((Node("y", free, "x"), Node("z", free, "x")), inputs=("x",))
+    model = vaejax.GraphModel(DirectedGraph(nodes), encoder)
+    params = model.init(jax.random.key(0), jnp.zeros(1))
+    with pytest.raises(vaejax.NotKnownError, match="latent nodes depend on the observed x"):
+        model.p_z(params, jnp.zeros(1))
+
+
 def test_the_analytic_kl_is_to_the_conditional_prior():
     model, params, x = conditional_vae()
     key = jax.random.key(1)

@@ -11,7 +11,7 @@ import pytest
 
 import vaejax
 from tests.lib.fits import PARAMS, beta_objective, fit
-from tests.lib.lines import BERNOULLI, KEY, LINES, assert_close
+from tests.lib.lines import BERNOULLI, KEY, LEARNED, LINES, assert_close, params_of
 from tests.lib.oracles import Line, LinearGaussian
 from tests.lib.programs import compilations
 from tests.lib.recipes import recipe
@@ -76,6 +76,34 @@ def test_equal_by_value():
         assert make().model == LINES and make().support == LINES.support
     objective = TCVAE(LINES, 50, alpha=WarmUp(5), beta=2.0, gamma=Cyclical(3))
     assert objective.schedules == (("alpha", WarmUp(5)), ("gamma", Cyclical(3)))
+
+
+VALIDATED = {
+    "Beta": (vaejax.minibatch(Beta(3.0, 2), LINES), vaejax.Pathwise(2)),
+    "FreeBits": (FreeBits(LINES, 5.0, 2), vaejax.AnalyticKL(2)),
+    "TCVAE": (TCVAE(LINES, 60, 2.0, 3.0, 4.0), vaejax.Pathwise()),
+    "optimal scale": (
+        vaejax.optimal_scale(vaejax.minibatch(Beta(3.0), LEARNED)),
+        vaejax.Pathwise(),
+    ),
+    "scaled": (vaejax.minibatch(Beta(3.0), LINES, dataset_size=60), vaejax.Pathwise()),
+}
+
+
+@pytest.mark.parametrize("objective, bound", VALIDATED.values(), ids=VALIDATED)
+def test_a_validation_is_of_the_bound_of_one_example(objective, bound):
+    """No weight, floor or scale moves it."""
+    likelihood = {"log_scale": jnp.asarray(-0.3)} if objective.model == LEARNED else None
+    params, x = params_of(likelihood=likelihood), jnp.asarray([0.3, -1.2])
+    expected = bound(objective.model, params, x, KEY)
+    np.testing.assert_allclose(objective.bound(params, x, KEY), expected, rtol=1e-5)
+
+
+def test_a_validation_under_q_of_theta_is_at_its_mean():
+    bayes = vaejax.VariationalBayes(vaejax.minibatch(Beta(3.0), LINES), 60)
+    params, x = params_of(), jnp.asarray([0.3, -1.2])
+    expected = vaejax.elbo(LINES, params, x, KEY)
+    np.testing.assert_allclose(bayes.bound(bayes.start(params, 1.0), x, KEY), expected, rtol=1e-5)
 
 
 # A plain function hides its model, so it is asked for the support of its data.
