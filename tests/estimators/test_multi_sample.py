@@ -19,6 +19,7 @@ from tests.lib.two_samples import AT_TWO_SAMPLES
 from vaejax.estimators.multi_sample import multi_sample_score
 
 POINT = LinearGaussian()
+D_W_AT_TWO = -0.4061718584  # d IWAE-2 / dw, by differences of its exact value
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ def test_importance_weighted_gradients_at_two_samples(
     np.testing.assert_allclose(
         [mean[0], variance[0]], [expected_mean, expected_variance], rtol=1e-8
     )
+    np.testing.assert_allclose(mean[2], D_W_AT_TWO, rtol=1e-8)  # in theta all are unbiased
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import vaejax
 from tests.lib.linear import Linear
 from tests.lib.oracles import Z
 from vaejax.base.mapping import estimate
+from vaejax.evaluation.latents import LatentSpace
 
 
 def model_of(encoder_matrix, log_scale, decoder_matrix=((1.0, 0.0), (0.0, 1.0)), sigma=0.5):
@@ -93,6 +94,18 @@ def test_a_source_and_a_user_of_names_have_the_same_latent_space(x64):
         np.testing.assert_allclose(other.kl, space.kl, rtol=1e-12)
         assert other.mutual_information == pytest.approx(space.mutual_information, rel=1e-12)
         assert other.total_correlation == pytest.approx(space.total_correlation, rel=1e-10)
+
+
+def test_what_a_latent_space_says_of_its_numbers():
+    """KL(q(z) || p(z)) = TC + DW; near log N from nine tenths of it; collapsed where no latent has
+    0.01 nats.
+    """
+    kl = np.array([0.5, 0.001])
+    rate, limit = estimate(np.array([0.4, 0.6])), np.log(50)
+    for share, near in ((0.89, False), (0.91, True)):
+        space = LatentSpace(kl, rate, share * limit, 0.25, 0.75, limit, np.array([True, False]))
+        assert space.marginal_kl == 1.0 and space.near_limit == near and not space.collapsed
+    assert replace(space, kl=np.array([0.009, 0.0])).collapsed
 
 
 def test_collapse_is_reported_and_its_absence_is_not():

@@ -11,7 +11,7 @@ from scipy import stats
 import vaejax
 from tests.lib.linear import Linear
 from tests.lib.oracles import Line, LinearGaussian, Z, assert_mean
-from vaejax.evaluation.model_checks import PredictiveCheck, Repeated
+from vaejax.evaluation.model_checks import Calibration, PredictiveCheck, Repeated
 
 POINT = LinearGaussian()
 
@@ -122,6 +122,12 @@ def test_a_rank_is_the_number_of_draws_below(x64):
         params = POINT.params._replace(phi=())
         found = vaejax.calibration(model, params, jax.random.key(0), num_simulations=32)
         assert (found.ranks == rank).all()
+
+
+def test_the_smallest_of_several_p_values_is_weighed_by_their_number():
+    ranks = np.zeros((5, 3), int)
+    assert Calibration(ranks, 63, np.array([0.2, 0.01, 0.5])).p_value == pytest.approx(0.03)
+    assert Calibration(ranks, 63, np.array([0.9, 0.8, 0.7])).p_value == 1
 
 
 def test_a_z_score_is_in_errors_of_the_difference():

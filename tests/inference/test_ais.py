@@ -181,6 +181,7 @@ def test_the_bounds_are_logs_of_means(x64):
     sandwich = sampler.bdmc(POINT.params, key)
     expected = np.log(np.mean(np.exp(up))), -np.log(np.mean(np.exp(down)))
     np.testing.assert_allclose([sandwich.lower, sandwich.upper], expected, rtol=1e-10)
+    assert sandwich.acceptance == 1  # exact moves are all accepted
 
 
 def test_the_sandwich_holds_in_100_of_100_seeds(x64):

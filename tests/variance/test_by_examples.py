@@ -16,6 +16,7 @@ from tests.lib.cases import cases
 from tests.lib.gradient_moments import flat
 from tests.lib.oracles import LinearGaussian, Z, exact_moments, gradient_vector
 from tests.lib.recipes import recipe
+from vaejax.base.mapping import estimate
 from vaejax.objectives.base import Maximised
 from vaejax.variance.groups import parts
 from vaejax.variance.program import GradientProgram, gradient_program
@@ -111,6 +112,9 @@ def check_formula(model, estimator, num_draws, starts):
     np.testing.assert_allclose(
         flat(moments.mean), g.mean(axis=0).sum(axis=0), rtol=1e-4, atol=1e-5 * np.abs(g).max()
     )
+    keys = jax.vmap(partial(jax.random.fold_in, jax.random.split(KEY)[1]))(jnp.arange(num_draws))
+    values = jax.jit(jax.vmap(lambda key: Maximised(objective)(params, XS, key)))(keys)
+    np.testing.assert_allclose(moments.value, estimate(values), rtol=1e-4)
     unravel = ravel_pytree(params)[1]
     for name, select in parts(params).items():
         trace_of_fixed = vaejax.tree_sum(select(unravel(jnp.where(fixed, expected, 0))))

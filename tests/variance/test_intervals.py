@@ -10,6 +10,7 @@ import vaejax
 from tests.lib.gradient_moments import OBJECTIVE, POINT, measure
 from tests.lib.oracles import LinearGaussian, Z, exact_moments
 from vaejax.base.mapping import Estimate
+from vaejax.evaluation.pareto import pareto_k
 from vaejax.variance.groups import Part
 from vaejax.variance.moments import Moments
 
@@ -54,7 +55,7 @@ def test_signal_to_noise_is_unbiased_at_no_signal():
 def moments_of(squares, mean, variance, by="draws"):
     """Of a gradient of these numbers in phi."""
     params = [vaejax.Params((), np.asarray(leaf, np.float64)) for leaf in (mean, variance)]
-    value = vaejax.base.mapping.Estimate(0.0, 0.0)
+    value = Estimate(0.0, 0.0)
     return Moments(len(squares), value, *params, None, None, {"phi": np.asarray(squares)}, by)
 
 
