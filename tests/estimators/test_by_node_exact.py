@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 import vaejax
 from tests.lib.given_keys import key_of_uniforms
 from tests.lib.graph_models import semi_supervised
-from tests.lib.oracles import assert_mean, gauss_hermite
+from tests.lib.oracles import LinearGaussian, assert_mean, exact_moments, gauss_hermite
 from vaejax import DirectedGraph, Node
 
 # Node by node.
@@ -130,6 +130,30 @@ def test_the_baseline_is_the_mean_of_the_other_samples():
     for pair in itertools.product([0.0, 1.0], repeat=2):
         a = jnp.asarray(pair)[:, None]
         np.testing.assert_allclose(found(params, a), expected(params, a), rtol=1e-3, atol=1e-4)
+
+
+def test_a_smooth_node_by_the_score_function_has_no_path(x64):
+    """Mean and variance of its gradient are those of the score function without a baseline."""
+    point = LinearGaussian()
+    prior, likelihood, q = point.model.prior, point.model.likelihood, point.model.encoder
+    encoder = DirectedGraph((Node("z", q, "x"),), inputs=("x",))
+    graph = DirectedGraph((Node("z", prior), Node("x", likelihood, "z")))
+    theta = {"z": (), "x": point.params.theta["likelihood"]}
+
+    def vector(gradient):
+        theta, phi = gradient.theta["x"]["net"], gradient.phi["z"]
+        return jnp.stack([phi["loc"][0], phi["log_scale"][0], theta["w"]])
+
+    found = exact_moments(
+        vaejax.ByNode(score=("z",)),
+        point,
+        model=vaejax.GraphModel(graph, encoder),
+        params=vaejax.Params(theta, {"z": point.params.phi}),
+        vector=vector,
+    )
+    expected = exact_moments(vaejax.ScoreFunction(1, vaejax.NoBaseline()), point)
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
 def test_paths_and_sums_together_by_quadrature(x64):
