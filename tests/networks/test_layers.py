@@ -9,7 +9,7 @@ import pytest
 import vaejax
 from tests.lib.networks import drawn, quick_jit
 from vaejax.networks import gemm
-from vaejax.networks.layers import ResidualBlock, normalise
+from vaejax.networks.layers import ResidualBlock, normalise, soft_bound, split_heads
 
 GENERATOR = np.random.default_rng(0)
 
@@ -60,6 +60,22 @@ def test_a_norm_is_of_one_example(x64):
             np.testing.assert_allclose(
                 y, by_hand(p["params"], "GroupNorm_0", h, num_groups), rtol=1e-9, atol=1e-9
             )
+
+
+def test_a_soft_bound_is_the_identity_near_0_and_never_beyond(x64):
+    for limit in (0.5, 7.0):
+        value, slope = jax.value_and_grad(soft_bound)(0.0, limit)
+        assert value == 0 and slope == 1
+        np.testing.assert_allclose(soft_bound(0.3 * limit, limit), limit * np.tanh(0.3))
+        assert soft_bound(1e6, limit) == limit == -soft_bound(-1e6, limit)
+
+
+def test_heads_are_one_after_another():
+    """Of the features 0, 1, 2, ... the first head has the first ones."""
+    first, second = split_heads(jnp.arange(12.0), (2, 3), 2)
+    np.testing.assert_array_equal(first, [[0, 1, 2], [3, 4, 5]])
+    np.testing.assert_array_equal(second, [[6, 7, 8], [9, 10, 11]])
+    np.testing.assert_array_equal(split_heads(jnp.arange(6.0), 6, 1), np.arange(6))
 
 
 class Normalised(nn.Module):

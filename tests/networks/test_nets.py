@@ -132,6 +132,31 @@ def test_a_head_of_a_decoder_keeps_each_pixel_in_its_place(kind):
 
 
 @pytest.mark.parametrize("kind", [vaejax.ConvDecoder, ResidualDecoder])
+def test_an_odd_image_is_the_even_one_without_its_last_rows(kind):
+    """The same parameters serve both, for both are made from 3 x 3."""
+    odd, even = (kind((size, size), (4,), 6) for size in (5, 6))
+    z = jnp.asarray([0.4, -1.0])
+    params = drawn(odd, z)
+    of_odd, of_even = quick_jit(odd.apply)(params, z), quick_jit(even.apply)(params, z)
+    np.testing.assert_allclose(of_odd, of_even[:5, :5], rtol=1e-5, atol=1e-6)
+    assert np.abs(of_odd - of_even[1:, 1:]).max() > 1e-3
+
+
+def test_heads_of_an_image_are_runs_of_channels():
+    """Head k of a decoder of two heads is the decoder of one with the k-th half of the last
+    kernel.
+    """
+    both, single = (vaejax.ConvDecoder((4, 4, 2), (4,), 6, heads=heads) for heads in (2, 1))
+    z = jnp.asarray([0.4, -1.0])
+    params = drawn(both, z)["params"]
+    last = params["ConvTranspose_0"]
+    for k, head in enumerate(quick_jit(both.apply)({"params": params}, z)):
+        half = jax.tree.map(lambda leaf, k=k: jnp.split(leaf, 2, axis=-1)[k], last)
+        expected = quick_jit(single.apply)({"params": {**params, "ConvTranspose_0": half}}, z)
+        np.testing.assert_allclose(head, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [vaejax.ConvDecoder, ResidualDecoder])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 7, 3)])
 def test_decoders_serve_every_likelihood_of_pixels(kind, shape):
     """Logits over levels are one more axis of `out`; locations and scales are heads."""

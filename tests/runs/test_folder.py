@@ -53,6 +53,29 @@ def test_its_parameters_are_those_of_the_validation_that_its_history_says(folder
     assert same(vaejax.open_run(str(folder), params=20).params, run.params_at(20))
 
 
+def test_a_row_of_the_metrics_is_a_mean_of_whole_steps(tmp_path):
+    """Of three steps each, whatever the calls; a validation is a row of its own."""
+    log, bound = MetricsLog(tmp_path / "metrics.jsonl", every=3), np.arange(8, dtype=np.float32)
+    for step in (1, 4, 8):
+        seen = {"validation_step": np.array([2]), "validation_bound": np.array([5.0])}
+        log(
+            Run(None, None, step, NO_HISTORY | {"bound": bound[:step]} | (seen if step > 2 else {}))
+        )
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row for row in rows if "bound" in row] == [
+        {"step": 3, "bound": 1.0},
+        {"step": 6, "bound": 4.0},
+    ]
+    assert [row for row in rows if "bound" not in row] == [{"step": 2, "validation_bound": 5.0}]
+
+
+def test_the_best_is_evaluated_where_there_is_a_patience_alone():
+    history = NO_HISTORY | {"validation_step": np.array([2]), "validation_bound": np.array([5.0])}
+    run = Run("last", None, 8, history, "best")
+    assert evaluated_params(TrainConfig(patience=3), run) == "best"
+    assert evaluated_params(TrainConfig(), run) == "last"
+
+
 def test_what_is_not_there_is_named(folder, tmp_path):
     run = vaejax.open_run(folder)
     with pytest.raises(ValueError, match="unknown parameters 'bets'; did you mean best"):

@@ -26,6 +26,20 @@ class Linear:
         return params["W"] @ z + params["b"]
 
 
+def test_a_full_normal_knows_the_density_of_its_own_samples(x64):
+    """N(loc, S L L' S) at the sample: equal to its density anywhere, and to scipy's."""
+    heads = np.random.default_rng(3).normal(size=(5, 3))
+    q = vaejax.FullNormal(vaejax.Free(3, ("a", "b", "c", "d", "e")))(
+        dict(zip("abcde", jnp.asarray(heads), strict=True)), None
+    )
+    z, log_q = q.sample_and_log_prob(jax.random.key(0))
+    np.testing.assert_allclose(log_q, q.log_prob(z), rtol=1e-10)
+    unit = np.eye(3) + np.tril(30 * np.tanh(heads[2:] / 30), -1)
+    tril = np.exp(7 * np.tanh(heads[1] / 7))[:, None] * unit
+    expected = stats.multivariate_normal(heads[0], tril @ tril.T).logpdf(z)
+    np.testing.assert_allclose(log_q, expected, rtol=1e-9)
+
+
 @pytest.mark.slow
 def test_posterior_families_nest():
     """ELBO of the trained q on a correlated linear-Gaussian model: diagonal <= low rank <= full <=
