@@ -4,6 +4,7 @@
 
 import ast
 from collections import Counter
+from functools import cache
 
 import pytest
 
@@ -34,12 +35,16 @@ SAMPLE = {
 }
 
 
+@cache
+def program(file):
+    return ast.dump(ast.parse((ROOT / file).read_text()))
+
+
 @pytest.mark.parametrize("name", MUTANTS)
 def test_a_bug_can_be_planted(name):
     """Its text stands once in its file, it makes another program of it, and its tests exist."""
     mutant = MUTANTS[name]
-    source = mutant.source()
-    assert ast.dump(ast.parse(source)) != ast.dump(ast.parse((ROOT / mutant.file).read_text()))
+    assert ast.dump(ast.parse(mutant.source())) != program(mutant.file)
     assert mutant.tests and all((ROOT / "tests" / test).exists() for test in mutant.tests)
 
 
