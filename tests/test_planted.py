@@ -4,6 +4,7 @@
 
 import ast
 from collections import Counter
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -60,3 +61,10 @@ def test_there_are_enough_of_them_in_every_wing():
 @pytest.mark.parametrize("name", SAMPLE)
 def test_a_planted_bug_is_caught(name):
     assert fails_with(MUTANTS[name], SAMPLE[name])
+
+
+def test_nothing_is_caught_where_nothing_is_planted():
+    """The same way of planting, of a text in place of itself."""
+    name = "variance/intervals-1"
+    mutant = MUTANTS[name]
+    assert not fails_with(replace(mutant, new=mutant.old), SAMPLE[name])
