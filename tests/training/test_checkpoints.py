@@ -126,6 +126,24 @@ def test_damage_is_noticed_and_the_step_before_restored(saved, tmp_path):
     assert outcomes["fell back"] >= 20, outcomes
 
 
+def test_sound_files_of_other_numbers_are_damage_too(saved):
+    """The state of step 20 in the place of that of step 30, which Orbax reads without a word."""
+    shutil.rmtree(saved / "30" / "state")
+    shutil.copytree(saved / "20" / "state", saved / "30" / "state")
+    (step, state, _), reported, _ = restore(saved)
+    assert step == 20 and "do not match their digest" in reported[0]
+    assert_same_bits(state, state_at(20))
+
+
+def test_a_record_that_was_edited_is_damage_too(saved):
+    """A configuration of other numbers, in sound JSON."""
+    files = (saved / "30" / "record").rglob("*")
+    (path,) = [path for path in files if path.is_file() and b"0.001" in path.read_bytes()]
+    path.write_bytes(path.read_bytes().replace(b"0.001", b"0.002"))
+    (step, _, _), reported, _ = restore(saved)
+    assert step == 20 and "its record does not match its digest" in reported[0]
+
+
 def test_when_all_are_damaged_one_error_lists_each(saved):
     for step in ("10", "20", "30"):
         for path in (saved / step / "record").rglob("metadata"):
