@@ -12,6 +12,7 @@ import pytest
 import vaejax
 from tests.lib.evaluated import binary_model
 from vaejax.base.mapping import map_rows
+from vaejax.data.mapping import map_dataset
 from vaejax.evaluation import chunks
 
 

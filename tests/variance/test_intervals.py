@@ -10,7 +10,6 @@ import vaejax
 from tests.lib.gradient_moments import OBJECTIVE, POINT, measure
 from tests.lib.oracles import LinearGaussian, Z, exact_moments
 from vaejax.base.mapping import Estimate
-from vaejax.evaluation.pareto import pareto_k
 from vaejax.variance.groups import Part
 from vaejax.variance.moments import Moments
 
