@@ -209,6 +209,21 @@ def test_a_binomial_by_its_logits(logit):
     np.testing.assert_allclose(gradient, x - n * expit(logit), rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_made_of_counts_has_their_digits():
+    """Zero-inflated families, mixtures, and what `vmap` gives back."""
+    x, rate = 1_001_000.0, 1e6
+    exact = x * np.log(rate) - rate - gammaln(x + 1)
+    inflated = from_numpyro(npd.ZeroInflatedPoisson(0.2, rate))
+    np.testing.assert_allclose(inflated.log_prob(x), np.log(0.8) + exact, rtol=1e-6)
+    np.testing.assert_allclose(inflated.log_prob(0), np.log(0.2), rtol=1e-6)
+    rates = jnp.asarray([rate, 2 * rate])
+    mixed = npd.MixtureSameFamily(npd.Categorical(jnp.ones(2) / 2), npd.Poisson(rates))
+    np.testing.assert_allclose(from_numpyro(mixed).log_prob(x), np.log(0.5) + exact, rtol=1e-6)
+    several = jax.vmap(lambda rate: from_numpyro(npd.Poisson(rate)))(rates)
+    values = jax.vmap(lambda p, x: p.log_prob(x))(several, jnp.asarray([x, x + 0.5]))
+    np.testing.assert_allclose(values, [exact, -np.inf], rtol=1e-6)
+
+
 def test_our_conditionals_of_counts():
     """At a mean of a million NumPyro's Poisson is off by 0.7 nats, its negative binomial by 2."""
     raw, x = jnp.log(jnp.asarray([1e6, 2e6])), np.array([1_001_000, 1_990_000])

@@ -57,7 +57,7 @@ MASSES: dict[type, Mass] = {
 }
 
 
-def mass_of(family: type[npd.Distribution]) -> Callable[..., jax.Array]:
+def mass_of(family: type[npd.Distribution]) -> Callable[..., Any]:
     """log p of (a distribution of this family, a value): ours, where NumPyro's loses digits."""
     if issubclass(family, npd.CategoricalProbs | npd.CategoricalLogits):
         return lambda p, value: family.log_prob(p, value.astype(jnp.int32))  # an index

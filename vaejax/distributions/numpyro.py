@@ -54,7 +54,7 @@ class NumPyroDensity(Distribution):
         return self.base.variance
 
     def entropy(self) -> Scalar:
-        coordinate = innermost(self.base)
+        coordinate: Any = innermost(self.base)
         family = type(coordinate)
         if family is npd.StudentT:
             entropy = student_t_entropy(coordinate.df, coordinate.scale)
