@@ -15,10 +15,10 @@ from numbers import Real
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_count
+from vaejax.base.floats import log_sum_exp
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Bound, Key, Params, PyTree, Scalar
 from vaejax.base.values import component
@@ -74,7 +74,7 @@ def elbo_bound(log_w: Float[Array, " k"]) -> Scalar:
 def iwae_bound(log_w: Float[Array, " k"]) -> Scalar:
     """log mean_k w_k. Reference: Burda, Grosse & Salakhutdinov 2016, eq. 8."""
     k = count_weights("iwae_bound", log_w)
-    return log_sum(log_w) - math.log(k)
+    return log_sum_exp(log_w) - math.log(k)
 
 
 def jackknife_bound(log_w: Float[Array, " k"]) -> Scalar:
@@ -106,13 +106,6 @@ def count_weights(owner: str, log_w: Float[Array, " k"], leaves_one_out: bool = 
     return shape[0]
 
 
-def log_sum(log_w: Float[Array, "... k"]) -> Float[Array, "..."]:
-    """log sum_k w_k; where all w_k are 0 it is -inf and has no gradient, in place of NaN."""
-    nothing = jnp.all(log_w == -jnp.inf, axis=-1)
-    total = logsumexp(jnp.where(nothing[..., None], 0, log_w), axis=-1)
-    return jnp.where(nothing, -jnp.inf, total)
-
-
 def normalised_weights(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
     """w~_k = w_k / sum_j w_j; all 0 where all w_k are."""
     nothing = jnp.all(log_w == -jnp.inf)
@@ -130,7 +123,7 @@ def log_mean_of_others(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
     """
     k = count_weights("log_mean_of_others", log_w, leaves_one_out=True)
     others = jnp.where(jnp.eye(k, dtype=bool), -jnp.inf, log_w[None])
-    return log_sum(others) - math.log(k - 1)
+    return log_sum_exp(others, axis=1) - math.log(k - 1)
 
 
 def mean_of_others(log_w: Float[Array, " k"]) -> Float[Array, " k"]:
@@ -178,7 +171,7 @@ class RenyiBound:
         # Near alpha = 1 they are near 1: log mean w^c = log(1 + mean(w^c - 1)) without rounding.
         near = jnp.all(jnp.abs(log_powers) < 1)
         by_difference = jnp.log1p(jnp.mean(jnp.expm1(jnp.where(near, log_powers, 0))))
-        log_mean = jnp.where(near, by_difference, log_sum(log_powers) - math.log(k))
+        log_mean = jnp.where(near, by_difference, log_sum_exp(log_powers) - math.log(k))
         return log_mean / (1 - self.alpha) + extreme
 
 
@@ -233,7 +226,7 @@ def log_marginal(
     def add_chunk(total, start):
         ks = start + jnp.arange(chunk)
         log_w = jnp.where(ks < num_samples, jax.vmap(log_weight)(ks), -jnp.inf)
-        return log_sum(jnp.append(log_w, total)), None
+        return log_sum_exp(jnp.append(log_w, total)), None
 
     nothing = jnp.full_like(jax.eval_shape(log_weight, 0), -jnp.inf)
     total, _ = jax.lax.scan(add_chunk, nothing, jnp.arange(0, num_samples, chunk))

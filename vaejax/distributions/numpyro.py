@@ -55,8 +55,7 @@ class NumPyroDensity(Distribution):
 
     def entropy(self) -> Scalar:
         coordinate: Any = innermost(self.base)
-        family = type(coordinate)
-        if family is npd.StudentT:
+        if type(coordinate) is npd.StudentT:
             entropy = student_t_entropy(coordinate.df, coordinate.scale)
             return jnp.sum(jnp.broadcast_to(entropy, self.base.event_shape))
         return self.base.entropy()
@@ -67,7 +66,9 @@ class NumPyroDensity(Distribution):
         return jnp.asarray(self.base.enumerate_support())
 
     def sample(self, key: Key) -> jax.Array:
-        return self.sample_and_log_prob(key)[0]
+        draw = exact_draw(self.base, innermost(self.base), key)
+        value = self.base.sample(key) if draw is None else jnp.exp(draw.log_z)
+        return self._inside(jnp.asarray(value))
 
     def sample_and_log_prob(self, key: Key) -> tuple[jax.Array, Scalar]:
         """Of its own sample the density is exact, however close that is to an end of the support;

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count
+from vaejax.base.floats import log_sum_exp
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
@@ -22,7 +23,6 @@ from vaejax.bounds import (
     count_weights,
     iwae_bound,
     log_mean_of_others,
-    log_sum,
     log_weights,
     mean_of_others,
     normalised_weights,
@@ -66,7 +66,7 @@ class VIMCO(Estimator):
         if self.mean == "arithmetic":
             return log_mean_of_others(log_w)
         others = jnp.where(jnp.eye(k, dtype=bool), mean_of_others(log_w)[:, None], log_w[None])
-        return log_sum(others) - math.log(k)
+        return log_sum_exp(others, axis=1) - math.log(k)
 
 
 @component

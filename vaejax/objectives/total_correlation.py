@@ -4,13 +4,13 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import logsumexp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_kind
 from vaejax.base.devices import on_every_device
+from vaejax.base.floats import log_sum_exp
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import elbo, sample_posterior
@@ -129,10 +129,10 @@ def sampled_parts(
 
     # log q(z_i) = log sum_k W_ik q(z_i | x_k)
     log_weights = jnp.log(aggregation_weights(batch_size, dataset_size, estimator))
-    joint = logsumexp(log_weights + jnp.sum(log_q, axis=2), axis=1)
+    joint = log_sum_exp(log_weights + jnp.sum(log_q, axis=2), axis=1)
 
     # sum_j log q(z_ij) = sum_j log sum_k W_ik q(z_ij | x_k)
-    marginals = jnp.sum(logsumexp(log_weights[:, :, None] + log_q, axis=1), axis=1)
+    marginals = jnp.sum(log_sum_exp(log_weights[:, :, None] + log_q, axis=1), axis=1)
 
     parts = own - joint, joint - marginals, marginals - log_p_z
     return jnp.mean(log_p_x), KLDecomposition(*map(jnp.mean, parts))
