@@ -17,7 +17,7 @@ from tests.lib.oracles import LinearGaussian, assert_mean
 from vaejax import supports
 
 POINT = LinearGaussian()
-X = jnp.linspace(0.0, 1.0, 4)
+X = jnp.array([0.0, 0.0, 1.0, 1.0])
 
 
 def laplace():
