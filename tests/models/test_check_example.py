@@ -15,7 +15,7 @@ import pytest
 import vaejax
 from tests.lib.cases import cases
 from tests.lib.kinds import KINDS, PRIOR, SHAPE, normal, params_of
-from vaejax.data.check import check_data
+from vaejax.data.check import check_data, check_values
 from vaejax.distributions.numpyro import from_numpyro, support_of_numpyro
 from vaejax.models import base as models_base
 from vaejax.models.base import check_example
@@ -119,6 +119,12 @@ def test_whole_numbers_and_booleans_are_numbers():
         check_example(model, np.array([0, 1, 1], dtype))
     with pytest.raises(ValueError, match=SENTENCE):
         check_example(model, np.array([0, 255, 1], np.uint8))
+
+
+def test_an_example_without_numbers_has_none_to_refuse():
+    """Such as what an objective is made of that draws for itself."""
+    for x in ((), {}, None):
+        check_values(x, vaejax.supports.BINARY)
 
 
 # What a traced call cannot see, and what it can.

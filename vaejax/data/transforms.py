@@ -55,4 +55,5 @@ def _known(leaves: PyTree, support: Any) -> dict[int, Support]:
         return {leaf: known for part in parts for leaf, known in part.items()}
     if isinstance(support, Mapping):
         return _known(leaves, next(iter(support.values()))) if len(support) == 1 else {}
-    return {} if support is None else {jax.tree.leaves(leaves)[0]: support}
+    numbers = jax.tree.leaves(leaves)
+    return {} if support is None or not numbers else {numbers[0]: support}
