@@ -230,5 +230,5 @@ def test_a_coefficient_is_a_number_or_estimated():
     message = r'coefficient = .best.; give a number, or "estimated"'
     with pytest.raises(ValueError, match=message):
         vaejax.StickTheLanding(coefficient="best")
-    with pytest.raises(ValueError, match="num_pilot = 1; a covariance needs at least 2"):
+    with pytest.raises(ValueError, match="num_pilot = 1; it must be a whole number, at least 2"):
         vaejax.StickTheLanding(coefficient="estimated", num_pilot=1)

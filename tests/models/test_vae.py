@@ -127,7 +127,7 @@ def test_a_whole_batch_is_refused_with_what_to_type(call):
 def test_a_list_where_a_tuple_must_be_hashed():
     with pytest.raises(
         TypeError,
-        match=r"Bernoulli.net.hidden = \[200, 200\] is a list.*write a tuple, \(200, 200\)",
+        match=r"MLP.hidden = \[200, 200\] is a list.*write a tuple, \(200, 200\)",
     ):
         vaejax.Bernoulli(vaejax.MLP(784, hidden=[200, 200]))  # pyright: ignore[reportArgumentType]
 

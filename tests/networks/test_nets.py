@@ -90,16 +90,17 @@ def test_without_a_norm_the_parameters_are_as_they_were():
                 r" example"
             ),
         ),
-        (
-            vaejax.ConvDecoder(784),
-            (3,),
-            r"ConvDecoder.out = 784; give the shape of an image, \(h, w\)",
-        ),
     ],
 )
 def test_what_cannot_be_is_refused(net, example, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(net.init, jax.random.key(0), jnp.zeros(example))
+
+
+def test_a_decoder_wants_the_shape_of_an_image():
+    message = r"ConvDecoder.out = 784; give the shape of an image, \(h, w\)"
+    with pytest.raises(ValueError, match=message):
+        vaejax.ConvDecoder(784)
 
 
 def test_a_context_is_joined_to_the_example():

@@ -2,21 +2,79 @@
 
 import difflib
 import math
+import numbers
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 
-def require_count(number: int, name: str) -> None:
-    """Raises ValueError unless number >= 1."""
-    if not isinstance(number, int) or number < 1:
-        raise ValueError(f"{name} = {number!r}; it must be a whole number, at least 1")
+
+def plain_number(number: Any) -> Any:
+    """Python's own number for one of NumPy's, or for an array of no axes; all else as it is.
+
+    An array that is being traced is no number yet.
+    """
+    if isinstance(number, Tracer):
+        return number
+    if isinstance(number, np.generic | np.ndarray | jax.Array) and np.ndim(number) == 0:
+        numeric = any(jnp.issubdtype(number.dtype, kind) for kind in (jnp.number, jnp.bool_))
+        return number.item() if numeric else number
+    return number
+
+
+def is_whole(number: Any) -> bool:
+    """Whether it is a whole number of Python's or NumPy's; True and False are none."""
+    return isinstance(number, numbers.Integral) and not isinstance(number, bool)
+
+
+def is_finite(number: Any) -> bool:
+    """Whether it is a finite number of Python's or NumPy's; True and False are none."""
+    real = isinstance(number, numbers.Real) and not isinstance(number, bool | np.bool)
+    return real and math.isfinite(number)
+
+
+def require_count(number: int, name: str, least: int = 1) -> None:
+    """Raises ValueError unless it is a whole number, at least `least`."""
+    if not is_whole(number) or number < least:
+        raise ValueError(f"{name} = {number!r}; it must be a whole number, at least {least}")
+
+
+def require_number(number: float, name: str) -> None:
+    """Raises ValueError unless it is a finite number."""
+    if not is_finite(number):
+        raise ValueError(f"{name} = {number!r}; it must be a finite number")
+
+
+def require_positive(number: float, name: str) -> None:
+    """Raises ValueError unless it is a finite number above 0."""
+    if not is_finite(number) or number <= 0:
+        raise ValueError(f"{name} = {number!r}; it must be positive and finite")
 
 
 def require_numbers(owner: Any, **numbers: float) -> None:
     """Raises ValueError unless each is a finite number, at least 0."""
     for name, number in numbers.items():
-        if not (isinstance(number, int | float) and math.isfinite(number) and number >= 0):
+        if not is_finite(number) or number < 0:
             owner_name = type(owner).__name__
             raise ValueError(f"{owner_name}.{name} = {number!r}; it must be a number, at least 0")
+
+
+def require_counts(counts: tuple[int, ...], name: str) -> None:
+    """Raises ValueError unless it is a tuple of whole numbers, each at least 1; it may be empty."""
+    if not isinstance(counts, tuple):
+        raise ValueError(f"{name} = {counts!r}; it must be a tuple of whole numbers, such as (64,)")
+    for i, count in enumerate(counts):
+        require_count(count, f"{name}[{i}]")
+
+
+def require_shape(shape: int | tuple[int, ...], name: str) -> None:
+    """Raises ValueError unless it is a whole number or a tuple of such, each at least 1."""
+    if isinstance(shape, tuple):
+        require_counts(shape, name)
+    else:
+        require_count(shape, name)
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

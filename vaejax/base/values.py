@@ -12,6 +12,8 @@ from typing import Any, dataclass_transform
 
 import jax
 
+from vaejax.base.checks import plain_number
+
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
 def component(cls):
@@ -19,20 +21,29 @@ def component(cls):
     is made.
 
     A `functools.partial` among the fields becomes a `Partial`, so that it too is compared by its
-    parts.
+    parts, and NumPy's numbers and arrays of no axes become Python's numbers.
     """
     own = [vars(kind)["__post_init__"] for kind in cls.__mro__ if "__post_init__" in vars(kind)]
     validate = own[0] if own else None  # its own, or the one that it inherits
 
     def __post_init__(self):  # noqa: N807
         for field in dataclasses.fields(self):
-            require_hashable(getattr(self, field.name), f"{type(self).__name__}.{field.name}")
-            object.__setattr__(self, field.name, by_value(getattr(self, field.name)))
+            by_parts = by_value(getattr(self, field.name))
+            require_hashable(by_parts, f"{type(self).__name__}.{field.name}")
+            object.__setattr__(self, field.name, by_parts)
         if validate:
             validate(self)
 
     cls.__post_init__ = __post_init__
     return dataclasses.dataclass(frozen=True)(cls)
+
+
+def with_plain_numbers(owner: Any) -> None:
+    """NumPy's numbers and arrays of no axes among the fields of a frozen dataclass become Python's
+    numbers.
+    """
+    for field in dataclasses.fields(owner):
+        object.__setattr__(owner, field.name, plain_number(getattr(owner, field.name)))
 
 
 def static(default: Any = dataclasses.MISSING) -> Any:
@@ -87,8 +98,10 @@ class Partial:
         return self.func(*self.args, *args, **dict(self.keywords), **keywords)
 
 
-def by_value(function):
-    """`function` itself, or the equal-by-value form of a `functools.partial`."""
-    if not isinstance(function, partial):
-        return function
-    return Partial(by_value(function.func), function.args, tuple(sorted(function.keywords.items())))
+def by_value(obj: Any) -> Any:
+    """`obj` itself, or the equal-by-value form of a `functools.partial`, a number or a tuple."""
+    if type(obj) is tuple:
+        return tuple(map(by_value, obj))
+    if not isinstance(obj, partial):
+        return plain_number(obj)
+    return Partial(by_value(obj.func), obj.args, tuple(sorted(obj.keywords.items())))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import unknown_name
+from vaejax.base.checks import require_positive, unknown_name
 from vaejax.base.supports import BINARY
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
@@ -28,6 +28,9 @@ class Pixels(Transform):
 
     maximum: float
     policy: Policy = "dynamic"
+
+    def __post_init__(self):
+        require_positive(self.maximum, "Pixels.maximum")
 
     def __call__(self, stored: ArrayLike, key: Key) -> jax.Array:
         x = jnp.asarray(stored, jnp.float32) / self.maximum

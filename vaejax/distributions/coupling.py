@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import require_said
+from vaejax.base.checks import require_counts, require_said
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.networks.base import Net
@@ -62,6 +62,9 @@ class Coupling(FlowLayer):
     hidden: tuple[int, ...] = (64,)
     fast_inverse = True
 
+    def __post_init__(self):
+        require_counts(self.hidden, "Coupling.hidden")
+
     def init(self, key: Key, z: Vector, context: jax.Array | None) -> PyTree:
         if z.size < 2:
             raise ValueError(
@@ -110,6 +113,7 @@ class Autoregressive(FlowLayer):
             raise ValueError(
                 f'Autoregressive.direction = {self.direction!r}; choose "forward" or "inverse"'
             )
+        require_counts(self.hidden, "Autoregressive.hidden")
 
     @property
     def fast_inverse(self) -> bool:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import shortened
+from vaejax.base.checks import is_whole, shortened
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
@@ -148,7 +148,7 @@ def require_reparameterised(owner: str, q: Distribution) -> None:
 def require_samples(owner, fewest: int, why: str) -> None:
     """Raises ValueError for a number of samples that is none, or too small."""
     number = owner.num_samples
-    if not isinstance(number, int) or number < fewest:
+    if not is_whole(number) or number < fewest:
         raise ValueError(
             f"{type(owner).__name__}.num_samples = {number!r}; it must be a whole number, at least"
             f" {fewest} {why}".rstrip()

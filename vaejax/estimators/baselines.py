@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import require_said
+from vaejax.base.checks import require_number, require_said
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
 from vaejax.bounds import mean_of_others
@@ -74,6 +74,9 @@ class ConstantBaseline(Baseline):
 
     learned = False
     fewest_samples = 1
+
+    def __post_init__(self):
+        require_number(self.c, "ConstantBaseline.c")
 
     def __call__(self, psi: PyTree, x: ArrayLike, log_w: Float[Array, " k"]):
         return self.c

@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_equal_shape, assert_shape
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_number
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
@@ -137,6 +137,8 @@ class DoubleControlVariate(LearnsItsControl):
 
     def __post_init__(self):
         require_samples(self, 2, "which leaves one out")
+        if self.coefficient is not None:
+            require_number(self.coefficient, "DoubleControlVariate.coefficient")
 
     def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
         """psi, the coefficient a."""

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_number
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
@@ -51,6 +51,7 @@ class DReG(Estimator):
 
     def __post_init__(self):
         require_count(self.num_samples, "DReG.num_samples")
+        require_number(self.alpha, "DReG.alpha")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = reparameterised_posterior(self, model, params, x)

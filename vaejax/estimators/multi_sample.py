@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_number
 from vaejax.base.floats import log_sum_exp
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, Scalar
@@ -84,6 +84,7 @@ class OVIS(Estimator):
 
     def __post_init__(self):
         require_samples(self, 2, "which leaves one out")
+        require_number(self.gamma, "OVIS.gamma")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         return multi_sample_score(model, params, x, key, self.num_samples, self.control)

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from vaejax.base.asserts import assert_shape
-from vaejax.base.checks import require_count
+from vaejax.base.checks import is_finite, require_count
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Bound, Key, Params, Scalar
 from vaejax.base.values import component
@@ -100,14 +100,11 @@ class StickTheLanding(Estimator):
 
     def __post_init__(self):
         require_count(self.num_samples, "StickTheLanding.num_samples")
-        if isinstance(self.coefficient, str) and self.coefficient != "estimated":
+        if self.coefficient != "estimated" and not is_finite(self.coefficient):
             raise ValueError(
                 f'StickTheLanding.coefficient = {self.coefficient!r}; give a number, or "estimated"'
             )
-        if self.num_pilot < 2:
-            raise ValueError(
-                f"StickTheLanding.num_pilot = {self.num_pilot}; a covariance needs at least 2"
-            )
+        require_count(self.num_pilot, "StickTheLanding.num_pilot", least=2)
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = reparameterised_posterior(self, model, params, x)

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from vaejax.base.asserts import assert_shape
+from vaejax.base.checks import require_count
 from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
@@ -71,8 +72,7 @@ class OptimalConstant(Estimator):
 
     def __post_init__(self):
         require_samples(self, 1, "")
-        if self.num_pilot < 1:
-            raise ValueError(f"OptimalConstant.num_pilot = {self.num_pilot}; it must be at least 1")
+        require_count(self.num_pilot, "OptimalConstant.num_pilot")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         key, pilot_key = jax.random.split(key)

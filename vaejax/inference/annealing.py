@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_equal_shape, assert_rank
-from vaejax.base.checks import require_count, require_said
+from vaejax.base.checks import is_finite, require_count, require_positive, require_said
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import component
 
@@ -74,8 +74,7 @@ class Sigmoid(Temperatures):
 
     def __post_init__(self):
         require_count(self.num_steps, "Sigmoid.num_steps")
-        if not self.width > 0:
-            raise ValueError(f"Sigmoid.width = {self.width}; it must be positive")
+        require_positive(self.width, "Sigmoid.width")
 
     def betas(self) -> np.ndarray:
         raw = 1 / (1 + np.exp(-self.width * np.linspace(-1, 1, self.num_steps + 1)))
@@ -125,8 +124,8 @@ class HMC(Transition):
 
     def __post_init__(self):
         require_count(self.num_leapfrog, "HMC.num_leapfrog")
-        if not 0 < self.target < 1:
-            raise ValueError(f"HMC.target = {self.target}; an acceptance lies between 0 and 1")
+        if not (is_finite(self.target) and 0 < self.target < 1):
+            raise ValueError(f"HMC.target = {self.target!r}; an acceptance lies between 0 and 1")
 
     def __call__(
         self, log_density: LogDensity, z: Float[Array, " d"], step_size: Scalar, key: Key

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_kind, unknown_name
+from vaejax.base.checks import require_count, require_kind, require_positive, unknown_name
 from vaejax.base.supports import support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
@@ -62,18 +62,14 @@ class Refined(AroundModel):
         require_kind(self.model, Model, "Refined.model")
         if self.start not in get_args(Start):
             raise ValueError(unknown_name("Refined.start", self.start, list(get_args(Start))))
-        if not isinstance(self.num_steps, int) or self.num_steps < 0:
-            raise ValueError(
-                f"Refined.num_steps = {self.num_steps!r}; it must be a whole number, at least 0"
-            )
+        require_count(self.num_steps, "Refined.num_steps", least=0)
         require_count(self.num_samples, "Refined.num_samples")
         if self.family is not None and (self.start == "encoder" or self.through_steps):
             raise ValueError(
                 "a Refined.family starts from its own init, the same for all examples; give"
                 ' start="standard"'
             )
-        if not self.learning_rate > 0:
-            raise ValueError(f"Refined.learning_rate = {self.learning_rate}; it must be positive")
+        require_positive(self.learning_rate, "Refined.learning_rate")
         if self.family is not None:
             require_kind(self.family, Conditional, "Refined.family")
             _require_latents_of(self.model, self.family)

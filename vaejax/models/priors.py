@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from vaejax.base.checks import require_count, require_counts, require_numbers
 from vaejax.base.supports import (
     BINARY,
     ONE_HOT,
@@ -45,6 +46,9 @@ class StandardNormal(Prior):
     dim: int
     support = REAL
 
+    def __post_init__(self):
+        require_count(self.dim, "StandardNormal.dim")
+
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()
 
@@ -58,6 +62,9 @@ class LearnedNormal(Prior):
 
     dim: int
     support = REAL
+
+    def __post_init__(self):
+        require_count(self.dim, "LearnedNormal.dim")
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return {"loc": jnp.zeros(self.dim), "log_scale": jnp.zeros(self.dim)}
@@ -79,7 +86,8 @@ class MixtureOfGaussians(Prior):
     support = REAL
 
     def __post_init__(self):
-        _require_components(self)
+        require_count(self.dim, "MixtureOfGaussians.dim")
+        require_count(self.num_components, "MixtureOfGaussians.num_components")
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         shape = (self.num_components, self.dim)
@@ -110,7 +118,8 @@ class VampPrior(Prior):
     support = None
 
     def __post_init__(self):
-        _require_components(self)
+        require_count(self.num_components, "VampPrior.num_components")
+        require_numbers(self, init_scale=self.init_scale)
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         noise = jax.random.normal(key, (self.num_components, *jnp.shape(x)))
@@ -141,6 +150,9 @@ class FlowPrior(Prior):
             raise ValueError(
                 f'FlowPrior.kind = {self.kind!r}; choose "coupling" or "autoregressive"'
             )
+        require_count(self.dim, "FlowPrior.dim")
+        require_count(self.num_layers, "FlowPrior.num_layers", least=0)
+        require_counts(self.hidden, "FlowPrior.hidden")
 
     @property
     def layers(self) -> tuple[Any, ...]:
@@ -166,6 +178,9 @@ class UniformOnSphere(Prior):
 
     dim: int
     support = SPHERE
+
+    def __post_init__(self):
+        require_count(self.dim, "UniformOnSphere.dim", least=2)
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()
@@ -247,11 +262,3 @@ class NumPyroPrior(Prior):
         p = NumPyroDensity(self.factory())
         p.require_one()
         return p
-
-
-def _require_components(prior: Any) -> None:
-    if prior.num_components < 1:
-        raise ValueError(
-            f"{type(prior).__name__}.num_components = {prior.num_components}; a mixture needs at"
-            " least 1"
-        )

@@ -18,6 +18,7 @@ from vaejax.networks.layers import (
     Norm,
     ResidualBlock,
     Shape,
+    Sized,
     flat,
     normalise,
     num_entries,
@@ -25,7 +26,7 @@ from vaejax.networks.layers import (
 )
 
 
-class ConvEncoder(nn.Module):
+class ConvEncoder(Sized):
     """An image [h, w] or [h, w, c] -> 3x3 convolutions of stride 2, one Dense layer, `heads` arrays
     of shape `out`.
     """
@@ -45,7 +46,7 @@ class ConvEncoder(nn.Module):
         return read_out(self, h, context)
 
 
-class ResidualEncoder(nn.Module):
+class ResidualEncoder(Sized):
     """An image [h, w] or [h, w, c] -> for each width a 3x3 convolution of stride 2 and `blocks`
     residual blocks; then as `ConvEncoder`.
     """
@@ -68,7 +69,21 @@ class ResidualEncoder(nn.Module):
         return read_out(self, self.activation(normalise(self.norm, h)), context)
 
 
-class ConvDecoder(nn.Module):
+class OfImages(Sized):
+    """A net whose outputs are images."""
+
+    out: tuple[int, ...]
+
+    def __post_init__(self):
+        if not isinstance(self.out, tuple) or len(self.out) < 2:
+            raise ValueError(
+                f"{type(self).__name__}.out = {self.out!r}; give the shape of an image, (h, w) or"
+                " (h, w, c)"
+            )
+        super().__post_init__()
+
+
+class ConvDecoder(OfImages):
     """A vector -> Dense layers, transposed 3x3 convolutions of stride 2, `heads` images of shape
     `out`.
 
@@ -93,7 +108,7 @@ class ConvDecoder(nn.Module):
         return last_images(self, h)
 
 
-class ResidualDecoder(nn.Module):
+class ResidualDecoder(OfImages):
     """A vector -> Dense layers; for each width `blocks` residual blocks and a transposed 3x3
     convolution of stride 2; `heads` images.
 
@@ -138,11 +153,6 @@ def read_out(net: ConvEncoder | ResidualEncoder, image: Float[Array, "h w c"], c
 
 def small_image(net: ConvDecoder | ResidualDecoder, z: Any) -> Float[Array, "rows columns c"]:
     """The image that, once doubled for each of the channels, covers `out`."""
-    if not isinstance(net.out, tuple) or len(net.out) < 2:
-        raise ValueError(
-            f"{type(net).__name__}.out = {net.out!r}; give the shape of an image, (h, w) or (h,"
-            " w, c)"
-        )
     rows, columns = (-(-length // 2 ** len(net.channels)) for length in net.out[:2])
     h = net.activation(normalise(net.norm, Dense(net.hidden)(flat(z))))
     return Dense(rows * columns * net.channels[0])(h).reshape(rows, columns, net.channels[0])

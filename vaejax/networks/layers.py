@@ -6,6 +6,7 @@ no bound, and the value at test time another than the one trained. There is none
 `norm="layer"` and `norm="group"` normalise one example by itself.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from functools import partial
@@ -16,12 +17,38 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vaejax.base.checks import require_count, require_counts, require_shape
+from vaejax.base.values import by_value, require_hashable
 from vaejax.networks.gemm import conv, conv_transpose, dot_general
 
 Shape = int | tuple[int, ...]
 
 
 Norm = Literal["none", "layer", "group"]
+
+
+# What the sizes of a net may be, by the names of its fields.
+SIZES: dict[str, Callable[[Any, str], None]] = {
+    "out": require_shape,
+    "hidden": require_shape,
+    "channels": require_counts,
+    "heads": require_count,
+    "blocks": partial(require_count, least=0),
+}
+
+
+class Sized(nn.Module):
+    """A net that refuses a size that is none when it is made; NumPy's numbers become Python's."""
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if field.name in SIZES:
+                size = by_value(getattr(self, field.name))
+                require_hashable(size, f"{type(self).__name__}.{field.name}")
+                check = require_counts if isinstance(field.default, tuple) else SIZES[field.name]
+                check(size, f"{type(self).__name__}.{field.name}")
+                object.__setattr__(self, field.name, size)
+        super().__post_init__()
 
 
 Dense = partial(nn.Dense, dot_general=dot_general)

@@ -11,11 +11,21 @@ from typing import Literal
 import flax.linen as nn
 import jax.numpy as jnp
 
+from vaejax.base.checks import require_shape
 from vaejax.base.values import component
-from vaejax.networks.layers import Dense, Norm, Shape, flat, normalise, num_entries, split_heads
+from vaejax.networks.layers import (
+    Dense,
+    Norm,
+    Shape,
+    Sized,
+    flat,
+    normalise,
+    num_entries,
+    split_heads,
+)
 
 
-class MLP(nn.Module):
+class MLP(Sized):
     """x -> Dense, norm, activation, ..., Dense. `out` is a size or a shape; `hidden` the widths
     between.
     """
@@ -34,7 +44,7 @@ class MLP(nn.Module):
         return split_heads(Dense(self.heads * num_entries(self.out))(h), self.out, self.heads)
 
 
-class GatedMLP(nn.Module):
+class GatedMLP(Sized):
     """x -> h = a * sigmoid(g), (a, g) = norm(Dense(x)), ..., Dense.
 
     References: Dauphin et al. 2017; the nets of Tomczak & Welling 2018. The layer norm is of (a, g)
@@ -65,6 +75,9 @@ class Free:
 
     out: Shape
     names: tuple[str, ...] = ("loc", "log_scale")
+
+    def __post_init__(self):
+        require_shape(self.out, "Free.out")
 
     def init(self, key, example):
         return {name: jnp.zeros(self.out) for name in self.names}

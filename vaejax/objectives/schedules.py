@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_numbers
+from vaejax.base.checks import is_finite, require_count, require_numbers
 from vaejax.base.values import component
 
 
@@ -95,10 +95,10 @@ class Cyclical(Schedule):
     def __post_init__(self):
         require_count(self.period, "Cyclical.period")
         require_numbers(self, start=self.start, end=self.end)
-        if not 0 < self.ramp * self.period <= self.period - 1:
+        if not (is_finite(self.ramp) and 0 < self.ramp * self.period <= self.period - 1):
             raise ValueError(
-                f"Cyclical.ramp = {self.ramp}; it is the part of a period that rises, above 0, and"
-                f" leaves a step of {self.period} at end"
+                f"Cyclical.ramp = {self.ramp!r}; it is the part of a period that rises, above 0,"
+                f" and leaves a step of {self.period} at end"
             )
 
     @property

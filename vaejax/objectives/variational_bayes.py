@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_positive
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.distributions.kl import kl_divergence
@@ -43,10 +43,7 @@ class VariationalBayes(Around):
     def __post_init__(self):
         require_objective(self.inner)
         require_count(self.dataset_size, "VariationalBayes.dataset_size")
-        if not self.prior_scale > 0:
-            raise ValueError(
-                f"VariationalBayes.prior_scale = {self.prior_scale}; it must be positive"
-            )
+        require_positive(self.prior_scale, "VariationalBayes.prior_scale")
 
     def start(self, params: Params, log_scale: float = -4.0) -> Params:
         """q(theta) around a model's parameters, narrow."""

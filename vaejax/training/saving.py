@@ -12,6 +12,7 @@ import optax
 
 from vaejax.base.checks import require_count
 from vaejax.base.types import Key, Params, PyTree
+from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
 from vaejax.data.sources import add_to_digest, as_source
 from vaejax.training.checkpoints import CheckpointStore
@@ -36,6 +37,7 @@ class Checkpoints:
     max_to_keep: int | None = 3
 
     def __post_init__(self):
+        with_plain_numbers(self)
         require_count(self.every, "Checkpoints.every")
         if self.max_to_keep is not None:
             require_count(self.max_to_keep, "Checkpoints.max_to_keep")

@@ -8,6 +8,7 @@ import numpy as np
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, PyTree
+from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
 from vaejax.data.sources import map_blocks
 from vaejax.training.run import NonFiniteError, Run, copied
@@ -28,6 +29,7 @@ class Validation:
     patience: int | None = None
 
     def __post_init__(self):
+        with_plain_numbers(self)
         require_count(self.every, "Validation.every")
         if self.patience is not None:
             require_count(self.patience, "Validation.patience")

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 
+from vaejax.base.checks import require_count, require_counts
 from vaejax.base.supports import REAL
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
@@ -22,7 +23,13 @@ class OfFlow(Conditional, abstract=True):
     """
 
     net: Net
+    num_layers: int
+    hidden: tuple[int, ...]
     support = REAL
+
+    def __post_init__(self):
+        require_count(self.num_layers, f"{type(self).__name__}.num_layers", least=0)
+        require_counts(self.hidden, f"{type(self).__name__}.hidden")
 
     @property
     def layers(self) -> tuple[Any, ...]:

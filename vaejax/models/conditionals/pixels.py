@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from vaejax.base.checks import require_count
 from vaejax.base.supports import BINARY, UNIT_INTERVAL, Support, levels
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
@@ -48,6 +49,9 @@ class Categorical(OfNet):
     net: Net
     num_levels: int = 256
 
+    def __post_init__(self):
+        require_count(self.num_levels, "Categorical.num_levels", least=2)
+
     @property
     def support(self) -> Support:
         return levels(self.num_levels)
@@ -74,6 +78,9 @@ class DiscretizedLogistic(OfNet):
 
     net: Net
     num_levels: int = 256
+
+    def __post_init__(self):
+        require_count(self.num_levels, "DiscretizedLogistic.num_levels", least=2)
 
     @property
     def support(self) -> Support:

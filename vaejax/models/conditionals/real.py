@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
 
+from vaejax.base.checks import is_finite, require_positive
 from vaejax.base.supports import REAL, SPHERE
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
@@ -47,6 +48,10 @@ class DiagNormal(OfNet):
     net: Net
     max_log_scale: float | None = MAX_LOG_SCALE
     support = REAL
+
+    def __post_init__(self):
+        if self.max_log_scale is not None:
+            require_positive(self.max_log_scale, "DiagNormal.max_log_scale")
 
     def __call__(self, params: PyTree, given) -> Distribution:
         loc, log_scale = take_heads(self, apply_net(self.net, params, given), "loc, log_scale")
@@ -134,7 +139,7 @@ class Gaussian(Conditional):
                 "use scale='learned' and vaejax.optimal_scale(objective)"
             )
         if self.scale not in ("learned", "per-dimension") and not (
-            isinstance(self.scale, int | float) and self.scale > 0
+            is_finite(self.scale) and self.scale > 0
         ):
             raise ValueError(
                 f'Gaussian.scale = {self.scale!r}; give a positive number, "learned" or'
