@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-all mutants check bench constraints clean
+.PHONY: help demo test test-all mutants check bench numerics constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
@@ -35,6 +35,9 @@ check: .venv/.installed  ## lint, format and types
 
 bench: .venv/.installed  ## training speed against a hand-written loop, and PyTorch where it is installed
 	$(BIN)/python scripts/bench_train.py
+
+numerics: .venv/.installed  ## how exact each density is, made anew (docs/numerics.md), a minute
+	$(BIN)/python scripts/numerics.py > docs/.numerics.md && mv docs/.numerics.md docs/numerics.md
 
 constraints: .venv/.installed  ## resolve constraints.txt anew, for every supported Python
 	$(BIN)/python -m pip install --quiet uv

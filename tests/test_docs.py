@@ -12,7 +12,13 @@ import pytest
 import vaejax
 from tests.lib.paths import ROOT
 
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/architecture.md")
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/architecture.md",
+    "docs/numerics.md",
+)
 
 
 def test_the_map_of_the_house_is_that_of_the_code():
