@@ -40,17 +40,14 @@ def continuous_bernoulli(x, l):
     return x * l - l / 2 - constant
 
 
-def relaxed_binary(x, temperature, l):
-    logit = mp.log(x) - mp.log1p(-x)
-    difference = l - temperature * logit
-    slope = mp.log(x) + mp.log1p(-x)
-    return mp.log(temperature) + difference - 2 * softplus(difference) - slope
+def relaxed_binary(y, temperature, l):
+    noise = temperature * y - l
+    return mp.log(temperature) + noise - 2 * softplus(noise)
 
 
-def relaxed_one_hot(x, temperature, a, b):
-    logs = mp.log(x), mp.log1p(-x)
-    terms = [l - temperature * log_x for l, log_x in zip((a, b), logs, strict=True)]
-    return mp.log(temperature) + mp.fsum(terms) - mp.fsum(logs) - 2 * log_sum_exp(terms)
+def relaxed_one_hot(y, temperature, a, b):
+    """Of two categories whose logit is y, so that it is the relaxed binary variable's."""
+    return relaxed_binary(y, temperature, a - b)
 
 
 def logistic_levels(x, loc, log_scale):

@@ -15,8 +15,7 @@ import numpyro.distributions as npd
 
 import vaejax
 from vaejax import distributions
-from vaejax.distributions.discrete import relaxed_categorical
-from vaejax.distributions.numpyro import relaxed_bernoulli
+from vaejax.distributions import RelaxedBernoulliDensity, RelaxedCategoricalDensity
 
 INF = math.inf
 
@@ -180,28 +179,32 @@ QUESTIONS: dict[str, Question] = {
     "Levels": Question(
         ("x", "logit 1", "logit 2"), levels, exact.category, CATEGORIES, discrete=True
     ),
-    "relaxed_bernoulli": Question(
-        ("x", "temperature", "logit"),
-        lambda x, t, l: relaxed_bernoulli(t, one(l)).log_prob(one(x)),
+    "RelaxedBernoulliDensity": Question(
+        ("logit of the point", "temperature", "logit"),
+        lambda y, t, l: RelaxedBernoulliDensity(t, one(l)).log_prob(one(y)),
         exact.relaxed_binary,
         [
-            ("typical", 0.3, 0.5, 0.4),
-            ("large", 0.3, 0.5, 40.0),
+            ("typical", -0.8, 0.5, 0.4),
+            ("large", -0.8, 0.5, 40.0),
             ("tiny", 1e-30, 0.5, 0.4),
-            ("tiny", 0.3, 0.01, 0.4),
-            ("saturated", 1 - 2**-20, 0.1, 8.0),
+            ("tiny", -0.8, 0.01, 0.4),
+            ("saturated", 80.0, 0.1, 8.0),
+            ("saturated", 2e3, 0.01, 20.0),
         ],
     ),
-    "relaxed_categorical": Question(
-        ("x", "temperature", "logit 1", "logit 2"),
-        lambda x, t, *l: relaxed_categorical(t, vector(*l)).log_prob(vector(x, 1 - x)),
+    "RelaxedCategoricalDensity": Question(
+        ("logit of the point", "temperature", "logit 1", "logit 2"),
+        lambda y, t, *l: RelaxedCategoricalDensity(t, vector(*l)).log_prob(
+            jax.nn.log_sigmoid(vector(y, -y))
+        ),
         exact.relaxed_one_hot,
         [
-            ("typical", 0.3, 0.5, 0.4, -0.2),
-            ("large", 0.3, 0.5, 40.0, -40.0),
+            ("typical", -0.8, 0.5, 0.4, -0.2),
+            ("large", -0.8, 0.5, 40.0, -40.0),
             ("tiny", 1e-25, 0.5, 0.4, -0.2),
-            ("tiny", 0.3, 0.01, 0.4, -0.2),
-            ("saturated", 1 - 2**-20, 0.1, 8.0, 0.0),
+            ("tiny", -0.8, 0.01, 0.4, -0.2),
+            ("saturated", 80.0, 0.1, 8.0, 0.0),
+            ("saturated", 2e3, 0.01, 20.0, 0.0),
         ],
     ),
     "DiscretizedLogisticDensity": Question(

@@ -141,13 +141,16 @@ def renyi_bound(alpha: float) -> Bound:
 
     A lower bound on log p(x) in expectation for alpha >= 0.
     """
-    if not isinstance(alpha, Real) or isinstance(alpha, bool) or math.isnan(alpha):
-        raise ValueError(
-            f"renyi_bound: alpha = {alpha!r}; give a number, such as 0 for IWAE or 1 for the ELBO"
-        )
+    _require_order(alpha, "renyi_bound: alpha")
     if alpha == 1:
         return elbo_bound
     return iwae_bound if alpha == 0 else RenyiBound(float(alpha))
+
+
+def _require_order(alpha: float, name: str) -> None:
+    """Raises ValueError unless alpha is a number; it may be infinite."""
+    if not isinstance(alpha, Real) or isinstance(alpha, bool) or math.isnan(alpha):
+        raise ValueError(f"{name} = {alpha!r}; give a number, such as 0 for IWAE or 1 for the ELBO")
 
 
 @component
@@ -157,7 +160,8 @@ class RenyiBound:
     alpha: float
 
     def __post_init__(self):
-        if self.alpha == 1 or math.isnan(self.alpha):
+        _require_order(self.alpha, "RenyiBound.alpha")
+        if self.alpha == 1:
             raise ValueError(f"RenyiBound.alpha = {self.alpha!r}; use renyi_bound(1), its limit")
 
     def __call__(self, log_w: Float[Array, " k"]) -> Scalar:

@@ -1,8 +1,5 @@
 """Binary variables, and grey ones on [0, 1], by their logits."""
 
-from functools import partial
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -41,31 +38,33 @@ class BernoulliDensity(Distribution):
         return log_bernoulli(*one_event("Bernoulli", value, self.logits))
 
 
-@jax.custom_jvp
 def log_bernoulli(x: jax.Array, logits: jax.Array) -> jax.Array:
-    """x l - log(1 + exp l), by the two parts of which one is 0: nothing cancels at a large l, and
-    at l = +-inf it is 0 where x is certain and -inf where x is impossible.
+    """x l - log(1 + exp l); at l = +-inf it is 0 where x is certain and -inf where x is impossible,
+    and its slope in l stays x - sigmoid(l).
     """
-    of_one = jnp.where(x == 0, 0, x * jnp.minimum(logits, 0))
-    of_zero = jnp.where(x == 1, 0, (1 - x) * jnp.maximum(logits, 0))
-    return of_one - of_zero - jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    logits = _finite(logits)  # as 0 times infinity is NaN
+    return _infinite(x * logits - log1p_exp(logits))
 
 
-@partial(log_bernoulli.defjvp, symbolic_zeros=True)
-def _log_bernoulli_jvp(primals, tangents):
-    # Written out: the formula above has no derivative at 0, and 0 times infinity in it.
-    (x, logits), (x_tangent, logits_tangent) = primals, tangents
-    tangent = jnp.zeros_like(logits)
-    if not _is_zero(logits_tangent):
-        tangent = (x - jax.nn.sigmoid(logits)) * logits_tangent
-    if not _is_zero(x_tangent):
-        tangent = tangent + jnp.where(jnp.isinf(logits), 0, logits) * x_tangent
-    return log_bernoulli(x, logits), tangent
+# Both have the derivative 1: that of a selection would keep a mask for every pixel of every sample.
 
 
-def _is_zero(tangent: Any) -> bool:
-    """Whether what it is the tangent of does not move at all."""
-    return isinstance(tangent, jax.custom_derivatives.SymbolicZero)
+@jax.custom_jvp
+def _finite(logits: jax.Array) -> jax.Array:
+    """The greatest float in place of infinity."""
+    largest = jnp.finfo(logits.dtype).max
+    return jnp.clip(logits, -largest, largest)
+
+
+@jax.custom_jvp
+def _infinite(log_p: jax.Array) -> jax.Array:
+    """-inf in place of what no finite logit gives."""
+    limits = jnp.finfo(log_p.dtype)
+    return jnp.where(log_p < -limits.max * limits.eps, -jnp.inf, log_p)
+
+
+_finite.defjvp(lambda primals, tangents: (_finite(*primals), tangents[0]))
+_infinite.defjvp(lambda primals, tangents: (_infinite(*primals), tangents[0]))
 
 
 @jax.custom_jvp

@@ -1,12 +1,10 @@
 """Biased gradients through relaxations of discrete latents."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_positive
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, Scalar
 from vaejax.base.values import component
@@ -32,7 +30,8 @@ class Relaxed(Estimator):
     num_samples: int = 1
 
     def __post_init__(self):
-        _require_temperature(self)
+        require_positive(self.temperature, "Relaxed.temperature")
+        require_count(self.num_samples, "Relaxed.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = posterior_in(
@@ -62,7 +61,9 @@ class StraightThrough(Estimator):
     num_samples: int = 1
 
     def __post_init__(self):
-        _require_temperature(self)
+        require_count(self.num_samples, "StraightThrough.num_samples")
+        if self.temperature is not None:
+            require_positive(self.temperature, "StraightThrough.temperature")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
         q = posterior_in(
@@ -88,12 +89,3 @@ def hard_and_soft(
     soft = q.logits + jax.random.gumbel(key, q.logits.shape, q.logits.dtype)
     hard = jax.nn.one_hot(jnp.argmax(stopped(soft), axis=-1), soft.shape[-1], dtype=soft.dtype)
     return hard, jax.nn.softmax(soft / temperature)
-
-
-def _require_temperature(estimator: Any) -> None:
-    require_count(estimator.num_samples, f"{type(estimator).__name__}.num_samples")
-    if estimator.temperature is not None and not estimator.temperature > 0:
-        raise ValueError(
-            f"{type(estimator).__name__}.temperature = {estimator.temperature!r}; it must be"
-            " above 0"
-        )

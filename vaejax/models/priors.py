@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_counts, require_numbers
+from vaejax.base.checks import require_count, require_counts, require_numbers, require_positive
 from vaejax.base.supports import (
     BINARY,
     ONE_HOT,
@@ -200,6 +200,11 @@ class FactorialBernoulli(Prior):
     dim: int
     temperature: float | None = None
 
+    def __post_init__(self):
+        require_count(self.dim, "FactorialBernoulli.dim")
+        if self.temperature is not None:
+            require_positive(self.temperature, "FactorialBernoulli.temperature")
+
     @property
     def support(self) -> Support:
         return BINARY if self.temperature is None else RELAXED_BINARY
@@ -226,6 +231,12 @@ class FactorialCategorical(Prior):
     dim: int
     num_categories: int
     temperature: float | None = None
+
+    def __post_init__(self):
+        require_count(self.dim, "FactorialCategorical.dim")
+        require_count(self.num_categories, "FactorialCategorical.num_categories", least=2)
+        if self.temperature is not None:
+            require_positive(self.temperature, "FactorialCategorical.temperature")
 
     @property
     def support(self) -> Support:

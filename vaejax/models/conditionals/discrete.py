@@ -1,5 +1,6 @@
 """Conditionals of discrete latents and of their relaxations; for binary ones `Bernoulli` serves."""
 
+from vaejax.base.checks import require_positive
 from vaejax.base.supports import ONE_HOT, RELAXED_BINARY, RELAXED_ONE_HOT
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
@@ -35,6 +36,9 @@ class RelaxedBernoulli(OfNet):
     temperature: float = 0.5
     support = RELAXED_BINARY
 
+    def __post_init__(self):
+        require_positive(self.temperature, "RelaxedBernoulli.temperature")
+
     def __call__(self, params: PyTree, given) -> Distribution:
         return relaxed_bernoulli(self.temperature, self.logits(params, given))
 
@@ -50,6 +54,9 @@ class RelaxedCategorical(OfNet):
     net: Net
     temperature: float = 0.5
     support = RELAXED_ONE_HOT
+
+    def __post_init__(self):
+        require_positive(self.temperature, "RelaxedCategorical.temperature")
 
     def __call__(self, params: PyTree, given) -> Distribution:
         return relaxed_categorical(self.temperature, self.logits(params, given))
