@@ -97,15 +97,15 @@ def test_a_source_and_a_user_of_names_have_the_same_latent_space(x64):
 
 
 def test_what_a_latent_space_says_of_its_numbers():
-    """KL(q(z) || p(z)) = TC + DW; near log N from nine tenths of it; collapsed where no latent has
-    0.01 nats.
-    """
+    """Near log N from nine tenths of it; collapsed where no latent has 0.01 nats."""
     kl = np.array([0.5, 0.001])
     rate, limit = estimate(np.array([0.4, 0.6])), np.log(50)
     for share, near in ((0.89, False), (0.91, True)):
-        space = LatentSpace(kl, rate, share * limit, 0.25, 0.75, limit, np.array([True, False]))
-        assert space.marginal_kl == 1.0 and space.near_limit == near and not space.collapsed
+        active = np.array([True, False])
+        space = LatentSpace(kl, rate, share * limit, None, 1.0, 0.25, 0.75, limit, active)
+        assert space.near_limit == near and not space.collapsed
     assert replace(space, kl=np.array([0.009, 0.0])).collapsed
+    assert not replace(space, kl=np.array([0.02, 0.0])).collapsed
 
 
 def test_collapse_is_reported_and_its_absence_is_not():
