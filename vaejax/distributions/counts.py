@@ -21,7 +21,7 @@ from vaejax.base.floats import times_log
 
 # log Gamma(z) = (z - 1/2) log z - z + log(2 pi)/2 + J(z), J = sum_k B_2k / (2k (2k - 1) z^(2k - 1))
 BINET = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156, -3617 / 122400)
-MAX_LOGIT = 80.0
+MAX_LOGIT = 40.0  # where 1 - p is 1 to all digits of float64, and 1 / p^2 is a float32
 NEAR = 0.2  # |x - m| / (x + m) below which D is a series
 
 
@@ -58,7 +58,7 @@ def log_binomial_of_logits(x: jax.Array, trials: jax.Array, logits: jax.Array) -
     x = jax.lax.stop_gradient(x)
     rarer = jnp.where(logits > 0, trials - x, x)
     size = jnp.where(logits > 0, logits, -logits)  # of one slope at 0, as `abs` is not
-    # Beyond 80 nats p is no float32, and log p = -l to all digits.
+    # Beyond it log p = -l to all digits.
     beyond = times_log(rarer, -jnp.maximum(size - MAX_LOGIT, 0))
     probability = jax.nn.sigmoid(-jnp.minimum(size, MAX_LOGIT))
     return log_binomial(rarer, trials, probability) + beyond
