@@ -276,9 +276,9 @@ def test_an_order_that_is_no_number_is_refused(alpha):
         vaejax.renyi_bound(alpha)
 
 
-@pytest.mark.parametrize("alpha", [1, math.nan])
-def test_the_limit_is_no_order_of_its_own(alpha):
-    with pytest.raises(ValueError, match="RenyiBound.alpha = .*; use renyi_bound"):
+@pytest.mark.parametrize(("alpha", "remedy"), [(1, "use renyi_bound"), (math.nan, "give a number")])
+def test_the_limit_is_no_order_of_its_own(alpha, remedy):
+    with pytest.raises(ValueError, match=f"RenyiBound.alpha = .*; {remedy}"):
         RenyiBound(alpha)
 
 

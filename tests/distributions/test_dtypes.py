@@ -98,7 +98,10 @@ NUMPYROS = {
 }
 
 
-@pytest.mark.parametrize("family", cases(NUMPYROS))
+QUICK = {"Normal", "Beta", "GeometricLogits", "BetaBinomial", "ZeroInflatedPoisson"}
+
+
+@pytest.mark.parametrize("family", cases(NUMPYROS, slow=NUMPYROS.keys() - QUICK))
 def test_numpyros_families(family):
     for dtype in (jnp.bfloat16, jnp.int32):
         assert_same(*twice(lambda a: from_numpyro(family(a)), [np.array([1, 2, 3])], dtype))

@@ -88,6 +88,6 @@ def test_straight_through_is_the_slope_of_its_soft_sample():
 @pytest.mark.parametrize("family", [vaejax.Relaxed, vaejax.StraightThrough])
 def test_a_temperature_is_above_zero(family):
     with pytest.raises(
-        ValueError, match=f"{family.__name__}.temperature = 0.0; it must be above 0"
+        ValueError, match=f"{family.__name__}.temperature = 0.0; it must be positive and finite"
     ):
         family(0.0)

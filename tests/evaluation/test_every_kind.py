@@ -143,7 +143,10 @@ def test_of_one_example_or_batch(kind):
             function(model, params)
 
 
-SLOW = {"VAE", "Refined VAE", "Refined graph", "Refined conditional"}
+SLOW = {
+    *("VAE", "Refined VAE", "Refined graph", "Refined conditional"),
+    *("Refined own conditional", "conditional layers"),
+}
 
 
 @pytest.mark.parametrize("kind", cases(ALL.keys(), slow=SLOW))

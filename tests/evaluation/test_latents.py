@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import vaejax
+from tests.lib.cases import cases
 from tests.lib.linear import Linear
 from tests.lib.oracles import Z
 from vaejax.base.mapping import estimate
@@ -391,7 +392,12 @@ PRIORS_AND_ENCODERS = {
 }
 
 
-@pytest.mark.parametrize("name", PRIORS_AND_ENCODERS)
+QUICK = {"full normal", "flow prior", "vamp of full normals"}
+
+
+@pytest.mark.parametrize(
+    "name", cases(PRIORS_AND_ENCODERS.keys(), slow=PRIORS_AND_ENCODERS.keys() - QUICK)
+)
 def test_any_prior_and_any_encoder_have_a_latent_space(name):
     """The parts add up to the rate within its error, and what has no definition is None."""
     prior, encoder, unknown = PRIORS_AND_ENCODERS[name]
