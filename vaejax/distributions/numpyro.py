@@ -55,7 +55,8 @@ class NumPyroDensity(Distribution):
 
     def entropy(self) -> Scalar:
         coordinate: Any = innermost(self.base)
-        if type(coordinate) is npd.StudentT:
+        family = type(coordinate)
+        if family is npd.StudentT:
             entropy = student_t_entropy(coordinate.df, coordinate.scale)
             return jnp.sum(jnp.broadcast_to(entropy, self.base.event_shape))
         return self.base.entropy()
