@@ -12,7 +12,7 @@ two in five are smaller than the smallest float. Three rules keep a bound below 
 
 Where samples overflow, their own density is that of the last float too. A distribution that is not
 in the table has the first two rules alone, where it is transformed by NumPyro: an estimator that
-takes q at given samples, such as `StickTheLanding`, is then to be used away from the ends. A latent
+takes q at given samples, such as `StickTheLanding`, may then err high at an end. A latent
 that is to be exact everywhere lives in other coordinates: see `relaxed`.
 """
 
