@@ -149,12 +149,12 @@ def document(names: Sequence[str] = tuple(QUESTIONS)) -> str:
         "those in one argument. A flow adds the log-scales of its layers to its base, and is not",
         "asked here.",
         "",
-        "Samples saturate too: float32 has no number between 1 - 6e-8 and 1. Relaxed variables live",
-        "in logits and logarithms. NumPyro's Beta, Dirichlet, Gamma, Kumaraswamy, Weibull, inverse",
-        "gamma and log-normal know the density of their own samples before rounding, and a bound of",
-        "them errs low. Another transformed family has that of its own samples alone: an estimator",
-        "that takes q at given samples, such as `StickTheLanding` and `DReG`, may err high where",
-        "those lie at an end of the support.",
+        "Samples saturate too: float32 has no number between 1 - 6e-8 and 1. Relaxed variables",
+        "live in logits and logarithms. NumPyro's Beta, Dirichlet, Gamma, Kumaraswamy, Weibull,",
+        "inverse gamma and log-normal know the density of their own samples before rounding, and",
+        "a bound of them errs low. Another transformed family has that of its own samples alone:",
+        "an estimator that takes q at given samples, such as `StickTheLanding` and `DReG`, may err",
+        "high where those lie at an end of the support.",
         "",
     ]
     with mpmath.workdps(DIGITS):
