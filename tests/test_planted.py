@@ -20,9 +20,8 @@ WITHOUT_FORMULAS = {"plots"}  # pictures, which are looked at
 PATHWISE = "estimators/test_pathwise.py::"
 CONTROLS = "estimators/test_control_variates.py::"
 RELAXED = "estimators/test_relaxed.py::"
-VALIDATION = "training/test_validation.py::"
 
-# Quick ones, and the test that sees each: issue 15 names the first six.
+# Quick ones, and the test that sees each.
 SAMPLE = {
     "estimators/pathwise-1": PATHWISE + "test_the_coefficient_is_that_of_its_pilot",
     "estimators/pathwise-2": PATHWISE + "test_the_pilot_has_noise_of_its_own",
@@ -30,9 +29,6 @@ SAMPLE = {
     "estimators/control_variates-1": CONTROLS + "test_the_controls_are_their_formulas",
     "estimators/control_variates-2": CONTROLS + "test_psi_learns_to_reduce_the_variance",
     "estimators/relaxed-1": RELAXED + "test_the_temperature_divides_the_noisy_logits",
-    "base/mapping-2": "base/test_mapping.py::test_the_standard_error_is_that_of_the_mean",
-    "training/validation-2": VALIDATION + "test_patience_is_counted_from_where_the_schedules_end",
-    "variance/intervals-1": "variance/test_intervals.py::test_a_spread_is_its_formulas",
 }
 
 

@@ -196,7 +196,10 @@ NOT_FOR = {
 }
 
 
-@pytest.mark.parametrize("name", cases(MODELS.keys()))
+QUICK = {"VAE", "graph", "conditional", "NumPyro"}
+
+
+@pytest.mark.parametrize("name", cases(MODELS.keys(), slow=MODELS.keys() - QUICK))
 def test_data_outside_the_support_are_refused_wherever_they_come_in(name):
     model, params = MODELS[name], params_for(name)
     xs = spoilt(name, -1.0 if name in POSITIVE else 255.0)

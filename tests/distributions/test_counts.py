@@ -163,7 +163,10 @@ def test_values_and_gradients_up_to_three_million(case):
         assert (error <= 1e-6 * (np.abs(expected) + terms)).all(), error / np.abs(expected)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name != "of a large shape"])
+ADAPTED = [name for name in CASES if name != "of a large shape"]
+
+
+@pytest.mark.parametrize("name", cases(ADAPTED, slow=ADAPTED[1::2]))
 def test_numpyros_families_are_taken_by_them(name):
     """The adapter's sum over one event."""
     case = CASES[name]
@@ -196,7 +199,7 @@ def test_a_multinomial_of_a_million():
     np.testing.assert_allclose([value, *gradient], [-7 * 201, -7, 0, 7], rtol=1e-6)
 
 
-@pytest.mark.parametrize("logit", [-300.0, -90.0, -3.0, 0.0, 5.0, 90.0, 300.0])
+@pytest.mark.parametrize("logit", [-300.0, -3.0, 0.0, 90.0])
 def test_a_binomial_by_its_logits(logit):
     """Where p rounds to 0 or 1 in float32, too."""
     x, n = np.array([0.0, 1.0, 4.0, 7.0]), 7.0

@@ -112,7 +112,10 @@ def refused(p):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name", sorted({*COUNTS, *VECTORS, *REAL_VECTORS} | WITHOUT))
+OTHERS = sorted({*COUNTS, *VECTORS, *REAL_VECTORS} | WITHOUT)
+
+
+@pytest.mark.parametrize("name", cases(OTHERS, slow=OTHERS[::2]))
 def test_others_are_refused(name):
     """The icdf of NumPyro's DiscreteUniform is no whole number, that of a folded one its base's."""
     refused(member(name))

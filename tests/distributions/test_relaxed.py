@@ -87,8 +87,8 @@ def kl_of_logistics(logit, prior_logit):
     return np.trapezoid(q.pdf(at) * (q.logpdf(at) - p.logpdf(at)), t)
 
 
-@pytest.mark.parametrize("temperature", [0.5, 0.1, 0.01])
-@pytest.mark.parametrize("logit", [8.0, 10.0, 20.0, -20.0, 300.0])
+@pytest.mark.parametrize("temperature", [0.5, 0.01])
+@pytest.mark.parametrize("logit", [8.0, 20.0, -20.0, 300.0])
 def test_the_kl_is_exact_where_the_points_saturate(temperature, logit):
     """In float32, of single variables and of two categories, at any temperature. The error that is
     seen 99 % of the time is 0.15 nats, at a false-alarm rate of 1e-6.
