@@ -131,6 +131,14 @@ CATEGORIES = [("typical", 0, 0.5, -0.5), ("large", 1, 60.0, -60.0), ("saturated"
 CATEGORIES += [("integer", 1, 0.5, 2.0), ("tiny", 0, 1e-6, -1e-6)]
 COUNTS = [("typical", 3, 1.0), ("large", 1_000_000, 14.0), ("large", 0, 14.0), ("tiny", 0, -14.0)]
 COUNTS += [("large", 1_000_000, 23.94)]  # the mode: soft_bound makes it log 1e6
+CORRELATED = [
+    ("typical", 0.7, -0.5, 0.4),
+    ("large", 1e4, 0.0, 0.4),
+    ("tiny", 1e-6, -20.0, 0.4),
+    ("saturated", 0.7, 0.5, 90.0),
+    ("integer", 2, 0.5, 0.4),
+    ("infinite", INF, 0.0, 0.4),
+]
 QUESTIONS: dict[str, Question] = {
     "DiagNormalDensity": Question(
         ("x", "loc", "log_scale"),
@@ -263,27 +271,13 @@ QUESTIONS: dict[str, Question] = {
         ("x", "raw log_scale", "raw row"),
         full,
         exact.full_normal,
-        [
-            ("typical", 0.7, -0.5, 0.4),
-            ("large", 1e4, 0.0, 0.4),
-            ("tiny", 1e-6, -20.0, 0.4),
-            ("saturated", 0.7, 0.5, 90.0),
-            ("integer", 2, 0.5, 0.4),
-            ("infinite", INF, 0.0, 0.4),
-        ],
+        CORRELATED,
     ),
     "LowRankNormal": Question(
         ("x", "raw log_scale", "raw column"),
         low_rank,
         exact.low_rank_normal,
-        [
-            ("typical", 0.7, -0.5, 0.4),
-            ("large", 1e4, 0.0, 0.4),
-            ("tiny", 1e-6, -20.0, 0.4),
-            ("saturated", 0.7, 0.5, 90.0),
-            ("integer", 2, 0.5, 0.4),
-            ("infinite", INF, 0.0, 0.4),
-        ],
+        CORRELATED,
     ),
     "Laplace": Question(
         ("x", "loc", "raw log_scale"),

@@ -12,41 +12,41 @@ def full_dtype(*arrays: Any) -> Any:
 
     Whole numbers, booleans and floats of fewer than 32 bits count as float32; float64 stays.
     """
-    wide = [array for array in arrays if is_full(array)]
+    wide = [array for array in arrays if _is_full(array)]
     return jnp.result_type(jnp.float32, *wide)
 
 
-def is_full(array: Any) -> bool:
+def _is_full(array: Any) -> bool:
     """Whether its dtype is a float of 32 bits or more."""
     dtype = jnp.result_type(np.asarray(array) if isinstance(array, list | tuple) else array)
     return jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits >= 32
 
 
-def is_half(array: Any) -> bool:
+def _is_half(array: Any) -> bool:
     """Whether its dtype is a float of fewer than 32 bits, such as bfloat16."""
-    return jnp.issubdtype(jnp.result_type(array), jnp.floating) and not is_full(array)
+    return jnp.issubdtype(jnp.result_type(array), jnp.floating) and not _is_full(array)
 
 
-def is_whole(array: Any) -> bool:
+def _is_whole(array: Any) -> bool:
     """Whether its dtype has whole numbers alone, or booleans."""
     dtype = jnp.result_type(array)
     return jnp.issubdtype(dtype, jnp.integer) or jnp.issubdtype(dtype, jnp.bool_)
 
 
-def is_array(leaf: Any) -> bool:
+def _is_array(leaf: Any) -> bool:
     return isinstance(leaf, jax.Array | np.ndarray | np.generic)
 
 
 def widened(leaf: Any) -> Any:
     """An array in its `full_dtype`; what is no array of numbers stays as it is."""
-    if is_array(leaf) and (is_half(leaf) or is_whole(leaf)):
+    if _is_array(leaf) and (_is_half(leaf) or _is_whole(leaf)):
         return jnp.asarray(leaf, jnp.float32)
     return leaf
 
 
 def without_half(leaf: Any) -> Any:
     """As `widened`, but whole numbers stay whole."""
-    return jnp.asarray(leaf, jnp.float32) if is_array(leaf) and is_half(leaf) else leaf
+    return jnp.asarray(leaf, jnp.float32) if _is_array(leaf) and _is_half(leaf) else leaf
 
 
 def log_sum_exp(x: jax.Array, axis: int | None = None) -> jax.Array:

@@ -109,12 +109,11 @@ class ContinuousBernoulliDensity(Distribution):
         return _continuous_bernoulli_quantile(u, self.logits)
 
     def log_prob(self, value: ArrayLike) -> Scalar:
-        value, logits = one_event("ContinuousBernoulli", value, self.logits)
-        return jnp.sum(value * logits - _log_expm1_over(logits))
+        return jnp.sum(self.coordinate_log_probs(value))
 
     def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
         value, logits = one_event("ContinuousBernoulli", value, self.logits)
-        return jax.vmap(lambda x, l: ContinuousBernoulliDensity(l).log_prob(x))(value, logits)
+        return value * logits - _log_expm1_over(logits)
 
 
 def _log_expm1_over(x: jax.Array) -> jax.Array:

@@ -92,9 +92,7 @@ def _(primals, tangents):
 
 def mean_under(log_q: Float[Array, "... n"], f: Float[Array, "... n"]) -> Float[Array, "..."]:
     """sum_z q(z) f(z) over states: one of probability 0 adds 0, whatever f is there."""
-    possible = log_q > -jnp.inf
-    terms = jnp.exp(log_q) * jnp.where(possible, f, 0)
-    return jnp.sum(jnp.where(possible, terms, 0), axis=-1)
+    return jnp.sum(jnp.exp(log_q) * jnp.where(log_q == -jnp.inf, 0, f), axis=-1)
 
 
 def log_weight_at(
