@@ -152,9 +152,12 @@ def document(names: Sequence[str] = tuple(QUESTIONS)) -> str:
         "Samples saturate too: float32 has no number between 1 - 6e-8 and 1. Relaxed variables",
         "live in logits and logarithms. NumPyro's Beta, Dirichlet, Gamma, Kumaraswamy, Weibull,",
         "inverse gamma and log-normal know the density of their own samples before rounding, and",
-        "a bound of them errs low. Another transformed family has that of its own samples alone:",
-        "an estimator that takes q at given samples, such as `StickTheLanding` and `DReG`, may err",
-        "high where those lie at an end of the support.",
+        "a bound of them errs low. So does one of a family that NumPyro makes by transforms, as",
+        "far as these keep the coordinates apart and what they start from has a distribution",
+        "function (a logit-normal, NumPyro's own RelaxedBernoulli). Of others, such as a normal",
+        "mapped onto the simplex, the density of their own samples alone is exact there: an",
+        "estimator that takes q at given samples, such as `StickTheLanding` and `DReG`, may err",
+        "high at an end.",
         "",
     ]
     with mpmath.workdps(DIGITS):

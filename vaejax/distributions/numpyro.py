@@ -21,7 +21,7 @@ from vaejax.distributions.base import Distribution, wrong_shape
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
 from vaejax.distributions.saturation import exact_draw, log_probs_of_rounded, rounded_inside
-from vaejax.distributions.support_masks import coordinate_constraint, held_to_support, support_of
+from vaejax.distributions.support_masks import coordinate_constraint, held_to_support
 
 
 @pytree
@@ -79,17 +79,24 @@ class NumPyroDensity(Distribution):
         draw = exact_draw(self.base, innermost(self.base), key)
         if draw is not None:
             return self._inside(jnp.exp(draw.log_z)), draw.log_q
-        value, intermediates = self.base.sample_with_intermediates(key)
-        if intermediates:  # what a transformed distribution knows from before its transforms
-            log_q = self.base.log_prob(value, intermediates)
-            return self._inside(jnp.asarray(value)), jnp.asarray(log_q)
-        value = self._inside(jnp.asarray(value))
-        return value, self.log_prob(value)
+        parts = without_events(self.base)
+        raw, intermediates = parts.sample_with_intermediates(key)
+        value = self._inside(jnp.asarray(raw))
+        if not intermediates:
+            return value, self.log_prob(value)
+        # What a transformed distribution knows from before its transforms, unless it overflowed.
+        # Any pytree operation takes off NumPyro's mask, which refuses a sample that underflowed.
+        unmasked = jax.tree.map(lambda leaf: leaf, parts)
+        own = jnp.asarray(unmasked.log_prob(raw, intermediates))
+        if innermost(parts).event_shape:
+            return value, jnp.sum(own)
+        is_known = jnp.abs(value) < jnp.finfo(value.dtype).max
+        return value, jnp.sum(jnp.where(is_known, own, self._log_probs(value)))
 
     def _inside(self, value: jax.Array) -> jax.Array:
         if not jnp.issubdtype(value.dtype, jnp.floating):
             return value
-        return rounded_inside(support_of_numpyro(support_of(innermost(self.base))), value)
+        return rounded_inside(innermost(self.base), value)
 
     def from_uniform(self, u: jax.Array) -> jax.Array:
         """By the inverse distribution function, where the coordinates are independent."""
@@ -113,14 +120,10 @@ class NumPyroDensity(Distribution):
         self.require_one()
         if jnp.shape(value) != self.base.event_shape:
             raise ValueError(wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
-        parts = self.base
-        while isinstance(parts, npd.Independent):
-            parts = parts.base_dist
         value = jnp.asarray(value)
-        held = held_to_support(parts, value.dtype)
-        return log_probs_of_rounded(
-            held, innermost(self.base), jnp.asarray(value, full_dtype(value))
-        )
+        held = held_to_support(without_events(self.base), value.dtype)
+        wide = jnp.asarray(value, full_dtype(value))
+        return log_probs_of_rounded(held, innermost(self.base), wide)
 
     def require_one(self) -> None:
         """Raises ValueError where the distribution is a batch of several."""
@@ -130,6 +133,13 @@ class NumPyroDensity(Distribution):
                 f"{self.name} has batch_shape {batch_shape}, so its log_prob is not one number; add"
                 f" .to_event({len(batch_shape)})"
             )
+
+
+def without_events(p: npd.Distribution) -> Any:
+    """p without the wrappers of `to_event`."""
+    while isinstance(p, npd.Independent):
+        p = p.base_dist
+    return p
 
 
 # log Gamma(a + 1/2) - log Gamma(a) = log(a)/2 + sum_k c_k / a^(2k-1), up to 4e-13 from a = 8 on

@@ -11,9 +11,9 @@ two in five are smaller than the smallest float. Three rules keep a bound below 
   is that of its own rounding, and the bound is one of the model with rounded latents.
 
 Where samples overflow, their own density is that of the last float too. A distribution that is not
-in the table has the first two rules alone, where it is transformed by NumPyro: an estimator that
-takes q at given samples, such as `StickTheLanding`, may then err high at an end. A latent
-that is to be exact everywhere lives in other coordinates: see `relaxed`.
+in the table but is made by NumPyro's transforms has the same rules, where the transforms keep the
+coordinates apart and the distribution under them has a distribution function: see `tails`. A
+latent that is to be exact everywhere lives in other coordinates: see `relaxed`.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,9 @@ import numpyro.distributions as npd
 from jax.scipy.special import gammaln
 from jax.scipy.stats import norm
 
-from vaejax.base.supports import NON_NEGATIVE, POSITIVE, SIMPLEX, UNIT_INTERVAL, Support
 from vaejax.base.types import Key, Scalar
+from vaejax.distributions.support_masks import support_of
+from vaejax.distributions.tails import cells_of, highest, lowest, with_tails
 
 
 class Draw(NamedTuple):
@@ -212,7 +213,7 @@ def log_probs_of_rounded(
     """
     family = FAMILIES.get(type(coordinate))
     if family is None:
-        return jnp.asarray(p.log_prob(value))
+        return with_tails(jnp.asarray(p.log_prob(value)), coordinate, value)
     parameters = _parameters(family, p, coordinate)
     wide = value.astype(parameters[0].dtype)
     low, high, largest = lowest(wide.dtype), highest(wide.dtype), jnp.finfo(wide.dtype).max
@@ -243,23 +244,13 @@ def _parameters(
     return [jnp.broadcast_to(value, p.shape()).astype(dtype) for value in values]
 
 
-def rounded_inside(support: Support, value: jax.Array) -> jax.Array:
+def rounded_inside(coordinate: npd.Distribution, value: jax.Array) -> jax.Array:
     """The nearest float that is inside the support, and not at an end where densities are 0 or
     infinite.
     """
-    low, high = lowest(value.dtype), highest(value.dtype)
-    if support in (POSITIVE, NON_NEGATIVE):
-        return jnp.clip(value, low, jnp.finfo(value.dtype).max)
-    if support == UNIT_INTERVAL:
-        return jnp.clip(value, low, high)
-    return jnp.maximum(value, low) if support == SIMPLEX else value
-
-
-def lowest(dtype) -> float:
-    """The last float before 0: so far above underflow that a density's slope c/z is finite."""
-    return float(jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps)
-
-
-def highest(dtype) -> float:
-    """The last float before 1."""
-    return float(1 - jnp.finfo(dtype).epsneg)
+    support = support_of(coordinate)
+    if support is npd.constraints.simplex:
+        return jnp.maximum(value, lowest(value.dtype))
+    for cell in cells_of(support, value.dtype):
+        value = jnp.minimum(value, cell.end) if cell.above else jnp.maximum(value, cell.end)
+    return value

@@ -1,0 +1,130 @@
+"""The mass that lies beyond the last float, of families that NumPyro makes by transforms: of a
+logit-normal, of its relaxed Bernoulli, of exp(X) for an X with a distribution function.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as npd
+from jax.scipy.stats import norm
+
+from vaejax.distributions.quantiles import innermost
+from vaejax.distributions.support_masks import coordinate_constraint, support_of
+
+
+class Cell(NamedTuple):
+    """All that is rounded to one float: what lies beyond `end`, above or below, up to the end of
+    the support; `width` is its length, of a cell without an end that of the numbers before it.
+    """
+
+    end: jax.Array
+    width: jax.Array
+    above: bool
+
+
+def cells_of(constraint: Any, dtype: Any) -> list[Cell]:
+    """The lower and the upper cell of the interval that a NumPyro constraint allows; none where it
+    is a grid. Its ends may depend on parameters, and are those of each coordinate.
+    """
+    constraint = coordinate_constraint(constraint)
+    if constraint.is_discrete:
+        return []
+    bounds = {"lower_bound": -jnp.inf, "upper_bound": jnp.inf} | vars(constraint)
+    low, high = (jnp.asarray(bounds[name], dtype) for name in ("lower_bound", "upper_bound"))
+    largest = float(jnp.finfo(dtype).max)
+    size = jnp.maximum(*(jnp.where(jnp.isinf(end), 0, jnp.abs(end)) for end in (low, high)))
+    # Of 0 and 1 the last floats are known; a map onto another interval rounds.
+    margin = jnp.where(size == 0, lowest(dtype), 4 * jnp.finfo(dtype).eps * size)
+    is_unit = (low == 0) & (high == 1)
+    after_low = jnp.where(is_unit, lowest(dtype), margin)
+    before_high = jnp.where(is_unit, 1 - highest(dtype), margin)
+    return [
+        _cell(low + after_low, after_low, -largest, above=False),
+        _cell(high - before_high, before_high, largest, above=True),
+    ]
+
+
+def _cell(end: jax.Array, width: jax.Array, largest: float, *, above: bool) -> Cell:
+    is_finite = jnp.abs(end) < jnp.inf
+    return Cell(
+        jnp.where(is_finite, end, largest), jnp.where(is_finite, width, abs(largest)), above
+    )
+
+
+def lowest(dtype: Any) -> float:
+    """The last float before 0: so far above underflow that a density's slope c/z is finite."""
+    return float(jnp.finfo(dtype).tiny / jnp.finfo(dtype).eps)
+
+
+def highest(dtype: Any) -> float:
+    """The last float before 1 but one: NumPyro's sigmoid goes no further."""
+    return float(1 - jnp.finfo(dtype).eps)
+
+
+def with_tails(log_probs: jax.Array, coordinate: npd.Distribution, value: jax.Array) -> jax.Array:
+    """The log-density of each number, nats; in a cell the log of its mean density there. Where
+    nothing is known of the mass, or it underflows, the log-density stays as it is.
+    """
+    if coordinate.event_shape or not isinstance(coordinate, npd.TransformedDistribution):
+        return log_probs
+    for cell in cells_of(support_of(coordinate), value.dtype):
+        is_there = (value >= cell.end) if cell.above else (value <= cell.end)
+        inside = is_there & (log_probs > -jnp.inf)
+        try:
+            log_mass = log_tail(coordinate, cell.end, above=cell.above)
+        except NotImplementedError:  # NumPyro has no distribution function, or no sign
+            return log_probs
+        known = inside & jnp.isfinite(log_mass)
+        log_probs = jnp.where(known, log_mass - jnp.log(cell.width), log_probs)
+    return log_probs
+
+
+SYMMETRIC = (npd.Normal, npd.Logistic, npd.Laplace, npd.Cauchy, npd.StudentT)
+
+
+def _laplace_log_cdf(x: jax.Array) -> jax.Array:
+    below = -jnp.abs(x) - jnp.log(2)
+    return jnp.where(x < 0, below, jnp.log1p(-jnp.exp(below)))
+
+
+def _cauchy_log_cdf(x: jax.Array) -> jax.Array:
+    return jnp.log(jnp.arctan2(1, -x) / jnp.pi)
+
+
+# Of the standard member, where the probability itself would underflow or lose digits.
+LOG_CDFS = {
+    npd.Normal: norm.logcdf,
+    npd.Logistic: jax.nn.log_sigmoid,
+    npd.Laplace: _laplace_log_cdf,
+    npd.Cauchy: _cauchy_log_cdf,
+}
+
+
+def log_tail(p: npd.Distribution, z: jax.Array, *, above: bool) -> jax.Array:
+    """log P(Z >= z) of each coordinate, or log P(Z <= z), nats; -inf where it underflows.
+
+    Through transforms, Z = T(X), it is that of X at T^-1(z), and of the other side where T
+    decreases.
+    """
+    q, at = innermost(p), jnp.asarray(z)
+    if _is_through_transforms(q):
+        sign: Any = 1
+        for transform in reversed(q.transforms):
+            if transform.domain.event_dim:
+                raise NotImplementedError(f"{type(transform).__name__} mixes coordinates")
+            sign, at = sign * transform.sign, transform.inv(at)
+        same, other = (log_tail(q.base_dist, at, above=side) for side in (above, not above))
+        return jnp.where(jnp.asarray(sign) > 0, same, other)
+    is_symmetric = type(q) in SYMMETRIC
+    if is_symmetric and above:
+        at = 2 * q.loc - at
+    if type(q) in LOG_CDFS:
+        return LOG_CDFS[type(q)]((at - q.loc) / q.scale)
+    mass = q.cdf(at) if is_symmetric or not above else 1 - q.cdf(at)
+    return jnp.where(mass > 0, jnp.log(jnp.where(mass > 0, mass, 1)), -jnp.inf)
+
+
+def _is_through_transforms(p: Any) -> bool:
+    is_transformed = isinstance(p, npd.TransformedDistribution)
+    return is_transformed and type(p).cdf is npd.TransformedDistribution.cdf
