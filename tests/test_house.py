@@ -143,6 +143,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.data.check", "check_data"): (1, "a Transform says what it takes; a function does not"),
     ("vaejax.data.mapping", "check_asked"): (1, "as in check_data"),
     ("vaejax.data.mapping", "_split"): (1, "the one function that has a transform before it"),
+    ("vaejax.data.sources", "as_data"): (1, DOOR),
     ("vaejax.data.sources", "as_source"): (1, DOOR),
     ("vaejax.distributions.kl", "family_of"): (1, "the table of KLs in closed form has families"),
     ("vaejax.distributions.kl", "kl_by_coordinate"): (6, "those that belong to coordinates"),

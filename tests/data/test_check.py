@@ -1,5 +1,7 @@
 """Data that a likelihood cannot have are refused: arrays and sources alike."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ import vaejax
 from tests.lib.images import GREY
 from tests.lib.training import Counted
 from vaejax.base.supports import BINARY, COUNTS, REAL, UNIT_INTERVAL, levels
-from vaejax.data.check import check_data
+from vaejax.data.check import check_data, check_values
 from vaejax.data.sources import BLOCK_BYTES
 
 GOOD = np.zeros((5, 3), np.float32)
@@ -18,7 +20,7 @@ MISTAKES = {
         None,
         (
             r"values in \[255, 255\], and this likelihood is for 0 and 1:"
-            r" .*transform=vaejax.Pixels\(255"
+            r" .*transform=vaejax.Pixels\(maximum, policy\).*, here at least 255"
         ),
     ),
     "grey into a Bernoulli": (
@@ -39,7 +41,7 @@ MISTAKES = {
         GREY.train.images,
         UNIT_INTERVAL,
         None,
-        r'numbers from 0 to 1: give transform=vaejax.Pixels\(255, "none"\)',
+        r'from 0 to 1: give transform=vaejax.Pixels\(maximum, "none"\).*, here at least 255',
     ),
     "256 levels into 17": (
         GREY.train.images,
@@ -200,3 +202,18 @@ def test_rows_that_are_not_as_the_others(other, message):
 def test_objects_that_are_neither_arrays_nor_a_source():
     with pytest.raises(TypeError, match=r"a object, which is no array: .* vaejax.RandomAccess"):
         check_data({"x": object()})
+
+
+def test_a_look_at_data_costs_little_memory():
+    """0/1 floats into a Bernoulli, which once took five times their size."""
+    data = np.zeros((8000, 1000), np.float32)
+    for look in (check_values, check_data):
+        look(data[:2], BINARY)
+        tracemalloc.start()
+        look(data, BINARY)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 0.5 * data.nbytes
+    data[-1, -1] = 0.5
+    with pytest.raises(ValueError, match="is for 0 and 1"):
+        check_values(data, BINARY)

@@ -103,13 +103,23 @@ def test_a_decoder_wants_the_shape_of_an_image():
         vaejax.ConvDecoder(784)
 
 
+def test_a_single_whole_number_is_most_often_a_label():
+    """Its order means nothing; one-hot, or as a float, it is taken."""
+    net, x = vaejax.MLP(2, (7,)), jnp.zeros(3)
+    for example in (jnp.int32(4), {"x": x, "y": np.int64(4)}, (x, 4)):
+        with pytest.raises(ValueError, match=r"single whole number .* jax.nn.one_hot\(label"):
+            net.init(jax.random.key(0), example)
+    for example in (jnp.float32(4), (x, jnp.bool_(1)), (x, jnp.arange(3))):
+        net.init(jax.random.key(0), example)
+
+
 def test_a_context_is_joined_to_the_example():
     """A net of vectors takes the leaves one after another, whatever the tree."""
     x, label = jnp.asarray(GENERATOR.normal(size=(2, 3))), jnp.asarray([0, 1], jnp.int32)
     net = vaejax.MLP(2, (7,))
     params = drawn(net, (x, label))
     expected = net.apply(params, jnp.concatenate([x.ravel(), label]))
-    for example in ((x, label), {"image": x, "label": label}, (x, (label[0], label[1:]))):
+    for example in ((x, label), {"image": x, "label": label}, (x, (label[:1], label[1:]))):
         np.testing.assert_array_equal(net.apply(params, example), expected)
     assert np.any(net.apply(params, (x, 1 - label)) != expected)
 

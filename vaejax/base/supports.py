@@ -3,7 +3,7 @@ against them before anything runs.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import jax
@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vaejax.base.values import component
+
+PIECE = 2**18  # numbers that are looked at at once
 
 
 @component
@@ -36,7 +38,11 @@ class Support:
         # In float64: the least positive number of that is 0 in float32.
         if float(x.min()) < self.low * scale or float(x.max()) > self.high * scale:
             return False
-        return self._on_grid(x, scale) and self._of_unit(x, scale)
+        if self.unit is not None and x.ndim < 2:  # one vector, or none
+            return x.ndim == 1 and self._on_grid(x, scale) and self._of_unit(x, scale)
+        return all(
+            self._on_grid(rows, scale) and self._of_unit(rows, scale) for _, rows in in_pieces(x)
+        )
 
     def _on_grid(self, x: np.ndarray, scale: float) -> bool:
         if self.steps is None or (x.dtype.kind in "biu" and self.steps % scale == 0):
@@ -47,11 +53,19 @@ class Support:
     def _of_unit(self, x: np.ndarray, scale: float) -> bool:
         if self.unit is None:
             return True
-        if x.ndim == 0:
-            return False
         power = 1 if self.unit == "sum" else 2
         totals = np.sum((x / scale) ** power, axis=-1, dtype=np.float64)
         return bool(np.allclose(totals, 1, rtol=0, atol=1e-3))
+
+
+def in_pieces(x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """(first row, some rows) of an array, so that what is asked of it needs little memory."""
+    if x.ndim == 0:
+        yield 0, x
+        return
+    num_rows = max(1, PIECE * len(x) // max(1, x.size))
+    for start in range(0, len(x), num_rows):
+        yield start, x[start : start + num_rows]
 
 
 REAL = Support("real", "any finite number")

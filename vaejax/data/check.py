@@ -11,8 +11,9 @@ compiled program has no trace of the question. Who maps a function over data ask
 would have asked, by `asked_of`, and puts the question to the data themselves.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import jax
@@ -20,13 +21,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from vaejax.base.supports import BINARY, COUNTS, UNIT_INTERVAL, Support
+from vaejax.base.supports import BINARY, COUNTS, ONE_HOT, UNIT_INTERVAL, Support
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
+from vaejax.data.dtypes import first_not_finite, is_real, on_device, require_digits
+from vaejax.data.foreign import as_array
 from vaejax.data.sources import as_source, block_size, blocks, first_example
 from vaejax.data.transforms import Transform, supports_of_leaves
 
-MOST_TRANSFORMED = 64  # rows on which a plain transform is tried
+AT_ONCE = 1024  # rows that a plain transform is tried on at once
 
 
 def check_data(
@@ -39,20 +42,24 @@ def check_data(
     the host, before anything compiles.
 
     `data` are arrays or a `vaejax.Source`; `support` is that of a model, by name where examples are
-    mappings, and None where nothing is known but that numbers are finite. A plain function as
-    `transform` is tried on the first rows, and what it gives is looked at.
+    mappings, and None where nothing is known but that numbers are finite. What is looked at are the
+    numbers that the device will have. What a plain function as `transform` gives is looked at in
+    each row, drawn once.
     """
     source = as_source(data, name)
     first = first_example(source, name)
     for start, block in blocks(source, block_size(source, name), name):
         _require_alike(block, first, start, name)
-        _require_finite(block, start, name)
+        seen = _seen(block, start, name)
         if isinstance(transform, Transform):
-            transform.check(block, support, name)
-        elif transform is None:
-            check_values(block, support, name)
-        elif start == 0:
-            check_values(first_transformed(block, transform), support, f"transformed {name}")
+            transform.check(seen, support, name)
+            continue
+        if transform is None:
+            for leaf in jax.tree.leaves(block):
+                require_digits(leaf, name)
+        for rows, shown in shown_rows(seen, transform, name):
+            wanted = dict(enumerate(supports_of_leaves(rows, support)))
+            check_leaves(rows, wanted, shown, by_name=isinstance(support, Mapping), batch=True)
 
 
 def check_values(x: PyTree, support: Any, name: str = "data") -> None:
@@ -63,37 +70,60 @@ def check_values(x: PyTree, support: Any, name: str = "data") -> None:
     check_leaves(x, wanted, name, by_name=isinstance(support, Mapping))
 
 
-def check_leaves(x: PyTree, wanted: Mapping[int, Support], name: str, *, by_name: bool) -> None:
-    """`check_values` of some leaves of x, by their numbers; messages have their paths `by_name`."""
+def check_leaves(
+    x: PyTree, wanted: Mapping[int, Support], name: str, *, by_name: bool, batch: bool = False
+) -> None:
+    """`check_values` of some leaves of x, by their numbers; messages have their paths `by_name`. Of
+    a `batch` the first axis is known to be no part of an event.
+    """
     for number, (path, leaf) in enumerate(jax.tree_util.tree_leaves_with_path(x)):
         if number not in wanted:
             continue
         if isinstance(leaf, Tracer):
             _note(leaf, wanted[number])
             continue
-        values = _numbers(leaf)
+        part = name + jax.tree_util.keystr(path) if by_name else name
+        values = _numbers(leaf, part)
         if values is not None:
-            part = jax.tree_util.keystr(path) if by_name else ""
-            _require_inside(values, wanted[number], name + part)
+            _require_inside(values, wanted[number], part, values.ndim - batch)
 
 
-def first_transformed(block: PyTree, transform: Callable) -> PyTree:
-    """What a transform gives of the first rows of a block."""
-    rows = jax.tree.map(lambda leaf: jnp.asarray(leaf[:MOST_TRANSFORMED]), block)
-    size = len(jax.tree.leaves(rows)[0])
-    return jax.vmap(transform)(rows, jax.random.split(jax.random.key(0), size))
+def shown_rows(
+    block: PyTree, transform: Callable | None, name: str
+) -> Iterator[tuple[PyTree, str]]:
+    """(what the model is shown of some rows, how messages call it), all rows of a block in turn; a
+    transform draws from keys of its own.
+    """
+    if transform is None:
+        yield block, name
+        return
+    size = len(jax.tree.leaves(block)[0])
+    for start in range(0, size, AT_ONCE):
+        numbers = np.minimum(np.arange(start, start + min(size, AT_ONCE)), size - 1)
+        rows = jax.tree.map(lambda leaf, numbers=numbers: leaf[numbers], block)
+        keys = jax.random.split(jax.random.key(start), len(numbers))
+        yield _transformed(transform, rows, keys), f"transformed {name}"
 
 
-def _numbers(leaf: Any) -> np.ndarray | None:
-    """A leaf as real numbers on the host, or None where it has none that can be seen here."""
+@partial(jax.jit, static_argnums=0)
+def _transformed(transform: Callable, rows: PyTree, keys: Key) -> PyTree:
+    return jax.vmap(transform)(rows, keys)
+
+
+def _numbers(leaf: Any, name: str) -> np.ndarray | None:
+    """A leaf as the real numbers that the device will have, on the host, or None where it has none
+    that can be seen here.
+    """
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
         return None  # a part of it lies with another process
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         return None  # a key
-    values = np.asarray(leaf)
-    if values.dtype.kind == "V" and jnp.issubdtype(values.dtype, jnp.floating):
-        values = values.astype(np.float32)  # of bfloat16 and its kin NumPy knows no order
-    return values if values.dtype.kind in "biuf" and values.size else None
+    values = np.asarray(as_array(leaf, name))
+    if values.size == 0 or not is_real(values.dtype):
+        return None
+    values = on_device(values, name)
+    # Of bfloat16 and its kin NumPy knows no order.
+    return values.astype(np.float32) if values.dtype.kind == "V" else values
 
 
 def _require_alike(block: PyTree, first: PyTree, start: int, name: str) -> None:
@@ -112,40 +142,59 @@ def _require_alike(block: PyTree, first: PyTree, start: int, name: str) -> None:
         )
 
 
-def _require_finite(block: PyTree, start: int, name: str) -> None:
+def _seen(block: PyTree, start: int, name: str) -> PyTree:
+    """The numbers that the device will have of some stored examples, all of them finite."""
     for leaf in jax.tree.leaves(block):
-        if leaf.dtype.kind == "f" and not np.isfinite(leaf).all():
-            row = start + int(np.argwhere(~np.isfinite(leaf))[0][0])
+        place = first_not_finite(leaf)
+        if place is not None:
             raise ValueError(
-                f"{name} has a NaN or infinity, first in row {row}; remove or repair such rows"
+                f"{name} has a NaN or infinity, first in row {start + place[0]}; remove or repair"
+                " such rows"
             )
+    return on_device(block, name)
 
 
-def _require_inside(values: np.ndarray, wanted: Support, name: str) -> None:
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        place = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+def _require_inside(values: np.ndarray, wanted: Support, name: str, rank: int) -> None:
+    """`rank` is that of one event, at most."""
+    place = first_not_finite(values)
+    if place is not None:
         raise ValueError(f"{name} has a NaN or infinity, first at {place}; remove or repair it")
-    if not wanted.contains(values):
-        low, high = values.min(), values.max()
+    if (wanted.unit is not None and rank == 0) or not wanted.contains(values):
+        low, high = float(values.min()), float(values.max())
         raise ValueError(
             f"{name} has values in [{low:g}, {high:g}], and this likelihood is for"
-            f" {wanted.description}: {_remedy(wanted, high)}"
+            f" {wanted.description}: {_remedy(wanted, low, high, rank)}"
         )
 
 
-def _remedy(wanted: Support, high: float) -> str:
-    maximum = 255 if high > 1 else 1
+def _remedy(wanted: Support, low: float, high: float, rank: int) -> str:
+    maximum = "1" if high <= 1 else "maximum"
+    largest = (
+        ""
+        if high <= 1
+        else (f"; maximum is the largest value that a pixel can have, here at least {high:g}")
+    )
+    if wanted.unit is not None and rank == 0:
+        return "give vectors; of labels jax.nn.one_hot(labels, num_classes) makes some"
+    if wanted == ONE_HOT:
+        return "jax.nn.one_hot(labels, num_classes) makes them; leave out rows without a class"
+    if wanted.unit == "length":
+        return "divide each by its length, np.linalg.norm(x, axis=-1, keepdims=True)"
+    if wanted.unit == "sum":
+        return "divide each by its sum, x.sum(-1, keepdims=True)"
+    if wanted in (BINARY, UNIT_INTERVAL) and low < 0:
+        return "scale the data to the numbers from 0 to 1 first"
     if wanted == BINARY:
         return (
             f"give transform=vaejax.Pixels({maximum}, policy) with policy dynamic or threshold,"
-            " or binarise the data yourself"
+            f" or binarise the data yourself{largest}"
         )
     if wanted == COUNTS:
         return "round them, or choose a likelihood of real numbers, such as Gaussian"
     if (wanted.low, wanted.high, wanted.unit) == (UNIT_INTERVAL.low, UNIT_INTERVAL.high, None):
         return (
             f'give transform=vaejax.Pixels({maximum}, "none"), which scales stored pixels, or scale'
-            " the data yourself"
+            f" the data yourself{largest}"
         )
     return "change the data, or choose a likelihood of such values; Gaussian is for any"
 

@@ -13,7 +13,9 @@ from vaejax.base.mapping import Transformed, map_rows
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.data.check import asked_of, check_leaves, check_values, first_transformed
+from vaejax.data.check import asked_of, check_leaves, check_values, shown_rows
+from vaejax.data.dtypes import on_device
+from vaejax.data.foreign import as_arrays
 from vaejax.data.sources import as_source, block_size, blocks, first_example, map_blocks
 from vaejax.data.transforms import Transform
 
@@ -34,8 +36,10 @@ def map_dataset(
     ValueError before anything compiles; of an example that it changes first nothing is known.
     """
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(xs)):
+        xs = as_arrays(xs, "data")
         example = jax.tree.map(lambda leaf: leaf[0], xs)
         check_asked(function, params, xs, example, key)
+        xs = on_device(xs, "data")
     return map_rows(function, params, xs, key, batch_size, start)
 
 
@@ -67,14 +71,13 @@ def check_asked(
     _, transform = _split(function)
     by_name = len(jax.tree.leaves(example)) > 1
     source = as_source(data)
-    for start, block in blocks(source, block_size(source)):
+    for _, block in blocks(source, block_size(source)):
+        seen = on_device(block, "data")
         if isinstance(transform, Transform):
-            transform.check(block, wanted[min(wanted)], "data")
-        elif transform is None:
-            check_leaves(block, wanted, "data", by_name=by_name)
-        elif start == 0:
-            moved = first_transformed(block, transform)
-            check_leaves(moved, wanted, "transformed data", by_name=by_name)
+            transform.check(seen, wanted[min(wanted)], "data")
+            continue
+        for rows, shown in shown_rows(seen, transform, "data"):
+            check_leaves(rows, wanted, shown, by_name=by_name, batch=True)
 
 
 def _split(function: Callable) -> tuple[Callable, Callable | None]:

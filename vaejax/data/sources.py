@@ -11,6 +11,8 @@ import numpy as np
 from vaejax.base.mapping import map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
+from vaejax.data.dtypes import on_device, require_real
+from vaejax.data.foreign import as_array, as_arrays, is_on_disk
 
 BLOCK_BYTES = 2**26  # of examples on the host at once, where a source is read from end to end
 
@@ -21,8 +23,7 @@ class Arrays(Source):
     """
 
     def __init__(self, arrays: PyTree, name: str = "data"):
-        require_arrays(arrays, name)
-        self.arrays = jax.tree.map(np.asarray, arrays)
+        self.arrays = jax.tree.map(np.asarray, as_arrays(arrays, name))
         self._size = require_rows(self.arrays, name)
 
     def __len__(self) -> int:
@@ -53,7 +54,37 @@ class RandomAccess(Source):
         items = [self.items[int(row)] for row in rows]
         if self.example is not None:
             items = [self.example(item) for item in items]
+        items = jax.tree.map(lambda leaf: as_array(leaf, "an item"), items)
         return jax.tree.map(lambda *leaves: np.stack(leaves), *items)
+
+
+class OnDisk(Source):
+    """An array on disk with a shape, such as h5py's or Zarr's: read by slices, and by rows that are
+    asked for in increasing order, each once.
+    """
+
+    def __init__(self, items: Any):
+        self.items = items
+
+    def __len__(self) -> int:
+        return self.items.shape[0]
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        increasing, places = np.unique(rows, return_inverse=True)
+        return np.asarray(self.items[increasing])[places]
+
+    def block(self, start: int, stop: int) -> np.ndarray:
+        return np.asarray(self.items[start:stop])
+
+
+def as_data(data: PyTree, name: str = "data") -> PyTree | Source:
+    """What a user hands over, as the library reads it: a Source, or arrays of NumPy or JAX.
+
+    TypeError, with the line to write instead, for what is neither.
+    """
+    if isinstance(data, Source):
+        return data
+    return OnDisk(data) if is_on_disk(data) else as_arrays(data, name)
 
 
 def as_source(data: PyTree, name: str = "data") -> Source:
@@ -61,18 +92,8 @@ def as_source(data: PyTree, name: str = "data") -> Source:
 
     `len(source)` is the number of examples, `source[rows]` some of them, on the host.
     """
+    data = as_data(data, name)
     return data if isinstance(data, Source) else Arrays(data, name)
-
-
-def require_arrays(data: PyTree, name: str) -> None:
-    """Raises TypeError for data that are neither arrays nor a source."""
-    for leaf in jax.tree.leaves(data):
-        if not isinstance(leaf, np.ndarray | np.generic | jax.Array | int | float | complex | str):
-            raise TypeError(
-                f"{name} has a {type(leaf).__name__}, which is no array: give arrays, a"
-                " vaejax.Source, or vaejax.RandomAccess(items) of what gives one example by its"
-                " number"
-            )
 
 
 def require_rows(arrays: PyTree, name: str) -> int:
@@ -89,8 +110,7 @@ def require_rows(arrays: PyTree, name: str) -> int:
             f"{name} has arrays of different lengths, {lengths}; give one row per example in each"
         )
     for leaf in leaves:
-        if leaf.dtype.kind not in "biuf":
-            raise ValueError(f"{name} has dtype {leaf.dtype}; give real numbers")
+        require_real(leaf.dtype, name)
     return lengths[0]
 
 
@@ -107,7 +127,7 @@ def blocks(source: Source, size: int, name: str = "data") -> Iterator[tuple[int,
 
 
 def _held(source: Source, block: PyTree, size: int, name: str) -> PyTree:
-    block = jax.tree.map(np.asarray, block)
+    block = jax.tree.map(lambda leaf: np.asarray(as_array(leaf, name)), block)
     if require_rows(block, name) != size:
         raise ValueError(
             f"{name}: {type(source).__name__} was asked for {size} rows and gave arrays of shapes"
@@ -146,8 +166,9 @@ def map_blocks(
 ) -> PyTree:
     """`map_rows` of a source, a block at a time: the results as arrays of the host."""
     size = max(block_size(source) // batch_size, 1) * batch_size
-    parts = [
-        jax.tree.map(np.asarray, map_rows(function, params, block, key, batch_size, start))
-        for start, block in blocks(source, size)
-    ]
+    parts = []
+    for start, block in blocks(source, size):
+        seen = on_device(block, "data")
+        mapped = map_rows(function, params, seen, key, batch_size, start)
+        parts.append(jax.tree.map(np.asarray, mapped))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

@@ -59,7 +59,15 @@ def num_entries(out: Shape) -> int:
 
 
 def flat(example: Any) -> Float[Array, " n"]:
-    """All leaves of one example, one after another."""
+    """All leaves of one example, one after another; ValueError for one whole number, most often a
+    label, whose order means nothing.
+    """
+    for leaf in jax.tree.leaves(example):
+        if jnp.ndim(leaf) == 0 and jnp.issubdtype(jnp.result_type(leaf), jnp.integer):
+            raise ValueError(
+                "a net would take a single whole number for a real one: of a label give"
+                " jax.nn.one_hot(label, num_classes), of a quantity x.astype(np.float32)"
+            )
     leaves = [jnp.ravel(leaf) for leaf in jax.tree.leaves(example)]
     return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves)
 

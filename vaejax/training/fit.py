@@ -21,7 +21,7 @@ from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import as_source
+from vaejax.data.sources import as_data, as_source
 from vaejax.objectives.base import Objective, Reported, require_objective
 from vaejax.training.calls import advance, next_count
 from vaejax.training.feeds import feed_of
@@ -74,6 +74,7 @@ def fit(
     check_nouns(validation, checkpoints)
     check_mesh(mesh, batch_size)
     settled = check_schedules(objective, num_steps)
+    data = as_data(data)
     held_out = {} if validation is None else {"validation": validation.data}
     check_examples(objective, {"data": data, **held_out}, transform, batch_size)
 

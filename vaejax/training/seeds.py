@@ -16,6 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vaejax.base.checks import require_count, unknown_name
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.data.base import Source, batch_rows
+from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
 from vaejax.training.calls import next_count
 from vaejax.training.feeds import padded
@@ -59,6 +60,7 @@ def fit_seeds(
     """
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
+    data = as_data(data)
     if isinstance(data, Source):
         raise ValueError(
             f"fit_seeds keeps the data on the device, and {type(data).__name__} is a source on the"

@@ -10,7 +10,7 @@ from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
-from vaejax.data.sources import map_blocks
+from vaejax.data.sources import as_data, map_blocks
 from vaejax.training.run import NonFiniteError, Run, copied
 
 
@@ -30,6 +30,7 @@ class Validation:
 
     def __post_init__(self):
         with_plain_numbers(self)
+        object.__setattr__(self, "data", as_data(self.data, "validation"))
         require_count(self.every, "Validation.every")
         if self.patience is not None:
             require_count(self.patience, "Validation.patience")

@@ -1,0 +1,133 @@
+"""What users hand over as data, as arrays; what is none is refused by the line to type instead."""
+
+from collections.abc import Iterable, Iterator, ValuesView
+from pathlib import PurePath
+from typing import Any
+
+import jax
+import numpy as np
+
+from vaejax.base.types import PyTree
+from vaejax.data.dtypes import native
+
+FIRST_OF_PAIR = "vaejax.RandomAccess({0}, lambda item: np.asarray(item[0]))"
+
+# What the full name of a type starts with, and what to write in place of such an object.
+INSTEAD = {
+    "pandas.": "x.to_numpy(np.float32)",
+    "polars.": "x.to_numpy().astype(np.float32)",
+    "pyarrow.": "x.to_pandas().to_numpy(np.float32)",
+    "scipy.sparse.": "x.toarray()",
+    "jax.experimental.sparse.": "x.todense()",
+    "torch.utils.data.dataloader.": FIRST_OF_PAIR.format("loader.dataset"),
+    "torch.utils.data.": FIRST_OF_PAIR.format("x"),
+    "torchvision.": FIRST_OF_PAIR.format("x"),
+    "tensorflow.python.data.": "np.stack(list(x.as_numpy_iterator()))",
+    "datasets.": 'np.stack(x.with_format("numpy")["image"])',
+    "PIL.": "np.asarray(x)[None]",
+    "vaejax.data.base.Dataset": "x.train.images",
+    "vaejax.data.base.Split": 'x.images, or {"x": x.images, "y": one-hot labels}',
+}
+ON_DISK = ("h5py.", "zarr.")  # they have a shape, and are read by slices and increasing rows
+
+
+def full_names(kind: type) -> list[str]:
+    """Of a type and of its bases: that of a subclass of pandas' DataFrame has one of pandas'."""
+    return [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__]
+
+
+def is_on_disk(data: Any) -> bool:
+    """Whether it is an array of h5py's or Zarr's."""
+    return any(name.startswith(ON_DISK) for name in full_names(type(data)))
+
+
+def as_arrays(data: PyTree, name: str) -> PyTree:
+    """The same tree of arrays of NumPy or JAX. TypeError for what is none, ValueError for masks."""
+    return jax.tree.map(lambda leaf: as_array(leaf, name), data, is_leaf=_is_whole)
+
+
+def as_array(leaf: Any, name: str) -> np.ndarray | jax.Array:
+    """One array, as it is, or made of what is evidently one: nested lists of numbers, a tensor of
+    another library.
+    """
+    kind = type(leaf)
+    if isinstance(leaf, jax.Array):
+        return leaf
+    if isinstance(leaf, np.ma.MaskedArray):
+        return _without_mask(leaf, name)
+    if isinstance(leaf, np.ndarray | np.generic | bool | int | float | complex):
+        return native(np.asarray(leaf))
+    if isinstance(leaf, str | bytes | PurePath):
+        raise TypeError(
+            f"{name} is {leaf!r}, a {kind.__name__} and no array: load it first, by np.load or"
+            " vaejax.load_dataset"
+        )
+    remedy = _instead(kind)
+    if remedy is not None:
+        raise TypeError(f"{name} has a {kind.__name__}, which is no array: give {remedy}")
+    if isinstance(leaf, list):
+        return _from_list(leaf, name)
+    if any("__array__" in vars(base) for base in kind.__mro__):
+        return _from_tensor(leaf, name)
+    if isinstance(leaf, Iterator):
+        raise TypeError(
+            f"{name} has a {kind.__name__}, which can be read once and in one order alone: give"
+            " np.stack(list(x)), or vaejax.RandomAccess(items) of what gives one example by its"
+            " number"
+        )
+    by_number = "__getitem__" in dir(kind) or not isinstance(leaf, Iterable)
+    remedy = "" if by_number else " np.stack(list(x)),"
+    raise TypeError(
+        f"{name} has a {kind.__name__}, which is no array: give arrays,{remedy} a vaejax.Source, or"
+        " vaejax.RandomAccess(items) of what gives one example by its number"
+    )
+
+
+def _is_whole(node: Any) -> bool:
+    """Whether it is looked at as one thing, though JAX may see arrays in it."""
+    return isinstance(node, list | Iterator | ValuesView) or _instead(type(node)) is not None
+
+
+def _instead(kind: type) -> str | None:
+    names = full_names(kind)
+    found = [text for start, text in INSTEAD.items() if any(n.startswith(start) for n in names)]
+    return found[0] if found else None
+
+
+def _without_mask(array: np.ma.MaskedArray, name: str) -> np.ndarray:
+    num_masked = int(np.ma.count_masked(array))
+    if num_masked:
+        raise ValueError(
+            f"{name} is a masked array with {num_masked} of {array.size} numbers masked, which no"
+            " density leaves out: give x.filled(number), or the rows without a mask,"
+            " np.ma.compress_rows(x)"
+        )
+    return native(array.data)
+
+
+def _from_list(items: list, name: str) -> np.ndarray:
+    """Nested lists of numbers; of arrays one cannot know whether they are examples or parts."""
+    if not all(
+        isinstance(leaf, bool | int | float | np.generic) for leaf in jax.tree.leaves(items)
+    ):
+        raise TypeError(
+            f"{name} is a list of {len(items)} of type {type(items[0]).__name__}: give"
+            " np.stack(x) if each is an example, or a tuple if each is a part of all examples"
+        )
+    try:
+        return np.asarray(items)
+    except ValueError:
+        raise ValueError(
+            f"{name} is a list of rows of different lengths; give rows of one length"
+        ) from None
+
+
+def _from_tensor(tensor: Any, name: str) -> np.ndarray:
+    try:
+        return native(np.asarray(tensor))
+    except Exception as error:  # whatever the other library raises, of a device of its own say
+        reason = " ".join(str(error).split())[:80]
+        raise TypeError(
+            f"{name} has a {type(tensor).__name__} that NumPy cannot read ({reason}): give it as an"
+            " array on the host, such as x.detach().cpu().numpy()"
+        ) from None
