@@ -8,11 +8,21 @@ import pytest
 import vaejax
 from tests.lib.images import GREY
 from tests.lib.training import Counted
-from vaejax.base.supports import BINARY, COUNTS, REAL, UNIT_INTERVAL, levels
+from vaejax.base.supports import (
+    BINARY,
+    COUNTS,
+    ONE_HOT,
+    REAL,
+    SIMPLEX,
+    SPHERE,
+    UNIT_INTERVAL,
+    levels,
+)
 from vaejax.data.check import check_data, check_values
 from vaejax.data.sources import BLOCK_BYTES
 
 GOOD = np.zeros((5, 3), np.float32)
+TWO_HOT = np.eye(5, 3, dtype=np.float32) + np.eye(5, 3, 1, dtype=np.float32)
 MISTAKES = {
     "0..255 into a Bernoulli": (
         GOOD + 255,
@@ -35,6 +45,23 @@ MISTAKES = {
         vaejax.Pixels(255, "none"),
         "choose a binarisation, one of dynamic, static or threshold",
     ),
+    "0..16 into a Bernoulli": (GOOD + 16, BINARY, None, "that a pixel can have, here at least 16$"),
+    "0..1 divided by 255": (
+        GOOD + 0.3,
+        BINARY,
+        vaejax.Pixels(255),
+        r"values in \[0.3, 0.3\] of float32, .* divided by 255; .* give the maximum 1",
+    ),
+    "booleans divided by 255": (GOOD > 1, BINARY, vaejax.Pixels(255), "give the maximum 1"),
+    "scaled to -1..1": (GOOD - 1, UNIT_INTERVAL, None, "scale the data to the numbers from 0 to 1"),
+    "no class": (GOOD, ONE_HOT, None, r"jax.nn.one_hot\(labels, .* leave out rows without a class"),
+    "two classes": (TWO_HOT, ONE_HOT, None, "leave out rows without a class"),
+    "labels": (np.arange(5), ONE_HOT, None, r"give vectors; of labels jax.nn.one_hot"),
+    "one label of one": (np.arange(5) == 2, ONE_HOT, None, "give vectors; of labels"),
+    "a direction of length 1.7": (GOOD + 1, SPHERE, None, "divide each by its length"),
+    "a direction of length 0": (GOOD, SPHERE, None, "divide each by its length"),
+    "angles": (GOOD[:, 0] + 1, SPHERE, None, "give vectors"),
+    "no point of the simplex": (GOOD + 0.4, SIMPLEX, None, "divide each by its sum"),
     "negative": (GOOD - 1, BINARY, None, "is for 0 and 1"),
     "grey into counts": (GOOD + 0.5, COUNTS, None, "is for 0, 1, 2, ...: round them"),
     "stored pixels into a unit interval": (

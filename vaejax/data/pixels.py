@@ -41,6 +41,11 @@ class Pixels(Transform):
     def check(self, stored: PyTree, support: Any, name: str) -> None:
         x = jax.tree.leaves(stored)[0]
         low, high = x.min(), x.max()
+        if self.maximum > 1 and low >= 0 and high <= 1 and _is_scaled(x):
+            raise ValueError(
+                f"{name} has values in [{low:g}, {high:g}] of {x.dtype}, which would be divided by"
+                f" {self.maximum:g}; they are scaled already: give the maximum 1"
+            )
         if low < 0 or high > self.maximum:
             raise ValueError(
                 f"{name} has values in [{low}, {high}], outside 0..{self.maximum:g}; give the"
@@ -62,24 +67,30 @@ class Pixels(Transform):
             )
 
 
+def _is_scaled(x: np.ndarray) -> bool:
+    """Whether these values of [0, 1] are no stored levels 0, 1, ...: booleans, or fractions."""
+    return x.dtype == np.bool_ or not BINARY.contains(x)
+
+
 def prepare_pixels(
     dataset: Dataset, policy: Policy = "dynamic", seed: int = 0
 ) -> tuple[Dataset, Pixels]:
     """(data set, transform) under a binarisation policy; only "static", drawn here once from
-    `seed`, changes what is stored.
+    `seed`, changes what is stored. Pixels that are 0 and 1 alone stay as they are under each.
 
     Results under "static" and "dynamic" are not comparable: say which.
     """
     if policy not in get_args(Policy):
         raise ValueError(unknown_name("binarisation", policy, list(get_args(Policy))))
-    if dataset.maximum == 1:
+    parts = (dataset.train, dataset.valid, dataset.test)
+    if dataset.maximum == 1 and all(BINARY.contains(np.asarray(part.images)) for part in parts):
         return dataset, Pixels(1, "none")
     if policy != "static":
         return dataset, Pixels(dataset.maximum, policy)
     generator = np.random.default_rng(seed)
     drawn = [
         Split((generator.random(images.shape) < images / dataset.maximum).astype(np.uint8), labels)
-        for images, labels in (dataset.train, dataset.valid, dataset.test)
+        for images, labels in parts
     ]
     source = f"{dataset.source}; binarised once with seed {seed}"
     return Dataset(dataset.name, *drawn, maximum=1, source=source), Pixels(1, "none")
