@@ -85,6 +85,20 @@ def test_differences_that_float32_loses_are_refused(data):
     assert "\n" not in str(error.value)
 
 
+def test_they_are_lost_before_a_transform_too_unless_they_are_whole():
+    """float64 becomes float32 on the way to the device; int32 stays, and an offset can be taken."""
+    double = lambda x, key: 2 * x  # noqa: E731
+    times = LOST["seconds since 1970"]
+    for door in (
+        lambda: check_data(times, REAL, double),
+        lambda: map_dataset(lambda params, x, key: x, None, times, jax.random.key(0)),
+        lambda: map_source(lambda params, x, key: x, None, times, jax.random.key(0)),
+    ):
+        with pytest.raises(ValueError, match="varies by"):
+            door()
+    check_data(LOST["seconds, whole"], REAL, lambda x, key: (x - 1_700_000_000) * 1.0)
+
+
 @pytest.mark.parametrize("data", cases(ORDINARY))
 def test_ordinary_numbers_pass_and_are_those_of_the_device(data):
     check_data(data)

@@ -64,6 +64,10 @@ FILES = {
     ),
     "one-hot labels": (npz(**(GOOD | {"y_test": np.eye(6)})), r"y_test has shape \(6, 6\)"),
     "labels of halves": (npz(**(GOOD | {"y_test": np.full(6, 0.5)})), "has the label 0.5"),
+    "no label": (
+        npz(**(GOOD | {"y_test": np.arange(6) - 1})),
+        "has the label -1; give whole numbers from 0",
+    ),
     "labels of names": (npz(**(GOOD | {"y_test": np.full(6, "a")})), "y_test has dtype <U1"),
     "a row": (npz(x_train=LABELS), r"x_train has shape \(10020,\); images are"),
     "no images": (

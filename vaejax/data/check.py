@@ -51,12 +51,10 @@ def check_data(
     for start, block in blocks(source, block_size(source, name), name):
         _require_alike(block, first, start, name)
         seen = _seen(block, start, name)
+        require_digits(block, name, whole=transform is None)
         if isinstance(transform, Transform):
             transform.check(seen, support, name)
             continue
-        if transform is None:
-            for leaf in jax.tree.leaves(block):
-                require_digits(leaf, name)
         for rows, shown in shown_rows(seen, transform, name):
             wanted = dict(enumerate(supports_of_leaves(rows, support)))
             check_leaves(rows, wanted, shown, by_name=isinstance(support, Mapping), batch=True)

@@ -104,12 +104,16 @@ def first_not_finite(array: np.ndarray) -> tuple[int, ...] | None:
     return None
 
 
-def require_digits(stored: np.ndarray, name: str) -> None:
-    """Raises ValueError for rows [n, ...] with a column whose differences are lost where a density
-    takes it as float32: seconds since 1970, for example.
+def require_digits(stored: PyTree, name: str, *, whole: bool = False) -> None:
+    """Raises ValueError for rows [n, ...] with a column whose differences are lost in float32:
+    seconds since 1970, for example. `whole`: also where a density is what takes it as float32.
     """
-    if not _may_lose_digits(stored):
-        return
+    for leaf in jax.tree.leaves(stored):
+        if isinstance(leaf, np.ndarray) and _may_lose_digits(leaf, whole):
+            _require_digits(leaf, name)
+
+
+def _require_digits(stored: np.ndarray, name: str) -> None:
     columns = stored.reshape(len(stored), -1)
     width = max(1, PIECE // len(stored))
     for start in range(0, columns.shape[1], width):
@@ -130,10 +134,12 @@ def require_digits(stored: np.ndarray, name: str) -> None:
             )
 
 
-def _may_lose_digits(stored: np.ndarray) -> bool:
+def _may_lose_digits(stored: np.ndarray, whole: bool) -> bool:
     """Whether float32, in which densities are computed without x64, may round these numbers."""
+    if stored.size == 0:
+        return False
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64 or len(stored) < FEWEST_ROWS:
         return False
-    if stored.dtype.kind in "iu" and stored.dtype.itemsize >= 4:
+    if whole and stored.dtype.kind in "iu" and stored.dtype.itemsize >= 4:
         return bool(max(-int(stored.min()), int(stored.max())) > EXACT_IN_FLOAT32)
     return stored.dtype == np.float64

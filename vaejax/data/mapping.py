@@ -14,7 +14,7 @@ from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import asked_of, check_leaves, check_values, shown_rows
-from vaejax.data.dtypes import on_device
+from vaejax.data.dtypes import on_device, require_digits
 from vaejax.data.foreign import as_arrays
 from vaejax.data.sources import as_source, block_size, blocks, first_example, map_blocks
 from vaejax.data.transforms import Transform
@@ -39,6 +39,7 @@ def map_dataset(
         xs = as_arrays(xs, "data")
         example = jax.tree.map(lambda leaf: leaf[0], xs)
         check_asked(function, params, xs, example, key)
+        require_digits(xs, "data")
         xs = on_device(xs, "data")
     return map_rows(function, params, xs, key, batch_size, start)
 
@@ -47,6 +48,7 @@ def map_source(
     function: Callable, params: Params, source: Source, key: Key, batch_size: int = 100
 ) -> PyTree:
     """`map_dataset` of a source, a block at a time: the results as arrays of the host."""
+    source = as_source(source)
     example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
     check_asked(function, params, source, example, key)
     return map_blocks(function, params, source, key, batch_size)

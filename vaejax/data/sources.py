@@ -11,7 +11,7 @@ import numpy as np
 from vaejax.base.mapping import map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.data.dtypes import on_device, require_real
+from vaejax.data.dtypes import on_device, require_digits, require_real
 from vaejax.data.foreign import as_array, as_arrays, is_on_disk
 
 BLOCK_BYTES = 2**26  # of examples on the host at once, where a source is read from end to end
@@ -168,6 +168,7 @@ def map_blocks(
     size = max(block_size(source) // batch_size, 1) * batch_size
     parts = []
     for start, block in blocks(source, size):
+        require_digits(block, "data")
         seen = on_device(block, "data")
         mapped = map_rows(function, params, seen, key, batch_size, start)
         parts.append(jax.tree.map(np.asarray, mapped))

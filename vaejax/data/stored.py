@@ -23,7 +23,7 @@ def checked_arrays(arrays: Images, where: str) -> Images:
         array = native(array)
         require_real(array.dtype, name)
         if key.startswith("y_"):
-            found[key] = _checked_labels(array, name, arrays.get(f"x_{key[2:]}"))
+            found[key] = _checked_labels(array, arrays.get(key.replace("y_", "x_")), name)
             continue
         if array.ndim < 2 or array.size == 0:
             raise ValueError(
@@ -41,19 +41,23 @@ def checked_arrays(arrays: Images, where: str) -> Images:
     return found
 
 
-def _checked_labels(labels: np.ndarray, name: str, images: np.ndarray | None) -> np.ndarray:
+def _checked_labels(labels: np.ndarray, images: np.ndarray | None, name: str) -> np.ndarray:
+    """One whole number from 0 on for each image; a column of them is taken too."""
     if images is None:
-        raise ValueError(f"{name} has labels of no images; give x_{name[-5:].split('_')[-1]} too")
+        raise ValueError(f"{name} has labels of no images; give their images too")
     if labels.shape == (len(labels), 1):
         labels = labels[:, 0]
     if labels.ndim != 1 or len(labels) != len(images):
         raise ValueError(
             f"{name} has shape {labels.shape} for {len(images)} images; give one whole number each"
         )
-    whole = labels.astype(np.int64) if labels.dtype.kind == "f" else labels
-    if (whole != labels).any():
-        raise ValueError(f"{name} has the label {labels[whole != labels][0]}; give whole numbers")
-    return whole
+    wrong = labels[~(np.isfinite(labels) & (labels >= 0) & (labels == np.floor(labels)))]
+    if wrong.size:
+        raise ValueError(
+            f"{name} has the label {wrong[0]}; give whole numbers from 0 on, or leave the labels"
+            " out"
+        )
+    return labels.astype(np.int64) if labels.dtype.kind == "f" else labels
 
 
 def settled_maximum(
