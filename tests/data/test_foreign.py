@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import PIL.Image
 import pytest
 import scipy.sparse
 from jax.experimental import sparse
@@ -130,6 +131,31 @@ def test_an_array_on_disk_is_a_source():
     rows = np.array([4, 0, 5, 4])
     np.testing.assert_array_equal(read(source, rows), OnDisk.array[rows])
     np.testing.assert_array_equal(source.block(2, 5), OnDisk.array[2:5])
+
+
+ITEMS = {
+    "a generator": ((row for row in ROWS), r"generator, which has no __len__: .* list\(x\)"),
+    "a set": ({1.0, 2.0}, "set, which has no __getitem__"),
+    "a data frame": (stand_in("pandas.core.frame.DataFrame"), r"x\[0\] is no row: give x.to_numpy"),
+    "sparse": (scipy.sparse.csr_array(ROWS), r"x\.toarray"),
+}
+
+
+@pytest.mark.parametrize("case", cases(ITEMS))
+def test_what_gives_no_example_by_its_number(case):
+    items, line = case
+    with pytest.raises(TypeError, match=line):
+        vaejax.RandomAccess(items)
+
+
+def test_items_are_pictures_tensors_and_numbers_of_one_shape():
+    pictures = [PIL.Image.fromarray(np.full((2, 3), level, np.uint8)) for level in (1, 2)]
+    found = read(vaejax.RandomAccess([(p, Tensor(ROWS), 7) for p in pictures]), np.arange(2))
+    np.testing.assert_array_equal(found[0][:, 0, 0], [1, 2])
+    np.testing.assert_array_equal(found[1], [ROWS, ROWS])
+    ragged = vaejax.RandomAccess([{"x": ROWS}, {"x": ROWS[:2]}])
+    with pytest.raises(ValueError, match=r"2 shapes, such as {'x': \(2, 2\)} and {'x': \(3, 2\)}"):
+        read(ragged, np.arange(2))
 
 
 def test_a_mask_in_one_item_of_a_source_is_seen():

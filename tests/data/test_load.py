@@ -307,6 +307,10 @@ def test_a_set_that_is_nowhere_says_how_to_get_it(tmp_path, monkeypatch):
         load_dataset("cifar10", tmp_path)
     assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "cache").exists()
+    with pytest.raises(
+        FileNotFoundError, match=r"kmnist is not here: .* To have it, prepare it once"
+    ):
+        load_dataset("tfds:kmnist", tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 from vaejax.base.values import component
 
 PIECE = 2**18  # numbers that are looked at at once
+TOLERANCE = 1e-3  # of a step, of a sum and of a length
 
 
 @component
@@ -48,14 +49,14 @@ class Support:
         if self.steps is None or (x.dtype.kind in "biu" and self.steps % scale == 0):
             return True  # whole numbers lie on the grid, which spares a pass over the data
         scaled = x * (self.steps / scale)
-        return bool(np.allclose(scaled, np.round(scaled), rtol=0, atol=1e-3))
+        return bool((np.abs(scaled - np.rint(scaled)) <= TOLERANCE).all())
 
     def _of_unit(self, x: np.ndarray, scale: float) -> bool:
         if self.unit is None:
             return True
         power = 1 if self.unit == "sum" else 2
         totals = np.sum((x / scale) ** power, axis=-1, dtype=np.float64)
-        return bool(np.allclose(totals, 1, rtol=0, atol=1e-3))
+        return bool((np.abs(totals - 1) <= TOLERANCE).all())
 
 
 def in_pieces(x: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

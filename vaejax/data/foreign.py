@@ -28,6 +28,7 @@ INSTEAD = {
     "vaejax.data.base.Dataset": "x.train.images",
     "vaejax.data.base.Split": 'x.images, or {"x": x.images, "y": one-hot labels}',
 }
+TABLES = ("pandas.", "polars.", "pyarrow.", "scipy.sparse.")  # x[0] is a column, or else
 ON_DISK = ("h5py.", "zarr.")  # they have a shape, and are read by slices and increasing rows
 
 
@@ -81,6 +82,38 @@ def as_array(leaf: Any, name: str) -> np.ndarray | jax.Array:
         f"{name} has a {kind.__name__}, which is no array: give arrays,{remedy} a vaejax.Source, or"
         " vaejax.RandomAccess(items) of what gives one example by its number"
     )
+
+
+def require_items(items: Any) -> None:
+    """Raises TypeError for what has no length, or does not give one example by its number."""
+    kind = type(items)
+    if any(name.startswith(TABLES) for name in full_names(kind)):
+        raise TypeError(
+            f"RandomAccess got a {kind.__name__}, whose x[0] is no row: give {_instead(kind)}"
+        )
+    for method in ("__len__", "__getitem__"):
+        if method not in dir(kind):
+            raise TypeError(
+                f"RandomAccess got a {kind.__name__}, which has no {method}: give what has a length"
+                " and one item for each number, such as list(x)"
+            )
+
+
+def stacked(items: list[PyTree]) -> PyTree:
+    """Items as arrays with a leading axis; ValueError unless all have one shape."""
+    items = [jax.tree.map(_as_item, item) for item in items]
+    forms = {str(jax.tree.map(np.shape, item)) for item in items}
+    if len(forms) > 1:
+        raise ValueError(
+            f"items of {len(forms)} shapes, such as {' and '.join(sorted(forms)[:2])}; give all one"
+            " shape, by RandomAccess(items, example)"
+        )
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *items)
+
+
+def _as_item(leaf: Any) -> np.ndarray | jax.Array:
+    is_picture = any(name.startswith("PIL.") for name in full_names(type(leaf)))
+    return np.asarray(leaf) if is_picture else as_array(leaf, "an item")
 
 
 def _is_whole(node: Any) -> bool:

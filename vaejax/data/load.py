@@ -66,7 +66,7 @@ def load_dataset(
     _require_name(name, tfds_name)
     places = _places(name, folder)
     stored = _in_package(name) or (_in_places(name, places) if name == tfds_name else None)
-    arrays, source = stored or load_prepared(tfds_name, _how_to_get(tfds_name, places))
+    arrays, source = stored or load_prepared(tfds_name, _how_to_get(name, places))
     arrays = checked_arrays(arrays, source)
     facts = FACTS.get(name)
     size = len(arrays["x_train"])
@@ -147,19 +147,21 @@ def _in_shape(arrays: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]
 
 
 def _how_to_get(name: str, places: list[Path]) -> str:
-    """The sentence of the error for a set that is nowhere."""
+    """The sentences of the error for a set that is nowhere."""
+    prepare = "prepare it once with TensorFlow: pip install 'vaejax[tfds-prepare]', and again"
+    if name not in FACTS:
+        return f"To have it, {prepare}"
     looked = ", ".join(str(place) for place in places) or f"no folder given: see ${FOLDER_VARIABLE}"
     bare = [str(place) for place in places if idx_files(place)]
     if bare:
         looked += f"; the idx files in {bare[0]} do not say of which set they are: move them to"
         looked += f" {name}/ there"
-    debian = ""
-    if name == "fashion_mnist":
-        debian = "On Debian and Ubuntu: apt-get install dataset-fashion-mnist. Else put "
+    debian = "apt-get install dataset-fashion-mnist (Debian, Ubuntu); or put "
+    put = debian if name == "fashion_mnist" else "put "
+    idx = f", or its idx files in {name}/," if FACTS[name].size else ""
     return (
-        f"Looked in: {looked}. {debian or 'Put '}{name}.npz, or its idx files in {name}/, in a"
-        " folder and name that, or prepare it once with TensorFlow: pip install"
-        " 'vaejax[tfds-prepare]', then load it again"
+        f"Looked in: {looked}. To have it, {put}{name}.npz{idx} in a folder and name that; or"
+        f" {prepare}"
     )
 
 

@@ -12,7 +12,7 @@ from vaejax.base.mapping import map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.dtypes import on_device, require_digits, require_real
-from vaejax.data.foreign import as_array, as_arrays, is_on_disk
+from vaejax.data.foreign import as_array, as_arrays, is_on_disk, require_items, stacked
 
 BLOCK_BYTES = 2**26  # of examples on the host at once, where a source is read from end to end
 
@@ -45,6 +45,7 @@ class RandomAccess(Source):
     """
 
     def __init__(self, items: Any, example: Callable[[Any], PyTree] | None = None):
+        require_items(items)
         self.items, self.example = items, example
 
     def __len__(self) -> int:
@@ -54,8 +55,7 @@ class RandomAccess(Source):
         items = [self.items[int(row)] for row in rows]
         if self.example is not None:
             items = [self.example(item) for item in items]
-        items = jax.tree.map(lambda leaf: as_array(leaf, "an item"), items)
-        return jax.tree.map(lambda *leaves: np.stack(leaves), *items)
+        return stacked(items)
 
 
 class OnDisk(Source):
