@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpyro.distributions as npd
 import optax
 import pytest
 
@@ -111,6 +112,18 @@ def test_a_single_whole_number_is_most_often_a_label():
             net.init(jax.random.key(0), example)
     for example in (jnp.float32(4), (x, jnp.bool_(1)), (x, jnp.arange(3))):
         net.init(jax.random.key(0), example)
+
+
+def test_a_single_count_that_is_a_latent_is_a_quantity():
+    """Of which the support is known."""
+    encoder = vaejax.NumPyroConditional(vaejax.MLP((), (5,)), lambda r: npd.Poisson(jnp.exp(r)))
+    prior = vaejax.NumPyroPrior(lambda: npd.Poisson(3.0))
+    model = vaejax.VAE(prior, vaejax.Bernoulli(vaejax.MLP((4,), (5,))), encoder)
+    x = jnp.zeros(4)
+    params = model.init(jax.random.key(0), x)
+    for z in (0, 2):
+        as_float = model.p_x_given_z(params, jnp.float32(z)).log_prob(x)
+        assert model.p_x_given_z(params, jnp.int32(z)).log_prob(x) == as_float
 
 
 def test_a_context_is_joined_to_the_example():

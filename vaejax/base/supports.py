@@ -99,7 +99,18 @@ def shown(support: Support | Mapping | None, value: Any) -> Any:
     """What a factor is shown of a latent in this support, or of {name: latent}, however nested."""
     if isinstance(support, Mapping):
         return {name: shown(support[name], value[name]) for name in value}
-    return value if support is None or support.shown is None else support.shown(value)
+    if support is None:
+        return value
+    return _quantity(value) if support.shown is None else support.shown(value)
+
+
+def _quantity(value: Any) -> Any:
+    """A single whole number that a density is known for, such as a count, as a real one: nets take
+    it for that, and refuse one of which nothing is known, since it may be a label.
+    """
+    is_number = isinstance(value, jax.Array | np.ndarray | np.generic) and value.ndim == 0
+    whole = is_number and jnp.issubdtype(value.dtype, jnp.integer)
+    return jnp.asarray(value, jnp.float32) if whole else value
 
 
 def support_parts(
