@@ -140,6 +140,10 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
         3,
         "the subcommand that was typed is the type of its configuration",
     ),
+    ("vaejax.base.fields", "_rules_of_value"): (
+        3,
+        "an annotation carries anyone's metadata, of which ranges and rules are ours",
+    ),
     ("vaejax.data.check", "check_data"): (1, "a Transform says what it takes; a function does not"),
     ("vaejax.data.mapping", "check_asked"): (1, "as in check_data"),
     ("vaejax.data.mapping", "_split"): (1, "the one function that has a transform before it"),
@@ -165,6 +169,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.objectives.free_bits", "require_diagonal"): (2, CLOSED_FORM),
     ("vaejax.objectives.optimal_scale", "require_learned_scale"): (2, CLOSED_FORM),
     ("vaejax.objectives.schedules", "require_weights"): (1, DOOR),
+    ("vaejax.runs.names", "_number"): (1, "whole numbers are read by int, others by float"),
     ("vaejax.runs.build", "initial_params"): (1, "a VampPrior starts at training examples"),
     ("vaejax.training.feeds", "feed_of"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.optimizers", "__eq__"): (2, "equality, as Python asks for it"),

@@ -54,11 +54,12 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.bernoulli import closed_forms, exact_gradient, exact_moments, expectation
-from experiments.lib.discrete_estimators import ESTIMATORS, costs, full_name, look, require_known
+from experiments.lib.discrete_estimators import ESTIMATORS, costs, full_name, look
 from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table
 from experiments.lib.gradients import Expectation
-from experiments.lib.script import Report, require_at_least, run_script
+from experiments.lib.script import Report, run_script
 from vaejax import Params
+from vaejax.base.fields import Count, Distinct, Finite, InnerFraction, Plural, Positive
 from vaejax.estimators.base import Estimator
 from vaejax.plots.look import figure_of, finish
 from vaejax.variance.groups import Part
@@ -71,16 +72,16 @@ class Config(VaeSetting):
     """
 
     part: Literal["toy", "quadratic", "vae", "all"] = "all"
-    t: float = 0.499
+    t: Finite = 0.499
     """f(b) = mean_i (b_i - t)^2."""
-    quadratic_dim: int = 200
-    probabilities: tuple[float, ...] = (0.5, 0.6, 0.7, 0.8, 0.9)
+    quadratic_dim: Count = 200
+    probabilities: Distinct[InnerFraction] = (0.5, 0.6, 0.7, 0.8, 0.9)
     """Where the variance is measured in the toy and the quadratic, the same for every b_i."""
-    num_draws: int = 20_000
+    num_draws: Plural = 20_000
     """Gradients for each measured variance, in the toy and the quadratic."""
-    ascent_steps: int = 2_000
-    ascent_rate: float = 0.01
-    ascent_seeds: int = 20
+    ascent_steps: Count = 2_000
+    ascent_rate: Positive = 0.01
+    ascent_seeds: Count = 20
     out: str = "runs/discrete_gradients"
 
     def runs(self, part: str) -> bool:
@@ -290,35 +291,7 @@ def with_legend(drawing: Figure, config: Config) -> Figure:
     return drawing
 
 
-def check(config: Config) -> None:
-    """Raises ValueError for what cannot be, before anything runs."""
-    if config.evaluations < 6 or config.evaluations % 6:
-        raise ValueError(
-            f"evaluations = {config.evaluations}; give a multiple of 6, which pairs, triples and"
-            " single samples share"
-        )
-    require_known(config.estimators)
-    if not all(0 < p < 1 for p in config.probabilities):
-        raise ValueError(f"probabilities = {config.probabilities}; each is between 0 and 1")
-    if config.encoder != "bernoulli" or config.warm_up:
-        raise ValueError(
-            f"encoder = {config.encoder!r}, warm_up = {config.warm_up}: here q is Bernoulli, and"
-            " the ELBO has no warm-up"
-        )
-    counts = (
-        "quadratic_dim psi_steps ascent_steps ascent_seeds num_steps num_seeds validate_every"
-        " measured_examples latent_dim"
-    )
-    require_at_least(config, **dict.fromkeys(counts.split(), 1))
-    if config.validate_every > config.num_steps:
-        raise ValueError(
-            f"validate_every = {config.validate_every}, but num_steps = {config.num_steps};"
-            " validate more often"
-        )
-
-
 def experiment(config: Config) -> Report:
-    check(config)
     results, written, figures = {}, [], {}
     for part, dim in (("toy", 1), ("quadratic", config.quadratic_dim)):
         if config.runs(part):

@@ -41,6 +41,7 @@ from experiments.lib import variances
 from experiments.lib.csv_log import CsvLog
 from experiments.lib.script import Report, run_script
 from experiments.lib.variances import RATIO
+from vaejax.base.fields import Count, Distinct, Fraction, Plural
 from vaejax.data.check import check_data
 from vaejax.runs.build import (
     build_model,
@@ -49,7 +50,16 @@ from vaejax.runs.build import (
     initial_params,
     load_data,
 )
-from vaejax.runs.config import Setting, training_config
+from vaejax.runs.config import (
+    EstimatorName,
+    PriorName,
+    Setting,
+    TrainConfig,
+    TrainSize,
+    check_config,
+    require_examples,
+    training_config,
+)
 from vaejax.runs.folder import open_run
 from vaejax.runs.registry import bound_of_estimator, named_estimator
 from vaejax.variance.cost import decoder_evaluations, gradient_cost
@@ -63,11 +73,11 @@ class Config(Setting):
     dreg:8 has 8 samples.
     """
 
-    latent_dim: int = 10
+    latent_dim: Count = 10
     """Dimensions of z."""
-    prior: str = "normal"
+    prior: PriorName = "normal"
     """As --prior of train.py."""
-    estimators: tuple[str, ...] = (
+    estimators: Distinct[EstimatorName] = (
         "pathwise",
         "analytic-kl",
         "stick-the-landing",
@@ -82,18 +92,33 @@ class Config(Setting):
     """Measure at the checkpoints of this run of train.py; model and data are then its own."""
     trained_by: str = "pathwise"
     """As --estimator of train.py."""
-    num_steps: int = 3_000
-    at: tuple[float, ...] = (0.0, 0.01, 0.1, 0.5, 1.0)
+    num_steps: Count = 3_000
+    at: Distinct[Fraction] = (0.0, 0.01, 0.1, 0.5, 1.0)
     """The parts of the run after which to measure."""
-    measured_examples: int = 20
+    measured_examples: TrainSize = 20
     """The size of the fixed minibatch."""
-    num_draws: int = 500
-    reference_draws: int = 2_000
+    num_draws: Plural = 500
+    reference_draws: Plural = 2_000
     """For the mean that biases are held against."""
-    num_seeds: int = 1
+    num_seeds: Count = 1
     out: str = "runs/gradient_variance"
     resume: bool = False
     """Keep the rows that --out has, of the same configuration."""
+
+    def check_together(self) -> None:
+        for name in self.estimators:
+            named_estimator(name)
+        check_config(self.training(self.seed))
+        if self.run is not None and self.num_seeds != 1:
+            raise ValueError(
+                f"num_seeds = {self.num_seeds}, but --run {self.run} is one run; leave out"
+                " --num-seeds"
+            )
+
+    def training(self, seed: int) -> TrainConfig:
+        """The configuration of train.py, for a training of its own."""
+        changes = {"prior": self.prior, "estimator": self.trained_by, "seed": seed}
+        return training_config(self, **changes)
 
     @property
     def seeds(self) -> range:
@@ -114,8 +139,7 @@ class Points(NamedTuple):
 
 def points_of_training(config: Config, seed: int, wanted: Callable[[int], bool]) -> Points:
     """Of a training of its own, which goes to the wanted steps alone."""
-    changes = {"prior": config.prior, "estimator": config.trained_by}
-    training = training_config(config, num_steps=config.num_steps, seed=seed, **changes)
+    training = config.training(seed)
     dataset, transform = load_data(training)
     images = dataset.train.images
     model = build_model(training, images[0])
@@ -256,19 +280,6 @@ def rows_of_groups(
 FREE_TO_CHANGE = ("resume", "out", "data_folder", "estimators", "num_seeds")  # with --resume
 
 
-def check(config: Config) -> None:
-    """Raises ValueError for flags that cannot be, before anything trains."""
-    for name in config.estimators:
-        named_estimator(name)
-    if not all(0 <= part <= 1 and math.isfinite(part) for part in config.at):
-        raise ValueError(f"at = {config.at}; each is a part of the run, from 0 to 1")
-    if config.run is not None and config.num_seeds != 1:
-        raise ValueError(
-            f"num_seeds = {config.num_seeds}, but --run {config.run} is one run; leave out"
-            " --num-seeds"
-        )
-
-
 def prepared_folder(config: Config) -> Path:
     """The folder of the rows: emptied of an earlier measurement, or, with --resume, of the same
     configuration.
@@ -291,8 +302,20 @@ def prepared_folder(config: Config) -> Path:
     return out
 
 
+def require_subject(config: Config) -> None:
+    """Raises ValueError for data, a model or a run that there is not, before the folder is made."""
+    if config.run is not None:
+        dataset = open_run(config.run, data_folder=config.data_folder).dataset
+    else:
+        training = config.training(config.seed)
+        dataset, transform = load_data(training)
+        model = build_model(training, dataset.train.images[0])
+        check_data(dataset.train.images, model.support, transform, name=training.data)
+    require_examples(config, dataset)
+
+
 def experiment(config: Config) -> Report:
-    check(config)
+    require_subject(config)
     path = prepared_folder(config) / "variance.csv"
     log = CsvLog(path, variances.COLUMNS, config.resume)
     with tqdm(unit="estimator", dynamic_ncols=True) as bar:

@@ -96,32 +96,34 @@ from experiments.lib.normal_gradients import (
     exact,
 )
 from experiments.lib.script import Report, joined, run_script
+from vaejax.base.fields import Count, Distinct, Finite, Fraction, Plural, Positive, Seed
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, shared_legend, ticks_at
+from vaejax.runs.config import Configuration
 from vaejax.variance.groups import Part
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Configuration):
     """Which part, and the settings of each; those of the review are the defaults."""
 
     part: Literal["curves", "regression", "both"] = "both"
-    mu: float = 1.0
-    sigma: float = 1.0
-    num_draws: int = 100_000
+    mu: Finite = 1.0
+    sigma: Positive = 1.0
+    num_draws: Plural = 100_000
     """Draws for each measured point of the curves."""
-    num_steps: int = 5_000
+    num_steps: Count = 5_000
     """Of the regression, as all that follows."""
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    num_samples: int = 50
+    batch_size: Count = 32
+    learning_rate: Positive = 1e-3
+    num_samples: Count = 50
     """Samples of q in one gradient, where it trains."""
-    at: tuple[float, ...] = (0.0, 0.02, 0.1, 0.2, 0.5, 1.0)
+    at: Distinct[Fraction] = (0.0, 0.02, 0.1, 0.2, 0.5, 1.0)
     """The parts of the run after which to measure."""
-    measured_samples: int = 10
+    measured_samples: Count = 10
     """Samples of q in one gradient, where its variance is measured."""
-    measured_draws: int = 150
+    measured_draws: Plural = 150
     """Such gradients for each measured variance."""
-    seed: int = 0
+    seed: Seed = 0
     out: str = "runs/mc_gradient_review"
 
 
@@ -466,18 +468,7 @@ def regression_part(config: Config) -> Report:
     )
 
 
-def check(config: Config) -> None:
-    """Raises ValueError for numbers that cannot be."""
-    if not (math.isfinite(config.mu) and 0 < config.sigma < math.inf):
-        raise ValueError(
-            f"mu = {config.mu}, sigma = {config.sigma}; give finite numbers, and a sigma above 0"
-        )
-    if not all(0 <= part <= 1 for part in config.at):
-        raise ValueError(f"at = {config.at}; each is a part of the run, from 0 to 1")
-
-
 def experiment(config: Config) -> Report:
-    check(config)
     parts = {"curves": curves_part, "regression": regression_part}
     chosen = [name for name in parts if config.part in (name, "both")]
     return joined({name: parts[name](config) for name in chosen})

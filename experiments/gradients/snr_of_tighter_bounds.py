@@ -55,7 +55,7 @@ import itertools
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -72,35 +72,46 @@ from experiments.lib.many_samples import (
     doubly_reparameterised,
     self_normalised,
 )
-from experiments.lib.script import Report, require_at_least, run_script
+from experiments.lib.script import Report, run_script
+from vaejax.base.checks import Integers
+from vaejax.base.fields import Count, Distinct, Plural, PositiveOrZero, Seed
 from vaejax.base.types import Key
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, shared_legend, ticks_at
+from vaejax.runs.config import Configuration
 from vaejax.variance.groups import Part
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Configuration):
     """The model, the numbers of samples K and the number of draws."""
 
-    dim: int = 20
-    num_data: int = 128
+    dim: Count = 20
+    num_data: Annotated[int, Integers(4)] = 128
     """N: the gradient is the mean over these. The paper has 1024, whose standard deviations are
     sqrt(8) times smaller.
     """
     scale_of_q: Literal["covariance", "deviation"] = "covariance"
     """What the 2/3 of q is: its covariance, or its standard deviation."""
-    perturbation: float = 0.01
+    perturbation: PositiveOrZero = 0.01
     """The standard deviation of every parameter about its optimum."""
-    num_samples: tuple[int, ...] = (4, 16, 64, 256, 1024)
+    num_samples: Distinct[Count] = (4, 16, 64, 256, 1024)
     """The values of K."""
-    fit_from: int = 64
+    fit_from: Count = 64
     """Slopes are fitted to K from here on: the theory is asymptotic."""
-    num_draws: int = 64
+    num_draws: Plural = 64
     also: tuple[Literal["STL", "RWS"], ...] = ("STL", "RWS")
     """What to measure beside IWAE and DReG."""
-    seed: int = 0
+    seed: Seed = 0
     out: str = "runs/snr_of_tighter_bounds"
+
+    def check_together(self) -> None:
+        if len(self.fitted_ks) < 2:
+            values = " ".join(map(str, self.num_samples))
+            raise ValueError(
+                f"--num-samples {values} has fewer than two values from --fit-from"
+                f" {self.fit_from} on; a slope needs two"
+            )
 
     @property
     def variance_of_q(self) -> float:
@@ -124,18 +135,6 @@ ESTIMATORS: dict[str, Callable] = {
     RWS: vaejax.RWS,
 }
 GROUPS = {"b": Part(("phi", "b")), "mu": Part(("theta", "prior", "loc"))}
-
-
-def check(config: Config) -> None:
-    """Raises ValueError for what the measurement or the fit of a slope cannot do with."""
-    # With fewer data the variance cannot be measured example by example.
-    require_at_least(config, dim=1, num_data=4)
-    if len(config.fitted_ks) < 2:
-        values = " ".join(map(str, config.num_samples))
-        raise ValueError(
-            f"--num-samples {values} has fewer than two values from --fit-from"
-            f" {config.fit_from} on; a slope needs two"
-        )
 
 
 def estimators(config: Config) -> dict[str, Callable]:
@@ -381,7 +380,6 @@ def report(config: Config, rows: list[dict], summary: dict[str, dict]) -> str:
 
 
 def experiment(config: Config) -> Report:
-    check(config)
     instance_key, draw_key = jax.random.split(jax.random.key(config.seed))
     params, xs = near_the_optimum(config, instance_key)
     constants = large_k(config, params, xs)

@@ -32,23 +32,38 @@ from experiments.lib import tables
 from experiments.lib.figures import interval_bars
 from experiments.lib.gradients import coverage, interval, worst_relative_error
 from experiments.lib.script import Report, run_script
+from vaejax.base.fields import Distinct, Finite, Plural, Positive, Seed
 from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
+from vaejax.runs.config import Configuration
 from vaejax.variance.groups import Part
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Configuration):
     """The model, the widths and the number of draws."""
 
-    w: float = 1.3
-    b: float = 0.2
-    tau: float = 0.8
-    x: float = 1.1
-    mu: float = 0.4
-    widths: tuple[float, ...] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
+    w: Finite = 1.3
+    b: Finite = 0.2
+    tau: Positive = 0.8
+    x: Finite = 1.1
+    mu: Finite = 0.4
+    widths: Distinct[Positive] = (
+        0.1,
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.7,
+        0.85,
+        1.0,
+        1.2,
+        1.5,
+        2.0,
+    )
     """Values of lam s^2, the variance of q in units of the posterior's."""
-    num_draws: int = 20_000
-    seed: int = 0
+    num_draws: Plural = 20_000
+    seed: Seed = 0
     out: str = "runs/sticking_the_landing"
 
     @property

@@ -56,11 +56,13 @@ from experiments.lib.data import (
 )
 from experiments.lib.figures import image_rows
 from experiments.lib.script import Report, joined, run_script
+from vaejax.base.fields import Count, Distinct, Plural, Positive
 from vaejax.base.mapping import Transformed, estimate
 from vaejax.base.supports import BINARY, ONE_HOT, REAL
 from vaejax.data.base import Split
 from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, GREY, INK, figure_of, finish, legend
+from vaejax.runs.config import TestSize, TrainSize
 
 Part = Literal["regression", "classification", "completion", "classes"]
 
@@ -73,18 +75,18 @@ class Config(ImageSetting):
     pixel, of which no latent knows.
     """
 
-    parts: tuple[Part, ...] = ("regression", "classification", "completion", "classes")
-    latent_dim: int = 8
-    hidden: tuple[int, ...] = (200,)
-    num_steps: int = 2_500
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    validate_every: int = 200
-    eval_samples: int = 500
+    parts: Distinct[Part] = ("regression", "classification", "completion", "classes")
+    latent_dim: Count = 8
+    hidden: tuple[Count, ...] = (200,)
+    num_steps: Count = 2_500
+    batch_size: TrainSize = 100
+    learning_rate: Positive = 1e-3
+    validate_every: Count = 200
+    eval_samples: Count = 500
     """Importance samples per example for log p(x | y)."""
-    eval_size: int | None = None
+    eval_size: TestSize | None = None
     """So many test examples; None takes all."""
-    num_points: int = 400
+    num_points: Plural = 400
     """Examples of the regression."""
     out: str = "runs/conditional_models"
     """The folder for result.json and the pictures."""

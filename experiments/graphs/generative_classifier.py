@@ -40,7 +40,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -60,10 +60,19 @@ from experiments.lib.figures import means_and_errors
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import fitted
 from vaejax import DirectedGraph, Node
+from vaejax.base.checks import Integers
+from vaejax.base.fields import (
+    Count,
+    CountOrZero,
+    Distinct,
+    Positive,
+    PositiveOrZero,
+)
 from vaejax.base.mapping import Estimate, estimate
 from vaejax.data.base import Split
 from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, legend, ticks_at
+from vaejax.runs.config import TestSize, TrainSize
 
 PAIRS = {"conditional VAE": "MLP", "naive Bayes": "logistic regression"}
 
@@ -74,21 +83,21 @@ class Config(ImageSetting):
     for all four; "none" leaves them grey, and the pixels are continuous Bernoulli.
     """
 
-    num_labels: tuple[int, ...] = (10, 100, 1_000, 0)
+    num_labels: Distinct[CountOrZero] = (10, 100, 1_000, 0)
     """Multiples of the number of classes; 0 takes all images as they are."""
-    latent_dim: int = 4
-    hidden: tuple[int, ...] = (64,)
+    latent_dim: Count = 4
+    hidden: tuple[Count, ...] = (64,)
     """Of encoder, decoder and MLP."""
-    decay: float = 1.0
+    decay: PositiveOrZero = 1.0
     """The precision of the prior on every weight."""
-    num_steps: int = 1_000
-    batch_size: int = 100
-    learning_rate: float = 1e-2
-    num_samples: int = 100
+    num_steps: Count = 1_000
+    batch_size: TrainSize = 100
+    learning_rate: Positive = 1e-2
+    num_samples: Annotated[int, Integers(2, factor=2)] = 100
     """Importance samples for each image and class, in two halves."""
-    num_seeds: int = 4
+    num_seeds: Count = 4
     """Each draws its own labelled images, the same for all classifiers."""
-    eval_size: int | None = None
+    eval_size: TestSize | None = None
     """So many test images; None takes all."""
     out: str = "runs/generative_classifier"
     """The folder for result.json and accuracy.png."""
@@ -326,10 +335,6 @@ def experiment(config: Config) -> Report:
     dataset, transform = load_images(config)
     labels, test_labels = require_labels(dataset, "to learn from")
     check_labels(dataset, config.num_labels, labels)
-    if config.num_samples < 2 or config.num_samples % 2:
-        raise ValueError(
-            f"num_samples = {config.num_samples}; it is an even number, for there are two halves"
-        )
     train_key, test_key = jax.random.split(jax.random.key(config.seed))
     size = config.eval_size
     train = Split(np.asarray(seen(dataset.train.images, transform, train_key)), labels)

@@ -48,11 +48,13 @@ from experiments.lib.data import ImageSetting, load_images
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import fitted
 from vaejax import DirectedGraph, Node, plots
+from vaejax.base.fields import Count, Distinct, Fraction, NonEmpty, Positive, PositiveOrZero
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.data.check import check_data
 from vaejax.data.mapping import map_dataset
 from vaejax.data.pixels import Policy
 from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish
+from vaejax.runs.config import TestSize, TrainSize
 
 DEAD = 0.1  # nats
 UNUSED = "#c0c7cd"  # the colour of a layer that is dead
@@ -64,22 +66,26 @@ class Config(ImageSetting):
     """A hierarchy, and how it is trained."""
 
     binarisation: Policy = "dynamic"
-    dims: tuple[int, ...] = (16, 8, 6, 4, 2)
+    dims: NonEmpty[Count] = (16, 8, 6, 4, 2)
     """Of the latents, from z1, next to the data, up."""
-    inference: tuple[Direction, ...] = ("bottom-up", "top-down")
-    width: int = 100
+    inference: Distinct[Direction] = ("bottom-up", "top-down")
+    width: Count = 100
     """Of the one hidden layer of every net."""
-    warm_up: float = 0.4
+    warm_up: Fraction = 0.4
     """The part of the run over which the KL's weight rises from 0 to 1."""
-    free_bits: float = 0.5
+    free_bits: PositiveOrZero = 0.5
     """Nats that each layer has for nothing."""
-    num_steps: int = 4_000
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    eval_size: int | None = None
+    num_steps: Count = 4_000
+    batch_size: TrainSize = 100
+    learning_rate: Positive = 1e-3
+    eval_size: TestSize | None = None
     """So many test examples; None takes all."""
     out: str = "runs/ladder"
     """The folder for result.json, graph.png and ladder.png."""
+
+    def check_together(self) -> None:
+        if len(self.dims) < 2:
+            raise ValueError(f"dims = {self.dims}; a hierarchy has two layers or more")
 
     @property
     def latents(self) -> tuple[str, ...]:
@@ -184,10 +190,6 @@ def figure(rows: list[dict], zs: tuple[str, ...], title: str) -> Figure:
 
 
 def experiment(config: Config) -> Report:
-    if len(config.dims) < 2 or min(config.dims) < 1:
-        raise ValueError(
-            f"dims = {config.dims}; a hierarchy has two layers or more, of at least one dimension"
-        )
     dataset, transform = load_images(config)
     model = hierarchy(config, dataset.train.images.shape[1:], "top-down")
     check_data(dataset.train.images, model.support, transform, name=config.data)

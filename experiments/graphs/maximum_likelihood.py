@@ -43,10 +43,12 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.figures import note
-from experiments.lib.script import Report, require_at_least, run_script
+from experiments.lib.script import Report, run_script
 from vaejax import plots
+from vaejax.base.fields import Count, Positive, PositiveOrZero, Seed
 from vaejax.networks.layers import flat
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.runs.config import Configuration
 
 PARENTS = {
     "a": (),
@@ -61,22 +63,30 @@ COLOURS = {"tables": BLUE, "logistic": ORANGE, "no arrows": GREY}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Configuration):
     """Data from a random graph of tables, and three models fitted to it by SGD, whose rate falls to
     zero along a cosine.
     """
 
-    num_examples: int = 2_000
-    num_steps: int = 2_000
-    batch_size: int = 50
-    rate: float = 1.0
+    num_examples: Count = 2_000
+    num_steps: Count = 2_000
+    batch_size: Count = 50
+    rate: Positive = 1.0
     """At the start, on the mean log-likelihood, whose curvature in a logit is 1/4 at most."""
-    record_every: int = 5
-    spread: float = 1.5
+    record_every: Count = 5
+    spread: PositiveOrZero = 1.5
     """Standard deviation of the logits of the graph that generates the data."""
-    seed: int = 0
+    seed: Seed = 0
     out: str = "runs/maximum_likelihood"
     """The folder for result.json, graph.png and likelihood.png."""
+
+    def check_together(self) -> None:
+        for name, most in (("batch_size", "num_examples"), ("record_every", "num_steps")):
+            if getattr(self, name) > getattr(self, most):
+                raise ValueError(
+                    f"{name} = {getattr(self, name)}; it must be at most {most} ="
+                    f" {getattr(self, most)}"
+                )
 
 
 # The models.
@@ -296,7 +306,6 @@ def table(rows: list[dict]) -> str:
 
 
 def experiment(config: Config) -> Report:
-    require_at_least(config, num_examples=1, num_steps=1, batch_size=1, record_every=1)
     data_key, *keys = jax.random.split(jax.random.key(config.seed), 1 + len(MODELS))
     data = sampled(config, data_key)
     p, states = data_distribution(data), states_of(PARENTS)

@@ -54,10 +54,12 @@ from experiments.lib.data import ImageSetting, load_images, require_labels
 from experiments.lib.figures import image_rows
 from experiments.lib.script import Report, joined, run_script
 from experiments.lib.training import fitted
+from vaejax.base.fields import Count, Distinct, Plural, Positive
 from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.mapping import map_dataset
 from vaejax.distributions.mixture import Mixture
 from vaejax.plots.look import ORANGE, figure_of
+from vaejax.runs.config import TrainSize
 
 Part = Literal["plane", "digits"]
 
@@ -66,19 +68,19 @@ Part = Literal["plane", "digits"]
 class Config(ImageSetting):
     """Mixtures of 2-D data and of digits."""
 
-    parts: tuple[Part, ...] = ("plane", "digits")
-    num_points: int = 1_000
+    parts: Distinct[Part] = ("plane", "digits")
+    num_points: Plural = 1_000
     """Of the 2-D data, for training; there are as many for test."""
-    num_components: tuple[int, ...] = (3, 6)
+    num_components: Distinct[Count] = (3, 6)
     """Of the finite mixtures of the 2-D data."""
-    plane_steps: int = 2_000
-    num_clusters: int = 20
-    latent_dim: int = 8
-    hidden: tuple[int, ...] = (200,)
-    num_steps: int = 2_000
-    batch_size: int = 100
-    learning_rate: float = 1e-3
-    eval_samples: int = 500
+    plane_steps: Count = 2_000
+    num_clusters: Plural = 20
+    latent_dim: Count = 8
+    hidden: tuple[Count, ...] = (200,)
+    num_steps: Count = 2_000
+    batch_size: TrainSize = 100
+    learning_rate: Positive = 1e-3
+    eval_samples: Count = 500
     """Importance samples per example for log p(x)."""
     out: str = "runs/mixtures"
     """The folder for result.json and the pictures."""

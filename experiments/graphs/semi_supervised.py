@@ -57,10 +57,12 @@ from experiments.lib.figures import means_and_errors, note
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import fitted
 from vaejax import DirectedGraph, Node, OneHotCategorical, Params, plots
+from vaejax.base.fields import Count, Positive, PositiveOrZero
 from vaejax.base.mapping import estimate
 from vaejax.base.supports import ONE_HOT, REAL
 from vaejax.data.base import Split
 from vaejax.plots.look import BLUE, INK, ORANGE, figure_of, finish
+from vaejax.runs.config import TrainSize
 
 METHODS = ("supervised", "M1", "M2", "M1+M2")
 
@@ -69,22 +71,22 @@ METHODS = ("supervised", "M1", "M2", "M1+M2")
 class Config(ImageSetting):
     """Images, few of them labelled, and the models. The images are binarised once."""
 
-    num_labels: int = 100
+    num_labels: TrainSize = 100
     """A multiple of the number of classes."""
-    latent_dim: int = 8
+    latent_dim: Count = 8
     """Of z in every model."""
-    hidden: int = 100
+    hidden: Count = 100
     """Width of the one hidden layer of every net."""
-    alpha: float = 1.0
+    alpha: PositiveOrZero = 1.0
     """The weight of log q(y | x) of a labelled image, in units of N/N_l."""
-    decay: float = 1.0
+    decay: PositiveOrZero = 1.0
     """The precision of the prior on the weights of the classifiers that are trained apart."""
-    num_steps: int = 2_000
+    num_steps: Count = 2_000
     """Of the generative models."""
-    classifier_steps: int = 1_000
-    batch_size: int = 100
-    learning_rate: float = 3e-3
-    num_seeds: int = 3
+    classifier_steps: Count = 1_000
+    batch_size: TrainSize = 100
+    learning_rate: Positive = 3e-3
+    num_seeds: Count = 3
     """Each draws its own labelled images, the same for all methods."""
     out: str = "runs/semi_supervised"
     """The folder for result.json, accuracy.png and styles.png."""
@@ -278,8 +280,6 @@ def experiment(config: Config) -> Report:
     dataset, transform = load_images(config)
     labels, test_labels = require_labels(dataset, "to learn from")
     check_labels(dataset, (config.num_labels,), labels)
-    if not config.num_labels:
-        raise ValueError("num_labels = 0; give a multiple of the number of classes")
     train_key, test_key, style_key = jax.random.split(jax.random.key(config.seed), 3)
     train = Split(np.asarray(seen(dataset.train.images, transform, train_key)), labels)
     test = Split(np.asarray(seen(dataset.test.images, transform, test_key)), test_labels)

@@ -26,6 +26,7 @@ latents importance sampling gets there too.
 import dataclasses
 import sys
 import time
+from typing import Annotated
 
 import jax
 import numpy as np
@@ -35,8 +36,11 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.data import load_images
-from experiments.lib.script import Report, require_at_least, run_script
+from experiments.lib.script import Report, run_script
+from experiments.lib.training import require_no_warm_up
 from vaejax import ais
+from vaejax.base.checks import Integers
+from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.base import random_rows
 from vaejax.data.mapping import map_dataset
@@ -53,28 +57,31 @@ from vaejax.plots.look import (
     ticks_at,
 )
 from vaejax.runs.build import trained
-from vaejax.runs.config import Setting
+from vaejax.runs.config import Setting, TestSize
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Setting):
     """A VAE, and the chains."""
 
-    hidden: tuple[int, ...] = (100,)
-    latent_dim: int = 8
-    num_steps: int = 5_000
-    temperatures: tuple[int, ...] = (10, 50, 500)
+    hidden: tuple[Count, ...] = (100,)
+    latent_dim: Count = 8
+    num_steps: Count = 5_000
+    temperatures: Distinct[Count] = (10, 50, 500)
     """Numbers of temperatures, on a sigmoid schedule."""
-    num_chains: int = 16
-    num_leapfrog: int = 10
-    num_simulated: int = 100
+    num_chains: Plural = 16
+    num_leapfrog: Count = 10
+    num_simulated: Plural = 100
     """Examples drawn from the model."""
-    eval_size: int = 100
+    eval_size: Annotated[TestSize, Integers(2)] = 100
     """Test examples, drawn at random."""
-    eval_samples: int = 5_000
+    eval_samples: Plural = 5_000
     """The largest K of IWAE-K on them."""
     out: str = "runs/ais_sandwich"
     """The folder for result.json and ais_sandwich.png."""
+
+    def check_together(self) -> None:
+        require_no_warm_up(self)
 
 
 def sandwich(
@@ -173,9 +180,6 @@ def draw_lower_bounds(axes: Axes, rows: list[dict], evaluation: vaejax.Evaluatio
 
 
 def experiment(config: Config) -> Report:
-    require_at_least(config, num_chains=2, num_simulated=2, eval_size=2, eval_samples=2)
-    if not config.temperatures:
-        raise ValueError("temperatures is empty; name at least one number of them")
     dataset, transform = load_images(config)
     settings = {"estimator": "analytic-kl", "schedule": "cosine"}
     model, params = trained(config, dataset.train.images, transform, config.num_steps, **settings)

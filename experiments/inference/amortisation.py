@@ -34,12 +34,14 @@ from experiments.lib import tables
 from experiments.lib.data import load_images
 from experiments.lib.figures import note
 from experiments.lib.script import Report, run_script
+from experiments.lib.training import require_no_warm_up
+from vaejax.base.fields import Count, CountOrZero, Distinct, Positive
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.data.mapping import map_dataset
 from vaejax.inference.refined import Start
 from vaejax.plots.look import BLUE, INK, ORANGE, figure_of, finish, legend
 from vaejax.runs.build import trained
-from vaejax.runs.config import Setting
+from vaejax.runs.config import Setting, TestSize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +50,28 @@ class Config(Setting):
     example.
     """
 
-    latent_dim: int = 8
-    hidden: tuple[int, ...] = (100,)
-    num_steps: int = 3_000
-    from_encoder: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100)
+    latent_dim: Count = 8
+    hidden: tuple[Count, ...] = (100,)
+    num_steps: Count = 3_000
+    from_encoder: Distinct[CountOrZero] = (0, 1, 2, 5, 10, 20, 50, 100)
     """Numbers of refining steps from the encoder's q; 0 is amortised inference."""
-    from_standard: tuple[int, ...] = (5, 10, 20, 50, 100, 200)
+    from_standard: Distinct[Count] = (5, 10, 20, 50, 100, 200)
     """Numbers of steps from N(0, I)."""
-    rate: float = 0.1
+    rate: Positive = 0.1
     """Of Adam on q's parameters, at its start."""
-    bound_samples: int = 50
-    eval_size: int | None = None
+    bound_samples: Count = 50
+    eval_size: TestSize | None = None
     """So many test examples; None takes all."""
     out: str = "runs/amortisation"
     """The folder for result.json and amortisation.png."""
+
+    def check_together(self) -> None:
+        require_no_warm_up(self)
+        if self.from_encoder[0] != 0:
+            raise ValueError(
+                f"from_encoder = {self.from_encoder}; it starts with 0, the encoder as it is, which"
+                " the others are compared with"
+            )
 
 
 def measured(
@@ -148,11 +158,6 @@ def figure(rows: list[dict], title: str) -> Figure:
 
 
 def experiment(config: Config) -> Report:
-    if not config.from_encoder or config.from_encoder[0] != 0:
-        raise ValueError(
-            f"from_encoder = {config.from_encoder}; it starts with 0, the encoder as it is, which"
-            " the others are compared with"
-        )
     dataset, transform = load_images(config)
     training = dataset.train.images
     model, params = trained(config, training, transform, config.num_steps, estimator="analytic-kl")

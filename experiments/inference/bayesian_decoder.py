@@ -29,7 +29,7 @@ import dataclasses
 import sys
 import time
 from functools import partial
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,8 +42,10 @@ from experiments.lib import tables
 from experiments.lib.data import load_images, seen
 from experiments.lib.figures import means_and_errors
 from experiments.lib.script import Report, run_script
-from experiments.lib.training import fitted
+from experiments.lib.training import fitted, require_no_warm_up
 from vaejax import plots
+from vaejax.base.checks import Integers
+from vaejax.base.fields import Count, Distinct, Positive
 from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.base import random_rows
 from vaejax.data.check import check_data
@@ -51,28 +53,31 @@ from vaejax.data.mapping import map_dataset
 from vaejax.plots.images import show_image
 from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish, legend, ticks_at
 from vaejax.runs.build import build_model, initial_params
-from vaejax.runs.config import Setting, training_config
+from vaejax.runs.config import Setting, TestSize, TrainSize, training_config
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Setting):
     """A VAE, and the sizes of its training sets."""
 
-    latent_dim: int = 4
-    hidden: tuple[int, ...] = (100,)
-    sizes: tuple[int, ...] = (50, 250, 1_200)
+    latent_dim: Count = 4
+    hidden: tuple[Count, ...] = (100,)
+    sizes: Distinct[Annotated[TrainSize, Integers(2)]] = (50, 250, 1_200)
     """Numbers of training images."""
-    prior_scale: float = 1.0
+    prior_scale: Positive = 1.0
     """Of N(0, prior_scale^2) over each weight."""
-    num_steps: int = 10_000
-    num_thetas: int = 8
+    num_steps: Count = 10_000
+    num_thetas: Count = 8
     """Draws of q(theta) that predictions are averaged over."""
-    eval_samples: int = 100
+    eval_samples: Count = 100
     """Importance samples of z for each draw of theta."""
-    eval_size: int | None = None
+    eval_size: TestSize | None = None
     """So many test examples; None takes all."""
     out: str = "runs/bayesian_decoder"
     """The folder for result.json, bayesian_decoder.png and uncertainty.png."""
+
+    def check_together(self) -> None:
+        require_no_warm_up(self)
 
 
 class Compared(NamedTuple):
@@ -102,7 +107,7 @@ def compare(config: Config, size: int, dataset: vaejax.Dataset, transform) -> Co
     order_key, init_key, point_key, bayes_key, theta_key, test_key = keys
     rows = random_rows(order_key, len(dataset.train.images), size)
     images, test = dataset.train.images[rows], dataset.test.images[: config.eval_size]
-    settings = training_config(config, num_steps=config.num_steps)
+    settings = training_config(config)
     model = build_model(settings, images[0])
     start = initial_params(settings, model, images, transform, init_key)
     bound = vaejax.minibatch(vaejax.AnalyticKL(), model)
@@ -176,20 +181,11 @@ def table(rows: list[dict]) -> str:
     return tables.markdown(header, [row.values() for row in shown])
 
 
-def check(config: Config, dataset: vaejax.Dataset, transform) -> None:
-    images = dataset.train.images
-    if not config.sizes or min(config.sizes) < 2 or max(config.sizes) > len(images):
-        raise ValueError(
-            f"sizes = {config.sizes}; give numbers from 2 to {len(images)}, the training images of"
-            f" {config.data}"
-        )
-    support = build_model(training_config(config), images[0]).support
-    check_data(images, support, transform, name=config.data)
-
-
 def experiment(config: Config) -> Report:
     dataset, transform = load_images(config)
-    check(config, dataset, transform)
+    images = dataset.train.images
+    support = build_model(training_config(config), images[0]).support
+    check_data(images, support, transform, name=config.data)
     show_key, pixels_key = jax.random.split(jax.random.key(config.seed + 1))
     shown_rows = random_rows(show_key, len(dataset.test.images), 12)
     xs = seen(dataset.test.images[shown_rows], transform, pixels_key)

@@ -30,7 +30,7 @@ its encoder does not.
 
 import dataclasses
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -40,38 +40,49 @@ import vaejax
 from experiments.lib import tables
 from experiments.lib.data import load_images
 from experiments.lib.encoders import Entries, encoders_of_one_decoder
-from experiments.lib.script import Report, require_at_least, run_script
+from experiments.lib.script import Report, run_script
 from vaejax import ais
+from vaejax.base.checks import Integers
+from vaejax.base.fields import Count, Distinct, Plural, Positive
 from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.base import random_rows
 from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, INK, ORANGE, TITLE, figure_of, finish, shared_legend
-from vaejax.runs.config import Setting
+from vaejax.runs.config import EncoderName, Setting, TestSize
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Setting):
     """A VAE, families of q for it, and how exactly the three numbers of an example are found."""
 
-    latent_dim: int = 4
-    hidden: tuple[int, ...] = (100,)
-    num_steps: int = 3_000
-    encoders: tuple[str, ...] = ("diag-normal", "full-normal", "real-nvp:4")
+    latent_dim: Count = 4
+    hidden: tuple[Count, ...] = (100,)
+    num_steps: Count = 3_000
+    encoders: Distinct[EncoderName] = ("diag-normal", "full-normal", "real-nvp:4")
     """As --encoder of train.py: normals and flows."""
-    encoder_steps: int = 3_000
+    encoder_steps: Count = 3_000
     """Steps of each encoder's own training, with theta fixed."""
-    refining_steps: int = 1_000
+    refining_steps: Plural = 1_000
     """Steps from N(0, I) to the best q of a family for one example."""
-    rate: float = 0.01
+    rate: Positive = 0.01
     """Of Adam on q's parameters, at its start."""
-    bound_samples: int = 500
+    bound_samples: Plural = 500
     """Weights that each ELBO is the mean of."""
-    temperatures: int = 400
-    num_chains: int = 16
-    eval_size: int = 100
+    temperatures: Plural = 400
+    num_chains: Plural = 16
+    eval_size: Annotated[TestSize, Integers(2)] = 100
     """So many test examples, drawn at random."""
     out: str = "runs/inference_gap"
     """The folder for result.json and inference_gap.png."""
+
+    def check_together(self) -> None:
+        super().check_together()
+        for name in self.encoders:
+            if name.partition(":")[0] not in FAMILIES:
+                raise ValueError(
+                    f"encoder {name!r} has no best q here; choose among diag-normal, full-normal"
+                    " and real-nvp:LAYERS"
+                )
 
 
 FAMILIES = ("diag-normal", "full-normal", "real-nvp")
@@ -138,20 +149,7 @@ def figure(rows: list[dict], title: str) -> Figure:
     return drawing
 
 
-def check(config: Config) -> None:
-    """Raises ValueError for a number that is too small, or a family that is not known here."""
-    least = {"eval_size": 2, "bound_samples": 2, "refining_steps": 2}
-    require_at_least(config, **least, temperatures=2, num_chains=2)
-    for name in config.encoders:
-        if name.partition(":")[0] not in FAMILIES:
-            raise ValueError(
-                f"encoder {name!r} has no best q here; choose among diag-normal, full-normal and"
-                " real-nvp:LAYERS"
-            )
-
-
 def experiment(config: Config) -> Report:
-    check(config)
     dataset, transform = load_images(config)
     steps, training = (config.num_steps, config.encoder_steps), dataset.train.images
     entries = encoders_of_one_decoder(config, config.encoders, *steps, training, transform)

@@ -35,7 +35,7 @@ was there. No q of the three covers it either.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import blackjax
 import jax
@@ -49,11 +49,13 @@ from experiments.lib import tables
 from experiments.lib.data import load_images, one_of_each_class, seen
 from experiments.lib.encoders import Entries, encoders_of_one_decoder
 from experiments.lib.grid import OnGrid, moments, on_grid
-from experiments.lib.script import Report, require_at_least, run_script
+from experiments.lib.script import Report, run_script
+from vaejax.base.checks import Integers
+from vaejax.base.fields import Count, CountOrZero, Distinct, Plural
 from vaejax.base.mapping import Estimate, estimate
 from vaejax.plots.images import show_image
 from vaejax.plots.look import BLUE, INK, ORANGE, PALE, TITLE, figure_of
-from vaejax.runs.config import Setting
+from vaejax.runs.config import EncoderName, Setting, TestSize
 
 MASSES = (0.99, 0.9, 0.5)  # of the regions that are drawn
 GREYS = (PALE, "#c3cacf", "#9aa5ad")
@@ -64,30 +66,42 @@ REFINED = "diag-normal, refined"
 class Config(Setting):
     """A VAE with two latents, families of q for the same posterior, and how long NUTS runs."""
 
-    hidden: tuple[int, ...] = (100, 100)
-    num_steps: int = 3_000
-    encoders: tuple[str, ...] = ("diag-normal", "full-normal", "real-nvp:4")
+    hidden: tuple[Count, ...] = (100, 100)
+    num_steps: Count = 3_000
+    encoders: Distinct[EncoderName] = ("diag-normal", "full-normal", "real-nvp:4")
     """As --encoder of train.py; of each the density must be known everywhere."""
-    encoder_steps: int = 3_000
+    encoder_steps: Count = 3_000
     """Steps of each encoder's own training, with theta fixed."""
-    refining_steps: int = 200
+    refining_steps: CountOrZero = 200
     """Steps from the diagonal normal's encoder to the best q of that family for each example
     (`vaejax.Refined`); 0 leaves that row out.
     """
-    num_shown: int = 5
+    num_shown: TestSize = 5
     """Test examples that NUTS is run on and that the picture shows: the first of each class, or the
     first where there are no labels.
     """
-    num_measured: int = 50
+    num_measured: Annotated[TestSize, Integers(2)] = 50
     """Test examples that KL(q||p) is averaged over."""
-    grid: int = 150
+    grid: Annotated[int, Integers(20)] = 150
     """Points of the grid in each direction."""
-    num_chains: int = 4
-    num_warmup: int = 500
-    num_samples: int = 1_000
+    num_chains: Plural = 4
+    num_warmup: Annotated[int, Integers(20)] = 500
+    num_samples: Annotated[int, Integers(4)] = 1_000
     """Of each chain, after the warm-up."""
     out: str = "runs/mcmc_posterior"
     """The folder for result.json and posterior.png."""
+
+    def check_together(self) -> None:
+        super().check_together()
+        if self.latent_dim != 2:
+            raise ValueError(
+                f"latent_dim = {self.latent_dim}; the grid is over two latents, so it must be 2"
+            )
+        if self.num_measured < self.num_shown:
+            raise ValueError(
+                f"num_measured = {self.num_measured}; it must be at least num_shown ="
+                f" {self.num_shown}"
+            )
 
 
 def trained(config: Config, dataset: vaejax.Dataset, transform) -> Entries:
@@ -281,23 +295,7 @@ def table_of_chains(sampled: list[Sampled]) -> str:
     return tables.markdown([*header.split(", "), "divergences"], lines)
 
 
-def check(config: Config) -> None:
-    if config.latent_dim != 2:
-        raise ValueError(
-            f"latent_dim = {config.latent_dim}; the grid is over two latents, so it must be 2"
-        )
-    require_at_least(config, num_shown=1, num_chains=2, num_samples=4, num_warmup=20, grid=20)
-    if config.num_measured < max(2, config.num_shown):
-        raise ValueError(
-            f"num_measured = {config.num_measured}; it must be at least 2, and at least num_shown ="
-            f" {config.num_shown}"
-        )
-    if not config.encoders:
-        raise ValueError("encoders is empty; name at least one, such as diag-normal")
-
-
 def experiment(config: Config) -> Report:
-    check(config)
     dataset, transform = load_images(config)
     entries = trained(config, dataset, transform)
     names = tuple(entries)

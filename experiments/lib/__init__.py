@@ -4,10 +4,11 @@ table, picture.
     from experiments.lib import figures, tables
     from experiments.lib.data import ImageSetting, load_images
     from experiments.lib.script import Report, run_script
+    from vaejax.base.fields import Count
 
     @dataclasses.dataclass(frozen=True)
     class Config(ImageSetting):            # every field is a flag, its docstring the help
-        num_steps: int = 1_000
+        num_steps: Count = 1_000           # and its annotation the range
         out: str = "runs/name"             # the folder for result.json and the pictures
 
     def experiment(config: Config) -> Report:
@@ -19,7 +20,7 @@ table, picture.
     if __name__ == "__main__":
         run_script(Config, experiment)
 
-script       the command line, the folder, result.json, the last line of output; checks of numbers
+script       the command line, the folder, result.json, the last line of output
 data         images as a model sees them, rows at random, one of each class
 training     Adam under a cosine; the parameters of each seed
 encoders     several families of q on one decoder

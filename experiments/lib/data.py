@@ -10,26 +10,22 @@ import numpy as np
 import vaejax
 from vaejax.data.pixels import Policy
 from vaejax.runs.build import load_data
+from vaejax.runs.config import DataSetting
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageSetting:
+class ImageSetting(DataSetting):
     """What experiments on images share, where `vaejax.runs.config.Setting` does not say it."""
 
-    data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
-    data_folder: str | None = None
-    """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
     binarisation: Policy = "threshold"
     """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or
     none.
     """
-    seed: int = 0
 
 
-def load_images(setting: Any) -> tuple[vaejax.Dataset, vaejax.Pixels]:
+def load_images(setting: DataSetting) -> tuple[vaejax.Dataset, vaejax.Pixels]:
     """The data set, and the transform of its stored images to those that a model sees, of an
-    `ImageSetting` or a `vaejax.runs.config.Setting`.
+    `ImageSetting` or a `vaejax.runs.config.Setting`; ValueError where they are too few.
     """
     return load_data(setting)
 

@@ -2,12 +2,14 @@
 it is drawn.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import vaejax
 from experiments.lib.bernoulli import RELAX_NET, TEMPERATURE
 from vaejax.base.checks import unknown_name
+from vaejax.base.fields import Rule
 from vaejax.estimators.base import Estimator
 
 
@@ -53,11 +55,13 @@ ESTIMATORS = {
 }
 
 
-def require_known(names: tuple[str, ...]) -> None:
-    """Raises ValueError for a name that is not in the table."""
-    for name in names:
-        if name not in ESTIMATORS:
-            raise ValueError(unknown_name("estimator", name, list(ESTIMATORS)))
+@dataclasses.dataclass(frozen=True)
+class Known(Rule):
+    """A name of the table."""
+
+    def check(self, value: str, name: str) -> None:
+        if value not in ESTIMATORS:
+            raise ValueError(unknown_name(name, value, list(ESTIMATORS)))
 
 
 def full_name(name: str) -> str:

@@ -4,7 +4,7 @@ shared set of parameters.
 
 import dataclasses
 import sys
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -14,13 +14,16 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.data import load_images
-from experiments.lib.discrete_estimators import ESTIMATORS, costs, look
+from experiments.lib.discrete_estimators import ESTIMATORS, Known, costs, look
+from experiments.lib.training import require_no_warm_up
 from vaejax import Params
+from vaejax.base.checks import Integers
+from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.base.types import Key
 from vaejax.data.check import check_data
 from vaejax.plots.look import figure_of, finish
 from vaejax.runs.build import build_likelihood, build_optimizer, initial_params
-from vaejax.runs.config import Setting, training_config
+from vaejax.runs.config import Setting, TrainSize, training_config
 from vaejax.runs.registry import encoder_net
 from vaejax.variance.groups import Part
 from vaejax.variance.moments import Moments
@@ -32,26 +35,36 @@ PHI = {"phi": Part(("phi",))}
 class VaeSetting(Setting):
     """The VAE, its trainings and its measurement."""
 
-    encoder: str = "bernoulli"
+    encoder: Literal["bernoulli"] = "bernoulli"
     """Bernoulli alone."""
-    hidden: tuple[int, ...] = (100,)
-    latent_dim: int = 20
+    hidden: tuple[Count, ...] = (100,)
+    latent_dim: Count = 20
     """Bernoulli latents of the VAE."""
-    evaluations: int = 6
-    """Evaluations of f that each estimator has for one gradient, a multiple of 6."""
-    estimators: tuple[str, ...] = tuple(ESTIMATORS)
-    psi_steps: int = 1_000
+    evaluations: Annotated[int, Integers(6, factor=6)] = 6
+    """Evaluations of f that each estimator has for one gradient, a multiple of 6, which pairs,
+    triples and single samples share."""
+    estimators: Distinct[Annotated[str, Known()]] = tuple(ESTIMATORS)
+    psi_steps: Count = 1_000
     """Steps that a control variate learns for, at fixed parameters, before its variance is
     measured.
     """
-    num_steps: int = 1_000
+    num_steps: Count = 1_000
     """Training steps of the VAE."""
-    num_seeds: int = 2
+    num_seeds: Count = 2
     """Trainings of the VAE by each estimator."""
-    validate_every: int = 50
-    measured_examples: int = 20
+    validate_every: Count = 50
+    measured_examples: TrainSize = 20
     """The fixed minibatch at which the gradient of the VAE is measured."""
-    vae_draws: int = 400
+    vae_draws: Plural = 400
+
+    def check_together(self) -> None:
+        super().check_together()
+        require_no_warm_up(self)
+        if self.validate_every > self.num_steps:
+            raise ValueError(
+                f"validate_every = {self.validate_every}, but num_steps = {self.num_steps};"
+                " validate more often"
+            )
 
 
 class Keys(NamedTuple):

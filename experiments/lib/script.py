@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Protocol, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import numpy as np
@@ -17,18 +17,9 @@ from matplotlib.figure import Figure
 from vaejax.base.mapping import Estimate
 from vaejax.plots.look import save
 from vaejax.runs.command import command_line, record, use_all_cores
+from vaejax.runs.config import Configuration, check_config
 
-
-class Config(Protocol):
-    """A frozen dataclass: each field is a flag, and its docstring the help."""
-
-    @property
-    def out(self) -> str:
-        """The folder that the experiment leaves its files in."""
-        ...
-
-
-AnyConfig = TypeVar("AnyConfig", bound=Config)
+AnyConfig = TypeVar("AnyConfig", bound=Configuration)
 
 
 class Report(NamedTuple):
@@ -74,9 +65,11 @@ def run_script(
 def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[str, Any]:
     """Runs the experiment, leaves its files in `config.out`, and returns its summary.
 
-    The folder is made at the end, so that a configuration that is refused leaves nothing.
+    What the configuration cannot be is refused before anything else. The folder is made at the end,
+    so that what is refused leaves nothing.
     """
-    out = Path(config.out)
+    check_config(config)
+    out = Path(config.out)  # pyright: ignore[reportAttributeAccessIssue]
     require_place(out)
     began = time.perf_counter()
     report = experiment(config)
@@ -109,10 +102,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain(part) for part in value]
     return value.tolist() if isinstance(value, np.ndarray | np.generic | jax.Array) else value
-
-
-def require_at_least(config: Any, **least: float) -> None:
-    """Raises ValueError for a number of the configuration below its least."""
-    for name, number in least.items():
-        if getattr(config, name) < number:
-            raise ValueError(f"{name} = {getattr(config, name)}; it must be at least {number}")

@@ -56,7 +56,8 @@ from experiments.lib import tables
 from experiments.lib.data import load_images
 from experiments.lib.figures import note
 from experiments.lib.script import Report, run_script
-from experiments.lib.training import cosine_adam, each_of
+from experiments.lib.training import cosine_adam, each_of, require_no_warm_up
+from vaejax.base.fields import Count, Distinct, NonEmpty, Positive
 from vaejax.base.mapping import Transformed
 from vaejax.data.check import check_data
 from vaejax.data.mapping import map_dataset
@@ -69,23 +70,32 @@ from vaejax.runs.config import Setting, training_config
 class Config(Setting):
     """The weights of the KL, and the two families of models."""
 
-    betas: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0)
+    betas: Distinct[Positive] = (0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0)
     """For the VAE on images."""
-    hidden: tuple[int, ...] = (100,)
-    latent_dim: int = 8
-    num_steps: int = 3_000
-    eigenvalues: tuple[float, ...] = (5.0, 3.0, 1.5, 0.6, 0.2)
+    hidden: tuple[Count, ...] = (100,)
+    latent_dim: Count = 8
+    num_steps: Count = 3_000
+    eigenvalues: NonEmpty[Positive] = (
+        5.0,
+        3.0,
+        1.5,
+        0.6,
+        0.2,
+    )
     """Of the covariance of the data for the linear VAE."""
-    sigma: float = 0.5
+    sigma: Positive = 0.5
     """Its likelihood's scale."""
-    linear_betas: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-    linear_steps: int = 10_000
-    linear_size: int = 500
+    linear_betas: Distinct[Positive] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    linear_steps: Count = 10_000
+    linear_size: Count = 500
     """Examples of that data."""
-    eval_samples: int = 200
+    eval_samples: Count = 200
     """Draws of q(z|x) that each distortion is the mean of."""
     out: str = "runs/rate_distortion"
     """The folder for result.json and rate_distortion.png."""
+
+    def check_together(self) -> None:
+        require_no_warm_up(self)
 
 
 # One model at every beta.
@@ -190,7 +200,7 @@ def image_rows(config: Config) -> list[dict]:
     """The rows of the VAE on images, on the test set."""
     dataset, transform = load_images(config)
     images, betas = dataset.train.images, config.betas
-    model = build_model(training_config(config, num_steps=config.num_steps), images[0])
+    model = build_model(training_config(config), images[0])
     check_data(images, model.support, transform, name=config.data)
     key, curve_key = jax.random.split(jax.random.key(config.seed + 1))
     steps = {"num_steps": config.num_steps, "batch_size": config.batch_size}
@@ -255,9 +265,6 @@ def draw_images(axes: Axes, rows: list[dict]) -> None:
 
 
 def experiment(config: Config) -> Report:
-    for name, betas in (("betas", config.betas), ("linear_betas", config.linear_betas)):
-        if not betas or min(betas) <= 0:
-            raise ValueError(f"{name} = {betas}; give at least one, all above 0")
     linear, images = linear_rows(config), image_rows(config)
     names = "rate exact_rate squared_error exact_squared_error"
     written = [

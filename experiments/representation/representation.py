@@ -61,15 +61,16 @@ import vaejax
 from experiments.lib import probes, tables
 from experiments.lib.data import load_images, require_labels
 from experiments.lib.probes import Features, random_choices
-from experiments.lib.script import Report, joined, require_at_least, run_script
+from experiments.lib.script import Report, joined, run_script
 from experiments.lib.shapes import FACTORS, SIDE, ellipses
-from experiments.lib.training import cosine_adam, each_of
+from experiments.lib.training import cosine_adam, each_of, require_no_warm_up
+from vaejax.base.fields import Count, Distinct, Plural, PositiveOrZero
 from vaejax.data.pixels import Policy
 from vaejax.evaluation.representation import dci, mig, mutual_information, sap
 from vaejax.plots.images import show_image, tile
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, TITLE, finish, ticks_at
 from vaejax.runs.build import trained
-from vaejax.runs.config import Setting
+from vaejax.runs.config import LikelihoodName, Setting, TrainSize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,22 +79,30 @@ class Config(Setting):
 
     part: Literal["both", "digits", "shapes"] = "both"
     binarisation: Policy = "none"
-    likelihood: str = "continuous-bernoulli"
-    latent_dim: int = 10
-    num_steps: int = 4_000
-    num_labels: tuple[int, ...] = (10, 30, 100, 300, 1_000)
+    likelihood: LikelihoodName = "continuous-bernoulli"
+    latent_dim: Count = 10
+    num_steps: Count = 4_000
+    num_labels: Distinct[TrainSize] = (10, 30, 100, 300, 1_000)
     """Labelled images that a probe is shown."""
-    num_draws: int = 10
+    num_draws: Count = 10
     """Choices of those images, at random, the same for each kind of feature."""
-    num_neighbours: int = 1
-    betas: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
-    shape_latents: int = 6
-    shape_steps: int = 4_000
-    num_shapes: int = 5_000
+    num_neighbours: Count = 1
+    betas: Distinct[PositiveOrZero] = (1.0, 2.0, 4.0, 8.0)
+    shape_latents: Plural = 6
+    shape_steps: Count = 4_000
+    num_shapes: Count = 5_000
     """Images to train on; 2,000 more are for the scores."""
-    num_seeds: int = 2
+    num_seeds: Count = 2
     out: str = "runs/representation"
     """The folder for result.json, probes.png and disentanglement.png."""
+
+    def check_together(self) -> None:
+        require_no_warm_up(self)
+        if min(self.num_labels) < self.num_neighbours:
+            raise ValueError(
+                f"num_labels = {self.num_labels}; each must be at least num_neighbours ="
+                f" {self.num_neighbours}"
+            )
 
 
 # Digits.
@@ -124,12 +133,7 @@ def learned_features(config: Config, dataset: vaejax.Dataset, transform) -> Feat
 
 def digits(config: Config) -> Report:
     dataset, transform = load_images(config)
-    size, least = len(dataset.train.images), max(1, config.num_neighbours)
-    if max(config.num_labels) > size or min(config.num_labels) < least:
-        raise ValueError(
-            f"num_labels = {config.num_labels}; each must be at least num_neighbours ="
-            f" {config.num_neighbours}, and at most the {size} training images of {config.data}"
-        )
+    size = len(dataset.train.images)
     labels = require_labels(dataset, "to probe for")
     features = learned_features(config, dataset, transform)
     draws = random_choices(size, config.num_labels, config.num_draws, config.seed)
@@ -289,10 +293,6 @@ def shapes(config: Config) -> Report:
 
 
 def experiment(config: Config) -> Report:
-    counts = {"num_draws": 1, "num_seeds": 1, "num_neighbours": 1, "latent_dim": 1}
-    require_at_least(config, **counts, num_shapes=1, shape_latents=2)
-    if not config.betas or not config.num_labels:
-        raise ValueError("betas or num_labels is empty; name at least one of each")
     parts = {"digits": digits, "shapes": shapes}
     chosen = parts if config.part == "both" else {config.part: parts[config.part]}
     return joined({name: part(config) for name, part in chosen.items()})

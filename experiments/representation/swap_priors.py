@@ -38,31 +38,38 @@ from experiments.lib.data import load_images, seen
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import each_of
 from vaejax import plots
+from vaejax.base.fields import Count, Distinct
 from vaejax.base.mapping import estimate
 from vaejax.data.base import Split, random_rows
 from vaejax.data.check import check_data
 from vaejax.runs.build import build_model, build_objective, build_optimizer, initial_params
-from vaejax.runs.config import Setting, TrainConfig, training_config
+from vaejax.runs.config import PriorName, Setting, TestSize, TrainConfig, training_config
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Setting):
     """Priors to compare on one model. Names with a colon take a number: vamp:500."""
 
-    priors: tuple[str, ...] = ("normal", "mixture:10", "vamp:50", "flow:4", "laplace")
+    priors: Distinct[PriorName] = (
+        "normal",
+        "mixture:10",
+        "vamp:50",
+        "flow:4",
+        "laplace",
+    )
     """As --prior of train.py."""
-    num_seeds: int = 3
-    num_steps: int = 5_000
-    eval_samples: int = 500
+    num_seeds: Count = 3
+    num_steps: Count = 5_000
+    eval_samples: Count = 500
     """Importance samples per example for log p(x)."""
-    eval_size: int | None = None
+    eval_size: TestSize | None = None
     """So many test examples, drawn at random; None takes all."""
     out: str = "runs/swap_priors"
     """The folder for result.json and priors.png, made anew."""
 
     def with_prior(self, prior: str) -> TrainConfig:
         """The configuration of train.py with this prior."""
-        return training_config(self, prior=prior, num_steps=self.num_steps)
+        return training_config(self, prior=prior)
 
 
 def fit_prior(

@@ -66,6 +66,8 @@ OWN_VALUES: dict[str, dict[str, Any]] = {
 # user's.
 INTERNAL = {
     "Support": "a set, with infinite ends",
+    "Integers": "a range of numbers",
+    "Reals": "a range of numbers, with infinite ends",
     "OfImages": "what the decoders share",
     "Partial": "a function with any arguments",
     "Evaluation": "a result",

@@ -72,10 +72,10 @@ def test_what_is_no_run_and_what_is_unknown_are_refused(tmp_path):
 
 def test_a_training_in_another_experiments_setting_has_all_of_it():
     setting = Setting(latent_dim=7, hidden=(3,), seed=5)
-    config = training_config(setting, num_steps=9)
+    config = training_config(setting, patience=9)
     for field in dataclasses.fields(Setting):
         assert getattr(config, field.name) == getattr(setting, field.name)
-    assert config.num_steps == 9 and config.prior == TrainConfig().prior
+    assert config.patience == 9 and config.prior == TrainConfig().prior
 
 
 def test_a_continuation_may_go_farther_and_elsewhere_and_nothing_else():

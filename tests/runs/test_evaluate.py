@@ -15,7 +15,8 @@ import pytest
 from tests.lib.paths import EXPERIMENTS
 from tests.lib.runs import vaejax_command
 from vaejax.distributions.base import NotKnownError
-from vaejax.runs.evaluate import attempt, check_config
+from vaejax.runs.config import check_config
+from vaejax.runs.evaluate import attempt
 from vaejax.runs.parts import EvaluateConfig, LeftOutError
 
 TINY = [

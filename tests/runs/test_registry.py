@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import re
 from typing import get_args, get_type_hints
 
 import pytest
@@ -10,8 +11,9 @@ import vaejax
 from vaejax.models.base import Conditional, Prior
 from vaejax.runs import config as config_module
 from vaejax.runs.config import Setting, TrainConfig
-from vaejax.runs.names import named
+from vaejax.runs.names import named, require_named
 from vaejax.runs.registry import (
+    ANY_SCALE,
     ENCODERS,
     ESTIMATORS,
     LIKELIHOODS,
@@ -98,13 +100,39 @@ def test_numbers_are_whole_or_not_as_they_are_written():
     "name, message",
     [
         ("iwae", "estimator 'iwae': give a number, such as iwae:10"),
-        ("iwae:x", "'x' is no number; give one, such as iwae:10"),
+        ("iwae:x", "'x' is no whole number; give one, such as iwae:10"),
         ("drge:3", "unknown estimator 'drge:3'; did you mean dreg"),
     ],
 )
 def test_names_that_are_not_there_are_refused_with_the_nearest(name, message):
     with pytest.raises(ValueError, match=message):
         named_estimator(name)
+
+
+NO_NUMBERS = ("", "nan", "inf", "-1", "0", " 2", "2 ", "2_0", "\u0662", "x", "True", "2:3", "None")
+NOT_WHOLE = ("1.5", "1e3", "02", "+2")
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_a_number_that_is_none_is_refused_with_every_name(kind):
+    for name, entry in TABLES[kind].items():
+        numbers = NO_NUMBERS + (NOT_WHOLE if entry.number != ANY_SCALE else ())
+        for number in numbers if entry.number else (*numbers, "2"):
+            with pytest.raises(ValueError, match=re.escape(f"{kind} '{name}:{number}'")) as caught:
+                require_named(kind, f"{name}:{number}", TABLES[kind])
+            assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_the_range_of_a_number_is_that_of_what_it_builds(kind):
+    """The least is built, and nothing below."""
+    context = {"likelihood": (SETTING, (8, 8)), "prior": (SETTING,), "encoder": (SETTING,)}
+    for name, entry in TABLES[kind].items():
+        if entry.number is not None:
+            least = 0.5 if entry.number == ANY_SCALE else entry.number.least
+            named(kind, f"{name}:{least}", TABLES[kind], *context.get(kind, ()))
+            with pytest.raises(ValueError, match="the number = .*it must be"):
+                require_named(kind, f"{name}:{least - 1}", TABLES[kind])
 
 
 def test_equal_names_are_equal_values():

@@ -1,5 +1,6 @@
 """Checks of arguments: each raises an error of one line that names the value and the remedy."""
 
+import dataclasses
 import difflib
 import math
 import numbers
@@ -35,30 +36,78 @@ def is_finite(number: Any) -> bool:
     return real and math.isfinite(number)
 
 
+@dataclasses.dataclass(frozen=True)
+class Integers:
+    """The whole numbers from `least` to `most`, both with, or from `least` on where `most` is None;
+    of these the multiples of `factor`.
+    """
+
+    least: int
+    most: int | None = None
+    factor: int = 1
+
+    def __str__(self) -> str:
+        kind = "a whole number" if self.factor == 1 else f"a multiple of {self.factor}"
+        if self.most is None:
+            return f"{kind}, at least {self.least}"
+        return f"{kind} from {self.least} to {self.most}"
+
+    def __contains__(self, number: Any) -> bool:
+        top = math.inf if self.most is None else self.most
+        return is_whole(number) and self.least <= number <= top and number % self.factor == 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Reals:
+    """The finite numbers from `low` to `high`, without the two where `is_open`."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    is_open: bool = False
+
+    def __str__(self) -> str:
+        if self.low == -math.inf:
+            return "a finite number"
+        if self.high < math.inf:
+            return f"a number {'between' if self.is_open else 'from'} {self.low:g} " + (
+                f"{'and' if self.is_open else 'to'} {self.high:g}"
+            )
+        return "positive and finite" if self.is_open else f"a number, at least {self.low:g}"
+
+    def __contains__(self, number: Any) -> bool:
+        if not is_finite(number) or not self.low <= number <= self.high:
+            return False
+        return not (self.is_open and number in (self.low, self.high))
+
+
+Range = Integers | Reals
+
+
+def require_in(number: float, name: str, known: Range) -> None:
+    """Raises ValueError unless the number is in the range."""
+    if number not in known:
+        raise ValueError(f"{name} = {number!r}; it must be {known}")
+
+
 def require_count(number: int, name: str, least: int = 1) -> None:
     """Raises ValueError unless it is a whole number, at least `least`."""
-    if not is_whole(number) or number < least:
-        raise ValueError(f"{name} = {number!r}; it must be a whole number, at least {least}")
+    require_in(number, name, Integers(least))
 
 
 def require_number(number: float, name: str) -> None:
     """Raises ValueError unless it is a finite number."""
-    if not is_finite(number):
-        raise ValueError(f"{name} = {number!r}; it must be a finite number")
+    require_in(number, name, Reals())
 
 
 def require_positive(number: float, name: str) -> None:
     """Raises ValueError unless it is a finite number above 0."""
-    if not is_finite(number) or number <= 0:
-        raise ValueError(f"{name} = {number!r}; it must be positive and finite")
+    require_in(number, name, Reals(0, is_open=True))
 
 
 def require_numbers(owner: Any, **numbers: float) -> None:
     """Raises ValueError unless each is a finite number, at least 0."""
     for name, number in numbers.items():
-        if not is_finite(number) or number < 0:
-            owner_name = type(owner).__name__
-            raise ValueError(f"{owner_name}.{name} = {number!r}; it must be a number, at least 0")
+        require_in(number, f"{type(owner).__name__}.{name}", Reals(0))
 
 
 def require_counts(counts: tuple[int, ...], name: str) -> None:

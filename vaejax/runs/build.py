@@ -18,15 +18,19 @@ from vaejax.models.vae import VAE
 from vaejax.objectives.base import Objective, minibatch
 from vaejax.objectives.beta import Beta
 from vaejax.objectives.schedules import WarmUp
-from vaejax.runs.config import Setting, TrainConfig, training_config
+from vaejax.runs.config import DataSetting, Setting, TrainConfig, require_examples, training_config
 from vaejax.runs.names import named
 from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS, named_estimator
 from vaejax.training.fit import fit
 
 
-def load_data(setting: Setting) -> tuple[Dataset, Pixels]:
-    """The data set of a setting, and what makes an example of a stored image."""
+def load_data(setting: DataSetting) -> tuple[Dataset, Pixels]:
+    """The data set of a setting, and what makes an example of a stored image.
+
+    Raises ValueError where it has fewer examples than the setting asks for.
+    """
     stored = load_dataset(setting.data, setting.data_folder)
+    require_examples(setting, stored)
     return prepare_pixels(stored, setting.binarisation, seed=setting.seed)
 
 
@@ -51,11 +55,7 @@ def build_objective(config: TrainConfig, model: VAE) -> Objective:
     """The mean bound of a batch under the configuration's estimator."""
     estimator = named_estimator(config.estimator, config.num_samples)
     if config.warm_up:
-        if config.estimator != "pathwise":
-            raise ValueError(
-                f"warm_up = {config.warm_up} with estimator {config.estimator!r}: a warm-up is for"
-                " pathwise alone"
-            )
+        config.check_together()  # a warm-up is for pathwise alone
         estimator = Beta(WarmUp(config.warm_up), config.num_samples)
     return minibatch(estimator, model)
 
@@ -79,11 +79,6 @@ def initial_params(
     params = jax.jit(model.init)(init_key, transform(images[0], pixels_key))
     if isinstance(model.prior, VampPrior):
         count = model.prior.num_components
-        if count > len(images):
-            raise ValueError(
-                f"prior vamp:{count} starts at {count} training examples, but there are"
-                f" {len(images)}; choose fewer"
-            )
         rows = np.asarray(jax.random.choice(rows_key, len(images), (count,), replace=False))
         keys = jax.random.split(pixels_key, count)
         params.theta["prior"] = jax.jit(jax.vmap(transform))(images[rows], keys)

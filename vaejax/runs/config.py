@@ -2,17 +2,99 @@
 
 import dataclasses
 import json
-import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from vaejax.base.checks import require_count
+from vaejax.base.fields import (
+    AtMost,
+    Count,
+    CountOrZero,
+    Positive,
+    Rule,
+    Seed,
+    check_fields,
+    check_sizes,
+)
+from vaejax.base.values import by_value
+from vaejax.data.base import Dataset
 from vaejax.data.pixels import Policy
+from vaejax.runs.names import Entry, require_named
+
+TrainSize = Annotated[Count, AtMost("train")]
+TestSize = Annotated[Count, AtMost("test")]
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
-    """What every experiment on a VAE shares: data, likelihood, encoder and how a step is taken."""
+class Configuration:
+    """The flags of a command: derive a frozen dataclass, whose fields say what they may hold.
+
+        @dataclasses.dataclass(frozen=True)
+        class Config(Configuration):
+            num_steps: Count = 1_000
+            learning_rate: Positive = 1e-3
+            priors: Distinct[Annotated[str, Name("prior")]] = ("normal",)
+
+    `check_config` refuses what they may not, before data are loaded, anything compiles or a file is
+    touched. What a single field cannot say, `check_together` does.
+    """
+
+    def __post_init__(self) -> None:
+        """NumPy's numbers become Python's, which JSON knows."""
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, by_value(getattr(self, field.name)))
+
+    def check_together(self) -> None:
+        """Raises ValueError for fields that do not go together."""
+
+
+def check_config(config: Configuration) -> None:
+    """Raises ValueError or TypeError for a field that cannot be, or for some that do not go
+    together.
+    """
+    check_fields(config)
+    config.check_together()
+
+
+def require_examples(config: Configuration, dataset: Dataset) -> None:
+    """Raises ValueError for a field that asks for more examples than the data set has."""
+    splits = {"train": dataset.train, "test": dataset.test}
+    check_sizes(config, {name: len(split.images) for name, split in splits.items()})
+
+
+@dataclasses.dataclass(frozen=True)
+class Name(Rule):
+    """A name of one of the tables that `vaejax names` prints, with its number where it has one."""
+
+    kind: str
+
+    def check(self, value: str, name: str) -> None:
+        require_named(name, value, self._table())
+
+    def check_sizes(self, value: str, name: str, sizes: Mapping[str, int]) -> None:
+        key, _, number = value.partition(":")
+        if self._table()[key].is_of_examples and int(number) > sizes["train"]:
+            raise ValueError(
+                f"{name} {value} starts at {number} training examples, but there are"
+                f" {sizes['train']}; choose fewer"
+            )
+
+    def _table(self) -> Mapping[str, Entry]:
+        # Here, since it brings all the names of models, which `import vaejax` need not wait for.
+        from vaejax.runs.registry import TABLES
+
+        return TABLES[self.kind]
+
+
+PriorName = Annotated[str, Name("prior")]
+EncoderName = Annotated[str, Name("encoder")]
+LikelihoodName = Annotated[str, Name("likelihood")]
+EstimatorName = Annotated[str, Name("estimator")]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSetting(Configuration):
+    """Images, and how a model sees them."""
 
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
@@ -22,33 +104,47 @@ class Setting:
     """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or
     none.
     """
-    likelihood: str = "bernoulli"
+    seed: Seed = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting(DataSetting):
+    """What every experiment on a VAE shares: data, likelihood, encoder and how a step is taken."""
+
+    likelihood: LikelihoodName = "bernoulli"
     """bernoulli, continuous-bernoulli, gaussian (its scale learned), gaussian:SCALE, laplace,
     categorical:LEVELS or discretized-logistic:LEVELS.
     """
-    encoder: str = "diag-normal"
+    encoder: EncoderName = "diag-normal"
     """diag-normal, full-normal, low-rank:RANK, laplace, real-nvp:LAYERS, iaf:LAYERS, or vmf (for
     the sphere).
     """
     net: Literal["mlp", "gated", "conv"] = "mlp"
     """The nets of encoder and decoder."""
-    hidden: tuple[int, ...] = (200, 200)
+    hidden: tuple[Count, ...] = (200, 200)
     """Widths of the hidden layers (mlp and gated)."""
-    latent_dim: int = 2
+    latent_dim: Count = 2
     """Dimensions of z."""
-    batch_size: int = 100
-    learning_rate: float = 1e-3
+    num_steps: Count = 10_000
+    batch_size: TrainSize = 100
+    learning_rate: Positive = 1e-3
     """Of Adam."""
-    warm_up: int = 0
+    warm_up: CountOrZero = 0
     """Steps over which the weight of the KL rises from 0 to 1 (estimator pathwise only)."""
-    seed: int = 0
+
+    def check_together(self) -> None:
+        if self.warm_up > self.num_steps:
+            raise ValueError(
+                f"warm_up = {self.warm_up}, but num_steps = {self.num_steps}: the KL would never"
+                " have its full weight; train longer"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(Setting):
     """A VAE and how it is trained. Names with a colon take a number: vamp:500."""
 
-    prior: str = "normal"
+    prior: PriorName = "normal"
     """normal, learned-normal, mixture:COMPONENTS, vamp:COMPONENTS (pseudo-inputs start at training
     examples), flow:LAYERS, maf:LAYERS, laplace, student-t, or sphere.
     """
@@ -57,20 +153,19 @@ class TrainConfig(Setting):
     estimated-coefficient, taylor, measure-valued, score-function. Of the importance-weighted bound,
     with --num-samples of 2 or more: iwae, stopped-iwae, dreg, rws, vimco, ovis.
     """
-    num_samples: int = 1
+    num_samples: Count = 1
     """K, the samples of z in each bound."""
-    num_steps: int = 10_000
     schedule: Literal["constant", "cosine"] = "constant"
     """Of the learning rate: cosine falls to 0 at num_steps."""
-    clip_norm: float | None = None
+    clip_norm: Positive | None = None
     """Clip the gradient's global norm to this."""
-    validate_every: int = 500
-    patience: int | None = None
+    validate_every: Count = 500
+    patience: Count | None = None
     """Stop after so many validations without a better one, and evaluate the best."""
-    checkpoint_every: int = 2_000
-    eval_samples: int = 500
+    checkpoint_every: Count = 2_000
+    eval_samples: Count = 500
     """Importance samples per example for log p(x)."""
-    devices: int = 1
+    devices: Count = 1
     """Shard each batch over so many devices."""
     out: str = "runs/train"
     """The run's folder."""
@@ -79,17 +174,23 @@ class TrainConfig(Setting):
     overwrite: bool = False
     """Replace the run in --out."""
 
+    def check_together(self) -> None:
+        # Here, since it brings all the names of models, which `import vaejax` need not wait for.
+        from vaejax.runs.registry import named_estimator
 
-COUNT_FIELDS = (
-    "latent_dim",
-    "num_samples",
-    "num_steps",
-    "batch_size",
-    "validate_every",
-    "checkpoint_every",
-    "eval_samples",
-    "devices",
-)
+        super().check_together()
+        if self.warm_up and self.estimator != "pathwise":
+            raise ValueError(
+                f"warm_up = {self.warm_up} with estimator {self.estimator!r}: a warm-up is for"
+                " pathwise alone"
+            )
+        named_estimator(self.estimator, self.num_samples)
+        if self.patience is not None and self.validate_every > self.num_steps:
+            raise ValueError(
+                f"patience = {self.patience} with validate_every = {self.validate_every}, but"
+                f" num_steps = {self.num_steps}: nothing would be validated; validate more often"
+            )
+
 
 # What may differ between a run and its continuation: how far and where it goes, not what it
 # computes.
@@ -105,20 +206,6 @@ FREE_TO_CHANGE = {
     "checkpoint_every",
     "validate_every",
 }
-
-
-def check_config(config: TrainConfig) -> None:
-    """Raises ValueError for a number that cannot be."""
-    for name in COUNT_FIELDS:
-        require_count(getattr(config, name), name)
-    if config.patience is not None:
-        require_count(config.patience, "patience")
-    if not (config.learning_rate > 0 and math.isfinite(config.learning_rate)):
-        raise ValueError(f"learning_rate = {config.learning_rate}; it must be positive")
-    if config.warm_up < 0:
-        raise ValueError(f"warm_up = {config.warm_up}; it must be at least 0")
-    if config.clip_norm is not None and not config.clip_norm > 0:
-        raise ValueError(f"clip_norm = {config.clip_norm}; it must be positive")
 
 
 def training_config(setting: Setting, **changes: Any) -> TrainConfig:

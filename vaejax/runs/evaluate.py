@@ -14,10 +14,10 @@ from typing import Any
 import jax
 from matplotlib.figure import Figure
 
-from vaejax.base.checks import require_count
 from vaejax.data.base import random_rows
 from vaejax.distributions.base import NotKnownError
 from vaejax.runs.command import environment
+from vaejax.runs.config import check_config, require_examples
 from vaejax.runs.folder import open_run
 from vaejax.runs.parts import (
     EvaluateConfig,
@@ -58,19 +58,9 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Any]:
     return reported(config, subject, parts, notes)
 
 
-def check_config(config: EvaluateConfig) -> None:
-    """Raises ValueError for a number that cannot be."""
-    for name in ("temperatures", "num_chains", "simulations", "batch_size"):
-        require_count(getattr(config, name), name)
-    for name, least in {"num_samples": 2, "ais_size": 0, "sample_size": 0}.items():
-        if getattr(config, name) < least:
-            raise ValueError(f"{name} = {getattr(config, name)}; it must be at least {least}")
-    if config.eval_size is not None:
-        require_count(config.eval_size, "eval_size")
-
-
 def subject_of(config: EvaluateConfig) -> Subject:
     run = open_run(config.run, data_folder=config.data_folder)
+    require_examples(config, run.dataset)
     images = run.dataset.test.images
     rows = random_rows(jax.random.key(config.seed), len(images), config.eval_size)
     return Subject(run.config, run.step, run.model, run.params, images[rows], run.transform)

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax.base.fields import Count, CountOrZero, Plural, Seed
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params
 from vaejax.data.mapping import map_dataset
@@ -26,36 +27,40 @@ from vaejax.evaluation.samples import classifier_two_sample_test, precision_reca
 from vaejax.inference.ais import AIS
 from vaejax.inference.annealing import Sigmoid
 from vaejax.models.vae import VAE
-from vaejax.runs.config import TrainConfig
+from vaejax.runs.config import Configuration, TestSize, TrainConfig
 from vaejax.runs.report import Row
 
 FEWEST = 20  # samples that can be compared with as many test examples
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Configuration):
     """A trained run, and how closely it is looked at."""
 
     run: str
     """Its folder."""
     data_folder: str | None = None
     """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
-    num_samples: int = 1_000
+    num_samples: Plural = 1_000
     """The largest K of IWAE-K."""
-    eval_size: int | None = None
+    eval_size: TestSize | None = None
     """So many test examples, drawn at random; None takes all."""
-    ais_size: int = 50
+    ais_size: CountOrZero = 50
     """Test examples for AIS, and as many simulated ones; 0 leaves both sides out."""
-    temperatures: int = 300
-    num_chains: int = 16
-    sample_size: int = 1_000
+    temperatures: Count = 300
+    num_chains: Count = 16
+    sample_size: CountOrZero = 1_000
     """Draws from the model, and test examples, that are compared at most; 0 leaves the samples
     out.
     """
-    simulations: int = 1_000
+    simulations: Count = 1_000
     """For the calibration of q."""
-    batch_size: int = 50
-    seed: int = 0
+    batch_size: Count = 50
+    seed: Seed = 0
+
+    def check_together(self) -> None:
+        if self.ais_size == 1:
+            raise ValueError("ais_size = 1; give 0, which leaves both sides out, or at least 2")
 
 
 @dataclass(frozen=True)

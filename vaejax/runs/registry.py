@@ -13,6 +13,7 @@ from typing import Any, Literal
 import flax.linen as nn
 import numpyro.distributions as npd
 
+from vaejax.base.checks import Integers, Range, Reals, require_in
 from vaejax.bounds import iwae_bound
 from vaejax.distributions.noise import Antithetic, Sobol
 from vaejax.estimators.base import Estimator
@@ -47,8 +48,13 @@ from vaejax.models.priors import (
 )
 from vaejax.networks.images import ConvDecoder, ConvEncoder
 from vaejax.networks.vectors import MLP, GatedMLP
-from vaejax.runs.config import Setting
-from vaejax.runs.names import Entry, named
+from vaejax.runs.names import Entry, ModelSizes, named, require_entry
+
+# The ranges of their numbers.
+
+COUNT, PLURAL, EVEN = Integers(1), Integers(2), Integers(2, factor=2)
+ANY_SCALE = Reals(0, is_open=True)
+
 
 # Nets.
 
@@ -83,13 +89,13 @@ NETS = {
 }
 
 
-def encoder_net(setting: Setting, heads: int = 1) -> Any:
+def encoder_net(setting: ModelSizes, heads: int = 1) -> Any:
     """The net of a setting from an example to `heads` vectors of the latent's length."""
     nets = named("net", setting.net, NETS)
     return nets.encoder(setting.latent_dim, setting.hidden, heads)
 
 
-def decoder_net(setting: Setting, shape: tuple[int, ...], heads: int = 1) -> Any:
+def decoder_net(setting: ModelSizes, shape: tuple[int, ...], heads: int = 1) -> Any:
     """The net of a setting from a latent to `heads` arrays of this shape."""
     nets = named("net", setting.net, NETS)
     return nets.decoder(shape, setting.hidden[::-1], heads)
@@ -106,7 +112,7 @@ def _student_t(dim: int) -> npd.Distribution:
     return npd.StudentT(5.0, 0.0, 1.0).expand((dim,)).to_event(1)
 
 
-def _autoregressive_prior(setting: Setting, layers: int = 4) -> FlowPrior:
+def _autoregressive_prior(setting: ModelSizes, layers: int = 4) -> FlowPrior:
     return FlowPrior(setting.latent_dim, layers, kind="autoregressive")
 
 
@@ -118,16 +124,20 @@ PRIORS = {
     "mixture": Entry(
         "a mixture of so many normals",
         lambda setting, components: MixtureOfGaussians(setting.latent_dim, components),
+        COUNT,
     ),
     "vamp": Entry(
         "a mixture of the posteriors of so many pseudo-inputs, which start at training examples",
         lambda setting, components: VampPrior(components),
+        COUNT,
+        is_of_examples=True,
     ),
     "flow": Entry(
         "a flow of so many coupling layers",
         lambda setting, layers=4: FlowPrior(setting.latent_dim, layers),
+        COUNT,
     ),
-    "maf": Entry("a flow of so many autoregressive layers", _autoregressive_prior),
+    "maf": Entry("a flow of so many autoregressive layers", _autoregressive_prior, COUNT),
     "laplace": Entry(
         "independent Laplace variables",
         lambda setting: NumPyroPrior(partial(_laplace, setting.latent_dim)),
@@ -153,6 +163,7 @@ ENCODERS = {
     "low-rank": Entry(
         "a normal whose covariance is diagonal plus one of this rank",
         lambda setting, rank: LowRankNormal(encoder_net(setting, 2 + rank)),
+        COUNT,
     ),
     "laplace": Entry(
         "independent Laplace variables", lambda setting: Laplace(encoder_net(setting, 2))
@@ -160,10 +171,12 @@ ENCODERS = {
     "real-nvp": Entry(
         "a flow of so many coupling layers",
         lambda setting, layers=4: RealNVP(encoder_net(setting, 3), layers),
+        COUNT,
     ),
     "iaf": Entry(
         "a flow of so many inverse autoregressive layers",
         lambda setting, layers=2: InverseAutoregressive(encoder_net(setting, 3), layers),
+        COUNT,
     ),
     "vmf": Entry(
         "von Mises-Fisher, for the sphere", lambda setting: VonMisesFisher(encoder_net(setting))
@@ -174,16 +187,16 @@ ENCODERS = {
 # Likelihoods, of a setting and the shape of an example.
 
 
-def _gaussian(setting: Setting, shape: tuple[int, ...], scale: float | None = None) -> Gaussian:
+def _gaussian(setting: ModelSizes, shape: tuple[int, ...], scale: float | None = None) -> Gaussian:
     return Gaussian(decoder_net(setting, shape), "learned" if scale is None else scale)
 
 
-def _categorical(setting: Setting, shape: tuple[int, ...], levels: int = 256) -> Categorical:
+def _categorical(setting: ModelSizes, shape: tuple[int, ...], levels: int = 256) -> Categorical:
     return Categorical(decoder_net(setting, (*shape, levels)), levels)
 
 
 def _discretized_logistic(
-    setting: Setting, shape: tuple[int, ...], levels: int = 256
+    setting: ModelSizes, shape: tuple[int, ...], levels: int = 256
 ) -> DiscretizedLogistic:
     return DiscretizedLogistic(decoder_net(setting, shape, 2), levels)
 
@@ -196,13 +209,17 @@ LIKELIHOODS = {
         "grey pixels in [0, 1]",
         lambda setting, shape: ContinuousBernoulli(decoder_net(setting, shape)),
     ),
-    "gaussian": Entry("real numbers, with this scale or a learned one", _gaussian),
+    "gaussian": Entry("real numbers, with this scale or a learned one", _gaussian, ANY_SCALE),
     "laplace": Entry(
         "real numbers with heavier tails",
         lambda setting, shape: Laplace(decoder_net(setting, shape, 2)),
     ),
-    "categorical": Entry("pixels of so many levels, each with its own weight", _categorical),
-    "discretized-logistic": Entry("pixels of so many ordered levels", _discretized_logistic),
+    "categorical": Entry(
+        "pixels of so many levels, each with its own weight", _categorical, PLURAL
+    ),
+    "discretized-logistic": Entry(
+        "pixels of so many ordered levels", _discretized_logistic, PLURAL
+    ),
 }
 
 
@@ -211,64 +228,52 @@ LIKELIHOODS = {
 
 @dataclass(frozen=True)
 class EstimatorEntry(Entry):
-    """An estimator, and the bound that it is of."""
+    """An estimator, and the bound that it is of: of one sample the IWAE bound is the ELBO."""
 
-    bound: Literal["ELBO", "IWAE"]
+    number: Range = COUNT
+    bound: Literal["ELBO", "IWAE"] = "ELBO"
 
+
+_iwae = partial(EstimatorEntry, number=PLURAL, bound="IWAE")
 
 ESTIMATORS = {
-    "pathwise": EstimatorEntry("reparameterised", lambda samples=1: Pathwise(samples), "ELBO"),
+    "pathwise": EstimatorEntry("reparameterised", lambda samples=1: Pathwise(samples)),
     "antithetic": EstimatorEntry(
         "pathwise with pairs of opposite noise",
         lambda samples=2: Pathwise(samples, noise=Antithetic()),
-        "ELBO",
+        EVEN,
     ),
     "sobol": EstimatorEntry(
         "pathwise with quasi-random noise",
         lambda samples=2: Pathwise(samples, noise=Sobol()),
-        "ELBO",
+        PLURAL,
     ),
-    "analytic-kl": EstimatorEntry(
-        "the KL in closed form", lambda samples=1: AnalyticKL(samples), "ELBO"
-    ),
+    "analytic-kl": EstimatorEntry("the KL in closed form", lambda samples=1: AnalyticKL(samples)),
     "stick-the-landing": EstimatorEntry(
-        "pathwise without the score of q", lambda samples=1: StickTheLanding(samples), "ELBO"
+        "pathwise without the score of q", lambda samples=1: StickTheLanding(samples)
     ),
     "estimated-coefficient": EstimatorEntry(
         "pathwise with a fitted multiple of the score of q",
         lambda samples=1: StickTheLanding(samples, coefficient="estimated"),
-        "ELBO",
     ),
     "taylor": EstimatorEntry(
-        "pathwise with a linear control variate",
-        lambda samples=1: TaylorControlVariate(samples),
-        "ELBO",
+        "pathwise with a linear control variate", lambda samples=1: TaylorControlVariate(samples)
     ),
     "measure-valued": EstimatorEntry(
-        "measure-valued derivatives", lambda samples=1: MeasureValued(samples), "ELBO"
+        "measure-valued derivatives", lambda samples=1: MeasureValued(samples)
     ),
     "score-function": EstimatorEntry(
-        "needs no reparameterisation", lambda samples=2: ScoreFunction(samples), "ELBO"
+        "needs no reparameterisation", lambda samples=2: ScoreFunction(samples), PLURAL
     ),
-    "iwae": EstimatorEntry(
-        "reparameterised", lambda samples: Pathwise(samples, iwae_bound), "IWAE"
+    "iwae": _iwae("reparameterised", lambda samples: Pathwise(samples, iwae_bound)),
+    "stopped-iwae": _iwae(
+        "without the score of q: biased", lambda samples: StickTheLanding(samples, iwae_bound)
     ),
-    "stopped-iwae": EstimatorEntry(
-        "without the score of q: biased",
-        lambda samples: StickTheLanding(samples, iwae_bound),
-        "IWAE",
-    ),
-    "dreg": EstimatorEntry("doubly reparameterised", lambda samples: DReG(samples), "IWAE"),
-    "rws": EstimatorEntry(
-        "wake-sleep: of the inclusive KL in phi", lambda samples: RWS(samples), "IWAE"
-    ),
-    "vimco": EstimatorEntry(
-        "score function with leave-one-out baselines", lambda samples: VIMCO(samples), "IWAE"
-    ),
-    "ovis": EstimatorEntry(
-        "score function with asymptotically optimal baselines",
-        lambda samples: OVIS(samples),
-        "IWAE",
+    "dreg": _iwae("doubly reparameterised", lambda samples: DReG(samples)),
+    "rws": _iwae("wake-sleep: of the inclusive KL in phi", lambda samples: RWS(samples)),
+    "vimco": _iwae("score function with leave-one-out baselines", lambda samples: VIMCO(samples)),
+    "ovis": _iwae(
+        "score function with asymptotically optimal baselines", lambda samples: OVIS(samples)
     ),
 }
 
@@ -277,13 +282,15 @@ def named_estimator(name: str, num_samples: int | None = None) -> Estimator:
     """The estimator of `name:K`, or of `name` with K given beside."""
     if num_samples is None:
         return named("estimator", name, ESTIMATORS)
-    key, _, argument = name.partition(":")
-    if key in ESTIMATORS and argument:
+    key, colon, argument = name.partition(":")
+    entry = require_entry("estimator", name, ESTIMATORS)
+    if colon:
         raise ValueError(
             f"estimator {name!r}: here the number of samples has its own field; give estimator ="
-            f" {key!r} and num_samples = {argument}"
+            f" {key!r} and num_samples = {argument or 'K'}"
         )
-    return named("estimator", f"{name}:{num_samples}" if key in ESTIMATORS else name, ESTIMATORS)
+    require_in(num_samples, f"estimator {name!r}: num_samples", entry.number)
+    return entry.build(num_samples)
 
 
 def bound_of_estimator(name: str) -> str:

@@ -14,6 +14,7 @@ from experiments.inference import mcmc_posterior as experiment
 from experiments.lib.grid import moments, on_grid, square
 from experiments.lib.script import run
 from tests.lib.oracles import LinearGaussian, assert_mean
+from vaejax.runs.config import check_config
 
 POINT = LinearGaussian()
 
@@ -112,9 +113,9 @@ def test_levels_bound_regions_of_the_given_mass():
 
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="latent_dim = 3; the grid is over two latents"):
-        experiment.experiment(experiment.Config(latent_dim=3))
+        check_config(experiment.Config(latent_dim=3))
     with pytest.raises(ValueError, match="num_measured = 4; .* num_shown = 5"):
-        experiment.experiment(experiment.Config(num_measured=4))
+        check_config(experiment.Config(num_measured=4))
 
 
 def test_in_short(tmp_path):

@@ -9,21 +9,22 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.lib import tables
-from experiments.lib.script import Report, joined, require_at_least, run
+from experiments.lib.script import Report, joined, run
 from tests.lib.paths import EXPERIMENTS
+from vaejax.base.fields import Plural
 from vaejax.base.mapping import Estimate
+from vaejax.runs.config import Configuration
 
 TOPICS = ("graphs", "inference", "gradients", "representation")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(Configuration):
     out: str
-    count: int = 2
+    count: Plural = 2
 
 
 def experiment(config: Config) -> Report:
-    require_at_least(config, count=2)
     numbers = {"estimate": Estimate(1.0, 0.5), "array": np.arange(2), "number": np.float64(0.25)}
     return Report(numbers, "a table", {"picture": Figure()})
 
@@ -61,7 +62,7 @@ def test_an_experiment_leaves_its_files_and_its_summary(tmp_path, capsys):
 
 
 def test_what_is_refused_leaves_nothing(tmp_path):
-    with pytest.raises(ValueError, match="count = 1; it must be at least 2"):
+    with pytest.raises(ValueError, match="count = 1; it must be a whole number, at least 2"):
         run(Config(str(tmp_path / "out"), count=1), experiment)
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").touch()
