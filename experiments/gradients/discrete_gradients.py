@@ -54,6 +54,7 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.bernoulli import closed_forms, exact_gradient, exact_moments, expectation
+from experiments.lib.data import load_images
 from experiments.lib.discrete_estimators import ESTIMATORS, costs, full_name, look
 from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table
 from experiments.lib.gradients import Expectation
@@ -292,6 +293,8 @@ def with_legend(drawing: Figure, config: Config) -> Figure:
 
 
 def experiment(config: Config) -> Report:
+    if config.runs("vae"):  # refused before anything runs
+        load_images(config)
     results, written, figures = {}, [], {}
     for part, dim in (("toy", 1), ("quadratic", config.quadratic_dim)):
         if config.runs(part):

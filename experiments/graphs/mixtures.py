@@ -327,12 +327,18 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {"clusters": len(np.unique(clusters)), "purity": share, "nmi": nmi}
 
 
+def labelled_images(config: Config) -> tuple[vaejax.Dataset, vaejax.Pixels, np.ndarray]:
+    """The data set, its transform, and the labels of the test images."""
+    dataset, transform = load_images(config)
+    _, labels = require_labels(dataset, "to hold the clusters against")
+    return dataset, transform, labels
+
+
 def digits(config: Config) -> Report:
     """The bound and log p(x), nats per test example; clusters against labels, and those of k-means
     on the pixels.
     """
-    dataset, transform = load_images(config)
-    _, labels = require_labels(dataset, "to hold the clusters against")
+    dataset, transform, labels = labelled_images(config)
     train, test = dataset.train.images, dataset.test.images
     start_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
     model = mixture_vae(train.shape[1:], config.num_clusters, config.latent_dim, config.hidden)
@@ -394,6 +400,8 @@ def clusters_figure(
 
 
 def experiment(config: Config) -> Report:
+    if "digits" in config.parts:  # refused before anything trains
+        labelled_images(config)
     parts = {"plane": plane, "digits": digits}
     return joined({part: parts[part](config) for part in config.parts})
 

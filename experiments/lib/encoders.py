@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 import vaejax
-from vaejax.runs.build import build_encoder, build_optimizer, initial_params, trained
+from vaejax.runs.build import build_model, build_optimizer, initial_params, trained
 from vaejax.runs.config import Setting, training_config
 
 Entries = dict[str, tuple[Any, vaejax.Params]]  # {name: (a VAE or a Refined, its parameters)}
@@ -28,13 +28,14 @@ def encoders_of_one_decoder(
     which is the same in all. The rates fall to zero along a cosine.
     """
     config = training_config(setting, num_steps=encoder_steps, schedule="cosine")
-    # A wrong name is refused before anything trains.
-    encoders = {name: build_encoder(dataclasses.replace(config, encoder=name)) for name in names}
-    model, decoder_params = trained(setting, images, transform, num_steps, schedule="cosine")
+    # What is no encoder for this prior is refused before anything trains.
+    variants = {
+        name: build_model(dataclasses.replace(config, encoder=name), images[0]) for name in names
+    }
+    _, decoder_params = trained(setting, images, transform, num_steps, schedule="cosine")
     init_key, _, encoder_key = jax.random.split(jax.random.key(setting.seed), 3)
     entries: Entries = {}
-    for name, encoder in encoders.items():
-        variant = dataclasses.replace(model, encoder=encoder)
+    for name, variant in variants.items():
         start = initial_params(config, variant, images, transform, init_key)
         run = vaejax.fit(
             vaejax.minibatch(EncoderBound(), variant),

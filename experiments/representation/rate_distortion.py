@@ -265,7 +265,8 @@ def draw_images(axes: Axes, rows: list[dict]) -> None:
 
 
 def experiment(config: Config) -> Report:
-    linear, images = linear_rows(config), image_rows(config)
+    images = image_rows(config)  # first, since data may be refused
+    linear = linear_rows(config)
     names = "rate exact_rate squared_error exact_squared_error"
     written = [
         "nats per example",

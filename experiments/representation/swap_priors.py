@@ -100,7 +100,6 @@ def compare(
     """The row of one prior, with the model and the parameters of its first seed."""
     training, images = config.with_prior(prior), dataset.train.images
     model = build_model(training, images[0])
-    check_data(images, model.support, transform, name=config.data)
     # The same keys for every prior.
     *keys, evaluate_key = jax.random.split(jax.random.key(config.seed), 3)
     began = time.perf_counter()
@@ -149,8 +148,10 @@ def shuffled(split: Split, key) -> Split:
 
 def experiment(config: Config) -> Report:
     dataset, transform = load_images(config)
-    for prior in config.priors:  # all names are looked up before the first one trains
-        build_model(config.with_prior(prior), dataset.train.images[0])
+    for prior in config.priors:  # what any of them refuses comes before the first one trains
+        images = dataset.train.images
+        model = build_model(config.with_prior(prior), images[0])
+        check_data(images, model.support, transform, name=config.data)
     order_key, pixels_key, draw_key, plot_key = jax.random.split(jax.random.key(config.seed + 1), 4)
     dataset = dataset._replace(test=shuffled(dataset.test, order_key))
     shown, labels = (None if part is None else part[:1_000] for part in dataset.test)

@@ -3,6 +3,7 @@ the range is not. The commands are found by looking, so one that is added later 
 """
 
 import dataclasses
+import importlib
 import json
 import re
 from typing import Any, get_args, get_origin
@@ -174,6 +175,33 @@ TOGETHER = {
 def test_fields_that_do_not_go_together(change, message):
     with pytest.raises(ValueError, match=message):
         check_config(TrainConfig(**change))
+
+
+# What depends on the data, 1297 digits for training and 300 for test.
+ASKED: dict[str, tuple[dict[str, Any], str]] = {
+    "mixtures": ({"data": "mnits"}, "unknown data set 'mnits'"),
+    "ladder": ({"eval_size": 301}, "eval_size = 301, but the data have 300 test"),
+    "semi_supervised": ({"num_labels": 15}, "num_labels = 15; give multiples of 10"),
+    "discrete_gradients": ({"batch_size": 1298}, "batch_size = 1298, but the data have 1297 tr"),
+    "gradient_variance": ({"measured_examples": 1298}, "measured_examples = 1298"),
+    "bayesian_decoder": ({"sizes": (50, 1298)}, r"sizes\[1\] = 1298"),
+    "mcmc_posterior": ({"encoders": ("diag-normal", "vmf")}, "use an encoder such as DiagNormal"),
+    "inference_gap": ({"latent_dim": 1}, "a coupling layer moves half of the coordinates"),
+    "rate_distortion": ({"binarisation": "none"}, "choose a binarisation"),
+    "swap_priors": ({"priors": ("normal", "vamp:1298")}, r"priors\[1\] vamp:1298 starts at 1298"),
+    "swap_priors of one": ({"latent_dim": 1, "hidden": (2,)}, "a coupling layer moves half"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_is_not_for_the_data_is_refused_before_anything_compiles(name, elsewhere):
+    """And what is not for the other parts of a model."""
+    change, message = ASKED[name]
+    config = CONFIGS[f"{name.partition(' ')[0]}.Config"]
+    experiment = importlib.import_module(type(config).__module__).experiment
+    with compilations() as compiled, pytest.raises(ValueError, match=message):
+        run(dataclasses.replace(config, **change), experiment)
+    assert compiled == [] and list(elsewhere.iterdir()) == []
 
 
 HANDFUL = {

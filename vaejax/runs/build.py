@@ -1,9 +1,11 @@
 """How a configuration becomes data, a model, an objective, an optimiser and parameters."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -35,8 +37,14 @@ def load_data(setting: DataSetting) -> tuple[Dataset, Pixels]:
 
 
 def build_model(config: TrainConfig, x: np.ndarray) -> VAE:
-    """The model of a configuration, for examples like x."""
-    return VAE(build_prior(config), build_likelihood(config, x.shape), build_encoder(config))
+    """The model of a configuration, for examples like x.
+
+    Raises ValueError for parts that do not fit each other or x, by their shapes alone.
+    """
+    model = VAE(build_prior(config), build_likelihood(config, x.shape), build_encoder(config))
+    key = jax.eval_shape(partial(jax.random.key, 0))
+    jax.eval_shape(model.init, key, jax.ShapeDtypeStruct(x.shape, jnp.float32))
+    return model
 
 
 def build_prior(config: TrainConfig) -> Factor:
