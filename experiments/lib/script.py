@@ -2,7 +2,6 @@
 out.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,8 +14,11 @@ import tyro
 from matplotlib.figure import Figure
 
 from vaejax.base.mapping import Estimate
-from vaejax.plots.look import save
 from vaejax.runs.command import command_line, record, use_all_cores
+from vaejax.runs.files import read_record
+from vaejax.runs.lock import claimed
+from vaejax.runs.pictures import drawn
+from vaejax.runs.place import place_of
 
 
 class Config(Protocol):
@@ -76,28 +78,31 @@ def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[st
 
     The folder is made at the end, so that a configuration that is refused leaves nothing.
     """
-    out = Path(config.out)
-    require_place(out)
+    out = place_of(config.out)
+    require_own(out)
     began = time.perf_counter()
     report = experiment(config)
     seconds = round(time.perf_counter() - began, 1)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, figure in report.figures.items():
-        save(figure, out / f"{name}.png")
-    record(out, config, **plain(report.numbers), seconds=seconds)
+    numbers = {**plain(report.numbers), "seconds": seconds}
+    figures = {name: lambda figure=figure: figure for name, figure in report.figures.items()}
+    with claimed(out):
+        record(out, config, **numbers)
+        pictures = drawn(figures, out)
+        record(out, config, **numbers, pictures=pictures)
     print(report.tables)
     print(f"{seconds} s, in {out}", file=sys.stderr)
     summary = report.numbers if report.summary is None else report.summary
     return {**plain(summary), "out": str(out)}
 
 
-def require_place(out: Path) -> None:
-    """Raises ValueError where a folder can not be made, before any work is done for it."""
-    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise ValueError(f"out = {out}: {nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK):
-        raise ValueError(f"out = {out}: {nearest} can not be written to; name another folder")
+def require_own(out: Path) -> None:
+    """Raises ValueError where result.json is there and no experiment has written it."""
+    path = out / "result.json"
+    try:
+        if path.exists():
+            read_record(path, "config", "versions", "seconds")
+    except ValueError:
+        raise ValueError(f"{path} is not an experiment's; name another folder") from None
 
 
 def plain(value: Any) -> Any:

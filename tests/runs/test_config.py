@@ -47,6 +47,7 @@ SAVED = {
         "overwrite": False,
     },
     "data": "the package",
+    "versions": {},
 }
 
 

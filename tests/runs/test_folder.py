@@ -10,7 +10,7 @@ import pytest
 import vaejax
 from tests.lib.runs import SMALL, train
 from vaejax.runs.config import TrainConfig
-from vaejax.runs.folder import MetricsLog, evaluated_params, prepared_folder
+from vaejax.runs.folder import MetricsLog, evaluated_params
 from vaejax.training.run import NO_HISTORY, Run
 
 FLAGS = ["--prior", "vamp:3", "--patience", "9"]
@@ -101,21 +101,6 @@ def test_before_the_first_validation_there_is_no_best():
     assert evaluated_params(config, run_of([], 5, "last", "start")) == "last"
     assert evaluated_params(config, run_of([-1.0], 5, "last", "best")) == "best"
     assert evaluated_params(TrainConfig(), run_of([-1.0], 5, "last", "best")) == "last"
-
-
-def test_a_folder_is_emptied_only_where_it_is_a_run_and_was_asked_to(tmp_path):
-    out = tmp_path / "run"
-    config = dataclasses.replace(TrainConfig(), out=str(out))
-    assert prepared_folder(config) == out and out.is_dir()
-    assert prepared_folder(config) == out  # it is empty
-    (out / "config.json").touch()
-    (out / "result.json").touch()
-    with pytest.raises(ValueError, match="already holds a run"):
-        prepared_folder(config)
-    prepared_folder(dataclasses.replace(config, resume=True))
-    assert (out / "result.json").exists()
-    prepared_folder(dataclasses.replace(config, overwrite=True))
-    assert list(out.iterdir()) == []
 
 
 def test_metrics_are_the_means_of_so_many_steps_and_each_validation_once(tmp_path):

@@ -1,13 +1,15 @@
 """The configuration of a run: flat, so that each field is one flag of the command line."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
 from typing import Any, Literal
 
 from vaejax.base.checks import require_count
 from vaejax.data.pixels import Policy
+from vaejax.runs.files import read_record
+
+RECORD = ("config", "data", "versions")  # what config.json holds at least, whatever the revision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +135,10 @@ def saved_config(folder: str | Path) -> TrainConfig:
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no config.json, so it is no run; name the folder of one")
-    values = json.loads(path.read_text())["config"]
+    try:
+        values = dict(read_record(path, *RECORD)["config"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder} is no run ({error}); name the folder of one") from None
     unknown = values.keys() - {field.name for field in dataclasses.fields(TrainConfig)}
     if unknown:
         raise ValueError(
