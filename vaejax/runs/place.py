@@ -71,10 +71,8 @@ def is_run(folder: Path) -> bool:
 def require_free(config: TrainConfig) -> None:
     """Raises ValueError rather than write over another run, or over what is none."""
     out = place_of(config.out)
-    if config.resume or not out.is_dir():
-        return
-    names = sorted({path.name for path in out.iterdir()} - set(LOCKS.values()))
-    if not names:
+    names = holds_files(out)
+    if config.resume or not names:
         return
     if not is_run(out):
         raise ValueError(
@@ -91,6 +89,13 @@ def require_free(config: TrainConfig) -> None:
             f"{out / 'checkpoints'} holds {_listed(strangers)}, which no run has written; move it"
             " elsewhere, or name another --out"
         )
+
+
+def holds_files(folder: Path) -> list[str]:
+    """The names in a folder, but for the locks of processes that were killed; none where there is
+    no folder.
+    """
+    return [path.name for path in _inside(folder) if path.name not in LOCKS.values()]
 
 
 def _listed(names: list[str]) -> str:
