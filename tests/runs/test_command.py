@@ -11,6 +11,7 @@ import sys
 import venv
 import zipfile
 from importlib.metadata import version
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from tests.lib.runs import SMALL, vaejax_command
 from vaejax.__main__ import main
 from vaejax.runs import command
 from vaejax.runs.command import command_line, environment, keep_programs, record
+from vaejax.runs.draw import SampleConfig, arrays_path
 from vaejax.runs.registry import TABLES
 from vaejax.training.checkpoints import CheckpointError
 
@@ -227,6 +229,26 @@ def test_draws_are_those_of_the_model(tmp_path, capsys):
         assert set(np.unique(drawn["x"])) == {0, 1} and 0.5 < drawn["z"].std() < 1.5
     assert main(["sample", "--run", "run", "--params", "last", "--out", "elsewhere/a.npz"]) == 0
     assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {"a.npz", "a.png"}
+
+
+def test_draws_are_written_over_draws_alone(tmp_path):
+    def path(out):
+        return arrays_path(SampleConfig("run", out=out))
+
+    for out in ("new/draws-0.5", "new/draws-0.5.npz"):
+        assert path(out).name == "draws-0.5.npz"
+    np.savez(tmp_path / "draws.npz", x=np.zeros(2), z=np.zeros(2))
+    (tmp_path / "draws.png").touch()
+    assert path("draws") == Path("draws.npz")
+    np.savez(tmp_path / "table.npz", x=np.zeros(2), y=np.zeros(2))
+    (tmp_path / "text.npz").write_text("text")
+    (tmp_path / "photo.png").touch()
+    for out in ("table", "text.npz", "photo"):
+        with pytest.raises(ValueError, match="which are no draws of a run; name another file"):
+            path(out)
+    for out in (".", "/", str(tmp_path)):
+        with pytest.raises(ValueError, match="is a folder; name a file"):
+            path(out)
 
 
 # The wheel.

@@ -54,15 +54,18 @@ def sample_run(config: SampleConfig) -> dict[str, Any]:
 def arrays_path(config: SampleConfig) -> Path:
     """The file of the arrays. Raises ValueError rather than write over what are no draws."""
     if config.out is None:
-        return place_of(config.run, "run") / "draws.npz"
-    path = expanded(config.out, "out")
-    path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
-    place_of(path.parent)
+        path = place_of(config.run, "run") / "draws.npz"
+    else:
+        path = expanded(config.out, "out")
+        if path.is_dir():
+            raise ValueError(f"out = {config.out} is a folder; name a file")
+        path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
+        place_of(path.parent)
     picture = path.with_suffix(".png")
     if (path.exists() or picture.exists()) and not _holds_draws(path):
         raise ValueError(
-            f"out = {config.out}: {path.name} or {picture.name} is there, and no draws of a run;"
-            " name another file"
+            f"{path.parent} holds {path.name} or {picture.name}, which are no draws of a run; name"
+            " another file"
         )
     return path
 
