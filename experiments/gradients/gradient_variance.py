@@ -49,7 +49,7 @@ from vaejax.runs.build import (
     load_data,
 )
 from vaejax.runs.config import Setting, training_config
-from vaejax.runs.files import json_text, read_record, write_json
+from vaejax.runs.files import json_text, read_json, write_json
 from vaejax.runs.folder import open_run
 from vaejax.runs.lock import claimed
 from vaejax.runs.place import holds_files, place_of
@@ -281,7 +281,7 @@ def prepared_folder(config: Config) -> tuple[Path, dict[str, Any]]:
     )
     out = place_of(config.out)
     saved = out / "config.json"
-    if config.resume and saved.exists() and read_record(saved, *manifest) != manifest:
+    if config.resume and saved.exists() and read_json(saved, *manifest) != manifest:
         raise ValueError(
             f"{out} holds rows of another configuration; name another --out, or leave out --resume"
         )

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from vaejax.base.mapping import Estimate
 from vaejax.runs.command import command_line, record, use_all_cores
-from vaejax.runs.files import read_record
+from vaejax.runs.files import read_json
 from vaejax.runs.lock import claimed
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import place_of
@@ -100,7 +100,7 @@ def require_own(out: Path) -> None:
     path = out / "result.json"
     try:
         if path.exists():
-            read_record(path, "config", "versions", "seconds")
+            read_json(path, "config", "versions", "seconds")
     except ValueError:
         raise ValueError(f"{path} is not an experiment's; name another folder") from None
 

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from vaejax.runs.files import json_text, read_record, strict, whole, write_json, write_text
+from vaejax.runs.files import json_text, read_json, strict, whole, write_json, write_text
 
 
 def refuse(constant):
@@ -59,5 +59,5 @@ def test_what_vaejax_has_not_written_is_refused_in_a_line(content, message, tmp_
     path = tmp_path / "config.json"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"{message}.* vaejax has not written it") as raised:
-        read_record(path, "a", "b")
+        read_json(path, "a", "b")
     assert "\n" not in str(raised.value)

@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from vaejax.base.checks import require_count
 from vaejax.data.pixels import Policy
-from vaejax.runs.files import read_record
+from vaejax.runs.files import read_json
 
-RECORD = ("config", "data", "versions")  # what config.json holds at least, whatever the revision
+RUN_RECORD = ("config", "data", "versions")  # of config.json, whatever the revision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +136,7 @@ def saved_config(folder: str | Path) -> TrainConfig:
     if not path.exists():
         raise ValueError(f"{folder} holds no config.json, so it is no run; name the folder of one")
     try:
-        values = dict(read_record(path, *RECORD)["config"])
+        values = dict(read_json(path, *RUN_RECORD)["config"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{folder} is no run ({error}); name the folder of one") from None
     unknown = values.keys() - {field.name for field in dataclasses.fields(TrainConfig)}

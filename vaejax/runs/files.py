@@ -63,7 +63,7 @@ def _nulled(value: Any, path: tuple[str, ...], named: dict[str, str]) -> Any:
     return value
 
 
-def read_record(path: Path, *keys: str) -> dict[str, Any]:
+def read_json(path: Path, *keys: str) -> dict[str, Any]:
     """The JSON object in a file. Raises ValueError where it is none, or lacks one of the keys that
     vaejax writes.
     """

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vaejax.base.checks import shortened
-from vaejax.runs.config import RECORD, TrainConfig
-from vaejax.runs.files import read_record
+from vaejax.runs.config import RUN_RECORD, TrainConfig
+from vaejax.runs.files import read_json
 from vaejax.runs.lock import LOCKS, claimed
 
 PICTURES = ("samples", "reconstructions", "latent", "curves")  # what training draws
@@ -63,7 +63,7 @@ def is_run(folder: Path) -> bool:
     """Whether its config.json is a run's: other tools write files of this name too."""
     path = folder / "config.json"
     try:
-        return path.is_file() and bool(read_record(path, *RECORD))
+        return path.is_file() and bool(read_json(path, *RUN_RECORD))
     except ValueError:
         return False
 
