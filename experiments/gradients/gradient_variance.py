@@ -51,7 +51,6 @@ from vaejax.runs.build import (
 from vaejax.runs.config import Setting, training_config
 from vaejax.runs.files import json_text, read_json, write_json
 from vaejax.runs.folder import open_run
-from vaejax.runs.lock import claimed
 from vaejax.runs.place import holds_files, place_of
 from vaejax.runs.registry import bound_of_estimator, named_estimator
 from vaejax.variance.cost import decoder_evaluations, gradient_cost
@@ -295,9 +294,9 @@ def prepared_folder(config: Config) -> tuple[Path, dict[str, Any]]:
 def experiment(config: Config) -> Report:
     check(config)
     out, manifest = prepared_folder(config)
-    with claimed(out), tqdm(unit="estimator", dynamic_ncols=True) as bar:
-        write_json(out / "config.json", manifest)
-        log = CsvLog(out / "variance.csv", variances.COLUMNS, config.resume)
+    write_json(out / "config.json", manifest)
+    log = CsvLog(out / "variance.csv", variances.COLUMNS, config.resume)
+    with tqdm(unit="estimator", dynamic_ncols=True) as bar:
         for seed in config.seeds:
             measure(config, seed, log, bar)
     last = max(row["step"] for row in log.rows)

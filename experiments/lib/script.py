@@ -18,7 +18,7 @@ from vaejax.runs.command import command_line, record, use_all_cores
 from vaejax.runs.files import read_json
 from vaejax.runs.lock import claimed
 from vaejax.runs.pictures import drawn
-from vaejax.runs.place import place_of
+from vaejax.runs.place import is_run, place_of
 
 
 class Config(Protocol):
@@ -76,19 +76,19 @@ def run_script(
 def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[str, Any]:
     """Runs the experiment, leaves its files in `config.out`, and returns its summary.
 
-    The folder is made at the end, so that a configuration that is refused leaves nothing.
+    The numbers are written before the figures, each of which is one attempt. A folder that was made
+    for a configuration that is refused is removed again.
     """
     out = place_of(config.out)
     require_own(out)
-    began = time.perf_counter()
-    report = experiment(config)
-    seconds = round(time.perf_counter() - began, 1)
-    numbers = {**plain(report.numbers), "seconds": seconds}
-    figures = {name: lambda figure=figure: figure for name, figure in report.figures.items()}
     with claimed(out):
+        began = time.perf_counter()
+        report = experiment(config)
+        seconds = round(time.perf_counter() - began, 1)
+        numbers = {**plain(report.numbers), "seconds": seconds}
         record(out, config, **numbers)
-        pictures = drawn(figures, out)
-        record(out, config, **numbers, pictures=pictures)
+        figures = {name: lambda figure=figure: figure for name, figure in report.figures.items()}
+        record(out, config, **numbers, pictures=drawn(figures, out))
     print(report.tables)
     print(f"{seconds} s, in {out}", file=sys.stderr)
     summary = report.numbers if report.summary is None else report.summary
@@ -96,7 +96,11 @@ def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[st
 
 
 def require_own(out: Path) -> None:
-    """Raises ValueError where result.json is there and no experiment has written it."""
+    """Raises ValueError for the folder of a run, and for a result.json that no experiment has
+    written.
+    """
+    if is_run(out):
+        raise ValueError(f"{out} holds a run of train.py; name another folder")
     path = out / "result.json"
     try:
         if path.exists():

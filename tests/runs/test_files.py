@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from tests.lib.paths import ROOT
 from vaejax.runs.files import json_text, read_json, strict, whole, write_json, write_text
 
 
@@ -40,6 +41,15 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     write_text(path, "‖ →")
     assert path.read_bytes().decode("utf-8") == "‖ →"
+
+
+@pytest.mark.parametrize("folder", ["vaejax/runs", "experiments", "scripts"])
+def test_json_and_text_are_written_by_one_module(folder):
+    """In one move, strictly, and in UTF-8; docs are made by hand."""
+    for path in (ROOT / folder).rglob("*.py"):
+        if path.name not in ("files.py", "mutants.py"):
+            text = path.read_text()
+            assert "json.dump" not in text and ".write_text(" not in text, path
 
 
 @pytest.mark.parametrize(

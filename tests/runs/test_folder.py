@@ -10,7 +10,7 @@ import pytest
 import vaejax
 from tests.lib.runs import SMALL, train
 from vaejax.runs.config import TrainConfig
-from vaejax.runs.folder import MetricsLog, evaluated_params
+from vaejax.runs.folder import MetricsLog, evaluated_params, evaluated_step
 from vaejax.training.run import NO_HISTORY, Run
 
 FLAGS = ["--prior", "vamp:3", "--patience", "9"]
@@ -72,8 +72,9 @@ def test_a_row_of_the_metrics_is_a_mean_of_whole_steps(tmp_path):
 def test_the_best_is_evaluated_where_there_is_a_patience_alone():
     history = NO_HISTORY | {"validation_step": np.array([2]), "validation_bound": np.array([5.0])}
     run = Run("last", None, 8, history, "best")
-    assert evaluated_params(TrainConfig(patience=3), run) == "best"
-    assert evaluated_params(TrainConfig(), run) == "last"
+    for config, params, step in ((TrainConfig(patience=3), "best", 2), (TrainConfig(), "last", 8)):
+        assert evaluated_params(config, run) == params and evaluated_step(config, run) == step
+    assert evaluated_step(TrainConfig(patience=3), run._replace(history=NO_HISTORY)) == 8
 
 
 def test_what_is_not_there_is_named(folder, tmp_path):

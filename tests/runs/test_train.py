@@ -239,8 +239,9 @@ def test_an_evaluation_that_fails_says_where_the_run_is(tmp_path, monkeypatch, c
     monkeypatch.setattr("vaejax.runs.train.fit", trained_at_once)
     monkeypatch.setattr("vaejax.runs.train.evaluate", not_evaluated)
     assert train(*SMALL, "--out", "run") == 2
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert said == "error: a bound is NaN; the trained run is saved: vaejax evaluate --run run"
+    *_, said, error = capsys.readouterr().err.splitlines()
+    assert said == "the trained run is saved: vaejax evaluate --run run"
+    assert error == "error: a bound is NaN"
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json"}
 
 

@@ -44,8 +44,7 @@ def command_line(run: Callable[[], dict]) -> int:
         sys.stdout = _nowhere()  # Python writes what is left at its end
         return 141
     except MISTAKES as error:
-        message = "; ".join([str(error), *vars(error).get("__notes__", ())])
-        print(f"error: {' '.join(message.split())}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

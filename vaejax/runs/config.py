@@ -145,7 +145,9 @@ def saved_config(folder: str | Path) -> TrainConfig:
             f"{path} has the fields {', '.join(sorted(unknown))}, which this vaejax does not know;"
             " use the one that made it"
         )
-    return TrainConfig(**{name: _from_json(value) for name, value in values.items()})
+    config = TrainConfig(**{name: _from_json(value) for name, value in values.items()})
+    check_config(config)
+    return config
 
 
 def _from_json(value: Any) -> Any:

@@ -106,6 +106,12 @@ def evaluated_params(config: TrainConfig, run: Run) -> Params:
     return run.params if best is None else best
 
 
+def evaluated_step(config: TrainConfig, run: Run) -> int:
+    """The step of the parameters that a run evaluates."""
+    steps, bounds = run.history["validation_step"], run.history["validation_bound"]
+    return int(steps[bounds.argmax()]) if config.patience and len(steps) else run.step
+
+
 def best_params(run: Run) -> Params | None:
     """Those of the best validation; None before the first."""
     return run.best_params if len(run.history["validation_step"]) else None

@@ -39,7 +39,7 @@ from vaejax.runs.config import (
     saved_config,
 )
 from vaejax.runs.files import write_json
-from vaejax.runs.folder import MetricsLog, evaluated_params
+from vaejax.runs.folder import MetricsLog, evaluated_params, evaluated_step
 from vaejax.runs.lock import claimed
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import place_of, require_free, training_in
@@ -214,6 +214,7 @@ def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str
         "latent_dim": config.latent_dim,
         "validation_bound": float(validations[-1]) if len(validations) else None,
         "step": run.step,
+        "evaluated_step": evaluated_step(config, run),
     }
 
 
@@ -230,8 +231,8 @@ def evaluated(training: Training, params: Params, out: Path) -> Evaluation:
             transform=training.transform,
             batch_size=100,
         )
-    except Exception as error:
-        error.add_note(f"the trained run is saved: vaejax evaluate --run {out}")
+    except Exception:
+        print(f"the trained run is saved: vaejax evaluate --run {out}", file=sys.stderr)
         raise
 
 

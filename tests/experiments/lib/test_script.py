@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from experiments.lib import tables
 from experiments.lib.script import Report, joined, require_at_least, run
 from tests.lib.paths import EXPERIMENTS
+from tests.lib.runs import made_run
 from vaejax.base.mapping import Estimate
+from vaejax.runs.lock import claimed
 
 TOPICS = ("graphs", "inference", "gradients", "representation")
 
@@ -77,8 +79,19 @@ def test_what_another_has_written_is_not_written_over(tmp_path):
             run(Config(str(tmp_path)), experiment)
         assert (tmp_path / "result.json").read_text() == text
     (tmp_path / "result.json").unlink()
+    with pytest.raises(ValueError, match="holds a run of train.py; name another folder"):
+        run(Config(str(made_run(tmp_path / "run"))), experiment)
     run(Config(str(tmp_path)), experiment)
     run(Config(str(tmp_path)), experiment)  # over its own
+
+
+def test_two_of_one_folder(tmp_path):
+    """The second is refused before its work, not after."""
+    with claimed(tmp_path), pytest.raises(ValueError, match="is in use by process"):
+        run(Config(str(tmp_path)), pytest.fail)
+    with pytest.raises(ValueError, match="is in use by process"):
+        run(Config(str(tmp_path)), lambda config: run(config, pytest.fail))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_numbers_are_written_whatever_can_be_drawn(tmp_path, capsys):
