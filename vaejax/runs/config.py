@@ -79,7 +79,7 @@ class TrainConfig(Setting):
     resume: bool = False
     """Go on from the newest checkpoint in --out; flags that are not given are the run's own."""
     overwrite: bool = False
-    """Replace the run in --out."""
+    """Replace the run in --out, which stays in a folder there until the new one has ended."""
 
 
 COUNT_FIELDS = (
@@ -146,12 +146,25 @@ def saved_config(folder: str | Path) -> TrainConfig:
             " use the one that made it"
         )
     config = TrainConfig(**{name: _from_json(value) for name, value in values.items()})
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not _is_like(value, field.default):
+            raise ValueError(
+                f"{path}: {field.name} = {value!r} is no {type(field.default).__name__}, so vaejax"
+                " has not written it"
+            )
     check_config(config)
     return config
 
 
 def _from_json(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of a field's default; None as the default says nothing."""
+    kinds = {type(default), int} if isinstance(default, float) else {type(default)}
+    return default is None or type(value) in kinds
 
 
 def fixed_fields(config: TrainConfig) -> dict[str, Any]:
