@@ -16,7 +16,6 @@ code with vaejax.
 
 import dataclasses
 import itertools
-import json
 import math
 import platform
 from collections.abc import Callable
@@ -32,6 +31,7 @@ import tyro
 from timing import take_turns
 
 import vaejax
+from vaejax.runs.files import json_text
 
 DATA_SIZE = 60_000
 
@@ -278,7 +278,7 @@ def main(workloads: tuple[str, ...] = tuple(WORKLOADS), repeats: int = 7) -> Non
             for system in ("hand-written", "PyTorch")
         ]
         print(f"| {name} | {speed:,.0f} | {' | '.join(cells)} |", flush=True)
-    print(json.dumps(results))
+    print(json_text(results))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ takes a pilot and the squares of each draw, of which intervals are made: it adds
 sums at once.
 """
 
-import json
 from functools import partial
 
 import jax
@@ -27,6 +26,7 @@ import tyro
 from timing import take_turns
 
 import vaejax
+from vaejax.runs.files import json_text
 
 BATCH, WIDTH, LATENT = 100, 200, 50
 
@@ -116,7 +116,7 @@ def main(num_draws: int = 1_000, num_draws_by_examples: int = 68, repeats: int =
             f" {ratios[0]:.2f} | {ratios[1]:.1f} |"
         )
         results[name] = {"error": errors[name], "of_one_scan": ratios[0], "of_the_loop": ratios[1]}
-    print(json.dumps(results))
+    print(json_text(results))
 
 
 def relative_error(variance, exact) -> float:

@@ -27,7 +27,6 @@ a parameter, and the p-value of that one.
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +59,9 @@ from vaejax.runs.config import (
     require_examples,
     training_config,
 )
+from vaejax.runs.files import json_text, read_json, write_json
 from vaejax.runs.folder import open_run
+from vaejax.runs.place import holds_files, place_of
 from vaejax.runs.registry import bound_of_estimator, named_estimator
 from vaejax.variance.cost import decoder_evaluations, gradient_cost
 from vaejax.variance.groups import Groups, Part, heads, parts
@@ -280,26 +281,25 @@ def rows_of_groups(
 FREE_TO_CHANGE = ("resume", "out", "data_folder", "estimators", "num_seeds")  # with --resume
 
 
-def prepared_folder(config: Config) -> Path:
-    """The folder of the rows: emptied of an earlier measurement, or, with --resume, of the same
-    configuration.
+def prepared_folder(config: Config) -> tuple[Path, dict[str, Any]]:
+    """The folder of the rows, and what its config.json holds: nothing is in it yet, or, with
+    --resume, a measurement of the same configuration. Nothing is written.
     """
     values = dataclasses.asdict(config)
     manifest = json.loads(
-        json.dumps({name: values[name] for name in values if name not in FREE_TO_CHANGE})
+        json_text({name: values[name] for name in values if name not in FREE_TO_CHANGE})
     )
-    out = Path(config.out)
+    out = place_of(config.out)
     saved = out / "config.json"
-    if config.resume and saved.exists() and json.loads(saved.read_text()) != manifest:
+    if config.resume and saved.exists() and read_json(saved, *manifest) != manifest:
         raise ValueError(
             f"{out} holds rows of another configuration; name another --out, or leave out --resume"
         )
-    out.mkdir(parents=True, exist_ok=True)
-    if not config.resume:
-        for folder in out.glob("checkpoints-*"):
-            shutil.rmtree(folder)
-    saved.write_text(json.dumps(manifest, indent=2) + "\n")
-    return out
+    if not config.resume and holds_files(out):
+        raise ValueError(
+            f"{out} already holds files: --resume the measurement there, or name another --out"
+        )
+    return out, manifest
 
 
 def require_subject(config: Config) -> None:
@@ -316,8 +316,9 @@ def require_subject(config: Config) -> None:
 
 def experiment(config: Config) -> Report:
     require_subject(config)
-    path = prepared_folder(config) / "variance.csv"
-    log = CsvLog(path, variances.COLUMNS, config.resume)
+    out, manifest = prepared_folder(config)
+    write_json(out / "config.json", manifest)
+    log = CsvLog(out / "variance.csv", variances.COLUMNS, config.resume)
     with tqdm(unit="estimator", dynamic_ncols=True) as bar:
         for seed in config.seeds:
             measure(config, seed, log, bar)

@@ -2,7 +2,6 @@
 out.
 """
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -15,9 +14,12 @@ import tyro
 from matplotlib.figure import Figure
 
 from vaejax.base.mapping import Estimate
-from vaejax.plots.look import save
 from vaejax.runs.command import command_line, record, use_all_cores
 from vaejax.runs.config import Configuration, check_config
+from vaejax.runs.files import read_json
+from vaejax.runs.lock import claimed
+from vaejax.runs.pictures import drawn
+from vaejax.runs.place import is_run, place_of
 
 AnyConfig = TypeVar("AnyConfig", bound=Configuration)
 
@@ -65,32 +67,39 @@ def run_script(
 def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[str, Any]:
     """Runs the experiment, leaves its files in `config.out`, and returns its summary.
 
-    What the configuration cannot be is refused before anything else. The folder is made at the end,
-    so that what is refused leaves nothing.
+    What the configuration cannot be is refused before anything else. The numbers are written before
+    the figures, each of which is one attempt. A folder that was made for what is refused is removed
+    again.
     """
     check_config(config)
-    out = Path(config.out)  # pyright: ignore[reportAttributeAccessIssue]
-    require_place(out)
-    began = time.perf_counter()
-    report = experiment(config)
-    seconds = round(time.perf_counter() - began, 1)
-    out.mkdir(parents=True, exist_ok=True)
-    for name, figure in report.figures.items():
-        save(figure, out / f"{name}.png")
-    record(out, config, **plain(report.numbers), seconds=seconds)
+    out = place_of(config.out)  # pyright: ignore[reportAttributeAccessIssue]
+    require_own(out)
+    with claimed(out):
+        began = time.perf_counter()
+        report = experiment(config)
+        seconds = round(time.perf_counter() - began, 1)
+        numbers = {**plain(report.numbers), "seconds": seconds}
+        record(out, config, **numbers)
+        figures = {name: lambda figure=figure: figure for name, figure in report.figures.items()}
+        record(out, config, **numbers, pictures=drawn(figures, out))
     print(report.tables)
     print(f"{seconds} s, in {out}", file=sys.stderr)
     summary = report.numbers if report.summary is None else report.summary
     return {**plain(summary), "out": str(out)}
 
 
-def require_place(out: Path) -> None:
-    """Raises ValueError where a folder can not be made, before any work is done for it."""
-    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise ValueError(f"out = {out}: {nearest} is a file; name a folder")
-    if not os.access(nearest, os.W_OK):
-        raise ValueError(f"out = {out}: {nearest} can not be written to; name another folder")
+def require_own(out: Path) -> None:
+    """Raises ValueError for the folder of a run, and for a result.json that no experiment has
+    written.
+    """
+    if is_run(out):
+        raise ValueError(f"{out} holds a run of train.py; name another folder")
+    path = out / "result.json"
+    try:
+        if path.exists():
+            read_json(path, "config", "versions", "seconds")
+    except ValueError:
+        raise ValueError(f"{path} is not an experiment's; name another folder") from None
 
 
 def plain(value: Any) -> Any:

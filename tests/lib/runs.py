@@ -1,10 +1,14 @@
 """Small runs on disk, by the command `vaejax`."""
 
+import dataclasses
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 from vaejax.__main__ import main
+from vaejax.runs.config import TrainConfig
 
 SMALL = [
     "--hidden",
@@ -31,3 +35,30 @@ def vaejax_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess
     """`vaejax` in a process of its own, in a folder."""
     command = [sys.executable, "-m", "vaejax", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def made_run(folder: Path, step: int = 20) -> Path:
+    """The files of a run, without a training."""
+    step_folder = folder / "checkpoints" / str(step) / "record"
+    step_folder.mkdir(parents=True)
+    (step_folder / "metadata").write_text(str(step))
+    config = dataclasses.asdict(TrainConfig(out=str(folder)))
+    record = {"config": config, "data": "digits", "versions": {}}
+    (folder / "config.json").write_text(json.dumps(record))
+    for name in ("metrics.jsonl", "result.json", "evaluation-60-60-40-0.npz", "latent.png"):
+        (folder / name).write_text(f"{name} of step {step}")
+    return folder
+
+
+def files_in(folder: Path) -> dict[str, tuple]:
+    """{name: (kind, when it was changed, bytes)} of all below; of links where they lead."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name, facts = str(path.relative_to(folder)), path.lstat()
+        if path.is_symlink():
+            found[name] = ("link", facts.st_mtime_ns, os.readlink(path))
+        elif path.is_dir():
+            found[name] = ("folder",)
+        else:
+            found[name] = ("file", facts.st_mtime_ns, path.read_bytes())
+    return found

@@ -1,8 +1,10 @@
 """Pictures of a training."""
 
 import numpy as np
+import pytest
 
 from vaejax import plots
+from vaejax.training.run import NO_HISTORY
 
 
 def test_curves():
@@ -19,3 +21,8 @@ def test_curves():
             "validation_bound": np.zeros(0),
         }
     )
+
+
+def test_a_run_of_no_step_has_no_curve():
+    with pytest.raises(ValueError, match="no step yet; train first"):
+        plots.curves(NO_HISTORY)

@@ -63,6 +63,42 @@ def test_what_is_no_image_is_refused():
             draw()
 
 
+NO_IMAGES = {
+    "a signal": ((12,), "give the decoder that shape"),
+    "two channels": ((4, 4, 2), "give the decoder that shape"),
+    "channels first": ((3, 8, 8), "move the channels to the end"),
+    "one channel first": ((1, 8, 8), "move the channels to the end"),
+    "a video": ((2, 4, 4, 3), "give the decoder that shape"),
+    "a scalar": ((), "give the decoder that shape"),
+}
+
+
+@pytest.mark.parametrize("shape, remedy", NO_IMAGES.values(), ids=NO_IMAGES)
+def test_every_other_shape_is_refused_in_a_line(shape, remedy):
+    with pytest.raises(ValueError, match=f"pictures are of images, .*: {remedy}") as raised:
+        plots.images.require_image(np.zeros(shape))
+    assert "\n" not in str(raised.value)
+
+
+def test_one_channel_is_grey():
+    images = np.random.default_rng(0).random((3, 4, 5, 1))
+    np.testing.assert_array_equal(plots.tile(images, 2), plots.tile(images[..., 0], 2))
+
+
+@pytest.mark.parametrize(
+    "images, columns, message",
+    [
+        (np.zeros((0, 2, 2)), 2, "give at least one"),
+        (np.zeros((2, 2)), 2, "give at least one"),
+        (np.full((1, 2, 2), 200, np.uint8), 2, "whole numbers up to 200, .* divide them"),
+        (np.zeros((1, 2, 2)), 0, "columns = 0; it must be"),
+    ],
+)
+def test_what_would_be_shown_wrong_is_refused(images, columns, message):
+    with pytest.raises(ValueError, match=message):
+        plots.image_grid(images, columns)
+
+
 def test_a_mean_that_is_not_known_is_refused():
     @vaejax.pytree
     class Unknown(vaejax.distributions.BernoulliDensity):

@@ -23,6 +23,32 @@ def test_latent_plots(dim, labels):
     assert isinstance(figure, Figure) and len(figure.axes) == (2 if dim == 2 else 1)
 
 
+def test_one_hot_labels_are_their_classes():
+    classes = np.array([2, 0, 1, 2])
+    for one_hot in (np.eye(3)[classes], np.eye(3, dtype=bool)[classes]):
+        np.testing.assert_array_equal(plots.require_labels(one_hot, 4), classes)
+    np.testing.assert_array_equal(plots.require_labels(["b", "a"], 2), ["b", "a"])
+
+
+@pytest.mark.parametrize(
+    "labels", [np.zeros(3), np.zeros(()), np.zeros((4, 3)), np.ones((4, 3)), np.full((4, 2), 0.5)]
+)
+def test_labels_that_name_no_class_of_each_example_are_refused(labels):
+    model, params = image_model(3)
+    for draw in (
+        lambda: plots.latent(model, params, np.zeros((4, 3)), labels),
+        lambda: plots.priors({"a": (model, params, np.zeros((4, 3)))}, labels, KEY),
+    ):
+        with pytest.raises(ValueError, match=r"labels (of|have) the shape .*; give"):
+            draw()
+
+
+def test_means_that_coincide_are_drawn():
+    model, params = image_model(3)
+    for size in (1, 5):
+        assert plots.latent(model, params, np.ones((size, 3)), None).axes
+
+
 MANIFOLD = {"VAE", "graph", "own"}  # two real latents, and no inputs
 
 

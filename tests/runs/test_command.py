@@ -1,6 +1,7 @@
 """The command `vaejax`, and what every command has."""
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -10,16 +11,19 @@ import sys
 import venv
 import zipfile
 from importlib.metadata import version
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+from tests.lib.cases import cases
 from tests.lib.paths import ROOT
 from tests.lib.runs import SMALL, vaejax_command
 from vaejax.__main__ import main
 from vaejax.runs import command
-from vaejax.runs.command import command_line, environment, record
+from vaejax.runs.command import command_line, environment, keep_programs, record
+from vaejax.runs.draw import SampleConfig, arrays_path
 from vaejax.runs.registry import TABLES
 from vaejax.training.checkpoints import CheckpointError
 
@@ -39,6 +43,8 @@ def raised(error):
         ValueError("a"),
         TypeError("a"),
         FileNotFoundError("a"),
+        OSError(28, "No space left on device", "run/config.json"),
+        ValueError("a\nb"),
         ImportError("a"),
         CheckpointError("a"),
         FloatingPointError("a"),
@@ -48,7 +54,7 @@ def raised(error):
 def test_mistakes_are_one_line_and_status_2(error, capsys):
     assert command_line(raised(error)) == 2
     printed = capsys.readouterr()
-    assert printed.err == "error: a\n" and printed.out == ""
+    assert printed.err == f"error: {' '.join(str(error).split())}\n" and printed.out == ""
 
 
 def test_faults_are_shown_whole_and_ctrl_c_is_130():
@@ -60,6 +66,105 @@ def test_faults_are_shown_whole_and_ctrl_c_is_130():
 def test_the_last_line_is_the_result(capsys):
     assert command_line(lambda: {"step": 3}) == 0
     assert json.loads(capsys.readouterr().out) == {"step": 3}
+
+
+def test_the_last_line_is_json_whatever_the_result(capsys):
+    assert command_line(lambda: {"error": float("nan")}) == 0
+    shown = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert shown == {"error": None, "not_finite": {"error": "nan"}}
+
+
+def test_a_terminal_of_few_characters_ends_no_command(monkeypatch):
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="ascii"))
+    monkeypatch.setattr(sys, "stderr", None)  # closed
+    assert command_line(lambda: print("KL(q ‖ p) →") or print("a", file=sys.stderr) or {}) == 0
+    assert shown.getvalue() == b"KL(q \\u2016 p) \\u2192\n{}\n"
+
+
+def test_a_reader_that_has_enough_is_no_mistake(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdout", sys.stdout)  # which is another afterwards
+    assert command_line(raised(BrokenPipeError(32, "Broken pipe"))) == 141
+    assert capsys.readouterr().err == ""
+
+
+VARIABLES = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+
+
+@pytest.mark.parametrize("said", [(), VARIABLES[:1], VARIABLES[1:], VARIABLES], ids=str)
+def test_settings_of_jax_that_the_user_has_made_stay(said, tmp_path, monkeypatch):
+    updated = {}
+    monkeypatch.setattr(jax.config, "update", updated.__setitem__)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    for name in said:
+        monkeypatch.setenv(name, "")
+    keep_programs()
+    assert set(updated) == {name.lower() for name in VARIABLES} - {name.lower() for name in said}
+    assert list(tmp_path.iterdir()) == []  # JAX makes it when it has a program
+
+
+def test_without_a_place_for_programs_none_are_kept(tmp_path, monkeypatch):
+    updated = {}
+    monkeypatch.setattr(jax.config, "update", updated.__setitem__)
+    monkeypatch.delenv(VARIABLES[0], raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # no home folder is known
+    keep_programs()
+    monkeypatch.setattr("os.path.expanduser", lambda path: path.replace("~", str(tmp_path)))
+    monkeypatch.setattr("os.access", lambda *_: False)
+    keep_programs()
+    assert VARIABLES[0].lower() not in updated and not (tmp_path / "~").exists()
+
+
+# The whole command, in environments that lack something.
+
+BARE = {
+    "ASCII and no HOME, TERM or git": {
+        "PATH": "/nonexistent",
+        "LC_ALL": "C",
+        "PYTHONIOENCODING": "ascii",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "TERM": "dumb",
+    },
+    "a HOME that is none": {"HOME": "/proc/nothing", "PATH": "/usr/bin:/bin"},
+    "a cache that is none": {"JAX_COMPILATION_CACHE_DIR": "/proc/nothing/cache"},
+}
+TINY = ["--num-steps", "20", "--eval-samples", "5"]
+SHORT = "--num-samples 20 --ais-size 2 --temperatures 3 --simulations 16 --eval-size 30"
+
+
+AS_AN_UNKNOWN_USER = """
+import pwd, sys
+
+def unknown(*given):
+    raise KeyError("no entry")
+
+pwd.getpwuid = pwd.getpwnam = unknown
+from vaejax.__main__ import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lacking", cases(BARE))
+def test_every_command_runs_where_much_is_missing(lacking, tmp_path):
+    for arguments in (
+        ["train", *SMALL, *TINY, "--out", "run"],
+        ["evaluate", "--run", "run", *SHORT.split(), "--sample-size", "0"],
+        ["sample", "--run", "run"],
+        ["names"],
+        ["train", "--help"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", AS_AN_UNKNOWN_USER, *arguments],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(ROOT), **lacking},
+            capture_output=True,
+        )
+        assert done.returncode == 0, (arguments, done.stderr[-2000:])
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # and no folder called "~"
 
 
 def test_a_record_says_what_it_depends_on(tmp_path):
@@ -124,6 +229,26 @@ def test_draws_are_those_of_the_model(tmp_path, capsys):
         assert set(np.unique(drawn["x"])) == {0, 1} and 0.5 < drawn["z"].std() < 1.5
     assert main(["sample", "--run", "run", "--params", "last", "--out", "elsewhere/a.npz"]) == 0
     assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == {"a.npz", "a.png"}
+
+
+def test_draws_are_written_over_draws_alone(tmp_path):
+    def path(out):
+        return arrays_path(SampleConfig("run", out=out))
+
+    for out in ("new/draws-0.5", "new/draws-0.5.npz"):
+        assert path(out).name == "draws-0.5.npz"
+    np.savez(tmp_path / "draws.npz", x=np.zeros(2), z=np.zeros(2))
+    (tmp_path / "draws.png").touch()
+    assert path("draws") == Path("draws.npz")
+    np.savez(tmp_path / "table.npz", x=np.zeros(2), y=np.zeros(2))
+    (tmp_path / "text.npz").write_text("text")
+    (tmp_path / "photo.png").touch()
+    for out in ("table", "text.npz", "photo"):
+        with pytest.raises(ValueError, match="which are no draws of a run; name another file"):
+            path(out)
+    for out in (".", "/", str(tmp_path)):
+        with pytest.raises(ValueError, match="is a folder; name a file"):
+            path(out)
 
 
 # The wheel.

@@ -47,6 +47,7 @@ SAVED = {
         "overwrite": False,
     },
     "data": "the package",
+    "versions": {},
 }
 
 
@@ -68,6 +69,29 @@ def test_what_is_no_run_and_what_is_unknown_are_refused(tmp_path):
         saved_config(tmp_path)
     with pytest.raises(ValueError, match="has the fields colour, which this vaejax does not know"):
         saved_config(saved(tmp_path, colour="red"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"latent_dim": "two"},
+        {"latent_dim": 1.5},
+        {"latent_dim": True},
+        {"latent_dim": 0},
+        {"hidden": "abc"},
+        {"prior": 3},
+        {"prior": None},
+        {"data": ["digits"]},
+        {"learning_rate": "x"},
+        {"seed": None},
+        {"out": 3},
+    ],
+    ids=str,
+)
+def test_a_saved_value_of_another_kind_is_named(change, tmp_path):
+    with pytest.raises(ValueError, match=f"{next(iter(change))} = ") as raised:
+        saved_config(saved(tmp_path, **change))
+    assert "\n" not in str(raised.value)
 
 
 def test_a_training_in_another_experiments_setting_has_all_of_it():

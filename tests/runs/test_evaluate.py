@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from tests.lib.paths import EXPERIMENTS
-from tests.lib.runs import vaejax_command
+from tests.lib.runs import files_in, made_run, vaejax_command
 from vaejax.distributions.base import NotKnownError
-from vaejax.runs.config import check_config
-from vaejax.runs.evaluate import attempt
-from vaejax.runs.parts import EvaluateConfig, LeftOutError
+from vaejax.runs.config import TrainConfig, check_config
+from vaejax.runs.evaluate import attempt, evaluate_run
+from vaejax.runs.lock import claimed
+from vaejax.runs.parts import EvaluateConfig, EvaluationPart, LeftOutError, Subject
 
 TINY = [
     "--num-samples",
@@ -175,6 +176,54 @@ def test_only_what_a_model_has_not_becomes_a_note():
         with pytest.raises(type(error), match=str(error)):
             attempt("AIS", raised(error), notes)
     assert len(notes) == 3
+
+
+def subject(config):
+    return Subject(TrainConfig(), 20, None, None, np.zeros((5, 8, 8)), None)
+
+
+def elbo(*given):
+    return EvaluationPart([("ELBO", "-1", "")], {"elbo": {"error": float("nan")}})
+
+
+def test_what_has_been_found_is_written_before_what_may_fail(tmp_path, monkeypatch, capsys):
+    """Another part, then a picture."""
+    out, module = made_run(tmp_path / "run"), "vaejax.runs.evaluate"
+    monkeypatch.setattr(f"{module}.subject_of", subject)
+    monkeypatch.setattr(f"{module}.bounds", elbo)
+    monkeypatch.setattr(f"{module}.both_sides", lambda *_: raised(MemoryError("too little"))())
+    config = EvaluateConfig(str(out), sample_size=0)
+    with pytest.raises(MemoryError):
+        evaluate_run(config)
+
+    def kept():
+        return json.loads((out / "evaluation.json").read_text(), parse_constant=pytest.fail)
+
+    assert kept()["elbo"] == {"error": None} and kept()["not_finite"] == {"elbo.error": "nan"}
+    assert kept()["notes"] == ["AIS failed, and what was to follow is missing: too little"]
+    assert not (out / "report.html").exists()
+
+    monkeypatch.setattr(f"{module}.both_sides", lambda *_: raised(LeftOutError("no HMC"))())
+    monkeypatch.setattr(f"{module}.latents", lambda *_: EvaluationPart([], {"rate": 2.0}))
+    (out / "curves.png").mkdir()  # which can be no picture
+    result = evaluate_run(config)
+    assert result["rate"] == kept()["rate"] == 2.0 and result["notes"] == kept()["notes"]
+    left_out, *not_drawn = result["notes"]
+    assert left_out == "AIS is left out: no HMC"
+    names = [re.match("the picture '(.*?)' is not drawn: ", note).group(1) for note in not_drawn]
+    assert names == ["bounds", "what each latent tells", "curves"]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert page.count("data:image/png;base64,") == 1 and "is not drawn" in page  # latent.png
+    assert not any(path.name.endswith(".lock") for path in out.iterdir())
+    capsys.readouterr()
+
+
+def test_two_evaluations_of_one_run(tmp_path):
+    out = made_run(tmp_path / "run")
+    before = files_in(out)
+    with claimed(out, "evaluation"), pytest.raises(ValueError, match="run is in use by process"):
+        evaluate_run(EvaluateConfig(str(out)))
+    assert files_in(out) == before
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import vaejax
 from tests.lib.runs import SMALL, train
 from vaejax.runs.config import TrainConfig
-from vaejax.runs.folder import MetricsLog, evaluated_params, prepared_folder
+from vaejax.runs.folder import MetricsLog, evaluated_params, evaluated_step
 from vaejax.training.run import NO_HISTORY, Run
 
 FLAGS = ["--prior", "vamp:3", "--patience", "9"]
@@ -72,8 +72,9 @@ def test_a_row_of_the_metrics_is_a_mean_of_whole_steps(tmp_path):
 def test_the_best_is_evaluated_where_there_is_a_patience_alone():
     history = NO_HISTORY | {"validation_step": np.array([2]), "validation_bound": np.array([5.0])}
     run = Run("last", None, 8, history, "best")
-    assert evaluated_params(TrainConfig(patience=3), run) == "best"
-    assert evaluated_params(TrainConfig(), run) == "last"
+    for config, params, step in ((TrainConfig(patience=3), "best", 2), (TrainConfig(), "last", 8)):
+        assert evaluated_params(config, run) == params and evaluated_step(config, run) == step
+    assert evaluated_step(TrainConfig(patience=3), run._replace(history=NO_HISTORY)) == 8
 
 
 def test_what_is_not_there_is_named(folder, tmp_path):
@@ -101,21 +102,6 @@ def test_before_the_first_validation_there_is_no_best():
     assert evaluated_params(config, run_of([], 5, "last", "start")) == "last"
     assert evaluated_params(config, run_of([-1.0], 5, "last", "best")) == "best"
     assert evaluated_params(TrainConfig(), run_of([-1.0], 5, "last", "best")) == "last"
-
-
-def test_a_folder_is_emptied_only_where_it_is_a_run_and_was_asked_to(tmp_path):
-    out = tmp_path / "run"
-    config = dataclasses.replace(TrainConfig(), out=str(out))
-    assert prepared_folder(config) == out and out.is_dir()
-    assert prepared_folder(config) == out  # it is empty
-    (out / "config.json").touch()
-    (out / "result.json").touch()
-    with pytest.raises(ValueError, match="already holds a run"):
-        prepared_folder(config)
-    prepared_folder(dataclasses.replace(config, resume=True))
-    assert (out / "result.json").exists()
-    prepared_folder(dataclasses.replace(config, overwrite=True))
-    assert list(out.iterdir()) == []
 
 
 def test_metrics_are_the_means_of_so_many_steps_and_each_validation_once(tmp_path):

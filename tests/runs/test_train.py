@@ -1,10 +1,12 @@
 """`vaejax train` as a user runs it: what it leaves, how it resumes, what it refuses."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,7 +15,12 @@ import pytest
 import vaejax
 from tests.lib.cases import cases
 from tests.lib.paths import ROOT
-from tests.lib.runs import SMALL, train
+from tests.lib.runs import SMALL, files_in, made_run, train
+from vaejax.__main__ import main
+from vaejax.base.mapping import Estimate
+from vaejax.runs.lock import claimed
+from vaejax.training.checkpoints import CheckpointMismatchError
+from vaejax.training.run import NO_HISTORY, Run
 
 PICTURES = {"curves.png", "samples.png", "reconstructions.png", "latent.png"}
 
@@ -119,6 +126,7 @@ REFUSED = {
     "samples": ("--num-samples 0", "num_samples = 0; it must be a whole number, at least 1"),
     "rate": ("--learning-rate -1", "learning_rate = -1.0; it must be positive and finite"),
     "patience": ("--patience 0", "patience = 0; it must be a whole number, at least 1"),
+    "a patience in vain": ("--patience 2 --num-steps 60", "has no validation every 500"),
     "devices": ("--devices 3", "devices = 3"),
     "nothing to resume": ("--resume", "nothing to resume: runs/train/config.json does not exist"),
     "both": ("--resume --overwrite", "give one"),
@@ -133,20 +141,157 @@ def test_mistakes_are_one_line_and_leave_no_files(flags, message, tmp_path, caps
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_is_not_a_run_is_not_overwritten(tmp_path, capsys):
-    (tmp_path / "thesis").mkdir()
-    (tmp_path / "thesis/chapter.tex").touch()
-    assert train(*SMALL, "--out", "thesis", "--overwrite") == 2
-    assert "is not a run, and is not overwritten" in capsys.readouterr().err
-    assert (tmp_path / "thesis/chapter.tex").exists()
+OVER_A_RUN = {
+    f"{name} with {flag}": (*flags.split(), flag)
+    for name, (flags, _) in REFUSED.items()
+    for flag in ("--overwrite", "--resume")
+    if name not in ("nothing to resume", "both")
+}
+FAST = {"warm-up too long with --overwrite", "prior with --resume", "devices with --resume"}
 
 
-def test_a_run_is_not_overwritten_by_one_that_is_refused(tmp_path, capsys):
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run/config.json").write_text("{}")
-    refused = ["--prior", "mixture:3", "--estimator", "analytic-kl"]
-    assert train(*SMALL, *refused, "--out", "run", "--overwrite") == 2
-    assert (tmp_path / "run/config.json").read_text() == "{}"
+@pytest.mark.parametrize("flags", cases(OVER_A_RUN, slow=OVER_A_RUN.keys() - FAST))
+def test_a_refused_command_changes_nothing_of_a_run(flags, tmp_path, capsys):
+    made_run(tmp_path / "run")
+    before = files_in(tmp_path)
+    assert train("--out", "run", *flags) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert files_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("out", ["", "file", "file/x", "broken", "~nobody-of-this-name/x"])
+@pytest.mark.parametrize(
+    "command, flag", [("train", "--out"), ("evaluate", "--run"), ("sample", "--run")]
+)
+def test_a_folder_that_is_none_is_refused_in_a_line(command, flag, out, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "broken").symlink_to(tmp_path / "nothing")
+    before = files_in(tmp_path)
+    assert main([command, f"{flag}={out}"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {flag[2:]} = ") and error.count("\n") == 1
+    assert files_in(tmp_path) == before
+
+
+BREAKS = {
+    "another run's checkpoints": CheckpointMismatchError("another data set"),
+    "a full disk": OSError(28, "No space left on device"),
+    "a fault": KeyError("fault"),
+    "Ctrl-C": KeyboardInterrupt(),
+}
+
+
+@pytest.mark.parametrize("flag", ["--overwrite", "--resume", ""])
+@pytest.mark.parametrize("error", cases(BREAKS, slow=BREAKS.keys() - {"a full disk"}))
+def test_a_training_that_does_not_begin_changes_nothing(error, flag, tmp_path, monkeypatch):
+    """Of a run that is there, or of a folder that is not."""
+    if flag:
+        made_run(tmp_path / "run")
+    before = files_in(tmp_path)
+
+    def failed(*given, checkpoints, **others):
+        checkpoints.folder.mkdir(exist_ok=True)
+        raise error
+
+    monkeypatch.setattr("vaejax.runs.train.fit", failed)
+    flags = [flag] if flag == "--resume" else [*SMALL, flag] if flag else SMALL
+    if isinstance(error, KeyError):
+        with pytest.raises(KeyError):
+            train("--out", "run", *flags)
+    else:
+        assert train("--out", "run", *flags) in (2, 130)
+    assert files_in(tmp_path) == before
+
+
+def no_picture(*given, **others):
+    raise RuntimeError("no\nink")
+
+
+def trained_at_once(objective, params, *given, **others):
+    return Run(params, (), 60, NO_HISTORY | {"bound": np.zeros(60)}, None)
+
+
+def evaluated_at_once(*given, **others):
+    """On one example, which has no standard error."""
+    number = Estimate(-23.0, float("nan"))
+    return SimpleNamespace(elbo=number, log_marginal=number, active_units=2)
+
+
+def test_what_is_computed_is_written_whatever_can_be_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("vaejax.runs.train.fit", trained_at_once)
+    monkeypatch.setattr("vaejax.runs.train.evaluate", evaluated_at_once)
+    for name in ("samples", "reconstructions", "latent"):
+        monkeypatch.setattr(f"vaejax.plots.{name}", no_picture)
+    assert train(*SMALL, "--out", "run") == 0
+    result = last_line(capsys.readouterr().out)
+    assert result == result_in(tmp_path / "run") and result["test_elbo"] == -23.0
+    assert result["test_elbo_standard_error"] is None
+    errors = {"test_elbo_standard_error", "test_log_marginal_standard_error"}
+    assert result["not_finite"] == dict.fromkeys(errors, "nan")
+    assert result["pictures"] == {
+        "curves": "curves.png",
+        "samples": "samples.png is not drawn: no ink",
+        "reconstructions": "reconstructions.png is not drawn: no ink",
+        "latent": "latent.png is not drawn: no ink",
+    }
+    files = {path.name for path in (tmp_path / "run").iterdir()}
+    assert files == {"config.json", "result.json", "curves.png"}
+
+
+def test_an_evaluation_that_fails_says_where_the_run_is(tmp_path, monkeypatch, capsys):
+    def not_evaluated(*given, **others):
+        raise ValueError("a bound is NaN")
+
+    monkeypatch.setattr("vaejax.runs.train.fit", trained_at_once)
+    monkeypatch.setattr("vaejax.runs.train.evaluate", not_evaluated)
+    assert train(*SMALL, "--out", "run") == 2
+    *_, said, error = capsys.readouterr().err.splitlines()
+    assert said == "the trained run is saved: vaejax evaluate --run run"
+    assert error == "error: a bound is NaN"
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"config.json"}
+
+
+@pytest.mark.slow
+def test_a_run_whose_evaluation_failed_is_gone_on_with(tmp_path, monkeypatch):
+    """And a picture of the earlier state does not stay where there is none of this one."""
+    assert train(*SMALL, "--out", "run") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("vaejax.runs.train.evaluate", no_picture)
+        with pytest.raises(RuntimeError, match="no\nink"):
+            train("--out", "run", "--resume", "--num-steps", "70")
+    assert vaejax.open_run("run").step == 70 and result_in(tmp_path / "run")["step"] == 60
+    monkeypatch.setattr("vaejax.plots.samples", no_picture)
+    assert train("--out", "run", "--resume") == 0
+    assert result_in(tmp_path / "run")["step"] == 70
+    assert not (tmp_path / "run/samples.png").exists()
+
+
+SHAPES = {"signals": (12,), "two channels": (6, 6, 2), "channels first": (3, 6, 6)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", cases(SHAPES))
+def test_data_that_are_no_images_are_trained_on_and_evaluated(shape, tmp_path, capsys):
+    data = stored_set(tmp_path / "data", 0, shape)
+    assert train(*SMALL, "--data", "mnist", *data, "--num-steps", "20", "--out", "run") == 0
+    result = last_line(capsys.readouterr().out)
+    assert np.isfinite(result["test_elbo"])
+    assert "is not drawn: what the model explains has the shape" in result["pictures"]["samples"]
+    assert main(["sample", "--run", "run"]) == 0
+    assert "is not drawn" in last_line(capsys.readouterr().out)["picture"]
+    assert (tmp_path / "run/draws.npz").exists()
+
+
+def test_two_processes_in_one_folder(tmp_path, capsys):
+    """The second is refused, and the first goes on."""
+    with claimed(tmp_path / "run"):
+        made_run(tmp_path / "run")
+        before = files_in(tmp_path)
+        for flags in ([*SMALL, "--overwrite"], ["--resume"]):
+            assert train("--out", "run", *flags) == 2
+            said = f"error: run is in use by process {os.getpid()} on"
+            assert capsys.readouterr().err.splitlines()[-1].startswith(said)
+            assert files_in(tmp_path) == before
 
 
 def digests(folder):
@@ -175,11 +320,11 @@ def test_resume_takes_the_runs_own_flags_and_refuses_others(tmp_path, capsys):
     assert message in capsys.readouterr().err
 
 
-def stored_set(folder, seed):
+def stored_set(folder, seed, shape=(8, 8)):
     """A small data set called mnist, in a folder."""
     generator = np.random.default_rng(seed)
     folder.mkdir()
-    images = {f"x_{part}": generator.integers(0, 256, (60, 8, 8)) for part in ("train", "valid")}
+    images = {f"x_{part}": generator.integers(0, 256, (60, *shape)) for part in ("train", "valid")}
     images["x_test"] = images["x_valid"]
     arrays = {name: array.astype(np.uint8) for name, array in images.items()}
     np.savez(folder / "mnist.npz", **arrays)

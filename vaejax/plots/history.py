@@ -11,8 +11,10 @@ def curves(history: dict[str, np.ndarray], title: str = "") -> Figure:
     """The minibatch bound, smoothed, and the validation bound against the step, nats per example.
 
     The axis starts where the first twentieth of the run ends, for the first steps would flatten the
-    rest.
+    rest. Raises ValueError for a run of no step.
     """
+    if not len(history["bound"]):
+        raise ValueError("the history has no step yet; train first")
     figure, [[axes]] = figure_of(size=(7, 4))
     bound = history["bound"]
     window = max(1, len(bound) // 100)

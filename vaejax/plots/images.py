@@ -9,17 +9,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vaejax.base.checks import require_count
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.check import check_data
 from vaejax.models.base import Model, likelihood_of, posterior_of, prior_of
 from vaejax.plots.look import TITLE, bare, figure_of
 
+COLOURS = ((), (1,), (3,))  # the axes of an image after its height and width
 CELL = 0.62  # inches: the width of one image of a grid
 
 
 def image_grid(images, columns: int, title: str = "", rows_together: int = 1) -> Figure:
-    """Images [n, h, w] or [n, h, w, 3], values in [0, 1], row by row; every `rows_together` rows
-    stand close together.
+    """Images [n, h, w], [n, h, w, 1] or [n, h, w, 3], values in [0, 1], row by row; every
+    `rows_together` rows stand close together.
     """
     canvas = tile(np.asarray(images), columns, rows_together)
     width = CELL * columns
@@ -34,7 +36,9 @@ def tile(
     images: np.ndarray, columns: int, rows_together: int = 1, gap: int | None = None
 ) -> np.ndarray:
     """Many images on one canvas, with white between them."""
-    images = np.clip(images, 0, 1)
+    images = np.clip(_as_images(images), 0, 1)
+    require_count(columns, "columns")
+    require_count(rows_together, "rows_together")
     count, height, width, *colour = images.shape
     gap = max(1, height // 8) if gap is None else gap
     wider = gap if rows_together > 1 else 0  # between the groups of rows
@@ -47,6 +51,19 @@ def tile(
         top, left = tops[i // columns], i % columns * (width + gap)
         canvas[top : top + height, left : left + width] = image
     return canvas
+
+
+def _as_images(images: np.ndarray) -> np.ndarray:
+    """[n, h, w] or [n, h, w, 3], n at least 1; ValueError for none, and for stored bytes."""
+    if images.ndim < 3 or not len(images):
+        raise ValueError(f"images have the shape {images.shape}; give at least one, [n, h, w]")
+    require_image(jax.ShapeDtypeStruct(images.shape[1:], np.float32))
+    if np.issubdtype(images.dtype, np.integer) and images.max() > 1:
+        raise ValueError(
+            f"images hold whole numbers up to {images.max()}, and are shown from 0 to 1: divide"
+            " them by their largest value"
+        )
+    return images[..., 0] if images.shape[3:] == (1,) else images
 
 
 def show_image(axes: Axes, image: np.ndarray, **settings: Any) -> None:
@@ -114,14 +131,16 @@ def mean_image(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax
     return require_image(likelihood_of(model, params, z, x).mean())
 
 
-def require_image(image: PyTree) -> jax.Array:
-    """Raises ValueError unless it is one array [h, w] or [h, w, 3]."""
+def require_image(image: PyTree) -> Any:
+    """Raises ValueError unless it is one array [h, w], [h, w, 1] or [h, w, 3]."""
     leaves = jax.tree.leaves(image)
-    shapes = ", ".join(str(jnp.shape(leaf)) for leaf in leaves)
-    if leaves != [image] or not (image.ndim == 2 or image.shape[2:] == (3,)):
+    shapes = [tuple(np.shape(leaf)) for leaf in leaves]
+    if leaves != [image] or len(shapes[0]) not in (2, 3) or shapes[0][2:] not in COLOURS:
+        channels_first = len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][:1] in COLOURS
+        remedy = "move the channels to the end" if channels_first else "give the decoder that shape"
         raise ValueError(
-            f"what the model explains has the shape {shapes}; pictures are of images, one array"
-            " (h, w) or (h, w, 3) of each example: give the decoder an output of that shape"
+            f"what the model explains has the shape {', '.join(map(str, shapes))}; pictures are of"
+            f" images, one array (h, w), (h, w, 1) or (h, w, 3) of each example: {remedy}"
         )
     return image
 

@@ -45,11 +45,13 @@ def latent(
     principal components.
 
     means [n, d] are those of `vaejax.posterior_means`; of a mapping all latents stand in a row.
-    With two real numbers for latents, of one node or of two, a second panel shows the decoded
-    manifold: E[x | z] at quantiles of each number under the prior.
+    labels [n], or one-hot rows [n, classes], name the classes. With two real numbers for latents,
+    of one node or of two, a second panel shows the decoded manifold: E[x | z] at quantiles of each
+    number under the prior.
     """
     of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], means)
     means = _rows(means)
+    labels = require_labels(labels, len(means))
     real = all(support == REAL for _, support in support_parts(model.latent_support))
     manifold = means.shape[1] == 2 and real and not model.inputs and _has_prior(model, params)
     figure, [panels] = figure_of(columns=1 + manifold, size=(11.5 if manifold else 6.2, 5.4))
@@ -61,6 +63,25 @@ def latent(
     if manifold:
         _show_manifold(panels[1], model, params, of_one, size)
     return figure
+
+
+def require_labels(labels: Any, size: int) -> np.ndarray | None:
+    """[n] labels, of one-hot rows the number of each. Raises ValueError unless there is one for
+    each of `size` examples.
+    """
+    if labels is None:
+        return None
+    labels = np.asarray(labels)
+    if labels.shape[:1] != (size,):
+        raise ValueError(f"{size} examples have labels of the shape {labels.shape}; give one each")
+    if labels.ndim == 1:
+        return labels
+    one_hot = labels.ndim == 2 and labels.dtype != object and labels.shape[1] > 0
+    if one_hot and np.all((labels == 0) | (labels == 1)) and np.all(labels.sum(1) == 1):
+        return labels.argmax(1)
+    raise ValueError(
+        f"labels have the shape {labels.shape}; give [n], or one-hot rows [n, classes]"
+    )
 
 
 def _has_prior(model: Model, params: Params) -> bool:
@@ -105,8 +126,11 @@ def priors(
     density, with more by draws of its own, in grey, on the first two principal components of zs;
     so is that of a conditional model, whose draw i has the inputs of example i (mod n) of `xs`.
     """
+    if not entries:
+        raise ValueError("plots.priors shows named entries; there are none")
     for model, params, zs in entries.values():
         _require_like_the_prior(model, params, zs, xs)
+        labels = require_labels(labels, len(jax.tree.leaves(zs)[0]))
     figure, panels = figure_of(2, len(entries), size=(2.9 * len(entries), 6.1))
     keys = jax.random.split(key, grid[0] * grid[1])
     for (name, (model, params, zs)), above, below in zip(entries.items(), *panels, strict=True):
@@ -207,8 +231,11 @@ def _principal_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The first two principal directions [d, 2], and the share of the variance along each
     direction.
     """
-    _, singular, directions = np.linalg.svd(points - points.mean(0), full_matrices=False)
-    return directions[:2].T, singular**2 / (singular**2).sum()
+    centred = points - points.mean(0)
+    rows = np.pad(centred, ((0, max(0, 2 - len(centred))), (0, 0)))  # one point has two too
+    _, singular, directions = np.linalg.svd(rows, full_matrices=False)
+    total = (singular**2).sum() or 1.0  # points that coincide vary in no direction
+    return directions[:2].T, singular**2 / total
 
 
 def _scatter(axes: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:

@@ -1,21 +1,22 @@
 """What every command has: mistakes are one line, and a result says what it depends on."""
 
 import dataclasses
-import json
+import io
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import jax
 
+from vaejax.runs.files import json_text, write_json
 from vaejax.training.checkpoints import CheckpointError
 
-CACHE = Path("~/.cache/vaejax/xla")  # of compiled programs
+CACHE = "~/.cache/vaejax/xla"  # of compiled programs
 PACKAGES = ("vaejax", "jax", "jaxlib", "flax", "optax", "numpy", "numpyro", "orbax-checkpoint")
 
 # Whose messages are written for the user; anything else is a fault of the program, and is shown
@@ -23,7 +24,7 @@ PACKAGES = ("vaejax", "jax", "jaxlib", "flax", "optax", "numpy", "numpyro", "orb
 MISTAKES = (
     ValueError,
     TypeError,
-    FileNotFoundError,
+    OSError,
     ImportError,
     CheckpointError,
     FloatingPointError,
@@ -35,16 +36,48 @@ def command_line(run: Callable[[], dict]) -> int:
 
     The user's mistakes are one line on standard error, and exit status 2.
     """
-    jax.config.update("jax_compilation_cache_dir", str(CACHE.expanduser()))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    prepare_streams()
+    keep_programs()
     try:
-        print(json.dumps(run()))
+        print(json_text(run()), flush=True)
+    except BrokenPipeError:  # the reader has what it wanted, as in `vaejax names | head`
+        sys.stdout = _nowhere()  # Python writes what is left at its end
+        return 141
     except MISTAKES as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def prepare_streams() -> None:
+    """Nothing that is printed can end a command: not in a terminal of few characters, and not where
+    there is none.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # it is closed
+            setattr(sys, name, _nowhere())
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+def keep_programs() -> None:
+    """Compiled programs are kept for the next command, where the user's own settings of JAX say
+    nothing else, and where there is a place for them.
+    """
+    folder = Path(os.path.expanduser(CACHE))  # as it is where no home folder is known
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ and folder.is_absolute():
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        if os.access(nearest, os.W_OK | os.X_OK):
+            jax.config.update("jax_compilation_cache_dir", str(folder))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def record(out: Path, config: Any, /, **results: Any) -> None:
@@ -52,8 +85,9 @@ def record(out: Path, config: Any, /, **results: Any) -> None:
 
     `config` is a dataclass.
     """
-    result = {"config": dataclasses.asdict(config), **results, **environment()}
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(
+        out / "result.json", {"config": dataclasses.asdict(config), **results, **environment()}
+    )
 
 
 def use_all_cores() -> None:
@@ -66,13 +100,21 @@ def use_all_cores() -> None:
 
 def environment() -> dict[str, Any]:
     """What a result depends on beside the configuration."""
-    versions = {name: version(name) for name in PACKAGES}
+    versions = {name: _version(name) for name in PACKAGES}
     return {
         "versions": versions | {"python": platform.python_version()},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "platform": platform.platform(),
         "git": _revision(Path(__file__).parents[2]),
     }
+
+
+def _version(package: str) -> str | None:
+    """None for what runs from a checkout and is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _revision(checkout: Path) -> str | None:
@@ -82,6 +124,6 @@ def _revision(checkout: Path) -> str | None:
     command = ["git", "describe", "--always", "--dirty"]
     try:
         described = subprocess.run(command, cwd=checkout, capture_output=True, text=True)
-    except FileNotFoundError:  # no git here
+    except OSError:  # no git here, or none that may be run
         return None
     return described.stdout.strip() or None

@@ -1,7 +1,6 @@
 """The configuration of a run: flat, so that each field is one flag of the command line."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,7 +18,10 @@ from vaejax.base.fields import (
 from vaejax.base.values import by_value
 from vaejax.data.base import Dataset
 from vaejax.data.pixels import Policy
+from vaejax.runs.files import read_json
 from vaejax.runs.names import Entry, require_named
+
+RUN_RECORD = ("config", "data", "versions")  # of config.json, whatever the revision
 
 TrainSize = Annotated[Count, AtMost("train")]
 TestSize = Annotated[Count, AtMost("test")]
@@ -172,7 +174,7 @@ class TrainConfig(Setting):
     resume: bool = False
     """Go on from the newest checkpoint in --out; flags that are not given are the run's own."""
     overwrite: bool = False
-    """Replace the run in --out."""
+    """Replace the run in --out, which stays in a folder there until the new one has ended."""
 
     def check_together(self) -> None:
         # Here, since it brings all the names of models, which `import vaejax` need not wait for.
@@ -220,18 +222,36 @@ def saved_config(folder: str | Path) -> TrainConfig:
     path = Path(folder) / "config.json"
     if not path.exists():
         raise ValueError(f"{folder} holds no config.json, so it is no run; name the folder of one")
-    values = json.loads(path.read_text())["config"]
+    try:
+        values = dict(read_json(path, *RUN_RECORD)["config"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{folder} is no run ({error}); name the folder of one") from None
     unknown = values.keys() - {field.name for field in dataclasses.fields(TrainConfig)}
     if unknown:
         raise ValueError(
             f"{path} has the fields {', '.join(sorted(unknown))}, which this vaejax does not know;"
             " use the one that made it"
         )
-    return TrainConfig(**{name: _from_json(value) for name, value in values.items()})
+    config = TrainConfig(**{name: _from_json(value) for name, value in values.items()})
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if not _is_like(value, field.default):
+            raise ValueError(
+                f"{path}: {field.name} = {value!r} is no {type(field.default).__name__}, so vaejax"
+                " has not written it"
+            )
+    check_config(config)
+    return config
 
 
 def _from_json(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of a field's default; None as the default says nothing."""
+    kinds = {type(default), int} if isinstance(default, float) else {type(default)}
+    return default is None or type(value) in kinds
 
 
 def fixed_fields(config: TrainConfig) -> dict[str, Any]:

@@ -4,12 +4,11 @@ A part that is not for the run's prior or encoder, or that needs a package which
 left out, and the page says so.
 """
 
-import dataclasses
-import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from matplotlib.figure import Figure
@@ -17,8 +16,10 @@ from matplotlib.figure import Figure
 from vaejax.data.base import random_rows
 from vaejax.distributions.base import NotKnownError
 from vaejax.runs.command import environment
-from vaejax.runs.config import check_config, require_examples
+from vaejax.runs.config import check_config, require_examples, saved_config
+from vaejax.runs.files import write_json, write_text
 from vaejax.runs.folder import open_run
+from vaejax.runs.lock import claimed
 from vaejax.runs.parts import (
     EvaluateConfig,
     EvaluationPart,
@@ -29,10 +30,9 @@ from vaejax.runs.parts import (
     latents,
     sample_quality,
 )
-from vaejax.runs.report import bounds_figure, latents_figure, page
-
-PICTURES = ("samples", "reconstructions", "latent", "curves")  # what training has drawn
-
+from vaejax.runs.pictures import attempted
+from vaejax.runs.place import PICTURES, place_of
+from vaejax.runs.report import Row, bounds_figure, inlined, latents_figure, page
 
 # What says that a model has none of something; every other error is a fault, or a mistake of the
 # user's, and ends the evaluation.
@@ -40,22 +40,81 @@ NOT_FOR_THIS_RUN = (LeftOutError, NotKnownError, ImportError)
 
 
 def evaluate_run(config: EvaluateConfig) -> dict[str, Any]:
-    """Evaluates a run, writes evaluation.json and report.html into its folder, prints the table."""
+    """Evaluates a run, writes evaluation.json and report.html into its folder, prints the table.
+
+    What one part has found is on disk before the next begins.
+    """
     check_config(config)
-    subject = subject_of(config)
+    folder = place_of(config.run, "run")
+    saved_config(folder)  # raises where there is none, before a lock is made there
+    with claimed(folder, "evaluation"):
+        config = replace(config, run=str(folder))
+        evaluation = Evaluated(config, subject_of(config), {}, [])
+        add_parts(evaluation)
+        return reported(evaluation)
+
+
+class Evaluated(NamedTuple):
+    """What has been found of a run so far, and notes of what has not."""
+
+    config: EvaluateConfig
+    subject: Subject
+    parts: dict[str, EvaluationPart]
+    notes: list[str]
+
+    @property
+    def out(self) -> Path:
+        return Path(self.config.run)
+
+    @property
+    def rows(self) -> list[Row]:
+        return [row for part in self.parts.values() for row in part.rows]
+
+    def facts(self) -> dict[str, Any]:
+        versions = environment()
+        return {
+            "Configuration": asdict(self.subject.config),
+            "Evaluation": asdict(self.config),
+            "Made with": {**versions.pop("versions"), **versions},
+        }
+
+    def numbers(self) -> dict[str, Any]:
+        subject, parts = self.subject, self.parts.values()
+        head = {
+            "run": self.config.run,
+            "step": subject.step,
+            "examples": len(subject.images),
+        }
+        numbers = {name: number for part in parts for name, number in part.numbers.items()}
+        return {**head, **numbers, "notes": self.notes}
+
+    def write(self) -> None:
+        write_json(self.out / "evaluation.json", {**self.numbers(), **self.facts()})
+
+
+def add_parts(evaluation: Evaluated) -> None:
+    """Finds each part that is wanted. One that fails ends the evaluation, and evaluation.json says
+    so beside what the parts before it have found.
+    """
+    config, subject, parts, notes = evaluation
     keys = jax.random.split(jax.random.key(config.seed + 1), 4)
-    notes: list[str] = []
-    parts = {"bounds": bounds(config, subject, keys[0])}
     wanted = {
+        "bounds": (bounds, keys[0], True),
         "AIS": (both_sides, keys[1], config.ais_size > 1),
         "the latent space": (latents, keys[2], True),
         "the comparison of samples": (sample_quality, keys[3], config.sample_size > 0),
     }
-    for name, (function, key, is_wanted) in wanted.items():
-        part = attempt(name, partial(function, config, subject, key), notes) if is_wanted else None
+    for name in [name for name, (*_, is_wanted) in wanted.items() if is_wanted]:
+        function, key, _ = wanted[name]
+        try:
+            part = attempt(name, partial(function, config, subject, key), notes)
+        except Exception as error:
+            if parts:
+                notes.append(f"{name} failed, and what was to follow is missing: {error}")
+                evaluation.write()
+            raise
         if part is not None:
             parts[name] = part
-    return reported(config, subject, parts, notes)
 
 
 def subject_of(config: EvaluateConfig) -> Subject:
@@ -77,39 +136,36 @@ def attempt(
         return None
 
 
-def reported(
-    config: EvaluateConfig, subject: Subject, parts: dict[str, EvaluationPart], notes: list[str]
-) -> dict[str, Any]:
-    """Writes the page and the numbers, prints the table, and returns the numbers."""
-    out = Path(config.run)
-    rows = [row for part in parts.values() for row in part.rows]
-    numbers = {name: number for part in parts.values() for name, number in part.numbers.items()}
-    versions = environment()
-    facts = {
-        "Configuration": dataclasses.asdict(subject.config),
-        "Evaluation": dataclasses.asdict(config),
-        "Made with": {**versions.pop("versions"), **versions},
-    }
+def reported(evaluation: Evaluated) -> dict[str, Any]:
+    """Writes the numbers and the page, prints the table, and returns the numbers."""
+    config, subject, _, notes = evaluation
+    evaluation.write()
+    pictures = _pictures(evaluation)
+    if notes:  # of pictures too
+        evaluation.write()
     title = f"{config.run}: {subject.config.data} at step {subject.step:,}"
-    text = page(title, rows, notes, _pictures(out, parts), facts)
-    (out / "report.html").write_text(text, encoding="utf-8")
-    head = {"run": config.run, "step": subject.step, "examples": len(subject.images)}
-    result = {**head, **numbers, "notes": notes}
-    (out / "evaluation.json").write_text(json.dumps({**result, **facts}, indent=2) + "\n")
+    rows, report = evaluation.rows, evaluation.out / "report.html"
+    write_text(report, page(title, rows, notes, pictures, evaluation.facts()))
     width = max(len(name) for name, _, _ in rows)
     print("\n".join(f"{name:<{width}}  {value:<24} {remark}" for name, value, remark in rows))
-    print("\n".join([*notes, f"report: {out / 'report.html'}"]))
-    return result
+    print("\n".join([*notes, f"report: {report}"]))
+    return evaluation.numbers()
 
 
-def _pictures(out: Path, parts: dict[str, EvaluationPart]) -> dict[str, Figure | Path]:
-    """Those that the parts give, and those that training has drawn."""
+def _pictures(evaluation: Evaluated) -> list[str]:
+    """Those that the parts give, and those that training has drawn, as HTML."""
+    out, parts = evaluation.out, evaluation.parts
     difference = parts["AIS"].numbers["ais_less_iwae"]["mean"] if "AIS" in parts else None
-    pictures: dict[str, Figure | Path] = {
-        "bounds": bounds_figure(parts["bounds"].drawn, difference)
+    pictures: dict[str, Callable[[], Figure | Path | None]] = {
+        "bounds": lambda: bounds_figure(parts["bounds"].drawn, difference)
     }
     if "the latent space" in parts:
-        of_latents = latents_figure(parts["the latent space"].drawn)
-        pictures |= {} if of_latents is None else {"what each latent tells": of_latents}
-    drawn = {name: out / f"{name}.png" for name in PICTURES}
-    return pictures | {name: path for name, path in drawn.items() if path.exists()}
+        space = parts["the latent space"].drawn
+        pictures["what each latent tells"] = lambda: latents_figure(space)
+    paths = {name: out / f"{name}.png" for name in PICTURES}
+    pictures |= {name: lambda path=path: path for name, path in paths.items() if path.exists()}
+    shown = (
+        attempted(f"the picture {name!r}", partial(inlined, draw, name), evaluation.notes)
+        for name, draw in pictures.items()
+    )
+    return [html for html in shown if html]

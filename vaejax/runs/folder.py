@@ -1,7 +1,5 @@
 """A run's folder: config.json, metrics.jsonl, checkpoints/, result.json and pictures."""
 
-import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +16,8 @@ from vaejax.data.base import Dataset
 from vaejax.data.pixels import Pixels
 from vaejax.models.vae import VAE
 from vaejax.runs.config import TrainConfig, saved_config
+from vaejax.runs.files import json_text, write_text
+from vaejax.runs.place import expanded
 from vaejax.training.run import Run
 from vaejax.training.saving import saved_runs
 
@@ -81,7 +81,7 @@ def open_run(
     # Here, since it brings all the names of models, which `import vaejax` need not wait for.
     from vaejax.runs.build import build_model, build_optimizer, load_data
 
-    folder = Path(folder)
+    folder = expanded(folder, "run")
     config = saved_config(folder)
     if data_folder is not None:
         config = replace(config, data_folder=data_folder)
@@ -106,41 +106,21 @@ def evaluated_params(config: TrainConfig, run: Run) -> Params:
     return run.params if best is None else best
 
 
+def evaluated_step(config: TrainConfig, run: Run) -> int:
+    """The step of the parameters that a run evaluates."""
+    steps, bounds = run.history["validation_step"], run.history["validation_bound"]
+    return int(steps[bounds.argmax()]) if config.patience and len(steps) else run.step
+
+
 def best_params(run: Run) -> Params | None:
     """Those of the best validation; None before the first."""
     return run.best_params if len(run.history["validation_step"]) else None
 
 
-def require_free(config: TrainConfig) -> None:
-    """Raises ValueError rather than write over another run, or over what is none."""
-    out = Path(config.out)
-    if config.resume or not out.exists() or not any(out.iterdir()):
-        return
-    if not config.overwrite:
-        raise ValueError(
-            f"{out} already holds a run: --resume it, --overwrite it, or name another --out"
-        )
-    if not (out / "config.json").exists():
-        raise ValueError(
-            f"{out} holds no config.json, so it is not a run, and is not overwritten; name another"
-            " --out"
-        )
-
-
-def prepared_folder(config: TrainConfig) -> Path:
-    """The run's folder, empty or to be continued."""
-    require_free(config)
-    out = Path(config.out)
-    if not config.resume and out.exists():
-        shutil.rmtree(out)
-    out.mkdir(parents=True, exist_ok=True)
-    return out
-
-
 class MetricsLog:
     """metrics.jsonl: the mean bound of every 100 steps, and each validation, as training goes.
 
-    A resumed run writes it anew.
+    A resumed run writes it anew, at its first call and in one move.
     """
 
     def __init__(self, path: Path, every: int = 100):
@@ -151,8 +131,12 @@ class MetricsLog:
     def __call__(self, run: Run) -> None:
         self.times.append((run.step, time.perf_counter()))
         rows = [*self._training_rows(run), *self._validation_rows(run)]
-        with self.path.open("a" if len(self.times) > 1 else "w") as file:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+        text = "".join(json_text(row) + "\n" for row in rows)
+        if len(self.times) == 1:
+            write_text(self.path, text)
+        else:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(text)
 
     def _training_rows(self, run: Run) -> list[dict[str, float]]:
         bound, every = run.history["bound"], self.every

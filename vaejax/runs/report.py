@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +38,16 @@ def page(
     title: str,
     rows: list[Row],
     notes: list[str],
-    pictures: Mapping[str, Figure | Path],
+    pictures: list[str],
     facts: Mapping[str, Mapping[str, Any]],
 ) -> str:
-    """The table, the notes, the pictures and the facts, with everything in it."""
+    """The table, the notes, the pictures (`inlined`) and the facts, with everything in it."""
     body = [
         f"<h1>{html.escape(title)}</h1>",
         table(rows, ("quantity", "value", "")),
         *(f"<p>{html.escape(note)}</p>" for note in notes),
         '<h2>Pictures</h2><div class="pictures">',
-        *(inlined(picture, name) for name, picture in pictures.items()),
+        *pictures,
         "</div>",
         *(_facts(name, values) for name, values in facts.items()),
     ]
@@ -72,8 +72,11 @@ def table(rows: list[Row], header: Row) -> str:
     return "<table>" + line(header, "th") + "".join(line(row, "td") for row in rows) + "</table>"
 
 
-def inlined(picture: Figure | Path, name: str) -> str:
-    """An <img> with the picture in it."""
+def inlined(draw: Callable[[], Figure | Path | None], name: str) -> str:
+    """An <img> with the picture in it that `draw()` gives; no text where it gives none."""
+    picture = draw()
+    if picture is None:
+        return ""
     if isinstance(picture, Path):
         data = picture.read_bytes()
     else:

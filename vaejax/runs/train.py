@@ -1,7 +1,6 @@
 """Training a run: all that can be refused is refused before the folder is touched."""
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -10,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 import tyro
 from jax.sharding import Mesh
+from matplotlib.figure import Figure
 
 from vaejax import plots
 from vaejax.base.types import Key, Params
@@ -39,17 +38,17 @@ from vaejax.runs.config import (
     require_same_run,
     saved_config,
 )
-from vaejax.runs.folder import (
-    MetricsLog,
-    evaluated_params,
-    prepared_folder,
-    require_free,
-)
-from vaejax.training.checkpoints import CheckpointError, CheckpointMismatchError
+from vaejax.runs.files import write_json
+from vaejax.runs.folder import MetricsLog, evaluated_params, evaluated_step
+from vaejax.runs.lock import claimed
+from vaejax.runs.pictures import drawn
+from vaejax.runs.place import place_of, require_free, training_in
 from vaejax.training.fit import check_schedules, fit
 from vaejax.training.run import Run
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation
+
+MOST_POINTS = 5_000  # of the picture of the latent space
 
 
 class Training(NamedTuple):
@@ -69,33 +68,31 @@ class Training(NamedTuple):
 
 
 def train(config: TrainConfig) -> dict[str, Any]:
-    """Trains, evaluates on the test set, draws, and returns what result.json holds."""
+    """Trains, evaluates on the test set, draws, and returns what result.json holds.
+
+    What is computed is on disk before what comes after it: checkpoints, result.json, pictures.
+    """
     training = prepared_training(config)
-    out = prepared_folder(config)
+    out = place_of(config.out)
     print(f"{config.data}: {training.dataset.source}", file=sys.stderr)
+    with claimed(out):
+        require_free(config)  # again, now that no other process can write there
+        log, began = MetricsLog(out / "metrics.jsonl"), time.perf_counter()
+        with training_in(out, resume=config.resume):
+            run = fitted(training, out, log)
+        seconds = time.perf_counter() - began
 
-    log, began = MetricsLog(out / "metrics.jsonl"), time.perf_counter()
-    run = fitted(training, out, log)
-    seconds = time.perf_counter() - began
-
-    print("evaluating on the test set ...", file=sys.stderr)
-    params = evaluated_params(config, run)
-    evaluation = evaluate(
-        training.model,
-        params,
-        training.dataset.test.images,
-        training.evaluate_key,
-        num_samples=config.eval_samples,
-        transform=training.transform,
-        batch_size=100,
-    )
-    draw(training, params, run, out)
-    result = result_of(config, run, evaluation) | {
-        "train_seconds": round(seconds, 2),
-        "steps_per_second": log.steps_per_second(),
-        "out": str(out),
-    }
-    (out / "result.json").write_text(json.dumps(result, indent=2) + "\n")
+        print("evaluating on the test set ...", file=sys.stderr)
+        params = evaluated_params(config, run)
+        evaluation = evaluated(training, params, out)
+        result = result_of(config, run, evaluation) | {
+            "train_seconds": round(seconds, 2),
+            "steps_per_second": log.steps_per_second(),
+            "out": str(out),
+        }
+        write_json(out / "result.json", result)
+        result["pictures"] = drawn(figures_of(training, params, run), out)
+        write_json(out / "result.json", result)
     print(f"{evaluation} of {config.latent_dim}\npictures     {out}/*.png")
     return result
 
@@ -103,6 +100,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 def prepared_training(config: TrainConfig) -> Training:
     """Everything of a training but its run; raises for all that can be refused."""
     check_config(config)
+    _check_patience(config)
     require_free(config)
     dataset, transform = load_data(config)
     keys = jax.random.split(jax.random.key(config.seed), 4)
@@ -117,6 +115,15 @@ def prepared_training(config: TrainConfig) -> Training:
     )
     _trace(training)
     return training
+
+
+def _check_patience(config: TrainConfig) -> None:
+    """Raises ValueError for a run that would wait for validations that never come."""
+    if config.patience is not None and config.num_steps < config.validate_every:
+        raise ValueError(
+            f"patience = {config.patience}, but a run of {config.num_steps} steps has no validation"
+            f" every {config.validate_every}; choose a smaller validate_every"
+        )
 
 
 def _check_splits(config: TrainConfig, model: VAE, dataset: Dataset, transform: Callable) -> None:
@@ -140,9 +147,7 @@ def _mesh(config: TrainConfig, size: int) -> Mesh | None:
 
 
 def _trace(training: Training) -> None:
-    """Raises what the objective and the pictures refuse: an estimator that is not for this encoder,
-    examples that are no images.
-    """
+    """Raises what the objective refuses: an estimator that is not for this encoder."""
     objective, params, key = training.objective, training.params, training.fit_key
     stored = training.dataset.train.images[: training.config.batch_size]
     keys = jax.random.split(key, len(stored))
@@ -150,39 +155,44 @@ def _trace(training: Training) -> None:
     jax.eval_shape(partial(terms_of, objective), params, xs, key, 0)
     x = jax.eval_shape(training.transform, stored[0], key)
     jax.eval_shape(objective.bound, params, x, key)
-    jax.eval_shape(partial(plots.prior_image, training.model), params, key)
 
 
 def fitted(training: Training, out: Path, log: MetricsLog) -> Run:
-    """The training itself. config.json is there before the first step, and is the old one again
-    where the checkpoints turn out to be of other data.
+    """The training itself. config.json is there before the first step; that of a run that is
+    resumed is the old one until its checkpoints have turned out to be of this run.
     """
-    config, path = training.config, out / "config.json"
-    before = path.read_text() if path.exists() else None
-    path.write_text(json.dumps(_facts(training), indent=2) + "\n")
-    try:
-        return fit(
-            training.objective,
-            training.params,
-            training.optimizer,
-            training.dataset.train.images,
-            training.fit_key,
-            num_steps=config.num_steps,
-            batch_size=config.batch_size,
-            transform=training.transform,
-            validation=Validation(
-                training.dataset.valid.images, config.validate_every, config.patience
-            ),
-            checkpoints=Checkpoints(
-                out / "checkpoints", config.checkpoint_every, config.resume, fixed_fields(config)
-            ),
-            mesh=training.mesh,
-            callback=log,
-        )
-    except (CheckpointError, CheckpointMismatchError):
-        if before is not None:
-            path.write_text(before)
-        raise
+    config, facts = training.config, _facts(training)
+
+    def write_facts() -> None:
+        write_json(out / "config.json", facts)
+
+    def callback(run: Run) -> None:
+        if config.resume and not log.times:
+            write_facts()
+        log(run)
+
+    if not config.resume:
+        write_facts()
+    run = fit(
+        training.objective,
+        training.params,
+        training.optimizer,
+        training.dataset.train.images,
+        training.fit_key,
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        transform=training.transform,
+        validation=Validation(
+            training.dataset.valid.images, config.validate_every, config.patience
+        ),
+        checkpoints=Checkpoints(
+            out / "checkpoints", config.checkpoint_every, config.resume, fixed_fields(config)
+        ),
+        mesh=training.mesh,
+        callback=callback,
+    )
+    write_facts()  # of a run that had no step left too
+    return run
 
 
 def _facts(training: Training) -> dict[str, Any]:
@@ -204,27 +214,52 @@ def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str
         "latent_dim": config.latent_dim,
         "validation_bound": float(validations[-1]) if len(validations) else None,
         "step": run.step,
+        "evaluated_step": evaluated_step(config, run),
     }
 
 
-def draw(training: Training, params: Params, run: Run, out: Path) -> None:
-    """The four pictures of a run."""
+def evaluated(training: Training, params: Params, out: Path) -> Evaluation:
+    """On the test set. An error says that the run is saved all the same."""
+    config = training.config
+    try:
+        return evaluate(
+            training.model,
+            params,
+            training.dataset.test.images,
+            training.evaluate_key,
+            num_samples=config.eval_samples,
+            transform=training.transform,
+            batch_size=100,
+        )
+    except Exception:
+        print(f"the trained run is saved: vaejax evaluate --run {out}", file=sys.stderr)
+        raise
+
+
+def figures_of(training: Training, params: Params, run: Run) -> dict[str, Callable[[], Figure]]:
+    """What draws each picture of a run."""
     model, dataset, transform = training.model, training.dataset, training.transform
     keys = jax.random.split(training.plot_key, 5)
     sample_key, rows_key, pixels_key, reconstruct_key, latent_key = keys
-    stored = dataset.test.images[random_rows(rows_key, len(dataset.test.images), 64)]
-    xs = jax.jit(jax.vmap(transform))(stored, jax.random.split(pixels_key, len(stored)))
-    images, labels = dataset.test.images[:5_000], dataset.test.labels
-    means = posterior_means(model, params, images, latent_key, transform=transform)
-    classes = None if labels is None else np.asarray(labels)[: len(images)]
-    figures = {
-        "curves": plots.curves(run.history, dataset.name),
-        "samples": plots.samples(model, params, sample_key),
-        "reconstructions": plots.reconstructions(model, params, xs, reconstruct_key),
-        "latent": plots.latent(model, params, means, classes),
+
+    def reconstructions() -> Figure:
+        stored = dataset.test.images[random_rows(rows_key, len(dataset.test.images), 64)]
+        xs = jax.jit(jax.vmap(transform))(stored, jax.random.split(pixels_key, len(stored)))
+        return plots.reconstructions(model, params, xs, reconstruct_key)
+
+    def latent() -> Figure:
+        labels = dataset.test.labels
+        plots.require_labels(labels, len(dataset.test.images))
+        images = dataset.test.images[:MOST_POINTS]
+        means = posterior_means(model, params, images, latent_key, transform=transform)
+        return plots.latent(model, params, means, None if labels is None else labels[:MOST_POINTS])
+
+    return {
+        "curves": lambda: plots.curves(run.history, dataset.name),
+        "samples": lambda: plots.samples(model, params, sample_key),
+        "reconstructions": reconstructions,
+        "latent": latent,
     }
-    for name, figure in figures.items():
-        plots.save(figure, out / f"{name}.png")
 
 
 def parsed(arguments: Sequence[str] | None = None, prog: str | None = None) -> TrainConfig:
@@ -236,13 +271,14 @@ def parsed(arguments: Sequence[str] | None = None, prog: str | None = None) -> T
         return config
     if config.overwrite:
         raise ValueError("--resume goes on with a run and --overwrite replaces it; give one")
-    if not (Path(config.out) / "config.json").exists():
+    saved_in = place_of(config.out) / "config.json"
+    if not saved_in.exists():
         raise ValueError(
-            f"nothing to resume: {Path(config.out) / 'config.json'} does not exist; name the run's"
-            " folder with --out, or leave out --resume"
+            f"nothing to resume: {saved_in} does not exist; name the run's folder with --out, or"
+            " leave out --resume"
         )
     own = {"resume": True, "overwrite": False, "out": config.out}
-    saved = dataclasses.replace(saved_config(config.out), **own)
+    saved = dataclasses.replace(saved_config(saved_in.parent), **own)
     config = tyro.cli(TrainConfig, args=arguments, prog=prog, default=saved)
     require_same_run(saved, config)
     return config

@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from experiments.lib import tables
 from experiments.lib.script import Report, joined, run
 from tests.lib.paths import EXPERIMENTS
+from tests.lib.runs import made_run
 from vaejax.base.fields import Plural
 from vaejax.base.mapping import Estimate
 from vaejax.runs.config import Configuration
+from vaejax.runs.lock import claimed
 
 TOPICS = ("graphs", "inference", "gradients", "representation")
 
@@ -56,6 +58,7 @@ def test_an_experiment_leaves_its_files_and_its_summary(tmp_path, capsys):
     assert summary == numbers | {"out": str(out)}
     stored = json.loads((out / "result.json").read_text())
     assert numbers.items() <= stored.items() and stored["config"]["count"] == 2
+    assert stored["pictures"] == {"picture": "picture.png"}
     assert {"versions", "git", "seconds"} <= stored.keys()
     assert {path.name for path in out.iterdir()} == {"picture.png", "result.json"}
     assert capsys.readouterr().out == "a table\n"
@@ -68,6 +71,44 @@ def test_what_is_refused_leaves_nothing(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="is a file; name a folder"):
         run(Config(str(tmp_path / "file")), experiment)
+
+
+def test_what_another_has_written_is_not_written_over(tmp_path):
+    for text in ('{"accuracy": 0.5}', "[]", "no JSON", '{"test_elbo": -23.0, "step": 60}'):
+        (tmp_path / "result.json").write_text(text)
+        with pytest.raises(ValueError, match=r"result.json is not an experiment's; name another"):
+            run(Config(str(tmp_path)), experiment)
+        assert (tmp_path / "result.json").read_text() == text
+    (tmp_path / "result.json").unlink()
+    with pytest.raises(ValueError, match="holds a run of train.py; name another folder"):
+        run(Config(str(made_run(tmp_path / "run"))), experiment)
+    run(Config(str(tmp_path)), experiment)
+    run(Config(str(tmp_path)), experiment)  # over its own
+
+
+def test_two_of_one_folder(tmp_path):
+    """The second is refused before its work, not after."""
+    with claimed(tmp_path), pytest.raises(ValueError, match="is in use by process"):
+        run(Config(str(tmp_path)), pytest.fail)
+    with pytest.raises(ValueError, match="is in use by process"):
+        run(Config(str(tmp_path)), lambda config: run(config, pytest.fail))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_are_written_whatever_can_be_drawn(tmp_path, capsys):
+    figure = Figure()
+    figure.text(0.5, 0.5, "$no end of mathematics")  # refused when it is drawn
+    figure.suptitle(r"$\\nothing$")
+    numbers = {"ratio": np.float64("nan"), "error": Estimate(1.0, float("inf"))}
+    summary = run(
+        Config(str(tmp_path)), lambda _: Report(numbers, "", {"bad": figure, "good": Figure()})
+    )
+    stored = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
+    assert stored["ratio"] is None and stored["error"] == {"mean": 1.0, "standard_error": None}
+    assert stored["not_finite"] == {"ratio": "nan", "error.standard_error": "inf"}
+    assert stored["pictures"]["bad"].startswith("bad.png is not drawn: ")
+    assert stored["pictures"]["good"] == "good.png" and (tmp_path / "good.png").exists()
+    assert "bad.png is not drawn" in capsys.readouterr().err and summary["ratio"] != 0
 
 
 def test_parts_are_joined_under_their_names():

@@ -1,0 +1,183 @@
+"""Where a command may leave its files, and what of an earlier run it may replace."""
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vaejax.base.checks import shortened
+from vaejax.runs.config import RUN_RECORD, TrainConfig
+from vaejax.runs.files import read_json
+from vaejax.runs.lock import LOCKS, claimed
+
+PICTURES = ("samples", "reconstructions", "latent", "curves")  # what training draws
+
+# All that a run, its evaluation and its draws write, and so all that may be replaced. The last
+# says that a folder is a run, so it is moved last too: half a run is never taken for a whole one.
+RUN_FILES = (
+    "checkpoints",
+    "metrics.jsonl",
+    "result.json",
+    *(f"{name}.png" for name in PICTURES),
+    "evaluation.json",
+    "evaluation-*-*-*-*.npz*",
+    "report.html",
+    "draws.npz",
+    "draws.png",
+    "config.json",
+)
+LONGEST_NAME = 255  # bytes, of a file
+
+
+def place_of(out: str | Path, flag: str = "out") -> Path:
+    """The folder that a flag names, "~" being the home folder. Raises ValueError where it can not
+    be made or written into, before any work is done for it.
+    """
+    place = expanded(out, flag)
+    nearest = next(path for path in (place, *place.absolute().parents) if os.path.lexists(path))
+    if not nearest.exists():
+        raise ValueError(f"{flag} = {out}: {nearest} is a link to nothing; name a folder")
+    if not nearest.is_dir():
+        raise ValueError(f"{flag} = {out}: {nearest} is a file; name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise ValueError(f"{flag} = {out}: {nearest} can not be written to; name another folder")
+    return place
+
+
+def expanded(name: str | Path, flag: str) -> Path:
+    """The path of this name, "~" being the home folder; ValueError for what can be no path."""
+    text = str(name)
+    path = os.path.expanduser(text)
+    if not text.strip():
+        raise ValueError(f"{flag} = {text!r} is empty; name a folder")
+    if "\0" in text or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(path).parts):
+        raise ValueError(f"{flag} = {shortened(text)}: nothing can have this name; name a folder")
+    if text.startswith("~") and path == text:
+        raise ValueError(f"{flag} = {text}: this home folder is not known; name a folder in full")
+    return Path(path)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether its config.json is a run's: other tools write files of this name too."""
+    path = folder / "config.json"
+    try:
+        return path.is_file() and bool(read_json(path, *RUN_RECORD))
+    except ValueError:
+        return False
+
+
+def require_free(config: TrainConfig) -> None:
+    """Raises ValueError rather than write over another run, or over what is none."""
+    out = place_of(config.out)
+    names = holds_files(out)
+    if config.resume or not names:
+        return
+    if not is_run(out):
+        raise ValueError(
+            f"{out} is not a run, and is not overwritten: it holds {_listed(names)}; name another"
+            " --out"
+        )
+    if not config.overwrite:
+        raise ValueError(
+            f"{out} already holds a run: --resume it, --overwrite it, or name another --out"
+        )
+    strangers = [path.name for path in _inside(out / "checkpoints") if not _is_checkpoint(path)]
+    if strangers:
+        raise ValueError(
+            f"{out / 'checkpoints'} holds {_listed(strangers)}, which no run has written; move it"
+            " elsewhere, or name another --out"
+        )
+
+
+def holds_files(folder: Path) -> list[str]:
+    """The names in a folder, but for the locks of processes that were killed; none where there is
+    no folder.
+    """
+    return [path.name for path in _inside(folder) if path.name not in LOCKS.values()]
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _is_checkpoint(path: Path) -> bool:
+    """Whether it is a step that was saved, one that was cut off, or one that was moved aside."""
+    parts = {part.name for part in _inside(path)}
+    saved = path.name.isdigit() and (not parts or bool(parts & {"record", "state"}))
+    return saved or path.name in ("damaged", "trash") or "orbax-checkpoint-tmp" in path.name
+
+
+@contextmanager
+def training_in(out: Path, *, resume: bool) -> Iterator[None]:
+    """The training of a run, in a folder in which an older one may lie that `require_free` has said
+    may be replaced.
+
+    The older run lies in `replaced-N/` meanwhile, and is removed where the training ends well. An
+    error before the new run has anything to show puts it back; a later one leaves both. What lies
+    beside a run's own files stays where it is.
+    """
+    older = None
+    if not resume and is_run(out):
+        with claimed(out, "evaluation"):  # else that of the older run would come to the new one
+            older = _moved_aside(out)
+    try:
+        yield
+    except BaseException:
+        if not resume and not _has_results(out):
+            _remove_run(out)
+            _put_back(older, out)
+        elif older is not None:
+            print(f"the run that this one replaces is in {older} until it ends", file=sys.stderr)
+        raise
+    for folder in out.glob("replaced-*"):
+        if is_run(folder) and not folder.is_symlink():
+            shutil.rmtree(folder)
+
+
+def _has_results(out: Path) -> bool:
+    """Whether a training has saved a checkpoint or a mean of its bound."""
+    metrics = out / "metrics.jsonl"
+    saved = any(path.name.isdigit() for path in _inside(out / "checkpoints"))
+    return saved or (metrics.exists() and metrics.stat().st_size > 0)
+
+
+def _moved_aside(out: Path) -> Path:
+    """The folder in `out` that the run in `out` is moved to."""
+    taken = {path.name for path in out.iterdir()}
+    names = (f"replaced-{number}" for number in range(1, len(taken) + 2))
+    older = out / next(name for name in names if name not in taken)
+    older.mkdir()
+    try:
+        for path in _run_files(out):
+            path.rename(older / path.name)
+    except BaseException:
+        _put_back(older, out)
+        raise
+    return older
+
+
+def _put_back(older: Path | None, out: Path) -> None:
+    if older is not None:
+        for path in _run_files(older):
+            path.rename(out / path.name)
+        older.rmdir()
+
+
+def _remove_run(out: Path) -> None:
+    for path in _run_files(out):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _run_files(folder: Path) -> list[Path]:
+    """Those that are there, in the order of RUN_FILES."""
+    return [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
