@@ -16,6 +16,7 @@ import tyro
 from jax.sharding import Mesh
 
 from vaejax import plots
+from vaejax.base.describe import description
 from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset, random_rows
 from vaejax.data.check import check_data
@@ -50,6 +51,8 @@ from vaejax.training.fit import check_schedules, fit
 from vaejax.training.run import Run
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation
+
+DESCRIBED = ("model", "objective", "transform", "optimizer")  # whole, in config.json
 
 
 class Training(NamedTuple):
@@ -188,7 +191,8 @@ def fitted(training: Training, out: Path, log: MetricsLog) -> Run:
 def _facts(training: Training) -> dict[str, Any]:
     """What config.json holds."""
     config = dataclasses.asdict(training.config)
-    return {"config": config, "data": training.dataset.source, **environment()}
+    parts = {name: description(getattr(training, name)) for name in DESCRIBED}
+    return {"config": config, "data": training.dataset.source, **parts, **environment()}
 
 
 def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str, Any]:
