@@ -15,7 +15,7 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
     if isinstance(saved, str) and isinstance(now, str) and path.rpartition(".")[2] == "code":
         return [] if _is_same_code(saved, now) else [_difference(path, saved, now)]
     pairs: list[tuple[str, Any, Any]] = []
-    if isinstance(saved, Mapping) and isinstance(now, Mapping) and _kind(saved) == _kind(now):
+    if isinstance(saved, Mapping) and isinstance(now, Mapping) and _is_one_kind(saved, now, path):
         for name in sorted({*saved, *now}):
             inner = f"{path}.{name}" if path else name
             pairs.append((inner, saved.get(name, NOTHING), now.get(name, NOTHING)))
@@ -44,6 +44,11 @@ def _is_same_code(saved: str, now: str) -> bool:
     """Code that another Python or package compiled says nothing."""
     compilers = {text.rpartition(": ")[0] for text in (saved, now) if text.startswith("Python ")}
     return saved == now or len(compilers) == 2
+
+
+def _is_one_kind(saved: Mapping, now: Mapping, path: str) -> bool:
+    """Whether they are compared by their parts; at the top they are plain names and values."""
+    return not path or _kind(saved) == _kind(now)
 
 
 def _kind(described: Mapping) -> Any:

@@ -1,6 +1,5 @@
 """The checkpoints of a training: what `fit` saves, goes on from, and shows afterwards."""
 
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +15,7 @@ from vaejax.base.describe import description
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
-from vaejax.data.sources import add_to_digest, as_source
+from vaejax.data.sources import digest_of_data
 from vaejax.objectives.base import Objective
 from vaejax.training.checkpoints import CheckpointError, CheckpointStore
 from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, with_arrays
@@ -106,13 +105,6 @@ def open_saver(
     described = {name: description(part) for name, part in parts.items()}
     own = {"batch_size": int(batch_size), "key": jax.random.key_data(key).tolist()}
     return Saver(checkpoints, {**own, "data": digest_of_data(data), **described})
-
-
-def digest_of_data(data: PyTree | Source) -> str:
-    """SHA-256 of all examples: the same for arrays and for a source of them."""
-    digest = hashlib.sha256()
-    add_to_digest(digest, as_source(data))
-    return digest.hexdigest()
 
 
 def saved_runs(
