@@ -16,8 +16,9 @@ estimator is measured at the same parameters, on the same minibatch, with the sa
 measured is the sampling variance at a fixed minibatch; `vaejax.variance_sources` has the part that
 comes from the choice of examples.
 
-The folder gets variance.csv (one row for each seed, step, estimator and group of parameters),
-result.json and the figures. Estimators of different bounds are not compared with each other: the
+The folder gets variance.csv (one row for each seed, step, estimator and group of parameters; the
+last column is a digest, so that --resume keeps no row that was changed), result.json and the
+figures. Estimators of different bounds are not compared with each other: the
 table names the bound, and marks the least variance, and the least variance times time, for each.
 The ratio is to the first estimator of the bound, from paired draws. The bias is against a long run
 of an unbiased estimator (`Pathwise`, or `DReG` for importance-weighted bounds): the largest |z| of
@@ -27,7 +28,6 @@ a parameter, and the p-value of that one.
 import dataclasses
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,8 @@ from experiments.lib import variances
 from experiments.lib.csv_log import CsvLog
 from experiments.lib.script import Report, run_script
 from experiments.lib.variances import RATIO
+from vaejax.base.compare import differences, told
+from vaejax.base.describe import description
 from vaejax.data.check import check_data
 from vaejax.runs.build import (
     build_model,
@@ -49,9 +51,10 @@ from vaejax.runs.build import (
     initial_params,
     load_data,
 )
-from vaejax.runs.config import Setting, training_config
+from vaejax.runs.config import Setting, saved_config, training_config
 from vaejax.runs.folder import open_run
 from vaejax.runs.registry import bound_of_estimator, named_estimator
+from vaejax.training.checkpoints import clear
 from vaejax.variance.cost import decoder_evaluations, gradient_cost
 from vaejax.variance.groups import Groups, Part, heads, parts
 from vaejax.variance.moments import Moments
@@ -172,6 +175,13 @@ def groups_of_params(model: vaejax.VAE, params: vaejax.Params, x: jax.Array) -> 
 # The measurement.
 
 
+def subject_of(config: Config, seed: int, wanted: Callable[[int], bool]) -> Points:
+    """What is measured of one seed, at the wanted steps. Nothing is trained yet."""
+    if config.run is None:
+        return points_of_training(config, seed, wanted)
+    return points_of_run(config, config.run, wanted)
+
+
 def measure(config: Config, seed: int, log: CsvLog, bar: tqdm) -> None:
     """One seed: at each step, every estimator that has no rows there yet."""
     done = {(row["seed"], row["step"], row["estimator"]) for row in log.rows}
@@ -179,13 +189,7 @@ def measure(config: Config, seed: int, log: CsvLog, bar: tqdm) -> None:
     def missing(step: int) -> list[str]:
         return [name for name in config.estimators if (seed, step, name) not in done]
 
-    def wanted(step: int) -> bool:
-        return bool(missing(step))
-
-    if config.run is None:
-        subject = points_of_training(config, seed, wanted)
-    else:
-        subject = points_of_run(config, config.run, wanted)
+    subject = subject_of(config, seed, lambda step: bool(missing(step)))
     for step, params in subject.by_step:
         names = missing(step)
         for bound in dict.fromkeys(bound_of_estimator(name) for name in names):
@@ -269,32 +273,41 @@ def check(config: Config) -> None:
         )
 
 
-def prepared_folder(config: Config) -> Path:
+def made_of(config: Config) -> dict[str, Any]:
+    """All that the rows depend on; raises for data that the model is not for."""
+    values = dataclasses.asdict(config)
+    kept = {name: values[name] for name in values if name not in FREE_TO_CHANGE}
+    model = subject_of(config, config.seed, lambda step: False).model
+    trained = {} if config.run is None else {"run": dataclasses.asdict(saved_config(config.run))}
+    return json.loads(json.dumps({"config": kept, "model": description(model), **trained}))
+
+
+def prepared_folder(config: Config, manifest: dict[str, Any]) -> Path:
     """The folder of the rows: emptied of an earlier measurement, or, with --resume, of the same
     configuration.
     """
-    values = dataclasses.asdict(config)
-    manifest = json.loads(
-        json.dumps({name: values[name] for name in values if name not in FREE_TO_CHANGE})
-    )
     out = Path(config.out)
     saved = out / "config.json"
-    if config.resume and saved.exists() and json.loads(saved.read_text()) != manifest:
-        raise ValueError(
-            f"{out} holds rows of another configuration; name another --out, or leave out --resume"
-        )
+    if config.resume and saved.exists():
+        lines = differences(json.loads(saved.read_text()), manifest)
+        if lines:
+            raise ValueError(
+                f"{out} holds rows of another configuration: {told(lines)}; name another --out, or"
+                " leave out --resume"
+            )
     out.mkdir(parents=True, exist_ok=True)
     if not config.resume:
         for folder in out.glob("checkpoints-*"):
-            shutil.rmtree(folder)
+            clear(folder)
     saved.write_text(json.dumps(manifest, indent=2) + "\n")
     return out
 
 
 def experiment(config: Config) -> Report:
     check(config)
-    path = prepared_folder(config) / "variance.csv"
-    log = CsvLog(path, variances.COLUMNS, config.resume)
+    manifest = made_of(config)
+    path = prepared_folder(config, manifest) / "variance.csv"
+    log = CsvLog(path, variances.COLUMNS, config.resume, manifest)
     with tqdm(unit="estimator", dynamic_ncols=True) as bar:
         for seed in config.seeds:
             measure(config, seed, log, bar)

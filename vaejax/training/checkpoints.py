@@ -245,6 +245,14 @@ class CheckpointStore:
         shutil.rmtree(self.directory / TRASH, ignore_errors=True)
 
 
+def clear(directory: Path) -> None:
+    """Deletes the steps in a folder, and the folder where nothing else is in it."""
+    for folder in filter(is_ours, folders_of_steps(directory)):
+        shutil.rmtree(folder)
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
+
+
 def _shapes(table: dict[str, list], prefix: str = "") -> dict[str, Any]:
     return {
         path: [shape, dtype] for path, (shape, dtype, _) in table.items() if path.startswith(prefix)
