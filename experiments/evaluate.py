@@ -5,7 +5,7 @@
 
 How likely the test set is, from both sides, and what the latent space holds. Writes evaluation.json
 and report.html, which stands alone, into the run's folder, and prints a table. Cut off and started
-again, it goes on with the test examples that are left (evaluation-*.npz). A part that the run's
+again, it goes on with the test examples that are left (evaluation-*.jsonl). A part that the run's
 prior or encoder is not for is left out, and the page says so.
 
     bounds             the ELBO, IWAE-K for a ladder of K, k-hat and effective samples of the

@@ -16,8 +16,9 @@ estimator is measured at the same parameters, on the same minibatch, with the sa
 measured is the sampling variance at a fixed minibatch; `vaejax.variance_sources` has the part that
 comes from the choice of examples.
 
-The folder gets variance.csv (one row for each seed, step, estimator and group of parameters),
-result.json and the figures. Estimators of different bounds are not compared with each other: the
+The folder gets variance.csv (one row for each seed, step, estimator and group of parameters; the
+last column is a digest, so that --resume keeps no row that was changed), result.json and the
+figures. Estimators of different bounds are not compared with each other: the
 table names the bound, and marks the least variance, and the least variance times time, for each.
 The ratio is to the first estimator of the bound, from paired draws. The bias is against a long run
 of an unbiased estimator (`Pathwise`, or `DReG` for importance-weighted bounds): the largest |z| of
@@ -40,6 +41,8 @@ from experiments.lib import variances
 from experiments.lib.csv_log import CsvLog
 from experiments.lib.script import Report, run_script
 from experiments.lib.variances import RATIO
+from vaejax.base.compare import differences, told
+from vaejax.base.describe import description
 from vaejax.base.fields import Count, Distinct, Fraction, Plural
 from vaejax.data.check import check_data
 from vaejax.runs.build import (
@@ -57,6 +60,7 @@ from vaejax.runs.config import (
     TrainSize,
     check_config,
     require_examples,
+    saved_config,
     training_config,
 )
 from vaejax.runs.files import json_text, read_json, write_json
@@ -142,6 +146,7 @@ def points_of_training(config: Config, seed: int, wanted: Callable[[int], bool])
     """Of a training of its own, which goes to the wanted steps alone."""
     training = config.training(seed)
     dataset, transform = load_data(training)
+    require_examples(config, dataset)
     images = dataset.train.images
     model = build_model(training, images[0])
     check_data(images, model.support, transform, name=training.data)
@@ -172,6 +177,7 @@ def points_of_training(config: Config, seed: int, wanted: Callable[[int], bool])
 def points_of_run(config: Config, folder: str, wanted: Callable[[int], bool]) -> Points:
     """Of the checkpoints that a run has kept."""
     run = open_run(folder, data_folder=config.data_folder)
+    require_examples(config, run.dataset)
     images, keys = run.dataset.train.images, jax.random.split(jax.random.key(config.seed), 5)[2:]
     by_step = ((step, point.params) for step, point in run.checkpoints.items() if wanted(step))
     return points(config, run.model, images, run.transform, keys, by_step)
@@ -197,6 +203,13 @@ def groups_of_params(model: vaejax.VAE, params: vaejax.Params, x: jax.Array) -> 
 # The measurement.
 
 
+def subject_of(config: Config, seed: int, wanted: Callable[[int], bool]) -> Points:
+    """What is measured of one seed, at the wanted steps. Nothing is trained yet."""
+    if config.run is None:
+        return points_of_training(config, seed, wanted)
+    return points_of_run(config, config.run, wanted)
+
+
 def measure(config: Config, seed: int, log: CsvLog, bar: tqdm) -> None:
     """One seed: at each step, every estimator that has no rows there yet."""
     done = {(row["seed"], row["step"], row["estimator"]) for row in log.rows}
@@ -204,13 +217,7 @@ def measure(config: Config, seed: int, log: CsvLog, bar: tqdm) -> None:
     def missing(step: int) -> list[str]:
         return [name for name in config.estimators if (seed, step, name) not in done]
 
-    def wanted(step: int) -> bool:
-        return bool(missing(step))
-
-    if config.run is None:
-        subject = points_of_training(config, seed, wanted)
-    else:
-        subject = points_of_run(config, config.run, wanted)
+    subject = subject_of(config, seed, lambda step: bool(missing(step)))
     for step, params in subject.by_step:
         names = missing(step)
         for bound in dict.fromkeys(bound_of_estimator(name) for name in names):
@@ -281,44 +288,40 @@ def rows_of_groups(
 FREE_TO_CHANGE = ("resume", "out", "data_folder", "estimators", "num_seeds")  # with --resume
 
 
-def prepared_folder(config: Config) -> tuple[Path, dict[str, Any]]:
-    """The folder of the rows, and what its config.json holds: nothing is in it yet, or, with
-    --resume, a measurement of the same configuration. Nothing is written.
-    """
+def made_of(config: Config) -> dict[str, Any]:
+    """All that the rows depend on; raises for data, a model or a run that there is not."""
     values = dataclasses.asdict(config)
-    manifest = json.loads(
-        json_text({name: values[name] for name in values if name not in FREE_TO_CHANGE})
-    )
+    kept = {name: values[name] for name in values if name not in FREE_TO_CHANGE}
+    model = subject_of(config, config.seed, lambda step: False).model
+    trained = {} if config.run is None else {"run": dataclasses.asdict(saved_config(config.run))}
+    return json.loads(json_text({"config": kept, "model": description(model), **trained}))
+
+
+def prepared_folder(config: Config, manifest: dict[str, Any]) -> Path:
+    """The folder of the rows: nothing is in it yet, or, with --resume, a measurement of the same
+    configuration. Nothing is written.
+    """
     out = place_of(config.out)
     saved = out / "config.json"
-    if config.resume and saved.exists() and read_json(saved, *manifest) != manifest:
-        raise ValueError(
-            f"{out} holds rows of another configuration; name another --out, or leave out --resume"
-        )
+    if config.resume and saved.exists():
+        lines = differences(read_json(saved, *manifest), manifest)
+        if lines:
+            raise ValueError(
+                f"{out} holds rows of another configuration: {told(lines)}; name another --out, or"
+                " leave out --resume"
+            )
     if not config.resume and holds_files(out):
         raise ValueError(
             f"{out} already holds files: --resume the measurement there, or name another --out"
         )
-    return out, manifest
-
-
-def require_subject(config: Config) -> None:
-    """Raises ValueError for data, a model or a run that there is not, before the folder is made."""
-    if config.run is not None:
-        dataset = open_run(config.run, data_folder=config.data_folder).dataset
-    else:
-        training = config.training(config.seed)
-        dataset, transform = load_data(training)
-        model = build_model(training, dataset.train.images[0])
-        check_data(dataset.train.images, model.support, transform, name=training.data)
-    require_examples(config, dataset)
+    return out
 
 
 def experiment(config: Config) -> Report:
-    require_subject(config)
-    out, manifest = prepared_folder(config)
+    manifest = made_of(config)
+    out = prepared_folder(config, manifest)
     write_json(out / "config.json", manifest)
-    log = CsvLog(out / "variance.csv", variances.COLUMNS, config.resume)
+    log = CsvLog(out / "variance.csv", variances.COLUMNS, config.resume, manifest)
     with tqdm(unit="estimator", dynamic_ncols=True) as bar:
         for seed in config.seeds:
             measure(config, seed, log, bar)

@@ -24,7 +24,7 @@ def test_evaluation_goes_on_where_it_was_cut_off(tmp_path):
     call = partial(
         vaejax.evaluate, model, params, key=jax.random.key(0), num_samples=30, batch_size=5
     )
-    path = tmp_path / "evaluation.npz"
+    path = tmp_path / "evaluation.jsonl"
     batches = []
 
     def count(*args, **settings):
@@ -44,9 +44,9 @@ def test_evaluation_goes_on_where_it_was_cut_off(tmp_path):
     for name, array in whole.by_example.items():
         np.testing.assert_array_equal(resumed.by_example[name], array)
         np.testing.assert_array_equal(again.by_example[name], array)
-    with pytest.raises(ValueError, match=r"evaluation.npz holds the evaluation of another model"):
+    with pytest.raises(ValueError, match=r"evaluation.jsonl holds the evaluation of another model"):
         call(xs=1 - xs, path=path)
-    assert [file.name for file in tmp_path.iterdir()] == ["evaluation.npz"]
+    assert [file.name for file in tmp_path.iterdir()] == ["evaluation.jsonl"]
 
 
 def draw(params, x, key):
@@ -64,7 +64,7 @@ def test_chunks_are_the_whole_in_pieces(tmp_path):
     """
     xs, key = 10 * np.arange(7.0, dtype=np.float32)[:, None], jax.random.key(1)
     whole = map_dataset(draw, None, xs, key)
-    path = tmp_path / "draws.npz"
+    path = tmp_path / "draws.jsonl"
     for size in (1, 3, 7, 50):
         pieces = chunks.map_in_chunks(draw, kept, None, xs, key, batch_size=size)
         np.testing.assert_array_equal(pieces["draw"], whole)
@@ -104,7 +104,7 @@ def test_a_larger_set_needs_no_more_memory():
 def test_what_arrays_have_begun_a_source_of_them_goes_on_with(tmp_path):
     """The file belongs to the contents of the data, however they are read."""
     model, params, xs = binary_model()
-    path = tmp_path / "evaluation.npz"
+    path = tmp_path / "evaluation.jsonl"
     call = partial(vaejax.evaluate, model, params, key=jax.random.key(0), num_samples=5, path=path)
     whole = call(xs=xs)
     with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):

@@ -45,7 +45,7 @@ def made_run(folder: Path, step: int = 20) -> Path:
     config = dataclasses.asdict(TrainConfig(out=str(folder)))
     record = {"config": config, "data": "digits", "versions": {}}
     (folder / "config.json").write_text(json.dumps(record))
-    for name in ("metrics.jsonl", "result.json", "evaluation-60-60-40-0.npz", "latent.png"):
+    for name in ("metrics.jsonl", "result.json", "evaluation-60-60-40-0.jsonl", "latent.png"):
         (folder / name).write_text(f"{name} of step {step}")
     return folder
 

@@ -77,7 +77,7 @@ def test_the_numbers_fit_together(run):
     for share in ("precision", "recall", "calibration_p_value"):
         assert 0 <= result[share] <= 1
     names = {path.name for path in (folder / "run").iterdir()}
-    assert {"config.json", "report.html", "evaluation.json", "evaluation-60-60-40-0.npz"} <= names
+    assert {"config.json", "report.html", "evaluation.json", "evaluation-60-60-40-0.jsonl"} <= names
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_again_it_takes_what_it_has(run, tmp_path):
     the experiments, which is the same command.
     """
     folder, printed = shutil.copytree(run[0], tmp_path / "copy"), run[1]
-    path = folder / "run" / "evaluation-60-60-40-0.npz"
+    path = folder / "run" / "evaluation-60-60-40-0.jsonl"
     before = path.stat().st_mtime_ns
     parts = ["--ais-size", "0", "--sample-size", "0"]
     command = [sys.executable, str(EXPERIMENTS / "evaluate.py"), "--run", "run", *TINY, *parts]

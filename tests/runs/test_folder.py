@@ -2,13 +2,18 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
 
 import vaejax
+from tests.lib.paths import contents
 from tests.lib.runs import SMALL, train
+from vaejax.data.base import Split
+from vaejax.runs import build
+from vaejax.runs.build import load_data
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.folder import MetricsLog, evaluated_params, evaluated_step
 from vaejax.training.run import NO_HISTORY, Run
@@ -51,6 +56,67 @@ def test_its_parameters_are_those_of_the_validation_that_its_history_says(folder
     assert not same(run.params_at(20), run.params_at(40))
     assert same(vaejax.open_run(folder, "last").params, run.params_at("last"))
     assert same(vaejax.open_run(str(folder), params=20).params, run.params_at(20))
+
+
+def test_config_json_holds_the_run_whole(folder):
+    """Model, objective, transform and optimiser, also what no flag says."""
+    facts = json.loads((folder / "config.json").read_text())
+    assert facts["model"]["likelihood"]["net"]["activation"] == {"function": "jax.nn.relu"}
+    assert facts["objective"]["example"] == {
+        "class": "vaejax.objectives.base.PerExample",
+        "estimator": facts["objective"]["example"]["estimator"],
+        "model": facts["model"],
+    }
+    assert facts["objective"]["example"]["estimator"]["class"] == "vaejax.Pathwise"
+    assert facts["transform"] == {"class": "vaejax.Pixels", "maximum": 16, "policy": "dynamic"}
+    assert '"step_size": -0.001' in json.dumps(facts["optimizer"])
+
+
+def test_another_model_than_the_run_had_is_not_opened(folder, tmp_path):
+    """As where a default changes between two versions, here in config.json and in the library."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = copy / "config.json"
+    facts = json.loads(path.read_text())
+    facts["model"]["likelihood"]["net"]["activation"] = {"function": "jax.numpy.tanh"}
+    path.write_text(json.dumps(facts))
+    message = "model.likelihood.net.activation: saved jax.numpy.tanh, now jax.nn.relu; use the"
+    with pytest.raises(ValueError, match=message):
+        vaejax.open_run(copy)
+    for name in ("model", "objective", "transform", "optimizer"):
+        del facts[name]
+    path.write_text(json.dumps(facts | {"config": facts["config"] | {"estimator": "antithetic"}}))
+    with pytest.raises(ValueError, match="by another run: objective.example.estimator"):
+        vaejax.open_run(copy)
+
+
+def test_other_data_than_the_run_had_are_refused(folder, monkeypatch):
+    """By their digest: whatever lies under the name now, in the folder that is given or, where none
+    is, in the run's own.
+    """
+    folders = []
+
+    def moved(setting):
+        folders.append(setting.data_folder)
+        dataset, pixels = load_data(setting)
+        images = np.roll(dataset.train.images, 1, axis=0)
+        return dataset._replace(train=Split(images), source="elsewhere"), pixels
+
+    monkeypatch.setattr(build, "load_data", moved)
+    for place in (None, "now"):
+        message = "digits from elsewhere is not what .* was trained on, which was from the package"
+        with pytest.raises(ValueError, match=message):
+            vaejax.open_run(folder, data_folder=place)
+    assert folders == [None, "now"]
+
+
+def test_a_damaged_step_is_left_out_and_opening_changes_nothing(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    for step, last in (("20", 60), ("60", 40)):
+        (copy / "checkpoints" / step / "record" / "metadata").write_text("{")
+        before = contents(copy)
+        with pytest.warns(UserWarning, match=f"a checkpoint is left out: step {step}: "):
+            run = vaejax.open_run(copy)
+        assert run.step == last and contents(copy) == before
 
 
 def test_a_row_of_the_metrics_is_a_mean_of_whole_steps(tmp_path):

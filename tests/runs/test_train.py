@@ -126,7 +126,7 @@ REFUSED = {
     "samples": ("--num-samples 0", "num_samples = 0; it must be a whole number, at least 1"),
     "rate": ("--learning-rate -1", "learning_rate = -1.0; it must be positive and finite"),
     "patience": ("--patience 0", "patience = 0; it must be a whole number, at least 1"),
-    "a patience in vain": ("--patience 2 --num-steps 60", "has no validation every 500"),
+    "a patience in vain": ("--patience 2 --num-steps 60", "nothing would be validated"),
     "devices": ("--devices 3", "devices = 3"),
     "nothing to resume": ("--resume", "nothing to resume: runs/train/config.json does not exist"),
     "both": ("--resume --overwrite", "give one"),

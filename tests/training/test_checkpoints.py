@@ -1,5 +1,6 @@
 """Checkpoints come back bit for bit, or not at all and with the reason."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,15 +8,21 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 
 import vaejax
+from tests.lib.cases import cases
+from tests.lib.paths import contents
 from tests.lib.trees import assert_same_bits
+from vaejax.base.describe import digest_of
 from vaejax.training.checkpoints import CheckpointError, CheckpointMismatchError, CheckpointStore
 
 PARAMS = vaejax.Params(
@@ -144,6 +151,19 @@ def test_a_record_that_was_edited_is_damage_too(saved):
     assert step == 20 and "its record does not match its digest" in reported[0]
 
 
+@pytest.mark.parametrize("source, target", [("20", "40"), ("30", "25"), ("10", "30")])
+def test_a_step_under_another_number_is_not_taken_for_it(saved, source, target):
+    """A copy by hand: its numbers are whole, and of another step."""
+    shutil.rmtree(saved / target, ignore_errors=True)
+    shutil.copytree(saved / source, saved / target)
+    if target == "25":
+        shutil.rmtree(saved / "30")
+    (step, state, _), reported, _ = restore(saved)
+    assert step == {"40": 30, "25": 20, "30": 20}[target]
+    assert_same_bits(state, state_at(step))
+    assert f"its record is that of step {source}" in reported[0]
+
+
 def test_when_all_are_damaged_one_error_lists_each(saved):
     for step in ("10", "20", "30"):
         for path in (saved / step / "record").rglob("metadata"):
@@ -200,6 +220,132 @@ def test_another_configuration_stops_and_names_the_field(saved):
         CheckpointMismatchError, match="another configuration: lr: saved 0.001, now 0.0003"
     ):
         restore(saved, config={"lr": 0.0003})
+
+
+# What is no damage: nothing is moved, deleted, or taken for a step.
+
+
+@pytest.mark.parametrize("child", ["notes.txt", "config.json", "default/_METADATA", None])
+@pytest.mark.parametrize("name", ["0", "007", "30"])
+def test_others_folders_are_neither_steps_nor_deleted(tmp_path, name, child):
+    """Orbax would take any folder by the name of a number for a step, and delete the oldest."""
+    folder = tmp_path / name
+    folder.mkdir()
+    if child is not None:
+        (folder / child).parent.mkdir(exist_ok=True)
+        (folder / child).write_text("mine")
+    (tmp_path / "trash").mkdir()
+    before = contents(tmp_path)
+    with CheckpointStore(tmp_path, max_to_keep=1) as store:
+        assert store.steps() == []
+        for action in (
+            store.open,
+            partial(store.save, 40, STATE, {}),
+            partial(store.restore, STATE),
+        ):
+            with pytest.raises(ValueError, match=f"holds a folder {name} that is no checkpoint"):
+                action()
+    assert contents(tmp_path) == before
+
+
+ERRORS = {
+    "no memory": MemoryError("no memory"),
+    "no permission": PermissionError(13, "Permission denied"),
+    "a path of other letters": UnicodeEncodeError("ascii", "é", 0, 1, "ordinal not in range(128)"),
+    "another Orbax": KeyError("a field that this version does not know"),
+    "a disk": OSError(5, "Input/output error"),
+}
+
+
+@pytest.mark.parametrize("error", cases(ERRORS))
+def test_an_error_that_is_no_damage_moves_nothing(saved, error):
+    before = contents(saved)
+    with (
+        mock.patch.object(ocp.Checkpointer, "restore", side_effect=error),
+        pytest.raises(
+            CheckpointError, match="step 30 .* no damage is shown, so it stays"
+        ) as raised,
+    ):
+        restore(saved)
+    assert "\n" not in str(raised.value) and type(error).__name__ in str(raised.value)
+    assert contents(saved) == before
+    assert restore(saved)[0][0] == 30
+
+
+def test_ctrl_c_while_it_is_read_moves_nothing(saved):
+    before = contents(saved)
+    with (
+        mock.patch.object(ocp.Checkpointer, "restore", side_effect=KeyboardInterrupt),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        restore(saved)
+    assert contents(saved) == before
+
+
+def rewritten(folder, **changes):
+    """The record of a step with other entries, and a digest that fits; None takes one away."""
+    path = folder / "record" / "metadata"
+    record = json.loads(path.read_text()) | changes
+    record = {name: part for name, part in record.items() if part is not None and name != "digest"}
+    path.write_text(json.dumps(record | {"digest": digest_of(record)}))
+
+
+def test_a_newer_format_is_refused_in_a_sentence(saved):
+    rewritten(saved / "30", format=3)
+    (saved / "30" / "digests.json").unlink()
+    before = contents(saved)
+    with pytest.raises(CheckpointError, match="format 3, and this vaejax knows .* up to 2; use"):
+        restore(saved)
+    assert contents(saved) == before
+
+
+def as_before(folder):
+    """A step as the revision before saved it."""
+    rewritten(folder, format=1, step=None, of=None)
+    (folder / "digests.json").unlink()
+
+
+def test_a_step_of_before_goes_on_and_its_damage_stays_where_it_is(saved):
+    """It has no digests of its files, so only its record or its arrays can show damage."""
+    for step in ("10", "20", "30"):
+        as_before(saved / step)
+    assert restore(saved)[0][0] == 30
+    (saved / "30" / "state" / "_METADATA").unlink()
+    before = contents(saved)
+    with pytest.raises(CheckpointError, match="no damage is shown, so it stays"):
+        restore(saved)
+    assert contents(saved) == before
+    shutil.rmtree(saved / "30")
+    shutil.copytree(saved / "10", saved / "30")
+    assert restore(saved)[0][0] == 20
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_reading_changes_nothing(saved, damage):
+    if damage:
+        next((saved / "30" / "state" / "d").iterdir()).write_text("")
+    before = contents(saved)
+    with CheckpointStore(saved) as store:
+        assert store.steps() == [10, 20, 30]
+        assert_same_bits(store.read(20, STATE)[0], state_at(20))
+        if damage:
+            with pytest.raises(CheckpointError, match="step 30: "):
+                store.read(30, STATE)
+    assert contents(saved) == before
+    assert not (saved.parent / "none").exists()
+    with CheckpointStore(saved.parent / "none") as store:
+        assert store.steps() == [] and store.restore(STATE) is None
+    assert not (saved.parent / "none").exists()
+
+
+def test_what_is_moved_aside_stays(saved):
+    """Also where a step of that number was moved before, or the folder is the user's."""
+    (saved / "damaged" / "30").mkdir(parents=True)
+    (saved / "damaged" / "30" / "notes.txt").write_text("mine")
+    (saved / "30" / "record" / "metadata").write_text("{")
+    assert restore(saved)[0][0] == 20
+    assert (saved / "damaged" / "30" / "notes.txt").read_text() == "mine"
+    assert (saved / "damaged" / "30-2" / "state").is_dir()
 
 
 SAVER = """

@@ -2,6 +2,7 @@
 blocks, take a digest, map a function.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -159,6 +160,13 @@ def add_to_digest(digest: Any, source: Source) -> None:
         digest.update(f"{(len(source), *leaf.shape[1:])} {leaf.dtype}".encode())
         for _, block in blocks(source, size):
             digest.update(np.ascontiguousarray(jax.tree.leaves(block)[number]).tobytes())
+
+
+def digest_of_data(data: PyTree | Source) -> str:
+    """SHA-256 of all examples: the same for arrays and for a source of them."""
+    digest = hashlib.sha256()
+    add_to_digest(digest, as_source(data))
+    return digest.hexdigest()
 
 
 def map_blocks(

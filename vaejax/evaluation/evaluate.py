@@ -102,8 +102,8 @@ def evaluate(
       ladder: the K of the IWAE bounds; None takes 1, 10, 100, ... and `num_samples`.
       transform: `transform(x, key)` is what training applied to one stored example, such as a
         binarisation.
-      path: an .npz file that keeps what is done after each batch; the same call again goes on from
-        there.
+      path: a file that keeps what is done after each batch; the same call again computes what is
+        not there, or is damaged. A file of other arguments raises a ValueError that names them.
 
     References: Burda, Grosse & Salakhutdinov 2016 (the bounds); Vehtari, Simpson, Gelman, Yao &
     Gabry (k-hat).

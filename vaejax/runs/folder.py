@@ -4,20 +4,23 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vaejax.base.checks import unknown_name
+from vaejax.base.compare import differences, told
+from vaejax.base.describe import description
 from vaejax.base.types import Params
 from vaejax.data.base import Dataset
 from vaejax.data.pixels import Pixels
 from vaejax.models.vae import VAE
-from vaejax.runs.config import TrainConfig, saved_config
-from vaejax.runs.files import json_text, write_text
+from vaejax.runs.config import RUN_RECORD, TrainConfig, saved_config
+from vaejax.runs.files import json_text, read_json, write_text
 from vaejax.runs.place import expanded
+from vaejax.training.checkpoints import CheckpointMismatchError
 from vaejax.training.run import Run
 from vaejax.training.saving import saved_runs
 
@@ -76,10 +79,12 @@ def open_run(
     `open_run("runs/vamp").params` are the parameters that the run itself evaluates: those of the
     best validation where it had a patience, else the last. `params="best"`, `params="last"` or
     `params=4_000`, a step that was kept, takes others. `data_folder` says where the data lie now;
-    else the configuration does. Raises ValueError for a folder that holds no run or no checkpoint.
+    else the configuration does. Nothing in the folder changes. Raises ValueError for a folder that
+    holds no run or no checkpoint, for data that it was not trained on, and where this vaejax makes
+    another model of the configuration than the run had.
     """
     # Here, since it brings all the names of models, which `import vaejax` need not wait for.
-    from vaejax.runs.build import build_model, build_optimizer, load_data
+    from vaejax.runs.build import build_model, build_objective, build_optimizer, load_data
 
     folder = expanded(folder, "run")
     config = saved_config(folder)
@@ -88,16 +93,49 @@ def open_run(
     dataset, transform = load_data(config)
     images = dataset.train.images
     model = build_model(config, images[0])
+    facts = read_json(folder / "config.json", *RUN_RECORD)
+    _require_described(folder, facts, {"model": model, "transform": transform})
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(lambda key: model.init(key, transform(images[0], key)), key)
     like = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    directory, optimizer = folder / "checkpoints", build_optimizer(config)
-    runs = saved_runs(directory, like, optimizer, validated=True) if directory.is_dir() else {}
+    if not (folder / "checkpoints").is_dir():
+        raise ValueError(f"{folder} holds no checkpoint; train it further with --resume")
+    try:
+        runs = saved_runs(
+            folder / "checkpoints",
+            build_objective(config, model),
+            like,
+            build_optimizer(config),
+            transform=transform,
+            validated=True,
+            data=images,
+        )
+    except CheckpointMismatchError as error:
+        if error.parts != ("data",):
+            raise
+        raise ValueError(
+            f"{config.data} from {dataset.source} is not what {folder} was trained on, which was"
+            f" from {facts['data']}; say by --data-folder (data_folder=) where that lies"
+        ) from None
     if not runs:
         raise ValueError(f"{folder} holds no checkpoint; train it further with --resume")
     evaluated = evaluated_params(config, runs[max(runs)])
     run = OpenRun(folder, config, model, evaluated, dataset, transform, runs)
     return run if params is None else replace(run, params=run.params_at(params))
+
+
+def _require_described(folder: Path, facts: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
+    """Raises ValueError where a part is not what config.json says of it; the revision before said
+    nothing.
+    """
+    known = {name: part for name, part in parts.items() if name in facts}
+    saved = {name: facts[name] for name in known}
+    lines = differences(saved, {name: description(part) for name, part in known.items()})
+    if lines:
+        raise ValueError(
+            f"{folder} is a run of another model than its configuration gives here:"
+            f" {told(lines)}; use the vaejax that made it"
+        )
 
 
 def evaluated_params(config: TrainConfig, run: Run) -> Params:

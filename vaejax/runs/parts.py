@@ -91,7 +91,7 @@ def bounds(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart
     """The ELBO, IWAE-K for a ladder of K, and how far its weights are to be trusted."""
     # Named by what it depends on, so that another setting, or the run trained further, starts anew.
     size, count = len(subject.images), config.num_samples
-    path = Path(config.run) / f"evaluation-{subject.step}-{size}-{count}-{config.seed}.npz"
+    path = Path(config.run) / f"evaluation-{subject.step}-{size}-{count}-{config.seed}.jsonl"
     evaluation = evaluate(
         subject.model,
         subject.params,

@@ -22,7 +22,7 @@ RUN_FILES = (
     "result.json",
     *(f"{name}.png" for name in PICTURES),
     "evaluation.json",
-    "evaluation-*-*-*-*.npz*",
+    "evaluation-*-*-*-*.jsonl*",
     "report.html",
     "draws.npz",
     "draws.png",

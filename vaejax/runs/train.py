@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
 from vaejax import plots
+from vaejax.base.describe import description
 from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset, random_rows
 from vaejax.data.check import check_data
@@ -48,6 +49,7 @@ from vaejax.training.run import Run
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation
 
+DESCRIBED = ("model", "objective", "transform", "optimizer")  # whole, in config.json
 MOST_POINTS = 5_000  # of the picture of the latent space
 
 
@@ -100,7 +102,6 @@ def train(config: TrainConfig) -> dict[str, Any]:
 def prepared_training(config: TrainConfig) -> Training:
     """Everything of a training but its run; raises for all that can be refused."""
     check_config(config)
-    _check_patience(config)
     require_free(config)
     dataset, transform = load_data(config)
     keys = jax.random.split(jax.random.key(config.seed), 4)
@@ -115,15 +116,6 @@ def prepared_training(config: TrainConfig) -> Training:
     )
     _trace(training)
     return training
-
-
-def _check_patience(config: TrainConfig) -> None:
-    """Raises ValueError for a run that would wait for validations that never come."""
-    if config.patience is not None and config.num_steps < config.validate_every:
-        raise ValueError(
-            f"patience = {config.patience}, but a run of {config.num_steps} steps has no validation"
-            f" every {config.validate_every}; choose a smaller validate_every"
-        )
 
 
 def _check_splits(config: TrainConfig, model: VAE, dataset: Dataset, transform: Callable) -> None:
@@ -198,7 +190,8 @@ def fitted(training: Training, out: Path, log: MetricsLog) -> Run:
 def _facts(training: Training) -> dict[str, Any]:
     """What config.json holds."""
     config = dataclasses.asdict(training.config)
-    return {"config": config, "data": training.dataset.source, **environment()}
+    parts = {name: description(getattr(training, name)) for name in DESCRIBED}
+    return {"config": config, "data": training.dataset.source, **parts, **environment()}
 
 
 def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str, Any]:

@@ -1,12 +1,11 @@
 """Verified checkpoints: what is restored is what was saved, bit for bit, or it is not restored.
 
 A thin layer over Orbax's CheckpointManager, which saves atomically and in the background. It adds a
-digest of every leaf, so that a damaged step is noticed, moved to `damaged/` and reported, and the
-one before it used; and a comparison of the leaves and of the configuration, so that resuming as
-another run stops with the difference named. No file is unpickled.
+digest of every leaf and file, so that a damaged step is noticed, moved to `damaged/` and reported,
+and the one before it used; and a comparison of the leaves, of the configuration and of what the run
+is of, so that resuming as another run stops with the difference named. No file is unpickled.
 """
 
-import hashlib
 import json
 import shutil
 import warnings
@@ -17,22 +16,40 @@ from typing import Any
 import jax
 import numpy as np
 
+from vaejax.base.compare import differences, told
 from vaejax.base.types import PyTree
+from vaejax.training.saved_step import (
+    CheckpointError,
+    DamagedError,
+    folders_of_steps,
+    is_ours,
+    is_shown_damaged,
+    leaf_table,
+    read_arrays,
+    read_record,
+    record_of,
+    run_of,
+    write_digests,
+)
 
-FORMAT = 1
-
-
-class CheckpointError(RuntimeError):
-    """No step could be restored, or one could not be saved."""
+TRASH = "vaejax-trash"  # of steps that are being deleted
 
 
 class CheckpointMismatchError(ValueError):
-    """The checkpoint belongs to another run: another model, configuration or data set."""
+    """The checkpoint belongs to another run: another model, configuration or data set. `parts` are
+    the names of what differs.
+    """
+
+    def __init__(self, message: str, parts: tuple[str, ...] = ()):
+        super().__init__(message)
+        self.parts = parts
 
 
 class CheckpointStore:
-    """The checkpoints of one run, in `directory`. `config` is stored with each, and must be equal
-    when one is restored.
+    """The checkpoints of one run, in `directory`. `config`, and what the run is `of`, are stored
+    with each, and must be equal when one is restored.
+
+    Nothing is written before the first step is saved, or `open` is called. Reading writes nothing.
     """
 
     def __init__(
@@ -40,19 +57,15 @@ class CheckpointStore:
         directory: str | Path,
         config: Mapping[str, Any] | None = None,
         max_to_keep: int | None = 3,
+        of: Mapping[str, Any] | None = None,
     ):
-        # takes a moment to import, and most notebooks need none of it
-        import orbax.checkpoint as ocp
-
-        self._ocp = ocp
         self.directory = Path(directory).resolve()
         self.config = json.loads(json.dumps(config or {}))
-        # Deleting by renaming: a kill in the middle of a deletion would leave half a step that
-        # still looks whole.
-        self._options = ocp.CheckpointManagerOptions(
-            max_to_keep=max_to_keep, todelete_subdir="trash"
-        )
-        self._manager = ocp.CheckpointManager(self.directory, options=self._options)
+        self.of = json.loads(json.dumps(of or {}))
+        self._max_to_keep = max_to_keep
+        self._manager: Any = None
+        self._saving = 0  # the step that is being saved
+        self._told_of_before = False
 
     def __enter__(self):
         return self
@@ -60,36 +73,71 @@ class CheckpointStore:
     def __exit__(self, *exception):
         self.close()
 
+    def open(self) -> None:
+        """Makes the folder ready to be saved into. Raises ValueError for one with other folders
+        that Orbax would take for steps, and delete; CheckpointError for one that cannot be written.
+        """
+        # takes a moment to import, and most notebooks need none of it
+        import orbax.checkpoint as ocp
+
+        if self._manager is not None:
+            return
+        self.require_own()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=self._max_to_keep,
+            # Deleting by renaming: a kill in the middle of a deletion would leave half a step that
+            # still looks whole.
+            todelete_subdir=TRASH,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
+        )
+        try:
+            self._manager = ocp.CheckpointManager(self.directory, options=options)
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be written: {error}") from error
+
     def close(self) -> None:
         """Waits for the last save and releases the directory."""
-        self._manager.close()
-        self._empty_trash()
+        if self._manager is not None:
+            self._manager.close()
+            self._manager = None
+            self._empty_trash()
 
     def wait(self) -> None:
         """Returns once every save is on disk; raises what went wrong in the background."""
-        self._manager.wait_until_finished()
+        if self._manager is not None:
+            self._manager.wait_until_finished()
+
+    def require_own(self) -> None:
+        """Raises ValueError for a folder that holds others' folders by the name of a step."""
+        strangers = [path for path in self._folders() if not is_ours(path)]
+        if strangers:
+            raise ValueError(
+                f"{self.directory} holds a folder {strangers[0].name} that is no checkpoint of"
+                " vaejax, and would be taken for a step; name a folder for checkpoints alone"
+            )
 
     def steps(self) -> list[int]:
-        return sorted(self._manager.all_steps())
+        """Those that were saved, and the one that is being saved."""
+        if self._manager is not None:
+            return sorted(self._manager.all_steps())
+        return [int(path.name) for path in self._folders() if is_ours(path)]
 
     def save(self, step: int, state: PyTree, history: Mapping[str, np.ndarray]) -> None:
         """Saves in the background. `state` is copied to the host first, so its buffers may be
         donated at once.
         """
-        args = self._ocp.args
+        import orbax.checkpoint as ocp
+
         state, history = jax.device_get(state), {k: v for k, v in history.items() if v.size}
-        record = {
-            "format": FORMAT,
-            "config": self.config,
-            "leaves": _leaf_table({"state": state, "history": history}),
-        }
-        record["digest"] = _digest(record)
-        items = {"state": args.StandardSave(state), "record": args.JsonSave(record)}
+        record = record_of(step, state, history, config=self.config, of=self.of)
+        items = {"state": ocp.args.StandardSave(state), "record": ocp.args.JsonSave(record)}
         if history:
-            items["history"] = args.StandardSave(history)
+            items["history"] = ocp.args.StandardSave(history)
+        self.open()
         self.wait()  # the background thread may still be moving an old step into the trash
         self._empty_trash()
-        if not self._manager.save(step, args=args.Composite(**items)):
+        self._saving = step
+        if not self._manager.save(step, args=ocp.args.Composite(**items)):
             raise CheckpointError(
                 f"step {step} was not saved: {self.directory} already holds step {self.steps()[-1]}"
             )
@@ -100,102 +148,109 @@ class CheckpointStore:
 
         `like` has the structure, shapes and dtypes to expect. A damaged step is moved aside with a
         warning and the one before it tried; a step of another run raises CheckpointMismatchError;
-        if all are damaged, CheckpointError.
+        if all are damaged, or one cannot be read and is as it was saved, CheckpointError.
         """
+        self.require_own()
         causes = []
         for step in reversed(self.steps()):
             try:
-                return step, *self._restore(step, like)
-            except CheckpointMismatchError:
-                raise
-            except Exception as error:  # damaged files make Orbax raise almost anything
-                causes.append(
-                    f"step {step}: {type(error).__name__}:"
-                    f" {str(error).splitlines()[0][:200] if str(error) else ''}"
-                )
-                self._quarantine(step)
-                warnings.warn(
-                    f"checkpoint damaged, moved to {self.directory / 'damaged'}: {causes[-1]}",
-                    stacklevel=2,
-                )
+                return step, *self._read(step, like)
+            except DamagedError as error:
+                causes.append(str(error))
+                moved = self._moved_aside(step)
+                warnings.warn(f"checkpoint damaged, moved to {moved}: {error}", stacklevel=2)
         if causes:
             raise CheckpointError(f"no intact checkpoint in {self.directory}; " + "; ".join(causes))
         return None
 
     def read(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, np.ndarray]]:
         """(state, history) of one step, whatever its configuration, for looking back;
-        CheckpointError if it is damaged.
+        CheckpointError if it cannot be read.
         """
+        return self._read(step, like, any_config=True)
+
+    def _read(self, step: int, like: PyTree, any_config: bool = False):
+        """DamagedError where damage is shown; CheckpointError for any other reason why a step
+        cannot be read: damaged files, and much else, make Orbax raise almost anything.
+        """
+        folder = self.directory / str(step)
         try:
-            return self._restore(step, like, any_config=True)
-        except (CheckpointError, CheckpointMismatchError):
+            record = read_record(folder)
+            self._require_same(step, record, like, any_config)
+            return read_arrays(folder, record, like)
+        except CheckpointMismatchError:
             raise
-        except Exception as error:  # damaged files make Orbax raise almost anything
+        except DamagedError as error:
+            raise DamagedError(f"step {step}: {error}") from error
+        except Exception as error:
+            cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            if is_shown_damaged(folder):
+                raise DamagedError(f"step {step}: {cause}") from error
             raise CheckpointError(
-                f"step {step} in {self.directory} is damaged: {type(error).__name__}"
+                f"step {step} in {self.directory} cannot be read, and no damage is shown, so it"
+                f" stays where it is: {cause}"
             ) from error
 
-    def _restore(self, step: int, like: PyTree, any_config: bool = False):
-        args, manager = self._ocp.args, self._manager
-        record = manager.restore(step, args=self._ocp.args.Composite(record=args.JsonRestore()))[
-            "record"
-        ]
-        if record.pop("digest") != _digest(record):
-            raise CheckpointError("its record does not match its digest")
-        table = record["leaves"]
-        _require_same(
-            step,
-            "model",
-            _shapes(_leaf_table({"state": like}, digests=False)),
-            _shapes(table, "['state']"),
-        )
+    def _require_same(self, step: int, record: dict, like: PyTree, any_config: bool) -> None:
+        """Raises CheckpointMismatchError for a step of another run."""
+        saved = run_of(record)
+        now = {name: part for name, part in self.of.items() if name in saved}
         if not any_config:
-            _require_same(step, "configuration", self.config, record["config"])
-        history_like = {
-            path.removeprefix("['history']['").removesuffix("']"): np.zeros(shape, dtype)
-            for path, (shape, dtype, _) in table.items()
-            if path.startswith("['history']")
-        }
-        # Zeros, not shapes: a template of host arrays restores to host arrays, whatever devices the
-        # run was saved on.
-        items = {
-            "state": args.StandardRestore(
-                jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), like)
+            # Format 1 kept what a run is of among its configuration.
+            config = self.config | (now if record["format"] == 1 else {})
+            _compare(step, "with another configuration", record["config"], config)
+        _compare(step, "by another run", {name: saved[name] for name in now}, now)
+        model = _shapes(leaf_table({"state": like}, digests=False))
+        _compare(step, "with another model", _shapes(record["leaves"], "['state']"), model)
+        if now.keys() != self.of.keys() and not self._told_of_before:
+            self._told_of_before = True
+            unknown = ", ".join(name for name in self.of if name not in now)
+            warnings.warn(
+                f"{self.directory} was saved by an earlier revision, which kept no {unknown}: they"
+                " could not be compared",
+                stacklevel=2,
             )
-        }
-        if history_like:
-            items["history"] = args.StandardRestore(history_like)
-        restored = manager.restore(step, args=args.Composite(**items))
-        state, history = restored["state"], restored["history"] if history_like else {}
-        for path, (_, _, digest) in _leaf_table({"state": state, "history": history}).items():
-            if digest != table[path][2]:
-                raise CheckpointError(f"the contents of {path} do not match their digest")
-        return state, dict(history)
 
-    def _quarantine(self, step: int) -> None:
-        """Moves a step aside; left in place it would still be the latest, and Orbax would refuse to
-        save below it.
+    def _folders(self) -> list[Path]:
+        try:
+            return folders_of_steps(self.directory)
+        except OSError as error:
+            raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
+
+    def _moved_aside(self, step: int) -> Path:
+        """Where a step lies now: left in place it would still be the latest, and Orbax would refuse
+        to save below it.
         """
-        self._manager.close()
-        target = self.directory / "damaged" / str(step)
-        target.parent.mkdir(exist_ok=True)
-        shutil.rmtree(target, ignore_errors=True)
-        shutil.move(self.directory / str(step), target)
-        self._manager = self._ocp.CheckpointManager(self.directory, options=self._options)
+        self.close()
+        place = self.directory / "damaged"
+        names = [str(step), *(f"{step}-{number}" for number in range(2, 1_000))]
+        target = next(place / name for name in names if not (place / name).exists())
+        try:
+            place.mkdir(exist_ok=True)
+            shutil.move(self.directory / str(step), target)
+        except OSError as error:
+            raise CheckpointError(
+                f"step {step} in {self.directory} is damaged, and cannot be moved: {error}"
+            ) from error
+        return target
+
+    def _write_digests(self) -> None:
+        """Called by Orbax when the files of a step are written, and before it has its name: so it
+        has its digests when it is seen.
+        """
+        for folder in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+            write_digests(folder)
 
     def _empty_trash(self) -> None:
-        shutil.rmtree(self.directory / "trash", ignore_errors=True)
+        shutil.rmtree(self.directory / TRASH, ignore_errors=True)
 
 
-def _leaf_table(tree: PyTree, digests: bool = True) -> dict[str, list]:
-    """path -> [shape, dtype, sha256 of the bytes]."""
-    table = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        digest = (
-            hashlib.sha256(np.ascontiguousarray(leaf).tobytes()).hexdigest() if digests else None
-        )
-        table[jax.tree_util.keystr(path)] = [list(leaf.shape), str(leaf.dtype), digest]
-    return table
+def clear(directory: Path) -> None:
+    """Deletes the steps in a folder, and the folder where nothing else is in it."""
+    for folder in filter(is_ours, folders_of_steps(directory)):
+        shutil.rmtree(folder)
+    if directory.is_dir() and not any(directory.iterdir()):
+        directory.rmdir()
 
 
 def _shapes(table: dict[str, list], prefix: str = "") -> dict[str, Any]:
@@ -204,18 +259,10 @@ def _shapes(table: dict[str, list], prefix: str = "") -> dict[str, Any]:
     }
 
 
-def _digest(record: dict) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
-def _require_same(step: int, what: str, now: Mapping, saved: Mapping) -> None:
-    differences = [
-        f"{name}: saved {saved.get(name, 'nothing')}, now {now.get(name, 'nothing')}"
-        for name in sorted({*now, *saved})
-        if now.get(name) != saved.get(name)
-    ]
-    if differences:
-        more = f"; and {len(differences) - 5} more" if len(differences) > 5 else ""
-        raise CheckpointMismatchError(
-            f"step {step} was saved with another {what}: " + "; ".join(differences[:5]) + more
-        )
+def _compare(step: int, how: str, saved: Mapping, now: Mapping) -> None:
+    lines = {name: differences(saved.get(name, "nothing"), now.get(name, "nothing"), name)
+             for name in sorted({*saved, *now})}  # fmt: skip
+    parts = tuple(name for name in lines if lines[name])
+    if parts:
+        message = told([line for name in parts for line in lines[name]])
+        raise CheckpointMismatchError(f"step {step} was saved {how}: {message}", parts)

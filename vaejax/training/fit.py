@@ -83,8 +83,9 @@ def fit(
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     trainer = Trainer(objective, ByStructure(optimizer), transform, mesh, batch_size)
     run = _start(params, optimizer, validated=validation is not None)
+    parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
     with (
-        open_saver(checkpoints, key, batch_size, data) as saver,
+        open_saver(checkpoints, key, batch_size, data, **parts) as saver,
         Signals(active=saver is not None) as signals,
     ):
         run = run if saver is None else saver.restored(run)

@@ -1,7 +1,7 @@
 """The checkpoints of a training: what `fit` saves, goes on from, and shows afterwards."""
 
-import hashlib
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +11,13 @@ import jax
 import optax
 
 from vaejax.base.checks import require_count
+from vaejax.base.describe import description
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
-from vaejax.data.sources import add_to_digest, as_source
-from vaejax.training.checkpoints import CheckpointStore
+from vaejax.data.sources import digest_of_data
+from vaejax.objectives.base import Objective
+from vaejax.training.checkpoints import CheckpointError, CheckpointStore
 from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, with_arrays
 
 
@@ -27,7 +29,8 @@ class Checkpoints:
 
     With `resume` the run goes on from the newest intact checkpoint, if there is one, to the same
     bits. `config`, of JSON's types, is stored in each and must then be equal; so must the data, the
-    key and the batch size, which are stored anyway.
+    key, the batch size, the objective, the transform and the optimiser, which are stored anyway, by
+    their descriptions. Free are the number of steps, the validation, the mesh and the callback.
     """
 
     folder: str | Path
@@ -44,11 +47,13 @@ class Checkpoints:
 
 
 class Saver:
-    """Checkpoints at work, of a run with this configuration."""
+    """Checkpoints at work, of such a run."""
 
-    def __init__(self, checkpoints: Checkpoints, config: Mapping[str, Any]):
+    def __init__(self, checkpoints: Checkpoints, of: Mapping[str, Any]):
         self.every, self._resume = checkpoints.every, checkpoints.resume
-        self._store = CheckpointStore(checkpoints.folder, config, checkpoints.max_to_keep)
+        self._store = CheckpointStore(
+            checkpoints.folder, checkpoints.config, checkpoints.max_to_keep, of
+        )
 
     def __enter__(self):
         return self
@@ -58,17 +63,16 @@ class Saver:
 
     def restored(self, run: Run) -> Run:
         """The run of the newest checkpoint, or `run` where there is none; ValueError where there is
-        one and it is not to be resumed.
+        one and it is not to be resumed. From now on it can be saved.
         """
         store = self._store
-        if not self._resume:
-            if store.steps():
-                raise ValueError(
-                    f"{store.directory} already holds step {store.steps()[-1]}: resume, by"
-                    " vaejax.Checkpoints(..., resume=True), or name another folder"
-                )
-            return run
+        if store.steps() and not self._resume:
+            raise ValueError(
+                f"{store.directory} already holds step {store.steps()[-1]}: resume, by"
+                " vaejax.Checkpoints(..., resume=True), or name another folder"
+            )
         newest = store.restore(arrays_of(run))
+        store.open()
         if newest is None:
             return run
         step, arrays, history = newest
@@ -87,40 +91,56 @@ class Saver:
 
 
 def open_saver(
-    checkpoints: Checkpoints | None, key: Key, batch_size: int, data: PyTree | Source
+    checkpoints: Checkpoints | None,
+    key: Key,
+    batch_size: int,
+    data: PyTree | Source,
+    **parts: Any,
 ) -> AbstractContextManager[Saver | None]:
-    """The saver of a run, with all that must be the same for it to be continued."""
+    """The saver of a run, with all that must be the same for it to be continued: `parts` are what
+    it computes with, by name.
+    """
     if checkpoints is None:
         return nullcontext()
-    digest = hashlib.sha256()
-    add_to_digest(digest, as_source(data))
-    own = {
-        "batch_size": batch_size,
-        "key": jax.random.key_data(key).tolist(),
-        "data": digest.hexdigest(),
-    }
-    return Saver(checkpoints, {**(checkpoints.config or {}), **own})
+    described = {name: description(part) for name, part in parts.items()}
+    own = {"batch_size": int(batch_size), "key": jax.random.key_data(key).tolist()}
+    return Saver(checkpoints, {**own, "data": digest_of_data(data), **described})
 
 
 def saved_runs(
     folder: str | Path,
+    objective: Objective,
     params: Params,
     optimizer: optax.GradientTransformation,
     *,
+    transform: Callable[[PyTree, Key], PyTree] | None,
     validated: bool,
+    data: PyTree | Source | None = None,
 ) -> dict[int, Run]:
     """{step: the run at that step}, of what `fit` has kept in `Checkpoints(folder)`; `validated` if
-    it had a validation.
+    it had a validation. Nothing in the folder changes.
 
-    `params` and `optimizer` are like those that it started from. A damaged step raises
-    CheckpointError, another model CheckpointMismatchError.
+    `params` and `optimizer` are like those that it started from. Another objective or transform,
+    and with it another model, raises CheckpointMismatchError that names the difference; so do other
+    `data`, where they are given. A step that cannot be read is left out with a warning; if all are,
+    CheckpointError.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is no folder of checkpoints; name the one that fit was given")
     like = Run(params, optimizer.init(params), 0, NO_HISTORY, params if validated else None)
-    with CheckpointStore(folder) as store:
-        states = [(step, *store.read(step, arrays_of(like))) for step in store.steps()]
-    return {
-        step: with_arrays(like._replace(step=step, history=completed(history)), arrays)
-        for step, arrays, history in states
-    }
+    of = {"objective": description(objective), "transform": description(transform)}
+    if data is not None:
+        of["data"] = digest_of_data(data)
+    store, runs, causes = CheckpointStore(folder, of=of), {}, []
+    for step in store.steps():
+        try:
+            arrays, history = store.read(step, arrays_of(like))
+        except CheckpointError as error:
+            causes.append(str(error))
+            warnings.warn(f"a checkpoint is left out: {error}", stacklevel=2)
+            continue
+        run = like._replace(step=step, history=completed(history))
+        runs[step] = with_arrays(run, arrays)
+    if causes and not runs:
+        raise CheckpointError(f"no intact checkpoint in {folder}; " + "; ".join(causes))
+    return runs

@@ -23,16 +23,24 @@ def csv_rows(folder):
 
 
 def test_gradient_variance_and_its_resumption(tmp_path):
-    """Cut off after one estimator, it goes on with the other and keeps the rows that it has."""
+    """Cut off after one estimator, it goes on with the other and keeps the rows that it has, but
+    for those with a digit that was changed: these are measured again.
+    """
     flags = [*TINY, *["--num-steps", "4", "--at", "0", "1", "--hidden", "8", "--latent-dim", "2"]]
     run(NAME, *flags, "--estimators", "pathwise", folder=tmp_path)
     before = csv_rows(tmp_path)
+    path = tmp_path / "out" / "variance.csv"
+    digits = before[-1]["trace"]
+    path.write_text(path.read_text().replace(digits, f"{digits[:-1]}{9 - int(digits[-1])}"))
     both = ["--resume", "--estimators", "pathwise", "dreg:2"]
     result, printed = run(NAME, *flags, *both, folder=tmp_path)
     assert result["least_mse_in_phi"] == {"ELBO": "pathwise", "IWAE-2": "dreg:2"}
     assert printed.count("**") == 8
     rows = csv_rows(tmp_path)
-    assert rows[: len(before)] == before
+    assert rows[: len(before) // 2] == before[: len(before) // 2]
+    place = ("step", "estimator", "group")
+    traces = {tuple(row[name] for name in place): row["trace"] for row in rows}
+    assert all(traces[tuple(row[name] for name in place)] == row["trace"] for row in before)
     measured = sorted((row["estimator"], row["step"], row["group"]) for row in rows)
     assert measured == sorted(itertools.product(("pathwise", "dreg:2"), ("0", "4"), GROUPS))
     assert files(tmp_path) == {

@@ -1,0 +1,225 @@
+"""A description is the same in every process, and another where any part is another."""
+
+import dataclasses
+import inspect
+import json
+import subprocess
+import sys
+from functools import partial
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as npd
+import optax
+import pytest
+
+import vaejax
+from tests.base.test_numbers import FIELDS, KINDS, made
+from tests.lib.cases import cases
+from tests.lib.optimizers import OPTIMIZERS, others_of
+from tests.lib.paths import ROOT
+from vaejax.base.compare import differences, told
+from vaejax.base.describe import description, digest_of
+from vaejax.base.values import by_value
+
+SCALE = 2.0
+
+
+def scaled(x):
+    return SCALE * x
+
+
+def closed_over(number):
+    def inner(x, offset=1):
+        return x + number + offset
+
+    return inner
+
+
+def read_from(number):
+    """A function of `__main__`, which reads a variable of its module."""
+    known = {"__name__": "__main__", "number": number}
+    code = compile("def f(x):\n    return x * number", "main.py", "exec")
+    [constant] = [part for part in code.co_consts if inspect.iscode(part)]
+    return type(scaled)(constant, known)
+
+
+def own_class(scale):
+    class Own(vaejax.Prior):
+        support = vaejax.supports.REAL
+
+        def __call__(self, params, q):
+            return scale
+
+    return Own
+
+
+class Plain:
+    def __init__(self, **attributes):
+        self.__dict__.update(attributes)
+
+
+def cycle(number):
+    things = [number]
+    things.append(things)
+    return things
+
+
+# Pairs that differ in one part.
+PAIRS = {
+    "activation": lambda: [vaejax.MLP(2, activation=f) for f in (nn.relu, nn.tanh)],
+    "array": lambda: [np.arange(3.0), np.array([0.0, 1.0, 3.0])],
+    "bound method": lambda: [Plain(a=1).__init__, Plain(a=2).__init__],
+    "class": lambda: [npd.Normal, npd.Laplace],
+    "class of a function": lambda: [own_class(1), own_class(2)],
+    "closure": lambda: [closed_over(1), closed_over(2)],
+    "cycle": lambda: [cycle(1), cycle(2)],
+    "default": lambda: [lambda x, a=1: x, lambda x, a=2: x],
+    "dtype": lambda: [jnp.float32, jnp.bfloat16],
+    "jit": lambda: [jax.jit(lambda x: x + 1), jax.jit(lambda x: x + 2)],
+    "key": lambda: [jax.random.key(0), jax.random.key(1)],
+    "key of another kind": lambda: [jax.random.key(0), jax.random.key(0, impl="rbg")],
+    "lambda": lambda: [lambda x: x + 1.0, lambda x: x + 2.0],
+    "lambda in a lambda": lambda: [lambda: lambda x: x + 1.0, lambda: lambda x: x + 2.0],
+    "names read": lambda: [lambda x: jnp.exp(x), lambda x: jnp.log(x)],
+    "nothing and its name": lambda: [None, "None"],
+    "object": lambda: [Plain(a=1, b=(2, 3)), Plain(a=1, b=(2, 4))],
+    "partial": lambda: [partial(scaled, x=1), partial(scaled, x=2)],
+    "set": lambda: [{"a", "b"}, {"a", "c"}],
+    "set in a lambda": lambda: [lambda x: x in {"a", "b"}, lambda x: x in {"a", "c"}],
+    "ufunc": lambda: [jnp.add, jnp.multiply],
+    "variable of the module": lambda: [read_from(1), read_from(2)],
+    "values of an enum": lambda: [inspect.Parameter.empty, inspect.Parameter.KEYWORD_ONLY],
+}
+
+
+@pytest.mark.parametrize("make", cases(PAIRS))
+def test_another_part_is_another_description(make):
+    (one, other), (again, _) = make(), make()
+    assert differences(description(one), description(other))
+    if make is not PAIRS["default"]:
+        assert description(one) == description(again)
+    json.dumps(description(one), allow_nan=False)
+
+
+SAME = {
+    "kinds of numbers": [3, np.int64(3), jnp.asarray(3), 3.0],
+    "partials": [partial(scaled, 1, k=2), by_value(partial(scaled, 1, k=2))],
+    "nets with a place": [vaejax.MLP(2), vaejax.MLP(2, name="net")],
+    "order of a dict": [{"a": 1, "b": 2}, {"b": 2, "a": 1}],
+    "not finite": [float("nan"), np.float64("nan")],
+}
+
+
+@pytest.mark.parametrize("things", cases(SAME))
+def test_equal_things_are_described_alike(things):
+    first, *rest = map(description, things)
+    assert all(differences(first, other) == [] for other in rest)
+
+
+ALL = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+import optax, jax, vaejax
+from tests.base.test_describe import PAIRS
+from tests.lib.kinds import KINDS, REFINED
+from tests.lib.optimizers import OPTIMIZERS
+from vaejax.base.describe import description, digest_of
+things = {**KINDS, **REFINED, **{f"optax.{name}": make() for name, make in OPTIMIZERS.items()}}
+things |= {name: make()[0] for name, make in PAIRS.items()}
+things["own"] = lambda x, words={"a", "b", "c"}: x if x in {"u", "v", "w"} else words
+print(json.dumps({name: digest_of(description(thing)) for name, thing in things.items()}))
+"""
+
+
+@pytest.mark.slow
+def test_it_is_the_same_in_every_process():
+    """Whatever the seed of the hashes, and whatever else was imported."""
+    digests = []
+    for seed, first in (("1", ""), ("2", "import jax.experimental.sparse, optax.contrib\n")):
+        done = subprocess.run(
+            [sys.executable, "-c", first + ALL, str(ROOT)],
+            capture_output=True, text=True, env={"PYTHONHASHSEED": seed, "JAX_PLATFORMS": "cpu"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        digests.append(json.loads(done.stdout))
+    assert digests[0] == digests[1] and len(digests[0]) > 60
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_each_field_of_each_component_counts(name):
+    """As it counts for equality: every field with another value is another description."""
+    kind, _, _ = FIELDS[name]
+    thing = made(kind)
+    for field in dataclasses.fields(kind):
+        if isinstance(thing, nn.Module) and field.name in ("parent", "name"):
+            continue
+        changed = made(kind)
+        object.__setattr__(changed, field.name, "something else")
+        (line,) = differences(description(thing), description(changed))
+        assert line.startswith(f"{field.name}: saved ") and "now something else" in line
+
+
+@pytest.mark.parametrize("name", cases(list(KINDS)))
+def test_every_kind_of_model_is_described_in_json(name):
+    described = json.loads(json.dumps(description(KINDS[name]), allow_nan=False))
+    assert differences(described, description(KINDS[name])) == []
+    assert "0x" not in json.dumps(described)
+
+
+@pytest.mark.parametrize("name", cases(list(OPTIMIZERS)))
+def test_every_number_of_every_optimiser_counts(name):
+    """Each public optimiser of Optax: typed again it is the same, with another number another."""
+    described = description(OPTIMIZERS[name]())
+    assert differences(described, description(OPTIMIZERS[name]())) == []
+    assert "0x" not in json.dumps(described, allow_nan=False)
+    for changed, optimizer in others_of(name):
+        assert differences(described, description(optimizer)), f"{name}: {changed}"
+
+
+def test_a_difference_names_the_path_and_both_values():
+    model = KINDS["VAE"]
+    net = vaejax.MLP((4, 4), (3, 5), activation=nn.relu)
+    other = dataclasses.replace(model, likelihood=vaejax.Bernoulli(net))
+    lines = differences(description({"model": model}), description({"model": other}))
+    assert lines == [
+        "model.likelihood.net.activation: saved jax.numpy.tanh, now jax.nn.relu",
+        "model.likelihood.net.hidden: saved [3], now [3, 5]",
+    ]
+    assert told([f"a.b{i}: saved 1, now 2" for i in range(7)]).endswith("; and 2 more")
+    assert told(["a.b: saved 1, now 2", "c.b: saved 1, now 2"]) == "a.b: saved 1, now 2"
+
+
+def test_code_of_another_python_is_not_compared():
+    saved = {"function": "f", "code": "Python 3.10: 01"}
+    assert differences(saved, {"function": "f", "code": "Python 3.11: 02"}) == []
+    assert differences(saved, {"function": "f", "code": "Python 3.10: 02"})
+    assert differences(saved, {"function": "g", "code": "Python 3.11: 02"})
+
+
+def test_code_is_what_it_computes():
+    """No name of its own variables, no docstring, no line."""
+
+    def one(x):
+        """A."""
+        y = x + 1
+        return y * y
+
+    def other(x):
+        """Another."""
+
+        z = x + 1
+        return z * z
+
+    codes = [description(function)["code"] for function in (one, other)]
+    assert codes[0] == codes[1]
+
+
+def test_names_are_public_ones():
+    assert description(nn.relu) == {"function": "jax.nn.relu"}
+    assert description(vaejax.MLP) == {"type": "vaejax.MLP"}
+    assert description(scaled) == {"function": f"{scaled.__module__}.scaled"}
+    assert description(optax.adam(0.1))["update"]["function"].startswith("optax.chain.<locals>")
+    assert len(digest_of(description(KINDS["VAE"]))) == 64

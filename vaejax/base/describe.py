@@ -1,0 +1,251 @@
+"""What a thing is, in JSON's types: the same in every process, and another where a part of it is
+another.
+
+A checkpoint, a run and a store of results keep the description of what they are of, and are held
+against it before they are used.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from pathlib import PurePath
+from types import FunctionType, MethodType, ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.base.checks import plain_number
+from vaejax.base.functions import (
+    code_of,
+    is_found_by_name,
+    names_read,
+    package_version,
+    public_name,
+)
+from vaejax.base.values import Partial
+
+OF_FLAX = ("parent", "name")  # fields of a Flax module that say where it stands, not what it is
+DEEPEST = 60  # of nested parts
+# Of the names that Python gives a meaning, those that say what a thing does.
+_WRITTEN = ("__call__", "__init__", "__post_init__", "__name__")
+
+Inside = Callable[[Any], Any]
+
+
+def description(thing: Any) -> Any:
+    """A nested dict, list, string or number that says what a thing is: of a component or a net its
+    class and fields, of a function its name, or its code and what it closes over where the name
+    does not say all, of an array its shape, dtype and digest.
+
+    Equal things have equal descriptions in all processes; `compare.differences` compares two.
+    """
+    return _described(thing, ())
+
+
+def digest_of(tree: Any) -> str:
+    """SHA-256 of what JSON knows."""
+    return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
+
+
+def array_digest(array: Any) -> str:
+    """SHA-256 of the bytes of an array."""
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _described(thing: Any, above: tuple[int, ...]) -> Any:
+    thing = plain_number(thing)
+    if id(thing) in above:
+        return {"cycle": len(above) - above.index(id(thing))}
+    if len(above) > DEEPEST:
+        return _class_name(type(thing))
+    inside = functools.partial(_described, above=(*above, id(thing)))
+    for describe in (_plain, _array, _container, _callable, _object):
+        described = describe(thing, inside)
+        if described is not NotImplemented:
+            return described
+    raise AssertionError("every thing is an object")
+
+
+def _plain(thing: Any, inside: Inside) -> Any:
+    """Numbers, words and names."""
+    if isinstance(thing, Enum):
+        return {"enum": f"{_class_name(type(thing))}.{thing.name}"}
+    if isinstance(thing, float) and not math.isfinite(thing):
+        return {"float": str(thing)}  # JSON has none
+    if thing is None or isinstance(thing, bool | int | float | str):
+        return thing
+    if isinstance(thing, bytes | complex):
+        return {type(thing).__name__: repr(thing)}
+    if isinstance(thing, np.dtype):
+        return {"dtype": str(thing)}
+    if isinstance(thing, ModuleType):
+        return {"module": thing.__name__}
+    return {"path": str(thing)} if isinstance(thing, PurePath) else NotImplemented
+
+
+def _array(thing: Any, inside: Inside) -> Any:
+    if not isinstance(thing, np.ndarray | np.generic | jax.Array):
+        return NotImplemented
+    if isinstance(thing, jax.Array) and jnp.issubdtype(thing.dtype, jax.dtypes.prng_key):
+        words = jax.random.key_data(thing)
+        return {"key": str(jax.random.key_impl(thing)), "words": np.asarray(words).tolist()}
+    array = np.asarray(thing)
+    if array.dtype.hasobject:
+        return {"array": str(array.dtype), "parts": [inside(part) for part in array.ravel()]}
+    return {"array": f"{array.dtype}{list(array.shape)}", "digest": array_digest(array)}
+
+
+def _container(thing: Any, inside: Inside) -> Any:
+    if isinstance(thing, tuple) and type(thing) is not tuple:
+        return {"class": _class_of(thing, inside)} | _members(thing, inside)
+    if isinstance(thing, list | tuple):
+        return [inside(part) for part in thing]
+    if isinstance(thing, set | frozenset):
+        return {"set": sorted(map(inside, thing), key=digest_of)}
+    if not isinstance(thing, Mapping):
+        return NotImplemented
+    if all(isinstance(name, str) for name in thing):
+        return {name: inside(part) for name, part in thing.items()}
+    return {"map": sorted(([inside(name), inside(part)] for name, part in thing.items()),
+                          key=digest_of)}  # fmt: skip
+
+
+def _members(thing: tuple, inside: Inside) -> dict[str, Any]:
+    """Of a named tuple by their names, of another by their places."""
+    try:
+        named = thing._asdict().items()  # pyright: ignore[reportAttributeAccessIssue]
+    except AttributeError:
+        named = enumerate(thing)
+    return {str(name): inside(part) for name, part in named}
+
+
+def _callable(thing: Any, inside: Inside) -> Any:
+    """Functions, by name where that leads to them; classes."""
+    if isinstance(thing, type):
+        return _type(thing, inside)
+    if isinstance(thing, functools.partial):
+        keywords = tuple(sorted(thing.keywords.items()))
+        parts = {"func": thing.func, "args": thing.args, "keywords": keywords}
+        return {"class": _class_name(Partial)} | {k: inside(part) for k, part in parts.items()}
+    if isinstance(thing, MethodType):
+        return {"method": thing.__name__, "of": inside(thing.__self__)}
+    if isinstance(thing, FunctionType):
+        return _function(thing, inside)
+    try:
+        module, qualname = thing.__module__, thing.__qualname__
+    except AttributeError:
+        return NotImplemented
+    if isinstance(module, str) and is_found_by_name(thing, module, qualname):
+        return {"function": public_name(module, qualname)}
+    try:  # such as what `jax.jit` returns
+        return {"class": _class_name(type(thing)), "wrapped": inside(thing.__wrapped__)}
+    except AttributeError:
+        return NotImplemented
+
+
+def _function(function: FunctionType, inside: Inside) -> dict[str, Any]:
+    module, qualname = function.__module__ or "", function.__qualname__
+    name = {"function": public_name(module, qualname)}
+    if is_found_by_name(function, module, qualname):
+        return name
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    parts = {
+        "closure": {name: _content(cell, inside) for name, cell in cells},
+        "defaults": [inside(default) for default in function.__defaults__ or ()],
+        "keyword defaults": inside(function.__kwdefaults__ or {}),
+        # What a library's function reads is the library's, whose version says it.
+        "reads": {} if package_version(module) else _read(function, inside),
+    }
+    return name | {"code": code_of(function)} | {k: part for k, part in parts.items() if part}
+
+
+def _content(cell: Any, inside: Inside) -> Any:
+    try:
+        return inside(cell.cell_contents)
+    except ValueError:  # a variable that has no value yet
+        return {"cell": "empty"}
+
+
+def _read(function: FunctionType, inside: Inside) -> dict[str, Any]:
+    """Of what has a value of its own; a module or an object with a state is told by its name."""
+    return {name: inside(part) for name, part in names_read(function).items()
+            if _is_value(part)}  # fmt: skip
+
+
+def _is_value(thing: Any) -> bool:
+    if isinstance(thing, type | ModuleType):
+        return True
+    simple = bool | int | float | complex | str | bytes | tuple | list | dict
+    arrays = np.ndarray | np.generic | jax.Array
+    functions = FunctionType | MethodType | functools.partial
+    return isinstance(thing, simple | arrays | functions) or dataclasses.is_dataclass(thing)
+
+
+def _type(cls: type, inside: Inside) -> dict[str, Any]:
+    """A class by its name, and by its code too where the name does not lead to it."""
+    name = {"type": _class_name(cls)}
+    if is_found_by_name(cls, cls.__module__, cls.__qualname__) or package_version(cls.__module__):
+        return name
+    bases = [inside(base) for base in cls.__bases__ if base is not object]
+    return name | {"bases": bases, "body": dict(_body(cls, inside))}
+
+
+def _body(cls: type, inside: Inside) -> Iterator[tuple[str, Any]]:
+    for name, member in sorted(vars(cls).items()):
+        if name.startswith("__") and name not in _WRITTEN:
+            continue
+        member = member.fget if isinstance(member, property) else member
+        member = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+        if _is_value(member):
+            yield name, inside(member)
+
+
+def _object(thing: Any, inside: Inside) -> dict[str, Any]:
+    """A dataclass by its fields, anything else by its attributes."""
+    described = {"class": _class_of(thing, inside)}
+    if dataclasses.is_dataclass(thing):
+        is_net = isinstance(thing, _flax_module())
+        names = [field.name for field in dataclasses.fields(thing)]
+        names = [name for name in names if not (is_net and name in OF_FLAX)]
+        values = [(name, getattr(thing, name)) for name in names]
+    else:
+        values = [*_attributes(thing)]
+    return described | {name: inside(value) for name, value in values}
+
+
+def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
+    slots = {name for kind in type(thing).__mro__ for name in vars(kind).get("__slots__", ())}
+    for name in sorted(slots - {"__dict__", "__weakref__"}):
+        try:
+            yield name, getattr(thing, name)
+        except AttributeError:
+            continue
+    if isinstance(thing, np.ufunc):
+        yield "name", thing.__name__
+    try:
+        own = sorted(vars(thing).items())
+    except TypeError:  # it has none
+        return
+    yield from ((name, value) for name, value in own if name in _WRITTEN or name[:2] != "__")
+
+
+def _class_of(thing: Any, inside: Inside) -> Any:
+    described = _type(type(thing), inside)
+    return described if len(described) > 1 else described["type"]
+
+
+def _class_name(cls: type) -> str:
+    return public_name(cls.__module__, cls.__qualname__)
+
+
+@functools.cache
+def _flax_module() -> type:
+    import flax.linen
+
+    return flax.linen.Module

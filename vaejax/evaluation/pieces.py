@@ -1,0 +1,123 @@
+"""Results that lie in a file piece by piece: what is taken from it is what was computed, of the
+same things, and no more than what is damaged is computed again.
+"""
+
+import base64
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from vaejax.base.compare import differences, told
+from vaejax.base.describe import digest_of
+
+Summaries = dict[str, np.ndarray]
+
+FIRST = '{"vaejax": "pieces of an evaluation", '  # how the file begins
+
+
+class Pieces:
+    """{number of its first example: the arrays of a piece}, in a file of what it is `of`.
+
+    A line of JSON for what it is of, and one for each piece, with a digest of both. A kill leaves
+    whole lines, and part of one. Raises ValueError for a file that is of something else, or none of
+    these.
+    """
+
+    def __init__(self, path: str | Path, of: Mapping[str, Any]):
+        self.path, self.of = Path(path), json.loads(json.dumps(of))
+        self.arrays: dict[int, Summaries] = {}
+        self._identity = digest_of(self.of)
+        if not self.path.exists():
+            self._write_anew()
+            return
+        faults = self._read()
+        if faults:
+            self._write_anew()
+            warnings.warn(f"{self.path}: {faults}; computed again", stacklevel=3)
+
+    def add(self, start: int, arrays: Summaries) -> None:
+        """One more piece, on disk when this returns."""
+        with self.path.open("a", encoding="ascii") as file:
+            file.write(self._line(start, arrays))
+
+    def _read(self) -> str:
+        """Takes what is intact, and says what is not; "" where all is."""
+        text = self.path.read_bytes().decode("ascii", errors="replace")
+        first, *rest = text.splitlines(keepends=True) or [""]
+        header = _parsed(first)
+        is_intact = header.pop("digest", None) == digest_of(header)
+        if is_intact:
+            self._require_same(header.get("of", {}))
+        found = [self._piece(line) for line in rest]
+        pieces = [piece for piece in found if piece is not None]
+        begins = text.startswith(FIRST) or FIRST.startswith(text)
+        if not (is_intact or pieces or begins):
+            raise ValueError(
+                f"{self.path} is no file of an evaluation, and is not written over; name another"
+            )
+        self.arrays = dict(pieces)
+        damaged, double = len(found) - len(pieces), len(pieces) - len(self.arrays)
+        faults = [
+            "its first line is damaged" * (not is_intact),
+            f"{damaged} of {len(found)} pieces are damaged, or of another evaluation"
+            * bool(damaged),
+            f"{double} stand twice" * bool(double),
+            "its end is cut off" * (not text.endswith("\n")),
+        ]
+        return ", ".join(filter(None, faults))
+
+    def _require_same(self, saved: Mapping[str, Any]) -> None:
+        lines = differences(saved, self.of)
+        if lines:
+            raise ValueError(
+                f"{self.path} holds the evaluation of another model, data set, key or setting:"
+                f" {told(lines)}; remove it, or name another file"
+            )
+        self._identity = digest_of(saved)  # the same, where another Python compiled the code
+
+    def _piece(self, line: str) -> tuple[int, Summaries] | None:
+        """(start, arrays) of a line; None unless it is what was written, for this evaluation."""
+        record = _parsed(line)
+        if record.pop("digest", None) != digest_of([self._identity, record]):
+            return None
+        arrays = {name: _array(*parts) for name, parts in record["arrays"].items()}
+        return record["start"], arrays
+
+    def _line(self, start: int, arrays: Summaries) -> str:
+        parts = {name: _packed(array) for name, array in arrays.items()}
+        record = {"start": start, "arrays": parts}
+        return json.dumps(record | {"digest": digest_of([self._identity, record])}) + "\n"
+
+    def _write_anew(self) -> None:
+        """In one move, so that a kill leaves the old file or the new one."""
+        partial_file = self.path.with_name(f"{self.path.name}.partial")
+        header = {"vaejax": "pieces of an evaluation", "of": self.of}
+        self._identity = digest_of(self.of)
+        lines = [self._line(*piece) for piece in self.arrays.items()]
+        first = json.dumps(header | {"digest": digest_of(header)}) + "\n"
+        partial_file.write_text(first + "".join(lines), encoding="ascii")
+        os.replace(partial_file, self.path)
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    """A line that is an object of JSON; {} of any other."""
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _packed(array: np.ndarray) -> list:
+    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+    return [str(array.dtype), list(array.shape), data]
+
+
+def _array(dtype: str, shape: list[int], data: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(data), jnp.dtype(dtype)).reshape(shape)
