@@ -16,7 +16,8 @@ from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
 from vaejax.data.sources import add_to_digest, as_source
 from vaejax.training.checkpoints import CheckpointStore
-from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, with_arrays
+from vaejax.training.optimizers import ByStructure, started
+from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, handed_out, with_arrays
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,10 @@ class Saver:
         self._store.save(run.step, arrays_of(run), run.history)
 
     def finish(self, run: Run) -> None:
-        """Saves the run as it is, unless that was done."""
-        if run.step not in self._store.steps():
+        """Saves the run as it is, unless that was done or no step was, and waits for the disk."""
+        if run.step > 0 and run.step not in self._store.steps():
             self.save(run)
+        self._store.wait()
 
 
 def open_saver(
@@ -117,10 +119,11 @@ def saved_runs(
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is no folder of checkpoints; name the one that fit was given")
-    like = Run(params, optimizer.init(params), 0, NO_HISTORY, params if validated else None)
+    opt_state = started(ByStructure(optimizer), params)
+    like = Run(params, opt_state, 0, NO_HISTORY, params if validated else None)
     with CheckpointStore(folder) as store:
         states = [(step, *store.read(step, arrays_of(like))) for step in store.steps()]
     return {
-        step: with_arrays(like._replace(step=step, history=completed(history)), arrays)
+        step: handed_out(with_arrays(like._replace(step=step, history=completed(history)), arrays))
         for step, arrays, history in states
     }
