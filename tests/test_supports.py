@@ -174,7 +174,7 @@ OVER_DATA = {
     "VariationalBayes": lambda m, p, xs: (lambda bayes: bayes(bayes.start(p), xs, KEY, 0))(
         vaejax.VariationalBayes(objective(m), 6)
     ),
-    "Trainer": lambda m, p, xs: Trainer(objective(m), ByStructure(ADAM), None, None, 2).terms(
+    "Trainer": lambda m, p, xs: Trainer(objective(m), ByStructure(ADAM), None, None, 2, ()).terms(
         p, xs, jnp.arange(2), KEY, 0
     ),
     "gradient_moments": lambda m, p, xs: vaejax.gradient_moments(objective(m), p, xs, KEY, 2),

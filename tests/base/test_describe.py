@@ -18,7 +18,7 @@ import pytest
 import vaejax
 from tests.base.test_numbers import FIELDS, KINDS, made
 from tests.lib.cases import cases
-from tests.lib.optimizers import OPTIMIZERS, others_of
+from tests.lib.optimizer_numbers import OPTIMIZERS, others_of
 from tests.lib.paths import ROOT
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description, digest_of
@@ -125,7 +125,7 @@ sys.path.insert(0, sys.argv[1])
 import optax, jax, vaejax
 from tests.base.test_describe import PAIRS
 from tests.lib.kinds import KINDS, REFINED
-from tests.lib.optimizers import OPTIMIZERS
+from tests.lib.optimizer_numbers import OPTIMIZERS
 from vaejax.base.describe import description, digest_of
 things = {**KINDS, **REFINED, **{f"optax.{name}": make() for name, make in OPTIMIZERS.items()}}
 things |= {name: make()[0] for name, make in PAIRS.items()}

@@ -67,3 +67,8 @@ def test_a_transform_and_the_function_have_noise_of_their_own():
 def test_the_standard_error_is_that_of_the_mean():
     """sqrt(sum (v - mean)^2 / (n - 1) / n)."""
     assert estimate([1.0, 2.0, 6.0]) == pytest.approx((3, np.sqrt(14 / 2 / 3)))
+
+
+def test_of_one_example_there_is_no_standard_error():
+    single = estimate([2.0])
+    assert np.isnan(single.standard_error) and str(single) == "2.00 (no standard error)"

@@ -3,14 +3,16 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import vaejax
+from tests.lib.cases import cases
 from tests.lib.training import KEY, MODEL, PARAMS, PIXELS, XS, fit, state
 from tests.lib.trees import assert_same_bits
 from vaejax.data.base import batch_rows
 from vaejax.training.checkpoints import CheckpointStore
-from vaejax.training.run import NonFiniteError
+from vaejax.training.run import NonFiniteError, first_non_finite
 
 POISONED = 700
 WEIGHTS = np.where(np.arange(len(XS)) == POISONED, 1e38, 1.0).astype(np.float32)
@@ -23,8 +25,8 @@ def weighted(params, x, key):
 
 @pytest.mark.parametrize("source", [False, True], ids=["arrays", "source"])
 def test_a_non_finite_bound_stops_with_step_rows_and_leaf(tmp_path, source):
-    """A decoder that is not finite at one example: training stops there, and the checkpoint before
-    it is kept.
+    """A decoder that is not finite at one example: training stops there, and the run before it is
+    in a checkpoint.
     """
     order_key, *_ = jax.random.split(KEY, 3)
     rows = batch_rows(order_key, len(XS), 32, 0, 60)
@@ -43,7 +45,7 @@ def test_a_non_finite_bound_stops_with_step_rows_and_leaf(tmp_path, source):
     assert f"rows of the batch: {rows[step].tolist()}" in message and "\n" not in message
     assert error.value.run.step == step
     with CheckpointStore(tmp_path) as store:
-        assert store.steps()[-1] == step - step % 2
+        assert store.steps()[-1] == step
     assert_same_bits(state(error.value.run), state(fit(step, **settings)))
 
 
@@ -72,3 +74,114 @@ def test_a_non_finite_gradient_names_its_leaf():
         NonFiniteError, match=r"step 0: the gradient of psi\['extra'\] is not finite; rows"
     ):
         fit(objective=objective, params=params)
+
+
+# The state of the optimiser.
+
+FAR = 40  # the row whose bound is -1e25
+BINARY = (XS > 8).astype(np.float32)
+
+
+def far(params, x, key):
+    """Finite, as are its gradient and its update; the square of its gradient is not."""
+    return vaejax.elbo(MODEL, params, x["x"], key) * x["weight"]
+
+
+FAR_SETTINGS = {
+    "objective": vaejax.minibatch(far, support=vaejax.supports.REAL),
+    "data": {"x": BINARY, "weight": np.where(np.arange(len(XS)) == FAR, 1e23, 1.0)},
+    "transform": None,
+}
+
+
+def first_step_with(row):
+    order_key, *_ = jax.random.split(KEY, 3)
+    rows = batch_rows(order_key, len(XS), 32, 0, 60)
+    return int(np.argwhere((rows == row).any(axis=1))[0, 0])
+
+
+STATES = {
+    "adam": lambda: optax.adam(1e-3),
+    "clipped by value": lambda: optax.chain(optax.clip(1e22), optax.adam(1e-3)),
+    "amsgrad": lambda: optax.amsgrad(1e-3),
+    "rmsprop": lambda: optax.rmsprop(1e-3),
+    "skipping": lambda: optax.apply_if_finite(optax.adam(1e-3), 5),  # sees the gradient alone
+}
+
+
+@pytest.mark.parametrize("make", cases(STATES, slow={"clipped by value", "amsgrad", "rmsprop"}))
+def test_a_state_that_is_not_finite_stops_and_is_named(make):
+    """Adam's second moment is infinite after one row, and its entries would never move again."""
+    step = first_step_with(FAR)
+    message = rf"step {step}: the bound is -\S+e\+2\d, and the optimiser's state .*nu.* is not"
+    with pytest.raises(NonFiniteError, match=message) as error:
+        fit(60, optimizer=make(), **FAR_SETTINGS)
+    assert "; rows of the batch: " in str(error.value) and "\n" not in str(error.value)
+    run = error.value.run
+    assert run.step == step and first_non_finite((run.params, run.opt_state)) is None
+
+
+def test_a_seed_whose_state_is_not_finite_is_named():
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), PARAMS)
+    keys = jnp.stack([KEY, jax.random.key(5)])
+    settings = {"num_steps": 60, "batch_size": 32, "progress": False, "strategy": "map"}
+    data, optimizer = FAR_SETTINGS["data"], optax.adam(1e-3)
+    with pytest.raises(NonFiniteError, match="seed .: not finite within steps") as error:
+        vaejax.fit_seeds(FAR_SETTINGS["objective"], starts, optimizer, data, keys, **settings)
+    run = error.value.run
+    assert run.history["bound"].shape == (2, run.step)
+    assert first_non_finite((run.params, run.opt_state)) is None
+
+
+# Steps that `optax.apply_if_finite` skips.
+
+SKIPPED = {
+    "bound and gradient": (weighted, WEIGHTS, POISONED),
+    "a bound that no gradient sees": (blind, np.where(np.arange(len(XS)) == FAR, 0.5, 2.0), FAR),
+}
+
+
+@pytest.mark.parametrize("bound, weights, row", SKIPPED.values(), ids=SKIPPED)
+def test_steps_that_are_not_finite_are_skipped_and_counted(bound, weights, row):
+    """Such a step moves nothing, the next does, and the warning says how many there were."""
+    step = first_step_with(row)
+    settings = {
+        "objective": vaejax.minibatch(bound, support=vaejax.supports.REAL),
+        "data": {"x": XS, "weight": weights.astype(np.float32)},
+        "transform": None,
+        "optimizer": optax.apply_if_finite(optax.adam(1e-3), 5),
+    }
+    before = fit(step, **settings)
+    runs = []
+    for more in (1, 2):
+        message = f"optax.apply_if_finite skipped 1 of {step + more} steps, whose bound or gradient"
+        with pytest.warns(UserWarning, match=message):
+            runs.append(fit(step + more, **settings))
+    at_step, after = runs
+    assert_same_bits(before.params, at_step.params)
+    assert_same_bits(before.opt_state.inner_state, at_step.opt_state.inner_state)
+    assert np.flatnonzero(~np.isfinite(after.history["bound"])).tolist() == [step]
+    pairs = zip(jax.tree.leaves(after.params), jax.tree.leaves(before.params), strict=True)
+    assert all((np.asarray(leaf) != np.asarray(earlier)).any() for leaf, earlier in pairs)
+
+
+def test_a_wrapper_that_gives_up_stops_the_run():
+    """After so many skipped steps on end it lets the update through."""
+    objective = vaejax.minibatch(blind, support=vaejax.supports.REAL)
+    data = {"x": XS, "weight": np.full(len(XS), 0.5, np.float32)}
+    optimizer = optax.apply_if_finite(optax.adam(1e-3), 3)
+    with pytest.raises(NonFiniteError, match="step 3: the bound is not finite") as error:
+        fit(9, objective=objective, data=data, transform=None, optimizer=optimizer)
+    assert error.value.run.step == 3
+
+
+@pytest.mark.slow
+def test_seeds_skip_as_one_does():
+    starts = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), PARAMS)
+    data = {"x": XS, "weight": WEIGHTS}
+    objective = vaejax.minibatch(weighted, support=vaejax.supports.REAL)
+    settings = {"num_steps": first_step_with(POISONED) + 2, "batch_size": 32, "progress": False}
+    optimizer, keys = optax.apply_if_finite(optax.adam(1e-3), 5), jnp.stack([KEY, KEY])
+    with pytest.warns(UserWarning, match="apply_if_finite skipped 1 of"):
+        run = vaejax.fit_seeds(objective, starts, optimizer, data, keys, strategy="map", **settings)
+    assert first_non_finite((run.params, run.opt_state)) is None

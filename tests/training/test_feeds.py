@@ -23,8 +23,8 @@ from tests.lib.training import (
 from tests.lib.trees import assert_same_bits
 from vaejax.training.calls import advance
 from vaejax.training.feeds import Resident, Streamed
-from vaejax.training.optimizers import ByStructure
-from vaejax.training.run import NO_HISTORY, Run, copied
+from vaejax.training.optimizers import ByStructure, watched
+from vaejax.training.run import NO_HISTORY, Run
 from vaejax.training.trainer import Trainer
 
 SOURCES = {
@@ -85,14 +85,16 @@ def test_a_source_compiles_once():
 @pytest.mark.parametrize("call_bytes, most_steps", [(1, 1), (5 * 32 * 64, 5), (10**9, 1000)])
 def test_the_examples_of_a_call_are_bounded(call_bytes, most_steps):
     """At least a batch, at most so many bytes; the bits are the same."""
-    trainer = Trainer(OBJECTIVE, ByStructure(optax.adam(1e-3)), PIXELS, None, 32)
+    opt_state = optax.adam(1e-3).init(PARAMS)
+    optimizer = ByStructure(optax.adam(1e-3))
+    trainer = Trainer(OBJECTIVE, optimizer, PIXELS, None, 32, watched(opt_state))
     order_key, noise_key, _ = jax.random.split(KEY, 3)
     source = Counted(XS)
     streamed = Streamed(source, 32, None, call_bytes)
     assert streamed.most_steps == most_steps
     runs = []
     for feed in (Resident(XS, None), streamed):
-        run = Run(copied(PARAMS), optax.adam(1e-3).init(PARAMS), 0, NO_HISTORY)
+        run = Run(PARAMS, opt_state, 0, NO_HISTORY)
         while run.step < 10:
             count = min(most_steps, 10 - run.step)
             run = advance(trainer, run, feed, order_key, noise_key, count)

@@ -63,12 +63,16 @@ class Transformed:
 
 
 class Estimate(NamedTuple):
-    """A mean over examples and its standard error, in float64."""
+    """A mean over examples and its standard error, in float64: NaN where there is none, of one
+    example or of infinite ones.
+    """
 
     mean: float
     standard_error: float
 
     def __str__(self):
+        if np.isnan(self.standard_error):
+            return f"{self.mean:.2f} (no standard error)"
         return f"{self.mean:.2f} ± {self.standard_error:.2f}"
 
 

@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 
-from vaejax.base.types import Key, PyTree
+from vaejax.base.types import Key, PyTree, Terms
 from vaejax.data.base import batch_rows
 from vaejax.training.feeds import STEPS_PER_CALL, Examples, Resident, Streamed, padded
-from vaejax.training.run import NonFiniteError, Run, copied, first_non_finite, recorded
+from vaejax.training.optimizers import skipped_steps
+from vaejax.training.run import NonFiniteError, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
 
 # What the number of steps in a call aims at: how soon the progress bar and Ctrl-C are answered.
@@ -31,16 +32,20 @@ def advance(
     """The run `count` steps later; NonFiniteError if one of them breaks down."""
     rows = batch_rows(order_key, feed.size, trainer.batch_size, run.step, run.step + count)
     examples = feed.examples(rows)
-    before = copied((run.params, run.opt_state))
     params, opt_state, terms, finite = run_steps(
         trainer, run.params, run.opt_state, *examples, noise_key, run.step, count
     )
     terms = jax.tree.map(lambda values: np.asarray(values)[:count], terms)
-    if not finite or first_non_finite(terms) is not None:
-        params, opt_state = before
-        run = run._replace(params=params, opt_state=opt_state)
+    if not finite or not are_acceptable(terms, opt_state):
         raise diagnosis(trainer, run, examples, rows, noise_key)
     return Run(params, opt_state, run.step + count, recorded(run.history, terms), run.best_params)
+
+
+def are_acceptable(terms: Terms, opt_state: PyTree) -> bool:
+    """Whether terms that are not finite have moved nothing: there are none, or
+    `optax.apply_if_finite` skipped their steps.
+    """
+    return first_non_finite(terms) is None or skipped_steps(opt_state) is not None
 
 
 def diagnosis(
@@ -68,15 +73,20 @@ def _one_step(
 ) -> tuple[str | None, Run]:
     """What of one step is not finite, if anything, and the run after it."""
     terms, gradient = terms_and_gradient(trainer, run.params, data, places, noise_key, run.step)
-    before = copied((run.params, run.opt_state))
-    params, opt_state, _, _ = run_steps(
-        trainer, *before, data, padded(places[None]), noise_key, run.step, 1
+    params, opt_state, _, finite = run_steps(
+        trainer, run.params, run.opt_state, data, padded(places[None]), noise_key, run.step, 1
     )
-    fault = (
-        first_non_finite(terms, "the ")
-        or first_non_finite(gradient, "the gradient of ")
-        or first_non_finite(params, "the update of ")
-    )
+    fault = None
+    if not finite or not are_acceptable(terms, opt_state):
+        fault = (
+            first_non_finite(terms, "the ")
+            or first_non_finite(gradient, "the gradient of ")
+            or first_non_finite(params, "the update of ")
+            or first_non_finite(
+                trainer.watched_of(opt_state),
+                f"the bound is {float(terms.bound):.3g}, and the optimiser's state ",
+            )
+        )
     terms = jax.tree.map(lambda value: np.asarray(value, np.float32)[None], terms)
     history = recorded(run.history, terms)
     return fault, Run(params, opt_state, run.step + 1, history, run.best_params)

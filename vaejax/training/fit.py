@@ -8,10 +8,12 @@ clock allows.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
@@ -26,9 +28,18 @@ from vaejax.objectives.base import Objective, Reported, require_objective
 from vaejax.training.calls import advance, next_count
 from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
-from vaejax.training.optimizers import ByStructure
-from vaejax.training.run import NO_HISTORY, Run, arrays_of, copied, with_arrays
-from vaejax.training.saving import Checkpoints, open_saver
+from vaejax.training.optimizers import ByStructure, skipped_steps, started, watched
+from vaejax.training.run import (
+    NO_HISTORY,
+    NonFiniteError,
+    Run,
+    arrays_of,
+    copied,
+    hand_back,
+    handed_out,
+    with_arrays,
+)
+from vaejax.training.saving import Checkpoints, Saver, open_saver
 from vaejax.training.trainer import Trainer
 from vaejax.training.validation import Validation, Validator
 
@@ -52,22 +63,42 @@ def fit(
     """argmax_params E objective(params, batch, key, step), by `num_steps` steps of an Optax
     optimiser. Returns a `Run`.
 
+    A step whose bound, gradient, parameters or optimiser state are not finite stops the run, before
+    it: what starts infinite in a state may be so. `optax.apply_if_finite(optimizer, n)` skips steps
+    whose bound or gradient is not finite instead; their bound stands in the history as it was, and
+    a warning says how many there were.
+
+    Whatever stops a run hands it back: Ctrl-C and SIGTERM, which wait for the call in hand, an
+    error of the callback, of the data, of a validation or of the disk. The run so far is in the
+    attribute `run` of the exception and, where there are checkpoints, saved:
+
+        try:
+            run = vaejax.fit(...)
+        except KeyboardInterrupt as stopped:
+            run = stopped.run
+
     Args:
       objective: such as `vaejax.minibatch(vaejax.Pathwise(), model)`. Its `Terms` are recorded,
         nats per example, and the second is maximised.
+      optimizer: any of Optax. It gets the value, the gradient and the function of the batch where
+        it asks for them, as `reduce_on_plateau` and `lbfgs` do; what it asks for beside them, as
+        `dpsgd` and `lookahead` do, is refused.
       data: arrays with a leading axis of examples, which go to the device once, in their own dtype;
         or a `vaejax.Source`, which is read on the host, the batches of one call at a time, to the
         same bits.
       transform: `transform(x, key)` of one stored example, applied inside the step: scaling,
-        binarisation.
+        binarisation. One value has one program. A lambda, or a function whose cell is run again, is
+        another value each time, and JAX keeps the program of each (about 15 MiB): name the function
+        once, or write a `vaejax.component` with `__call__`, which equals any other of equal fields.
+        The same holds for a function in an objective or in an optimiser. `jax.clear_caches()` lets
+        go of all.
       validation: held-out examples, and how often and how patiently to look at them.
       checkpoints: where and how often to save the run, and whether to go on from there.
       mesh: each batch is sharded over the mesh's axis "data"; parameters and data are replicated.
-      callback: called with the run so far after each compiled call, about once a second. The arrays
-        in it are valid until it returns, since the next call writes over them.
+      callback: called with the run so far after each compiled call, about once a second.
 
-    Raises ValueError before anything compiles if the arguments do not fit each other,
-    NonFiniteError if training breaks down.
+    Raises ValueError or TypeError before anything compiles if the arguments do not fit each other,
+    NonFiniteError, a FloatingPointError, if training breaks down.
     """
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
@@ -81,13 +112,12 @@ def fit(
     order_key, noise_key, validation_key = jax.random.split(key, 3)
     mesh = None if mesh is None else _automatic(mesh)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    trainer = Trainer(objective, ByStructure(optimizer), transform, mesh, batch_size)
-    run = _start(params, optimizer, validated=validation is not None)
+    by_structure, params = ByStructure(optimizer), copied(params)
+    opt_state = started(by_structure, params)
+    trainer = Trainer(objective, by_structure, transform, mesh, batch_size, watched(opt_state))
+    run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
     parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
-    with (
-        open_saver(checkpoints, key, batch_size, data, **parts) as saver,
-        Signals(active=saver is not None) as signals,
-    ):
+    with open_saver(checkpoints, key, batch_size, data, **parts) as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, jax.device_put(arrays_of(run), replicated))
         feed = feed_of(data, batch_size, replicated)
@@ -97,36 +127,46 @@ def fit(
             validator = Validator(validation, bound, validation_key, settled, replicated)
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
         count = 1
-        with progress_bar(num_steps, run.step, progress) as bar:
-            while run.step < num_steps and not signals.received:
-                if validator is not None and validator.is_out_of_patience(run):
-                    break
-                began = time.perf_counter()
-                count = min(count, feed.most_steps, _steps_left(run.step, num_steps, periods))
-                run = advance(trainer, run, feed, order_key, noise_key, count)
-                show(bar, run, count)
-                count = next_count(count, time.perf_counter() - began)
-                if validator is not None and validator.is_due(run.step):
-                    run = validator.validated(run)
-                if saver is not None and saver.is_due(run.step):
-                    saver.save(run)
-                if callback is not None:
-                    callback(run)
-        if saver is not None:
-            saver.finish(run)
-    signals.raise_received()
-    return run
+        try:
+            # A run that was cut before a validation that was due has it first.
+            run = run if validator is None else validator.caught_up(run)
+            with progress_bar(num_steps, run.step, progress) as bar:
+                while run.step < num_steps and not signals.received:
+                    if validator is not None and validator.is_out_of_patience(run):
+                        break
+                    began = time.perf_counter()
+                    count = min(count, feed.most_steps, _steps_left(run.step, num_steps, periods))
+                    run = advance(trainer, run, feed, order_key, noise_key, count)
+                    show(bar, run, count)
+                    count = next_count(count, time.perf_counter() - began)
+                    run = run if validator is None else validator.caught_up(run)
+                    if saver is not None and saver.is_due(run.step):
+                        saver.save(run)
+                    if callback is not None:
+                        callback(handed_out(run))
+            if saver is not None:
+                saver.finish(run)
+            signals.raise_received()
+        except NonFiniteError as error:
+            _keep(error.run, error, saver)
+            raise
+        except BaseException as error:
+            _keep(run, error, saver)
+            raise
+    warn_of_skipped(run.opt_state, run.step)
+    return handed_out(run)
 
 
-def _start(params: Params, optimizer: optax.GradientTransformation, *, validated: bool) -> Run:
-    """The run before its first step.
-
-    The parameters are copied, since the compiled steps write over the arrays that they are given,
-    and these are the caller's.
+def _keep(run: Run, error: BaseException, saver: Saver | None) -> None:
+    """The run so far goes into the error and, where there are checkpoints, into one of them; if
+    that fails too, the first error stays the one that is raised.
     """
-    params = copied(params)
-    best_params = copied(params) if validated else None
-    return Run(params, optimizer.init(params), 0, NO_HISTORY, best_params)
+    hand_back(error, handed_out(run))
+    if saver is not None:
+        try:
+            saver.finish(run)
+        except Exception as second:
+            error.add_note(f"and it could not be saved: {type(second).__name__}: {second}")
 
 
 def _automatic(mesh: Mesh) -> Mesh:
@@ -153,8 +193,23 @@ def progress_bar(total: int, initial: int, progress: bool, description: str | No
 
 def show(bar: tqdm, run: Run, count: int) -> None:
     """Moves the bar on by the last `count` steps, beside their mean bound."""
-    bar.set_postfix(bound=f"{run.history['bound'][-count:].mean():.2f}", refresh=False)
+    bounds = run.history["bound"][-count:]
+    bounds = bounds[np.isfinite(bounds)]  # not those of steps that were skipped
+    if len(bounds):
+        bar.set_postfix(bound=f"{bounds.mean():.2f}", refresh=False)
     bar.update(count)
+
+
+def warn_of_skipped(opt_state: PyTree, num_steps: int) -> None:
+    """A warning that says how many steps `optax.apply_if_finite` skipped, if any."""
+    skipped = skipped_steps(opt_state)
+    number = 0 if skipped is None else int(np.max(skipped))
+    if number:
+        warnings.warn(
+            f"optax.apply_if_finite skipped {number} of {num_steps} steps, whose bound or gradient"
+            " was not finite",
+            stacklevel=3,
+        )
 
 
 def check_nouns(validation: Any, checkpoints: Any) -> None:

@@ -10,20 +10,20 @@ class Signals:
     """Within `with Signals() as signals`, the first SIGINT or SIGTERM is noted in
     `signals.received`; a second acts as ever.
 
-    Does nothing outside the main thread, where Python allows no handlers.
+    Does nothing outside the main thread, where Python allows no handlers, nor for a signal that the
+    process ignores, as a job in the background of a shell does.
     """
 
-    def __init__(self, active: bool = True):
-        self._active = active and threading.current_thread() is threading.main_thread()
+    def __init__(self):
         self._previous = {}
         self.received: int | None = None
 
     def __enter__(self):
-        if self._active:
-            self._previous = {
-                number: signal.signal(number, self._note)
-                for number in (signal.SIGINT, signal.SIGTERM)
-            }
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                # None is a handler that Python did not install, and cannot install again.
+                if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                    self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception):

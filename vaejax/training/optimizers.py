@@ -1,16 +1,25 @@
-"""Optax optimisers that are equal where they were made by the same calls."""
+"""Optax optimisers: what each may ask for, what it starts from, and which equal each other."""
 
-from functools import partial
-from types import FunctionType
+import inspect
+from collections.abc import Callable, Iterator
+from functools import partial, reduce
+from operator import attrgetter
+from types import CodeType, FunctionType, MethodType
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
+
+from vaejax.base.checks import shortened
+from vaejax.base.types import Params, PyTree, Scalar
+from vaejax.training.run import copied, is_key, is_real
 
 
 class ByStructure:
     """An Optax optimiser that equals any other made by the same calls, so that both share one
-    compiled program.
+    compiled program. Raises TypeError for what is none.
 
     Optax builds closures, which compare by identity: `optax.adam(1e-3)` typed twice would compile
     twice. Compared here are the code of Optax's own functions and what they close over; a function
@@ -18,15 +27,145 @@ class ByStructure:
     that change.
     """
 
-    def __init__(self, optimizer):
-        self.init, self.update = optimizer.init, optimizer.update
+    def __init__(self, optimizer: Any):
+        try:
+            self.init, self._update = optimizer.init, optimizer.update
+        except AttributeError:
+            raise TypeError(
+                f"optimizer = {shortened(optimizer)} has no init and update; give one of Optax's,"
+                " such as optax.adam(1e-3)"
+            ) from None
+        self._asks = _keywords(self._update)
         self._structure = _structure(optimizer, frozenset())
+
+    def update(
+        self,
+        gradient: Params,
+        state: PyTree,
+        params: Params,
+        value: Scalar,
+        value_fn: Callable[[Params], Scalar],
+    ) -> tuple[Params, PyTree]:
+        """The updates of the parameters and the new state, to make `value` = value_fn(params)
+        smaller, of which `gradient` is the gradient.
+
+        An optimiser gets what it asks for: `reduce_on_plateau` the value, a line search the
+        function. What none asks for costs nothing.
+        """
+
+        # A line search passes its function what it does not know itself.
+        def minimised(params, *, obj_fn=None, grad_fn=None):
+            return value_fn(params)
+
+        offered = {
+            "value": value,
+            "grad": gradient,
+            "value_fn": minimised,
+            "obj_fn": value_fn,  # Sophia's name
+            "grad_fn": lambda params, i: jax.grad(value_fn)(params),  # SAM's, at its i-th ascent
+        }
+        asked = {name: offered[name] for name in offered if self._asks(name)}
+        return self._update(gradient, state, params, **asked)
+
+    @property
+    def name(self) -> str:
+        """The functions of Optax that made it and its parts, as far as they are seen."""
+        return ", ".join(dict.fromkeys(_makers(self._structure))) or "of your own"
 
     def __eq__(self, other):
         return isinstance(other, ByStructure) and self._structure == other._structure
 
     def __hash__(self):
         return hash(self._structure)
+
+
+def started(optimizer: ByStructure, params: Params) -> PyTree:
+    """The state before the first step, in arrays whose shapes and dtypes every step keeps.
+
+    Raises ValueError, in one line that names the optimiser, where it cannot train these parameters:
+    where it wants the gradient of each example, or parameters of a form of its own.
+    """
+    try:
+        state = copied(optimizer.init(params))
+        updates, following = _form_of_step.eval_shape(optimizer, params, state)
+        _require_same("gives updates", updates, params, attrgetter("shape"))
+        _require_same("makes a state", following, state, attrgetter("shape"))
+        if jax.tree.map(attrgetter("dtype"), following) != jax.tree.map(attrgetter("dtype"), state):
+            # A Python number is whole until a step makes a fraction of it.
+            state = jax.tree.map(
+                lambda leaf, after: leaf if leaf.dtype == after.dtype else leaf.astype(after.dtype),
+                state,
+                following,
+            )
+            _, following = _form_of_step.eval_shape(optimizer, params, state)
+            _require_same("makes a state", following, state, attrgetter("shape", "dtype"))
+    except Exception as error:  # whatever code of others raises
+        cause = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ValueError(
+            f"the optimizer ({optimizer.name}) cannot train these parameters: {cause}"
+        ) from error
+    return state
+
+
+def watched(state: PyTree) -> tuple[bool, ...]:
+    """Of each leaf of a starting state, whether a NaN or infinity in it would be a fault: what
+    starts infinite, as the best value of `reduce_on_plateau` does, may be so.
+    """
+    leaves = jax.tree.leaves(state)
+    return tuple(is_real(leaf) and bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+
+
+def skipped_steps(state: PyTree) -> jax.Array | None:
+    """The number of steps that `optax.apply_if_finite` skipped; None where the optimiser has
+    none.
+    """
+
+    def skips(node):
+        return isinstance(node, optax.ApplyIfFiniteState)
+
+    nodes = filter(skips, jax.tree.leaves(state, is_leaf=skips))
+    counts = [node.total_notfinite for node in nodes]
+    return reduce(jnp.maximum, counts) if counts else None
+
+
+@partial(jax.jit, static_argnames="optimizer")
+def _form_of_step(optimizer: ByStructure, params: Params, state: PyTree) -> tuple[Params, PyTree]:
+    """A step for its shapes and dtypes alone: the gradient is any tree of the right form."""
+
+    def value_fn(params):
+        return sum((jnp.sum(leaf) for leaf in jax.tree.leaves(params)), jnp.zeros(()))
+
+    return optimizer.update(params, state, params, jnp.zeros(()), value_fn)
+
+
+def _require_same(what: str, found: PyTree, expected: PyTree, form: Callable) -> None:
+    """Raises ValueError where two trees differ in structure, or a leaf in its form."""
+    structure = jax.tree.structure(expected)
+    if jax.tree.structure(found) != structure:
+        raise ValueError(f"it {what} of another structure than {shortened(structure)}")
+    for (path, leaf), like in zip(
+        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+    ):
+        if form(leaf) != form(like):
+            name = jax.tree_util.keystr(path).lstrip(".")
+            raise ValueError(f"it {what} of {form(leaf)} at {name}, in place of {form(like)}")
+
+
+def _keywords(update: Callable) -> Callable[[str], bool]:
+    """Whether an update takes the keyword of a name."""
+    parameters = inspect.signature(update).parameters.values()
+    names = {parameter.name for parameter in parameters}
+    takes_any = any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters)
+    return lambda name: takes_any or name in names
+
+
+def _makers(structure: Any) -> Iterator[str]:
+    """The names of the functions in which those of a structure were defined."""
+    if isinstance(structure, CodeType) and "<locals>" in structure.co_qualname:
+        yield structure.co_qualname.split(".")[0]
+    elif isinstance(structure, tuple):
+        for part in structure:
+            yield from _makers(part)
 
 
 def _structure(obj: Any, parents: frozenset[int]) -> Any:
@@ -36,12 +175,18 @@ def _structure(obj: Any, parents: frozenset[int]) -> Any:
     if isinstance(obj, FunctionType) and obj.__module__.startswith("optax"):
         cells = tuple(inside(cell.cell_contents) for cell in obj.__closure__ or ())
         return obj.__code__, cells, inside(obj.__defaults__), inside(obj.__kwdefaults__)
+    if isinstance(obj, MethodType):
+        return inside(obj.__func__), inside(obj.__self__)
     if isinstance(obj, partial):
         return inside(obj.func), inside(obj.args), inside(obj.keywords)
+    if isinstance(obj, optax.MultiSteps):
+        return type(obj), inside(vars(obj))
     if isinstance(obj, tuple | list):
         return type(obj), tuple(inside(item) for item in obj)
     if isinstance(obj, dict):
         return type(obj), tuple((key, inside(item)) for key, item in obj.items())
+    if isinstance(obj, jax.Array) and is_key(obj):
+        return str(obj.dtype), inside(jax.random.key_data(obj))
     if isinstance(obj, np.ndarray | jax.Array):
         return obj.shape, str(obj.dtype), np.asarray(obj).tobytes()
     if obj is None or isinstance(

@@ -18,7 +18,8 @@ from vaejax.data.base import Source
 from vaejax.data.sources import digest_of_data
 from vaejax.objectives.base import Objective
 from vaejax.training.checkpoints import CheckpointError, CheckpointStore
-from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, with_arrays
+from vaejax.training.optimizers import ByStructure, started
+from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, handed_out, with_arrays
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,10 @@ class Saver:
         self._store.save(run.step, arrays_of(run), run.history)
 
     def finish(self, run: Run) -> None:
-        """Saves the run as it is, unless that was done."""
-        if run.step not in self._store.steps():
+        """Saves the run as it is, unless that was done or no step was, and waits for the disk."""
+        if run.step > 0 and run.step not in self._store.steps():
             self.save(run)
+        self._store.wait()
 
 
 def open_saver(
@@ -127,7 +129,8 @@ def saved_runs(
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is no folder of checkpoints; name the one that fit was given")
-    like = Run(params, optimizer.init(params), 0, NO_HISTORY, params if validated else None)
+    opt_state = started(ByStructure(optimizer), params)
+    like = Run(params, opt_state, 0, NO_HISTORY, params if validated else None)
     of = {"objective": description(objective), "transform": description(transform)}
     if data is not None:
         of["data"] = digest_of_data(data)
@@ -140,7 +143,7 @@ def saved_runs(
             warnings.warn(f"a checkpoint is left out: {error}", stacklevel=2)
             continue
         run = like._replace(step=step, history=completed(history))
-        runs[step] = with_arrays(run, arrays)
+        runs[step] = handed_out(with_arrays(run, arrays))
     if causes and not runs:
         raise CheckpointError(f"no intact checkpoint in {folder}; " + "; ".join(causes))
     return runs

@@ -18,11 +18,18 @@ from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
-from vaejax.training.calls import next_count
+from vaejax.training.calls import are_acceptable, next_count
 from vaejax.training.feeds import padded
-from vaejax.training.fit import check_examples, check_schedules, progress_bar, show
-from vaejax.training.optimizers import ByStructure
-from vaejax.training.run import Run, recorded
+from vaejax.training.fit import (
+    check_examples,
+    check_schedules,
+    progress_bar,
+    show,
+    warn_of_skipped,
+)
+from vaejax.training.interrupts import Signals
+from vaejax.training.optimizers import ByStructure, started, watched
+from vaejax.training.run import NonFiniteError, Run, copied, hand_back, recorded
 from vaejax.training.trainer import Trainer, run_steps
 
 SeedStrategy = Literal["vmap", "map", "cores"]
@@ -56,7 +63,8 @@ def fit_seeds(
         an accelerator, else "cores" where there is more than one device, else "map".
 
     Raises ValueError before anything compiles if the arguments do not fit each other,
-    FloatingPointError if a seed breaks down.
+    NonFiniteError if a seed breaks down. Like `fit`, it hands back what it had, in the attribute
+    `run` of whatever stops it.
     """
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
@@ -74,16 +82,16 @@ def fit_seeds(
     num_seeds = len(keys)
     _require_seeds(params, num_seeds)
 
-    trainer = Trainer(objective, ByStructure(optimizer), transform, None, batch_size)
+    by_structure, params = ByStructure(optimizer), copied(params)
+    opt_state = _states(by_structure, params, num_seeds)
+    trainer = Trainer(objective, by_structure, transform, None, batch_size, watched(opt_state))
     mesh, split, everywhere = _placement(strategy, num_seeds)
     width = 1 if mesh is None else mesh.size
     # A device that would have no seed repeats one.
     turns = np.arange(-(-num_seeds // width) * width) % num_seeds
     order_keys, noise_keys, _ = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(keys), 0, 1)
-    params, noise_keys = jax.tree.map(lambda leaf: jnp.asarray(leaf)[turns], (params, noise_keys))
-    params, opt_state, noise_keys = jax.device_put(
-        (params, jax.vmap(optimizer.init)(params), noise_keys), split
-    )
+    seeds = jax.tree.map(lambda leaf: leaf[turns], (params, opt_state, noise_keys))
+    params, opt_state, noise_keys = jax.device_put(seeds, split)
     size, data = len(jax.tree.leaves(data)[0]), jax.device_put(data, everywhere)
 
     def rows_of_seed(seed, start: int, count: int) -> np.ndarray:
@@ -92,21 +100,42 @@ def fit_seeds(
     nothing = np.zeros((0, num_seeds), np.float32)
     run = Run(params, opt_state, 0, {"bound": nothing, "objective": nothing})
     count = 1
-    with progress_bar(num_steps, 0, progress, f"{num_seeds} seeds") as bar:
-        while run.step < num_steps:
-            began, count = time.perf_counter(), min(count, num_steps - run.step)
-            rows = np.stack([rows_of_seed(seed, run.step, count) for seed in turns])
-            seeds = run.params, run.opt_state, rows, noise_keys
-            params, opt_state, terms, finite = _steps_of_seeds(
-                trainer, strategy, mesh, *seeds, data, run.step, count
-            )
-            terms = jax.tree.map(
-                lambda values, count=count: np.asarray(values)[:num_seeds, :count].T, terms
-            )
-            _require_finite(terms, np.asarray(finite)[:num_seeds], run.step, count)
-            run = Run(params, opt_state, run.step + count, recorded(run.history, terms))
-            show(bar, run, count)
-            count = next_count(count, time.perf_counter() - began)
+    try:
+        with (
+            progress_bar(num_steps, 0, progress, f"{num_seeds} seeds") as bar,
+            Signals() as signals,
+        ):
+            while run.step < num_steps and not signals.received:
+                began, count = time.perf_counter(), min(count, num_steps - run.step)
+                rows = np.stack([rows_of_seed(seed, run.step, count) for seed in turns])
+                seeds = run.params, run.opt_state, rows, noise_keys
+                params, opt_state, terms, finite = _steps_of_seeds(
+                    trainer, strategy, mesh, *seeds, data, run.step, count
+                )
+                terms = jax.tree.map(
+                    lambda values, count=count: np.asarray(values)[:num_seeds, :count].T, terms
+                )
+                _require_finite(run, terms, opt_state, np.asarray(finite)[:num_seeds])
+                run = Run(params, opt_state, run.step + count, recorded(run.history, terms))
+                show(bar, run, count)
+                count = next_count(count, time.perf_counter() - began)
+            signals.raise_received()
+    except BaseException as error:
+        hand_back(error, _stacked(run, num_seeds))
+        raise
+    warn_of_skipped(run.opt_state, run.step)
+    return _stacked(run, num_seeds)
+
+
+def _states(optimizer: ByStructure, params: PyTree, num_seeds: int) -> PyTree:
+    """The states of the optimiser before the first step of each seed."""
+    seeds = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(num_seeds)]
+    states = [started(optimizer, params) for params in seeds]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+
+
+def _stacked(run: Run, num_seeds: int) -> Run:
+    """The run with a leading axis of the seeds, each once, in its history too."""
     params, opt_state = jax.tree.map(lambda leaf: leaf[:num_seeds], (run.params, run.opt_state))
     return Run(
         params, opt_state, run.step, {name: values.T for name, values in run.history.items()}
@@ -139,11 +168,7 @@ def default_strategy() -> SeedStrategy:
     return "cores" if jax.local_device_count() > 1 else "map"
 
 
-@partial(
-    jax.jit,
-    static_argnames=("trainer", "strategy", "mesh"),
-    donate_argnames=("params", "opt_state"),
-)
+@partial(jax.jit, static_argnames=("trainer", "strategy", "mesh"))
 def _steps_of_seeds(
     trainer: Trainer,
     strategy: SeedStrategy,
@@ -180,11 +205,15 @@ def _steps_of_seeds(
     return on_devices(data, start, count, *seeds)
 
 
-def _require_finite(terms: Terms, finite: np.ndarray, start: int, count: int) -> None:
-    """Raises FloatingPointError that names the first seed at fault."""
-    broken = ~finite | ~np.all([np.isfinite(values).all(axis=0) for values in terms], axis=0)
+def _require_finite(run: Run, terms: Terms, opt_state: PyTree, finite: np.ndarray) -> None:
+    """Raises NonFiniteError that names the first seed at fault after `run`."""
+    broken = ~finite
+    if not are_acceptable(terms, opt_state):
+        broken |= ~np.all([np.isfinite(values).all(axis=0) for values in terms], axis=0)
     if broken.any():
-        raise FloatingPointError(
-            f"seed {int(broken.argmax())}: not finite within steps {start}..{start + count - 1};"
-            " `fit` with its key alone names the leaf"
+        last = run.step + len(terms.bound) - 1
+        raise NonFiniteError(
+            f"seed {int(broken.argmax())}: not finite within steps {run.step}..{last};"
+            " `fit` with its key alone names the leaf",
+            run,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,18 +13,21 @@ from vaejax.base.asserts import assert_shape
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.base.values import component
 from vaejax.objectives.base import Objective, terms_of
-from vaejax.training.optimizers import ByStructure
+from vaejax.training.optimizers import ByStructure, skipped_steps
 
 
 @component
 class Trainer:
-    """The training step, and all that it is compiled for."""
+    """The training step, and all that it is compiled for. `watched` says of each leaf of the
+    optimiser's state whether it must stay finite.
+    """
 
     objective: Objective
     optimizer: ByStructure
     transform: Callable[[PyTree, Key], PyTree] | None
     mesh: Mesh | None
     batch_size: int
+    watched: tuple[bool, ...]
 
     def terms(
         self, params: Params, data: PyTree, rows: jax.Array, noise_key: Key, step: jax.Array
@@ -50,32 +54,60 @@ class Trainer:
         (_, terms), gradient = jax.value_and_grad(maximised, has_aux=True)(params)
         return terms, gradient
 
+    def step(self, params: Params, opt_state: PyTree, *args) -> tuple[Params, PyTree, Terms]:
+        """The parameters and the state of the optimiser after a step, and its terms."""
+        terms, gradient = self.terms_and_gradient(params, *args)
+        if skipped_steps(opt_state) is not None:
+            # `optax.apply_if_finite` sees the gradient alone.
+            is_finite = jnp.isfinite(jnp.stack(terms)).all()
+            gradient = jax.tree.map(lambda leaf: jnp.where(is_finite, leaf, jnp.nan), gradient)
 
-@partial(jax.jit, static_argnames="trainer", donate_argnames=("params", "opt_state"))
+        def minimised(params):
+            return -self.terms(params, *args).objective
+
+        # Optax minimises: these are the minus signs.
+        descent = jax.tree.map(jnp.negative, gradient)
+        updates, opt_state = self.optimizer.update(
+            descent, opt_state, params, -terms.objective, minimised
+        )
+        new_params: Any = optax.apply_updates(params, updates)
+        return new_params, opt_state, terms
+
+    def watched_of(self, opt_state: PyTree) -> PyTree:
+        """The optimiser's state with a 0 for what may be NaN or infinite."""
+        leaves, structure = jax.tree.flatten(opt_state)
+        pairs = zip(leaves, self.watched, strict=True)
+        return structure.unflatten([leaf if is_watched else 0 for leaf, is_watched in pairs])
+
+
+@partial(jax.jit, static_argnames="trainer")
 def run_steps(trainer: Trainer, params, opt_state, data, rows, noise_key, start, count):
     """`count` steps from step `start`, step i on the examples data[rows[i]]: new parameters, new
-    optimiser state, the terms of each step, and whether all parameters are finite.
+    optimiser state, the terms of each step, and whether parameters and state are finite.
 
-    `rows` has a row for as many steps as any call has, so `count` is no part of the program.
+    `rows` has a row for as many steps as any call has, so `count` is no part of the program. No
+    buffer is donated: an error within a call leaves the run before it whole.
     """
     num_rows = rows.shape[0]
 
     def step(i, carry):
         params, opt_state, history = carry
-        terms, gradient = trainer.terms_and_gradient(params, data, rows[i], noise_key, start + i)
-        # Optax minimises: this is the one minus sign.
-        updates, opt_state = trainer.optimizer.update(
-            jax.tree.map(jnp.negative, gradient), opt_state, params
+        params, opt_state, terms = trainer.step(
+            params, opt_state, data, rows[i], noise_key, start + i
         )
         history = jax.tree.map(
             lambda values, value: values.at[i].set(value.astype(values.dtype)), history, terms
         )
-        return optax.apply_updates(params, updates), opt_state, history
+        return params, opt_state, history
 
     start_of_history = Terms(jnp.zeros(num_rows), jnp.zeros(num_rows))
     carry = jax.lax.fori_loop(0, count, step, (params, opt_state, start_of_history))
-    finite = jax.tree.map(lambda leaf: jnp.isfinite(leaf).all(), carry[0])
-    return *carry, jax.tree.reduce(jnp.logical_and, finite, True)
+    params, opt_state, history = carry
+    finite = [
+        jnp.isfinite(leaf).all()
+        for leaf in jax.tree.leaves((params, trainer.watched_of(opt_state)))
+    ]
+    return params, opt_state, history, jnp.stack(finite).all()
 
 
 @partial(jax.jit, static_argnames="trainer")

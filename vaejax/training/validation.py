@@ -11,7 +11,7 @@ from vaejax.base.types import Key, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
 from vaejax.data.sources import as_data, map_blocks
-from vaejax.training.run import NonFiniteError, Run, copied
+from vaejax.training.run import NonFiniteError, Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,11 @@ class Validator:
             validation.data if self._streamed else jax.device_put(validation.data, sharding)
         )
 
-    def is_due(self, step: int) -> bool:
-        return step % self.every == 0
+    def caught_up(self, run: Run) -> Run:
+        """The run with the validation of its step, if one is due and was not made."""
+        was_made = run.step in run.history["validation_step"]
+        is_due = run.step > 0 and run.step % self.every == 0
+        return self.validated(run) if is_due and not was_made else run
 
     def validated(self, run: Run) -> Run:
         """The run with one more validation in its history, and its parameters kept if they are the
@@ -66,7 +69,7 @@ class Validator:
             "validation_step": np.append(run.history["validation_step"], np.int32(run.step)),
             "validation_bound": np.append(previous, bound),
         }
-        best_params = copied(run.params) if is_best else run.best_params
+        best_params = run.params if is_best else run.best_params
         return run._replace(history=history, best_params=best_params)
 
     def is_out_of_patience(self, run: Run) -> bool:
