@@ -10,6 +10,7 @@ from tests.lib.cases import cases
 from tests.lib.images import image_model
 from tests.lib.kinds import KINDS, data_of, normal, params_of
 from vaejax import plots
+from vaejax.plots.latents import require_labels
 
 KEY = jax.random.key(0)
 
@@ -26,8 +27,8 @@ def test_latent_plots(dim, labels):
 def test_one_hot_labels_are_their_classes():
     classes = np.array([2, 0, 1, 2])
     for one_hot in (np.eye(3)[classes], np.eye(3, dtype=bool)[classes]):
-        np.testing.assert_array_equal(plots.require_labels(one_hot, 4), classes)
-    np.testing.assert_array_equal(plots.require_labels(["b", "a"], 2), ["b", "a"])
+        np.testing.assert_array_equal(require_labels(one_hot, 4), classes)
+    np.testing.assert_array_equal(require_labels(["b", "a"], 2), ["b", "a"])
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,6 @@ def test_every_command_runs_where_much_is_missing(lacking, tmp_path):
         ["train", *SMALL, *TINY, "--out", "run"],
         ["evaluate", "--run", "run", *SHORT.split(), "--sample-size", "0"],
         ["sample", "--run", "run"],
-        ["names"],
         ["train", "--help"],
     ):
         done = subprocess.run(

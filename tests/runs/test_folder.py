@@ -170,6 +170,24 @@ def test_before_the_first_validation_there_is_no_best():
     assert evaluated_params(TrainConfig(), run_of([-1.0], 5, "last", "best")) == "last"
 
 
+def test_the_metrics_of_a_resumed_run_stay_until_they_are_written_whole(tmp_path, monkeypatch):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("older\n")
+    log, run = MetricsLog(path, every=2), Run((), (), 4, NO_HISTORY | {"bound": np.arange(4.0)})
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="killed"):
+        patch.setattr("os.replace", raised_at_once)
+        log(run)
+    assert path.read_text() == "older\n"
+    log = MetricsLog(path, every=2)
+    for step in (2, 4):
+        log(run._replace(step=step))
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [2, 4]
+
+
+def raised_at_once(*given):
+    raise OSError("killed")
+
+
 def test_metrics_are_the_means_of_so_many_steps_and_each_validation_once(tmp_path):
     log = MetricsLog(tmp_path / "metrics.jsonl", every=10)
     bound = np.arange(35, dtype=np.float32)

@@ -9,6 +9,7 @@ from tests.lib.cases import cases
 from tests.lib.runs import files_in, made_run
 from vaejax.runs import place
 from vaejax.runs.config import TrainConfig
+from vaejax.runs.lock import InUseError, claimed
 from vaejax.runs.place import is_run, place_of, require_free, training_in
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -119,6 +120,15 @@ def test_a_new_run_replaces_the_old_one_and_nothing_beside_it(tmp_path):
     assert kept <= set(found) and "replaced-2" not in found and "checkpoints/20" not in found
     assert found["result.json"][2] == b"result.json of step 40"
     assert (elsewhere / "20/record/metadata").read_text() == "20"
+
+
+def test_a_run_that_is_being_evaluated_is_not_replaced(tmp_path):
+    """Else the evaluation of the older one would come to lie in the new one's folder."""
+    out = made_run(tmp_path / "run")
+    before = files_in(out)
+    with claimed(out, "evaluation"), pytest.raises(InUseError), training_in(out, resume=False):
+        pytest.fail("a training")
+    assert files_in(out) == before
 
 
 @pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt(), SystemExit(143)])

@@ -9,7 +9,6 @@ from vaejax.plots.images import samples as samples
 from vaejax.plots.images import tile as tile
 from vaejax.plots.latents import latent as latent
 from vaejax.plots.latents import priors as priors
-from vaejax.plots.latents import require_labels as require_labels
 from vaejax.plots.look import BLUE as BLUE
 from vaejax.plots.look import DOTS_PER_INCH as DOTS_PER_INCH
 from vaejax.plots.look import GREY as GREY

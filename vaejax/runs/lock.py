@@ -24,8 +24,9 @@ def claimed(folder: Path, files: str = "run") -> Iterator[None]:
     """The folder, made where there is none, in which no other process writes these files meanwhile.
 
     `files` are those of a "run" or of its "evaluation", which is allowed while the run goes on.
-    The system itself releases the lock of a process that has died. Raises InUseError where another
-    holds it. A folder that was made here and is left empty is removed again.
+    The system itself releases the lock of a process that has died, on network drives too; where a
+    drive has no locks, that is said, and nothing is refused. Raises InUseError where another
+    process holds it. A folder that was made here and is left empty is removed again.
     """
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)

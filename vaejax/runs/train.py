@@ -24,6 +24,7 @@ from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
 from vaejax.models.vae import VAE
 from vaejax.objectives.base import Objective, terms_of
+from vaejax.plots.latents import require_labels
 from vaejax.runs.build import (
     build_model,
     build_objective,
@@ -242,7 +243,7 @@ def figures_of(training: Training, params: Params, run: Run) -> dict[str, Callab
 
     def latent() -> Figure:
         labels = dataset.test.labels
-        plots.require_labels(labels, len(dataset.test.images))
+        require_labels(labels, len(dataset.test.images))
         images = dataset.test.images[:MOST_POINTS]
         means = posterior_means(model, params, images, latent_key, transform=transform)
         return plots.latent(model, params, means, None if labels is None else labels[:MOST_POINTS])
