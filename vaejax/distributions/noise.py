@@ -61,7 +61,7 @@ class OfUniforms(Noise):
         raise NotImplementedError(f"{type(self).__name__}.uniforms")
 
     def sources(self, q: Distribution, key: Key, num_samples: int) -> jax.Array:
-        event = jax.eval_shape(q.sample, jax.random.key(0))
+        event = q.event
         leaves = jax.tree.leaves(event)
         # One uniform number for each coordinate; those of a graph stand in a row, node by node.
         shape = event.shape if leaves == [event] else (sum(leaf.size for leaf in leaves),)

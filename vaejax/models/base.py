@@ -5,13 +5,13 @@ are made of. The functions ..._of are the doors through which the library reads 
 what a user's own model gives gets the same checks as ours.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
-from vaejax.base import supports
-from vaejax.base.checks import require_kind, require_said
+from vaejax.base.checks import require_kind, require_said, require_scalar
+from vaejax.base.contracts import hold
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.check import check_values
@@ -119,6 +119,7 @@ class Model:
         require_said(cls, Model, "support", question)
         question = "the values that z is for, such as vaejax.supports.REAL"
         require_said(cls, Model, "latent_support", question)
+        hold(cls, _CONTRACTS)
 
     def init(self, key: Key, x: PyTree) -> Params:
         """Parameters for examples like x."""
@@ -194,6 +195,19 @@ class Model:
         return mean_or_average(likelihood_of(self, params, z, x), jax.random.fold_in(key, 1))
 
 
+# What each model is held to, whoever wrote it and whoever asks.
+
+
+def _log_density(model: Model, method: Callable, *arguments: Any, **keywords: Any) -> Scalar:
+    number = method(*arguments, **keywords)
+    name = f"{type(model).__name__}.{method.__name__}"
+    return require_scalar(number, name, "sum it over the one example and its latent")
+
+
+_CONTRACTS = {"log_joint": _log_density, "log_likelihood": _log_density}
+hold(Model, _CONTRACTS)
+
+
 def _names_of(model: Model) -> list[str]:
     """The names that a conditional model explains, in its examples {name: value}."""
     if not isinstance(model.support, Mapping):
@@ -239,58 +253,3 @@ def likelihood_of(model: Model, params: Params, z: PyTree, x: PyTree = None) -> 
 def density_of(factor: Factor, params: PyTree, given: Any) -> Distribution:
     """The density of a factor at what it is shown."""
     return as_distribution(factor(params, given), type(factor).__name__)
-
-
-SUITABLE_ENCODERS = {
-    supports.REAL: (
-        "DiagNormal, FullNormal, LowRankNormal, Laplace, RealNVP or InverseAutoregressive"
-    ),
-    supports.BINARY: "Bernoulli",
-    supports.ONE_HOT: "OneHotCategorical",
-    supports.POSITIVE: "NumPyroConditional of LogNormal or Gamma",
-    supports.UNIT_INTERVAL: "NumPyroConditional of Beta or Kumaraswamy, or ContinuousBernoulli",
-    supports.SIMPLEX: "NumPyroConditional of Dirichlet",
-    supports.RELAXED_BINARY: "RelaxedBernoulli",
-    supports.RELAXED_ONE_HOT: "RelaxedCategorical",
-    supports.SPHERE: "VonMisesFisher",
-}
-
-
-def require_same_support(prior: Factor, encoder: Factor) -> None:
-    """Raises ValueError for a prior and an encoder whose latents live on different sets: KL(q || p)
-    is then infinite or undefined.
-    """
-    prior_support, encoder_support = prior.support, encoder.support
-    for factor, support in ((prior, prior_support), (encoder, encoder_support)):
-        if isinstance(support, Support) and support.moving:
-            raise ValueError(
-                f"the ends of the support of {type(factor).__name__} move with its parameters"
-                f" ({support.description}), so KL(q || p) is infinite wherever the other density"
-                " ends elsewhere; use a family on a fixed set for a latent"
-            )
-    if None in (prior_support, encoder_support):
-        return
-    if _without_ends(prior_support) == _without_ends(encoder_support):
-        return
-    known = isinstance(prior_support, Support) and prior_support in SUITABLE_ENCODERS
-    remedy = (
-        f"; for this prior use an encoder such as {SUITABLE_ENCODERS[prior_support]}"
-        if known
-        else ""
-    )
-    raise ValueError(
-        f"{type(prior).__name__} is a prior on {_described(prior_support)} and"
-        f" {type(encoder).__name__} an encoder of {_described(encoder_support)}, so KL(q || p) is"
-        f" infinite or not defined{remedy}"
-    )
-
-
-def _without_ends(support: Supports) -> Supports:
-    """The support, one number of no mass left out: a KL does not see whether 0 is in it."""
-    return supports.POSITIVE if support == supports.NON_NEGATIVE else support
-
-
-def _described(support: Supports) -> str:
-    if isinstance(support, Mapping):
-        return "; ".join(f"{name}: {_described(part)}" for name, part in support.items())
-    return "any latents" if support is None else f"{support.name} latents ({support.description})"

@@ -16,10 +16,10 @@ from vaejax.models.base import (
     Supports,
     check_example,
     density_of,
-    require_same_support,
 )
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
+from vaejax.models.latents import require_same_support
 from vaejax.models.node import Node
 
 

@@ -8,14 +8,8 @@ from vaejax.base.supports import shown
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
-from vaejax.models.base import (
-    Conditional,
-    Factor,
-    Model,
-    Supports,
-    density_of,
-    require_same_support,
-)
+from vaejax.models.base import Conditional, Factor, Model, Supports, density_of
+from vaejax.models.latents import require_same_support
 
 
 @component
