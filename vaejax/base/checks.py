@@ -87,6 +87,15 @@ def require_scalar(number: Any, name: str, remedy: str) -> Any:
     return number
 
 
+def require_key(key: Any) -> None:
+    """Raises TypeError for what is no random key of JAX's, such as a whole number."""
+    of_keys = isinstance(key, jax.Array | np.ndarray) and (
+        key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    )
+    if not of_keys:
+        raise TypeError(f"key = {shortened(key)}; give a random key, such as jax.random.key(0)")
+
+
 def unknown_name(kind: str, name: str, known: list[str]) -> str:
     """The message for a name that is not in the table: the nearest known ones first."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

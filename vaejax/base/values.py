@@ -132,13 +132,17 @@ def require_hashable(obj: Any, path: str) -> None:
 
 
 def _innermost(obj: Any, path: str) -> tuple[str, Any]:
+    parts: list[tuple[str, Any]] = []
     if dataclasses.is_dataclass(obj):
-        for field in dataclasses.fields(obj):
-            inner = getattr(obj, field.name, None)
-            try:
-                hash(inner)
-            except TypeError:
-                return _innermost(inner, f"{path}.{field.name}")
+        names = [field.name for field in dataclasses.fields(obj)]
+        parts = [(f"{path}.{name}", getattr(obj, name, None)) for name in names]
+    elif isinstance(obj, tuple):
+        parts = [(f"{path}[{i}]", part) for i, part in enumerate(obj)]
+    for name, part in parts:
+        try:
+            hash(part)
+        except TypeError:
+            return _innermost(part, name)
     return path, obj
 
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaejax.base.checks import require_kind
 from vaejax.base.types import Key
-from vaejax.base.values import component
+from vaejax.base.values import check_fields_of, component
 from vaejax.distributions.base import Distribution
 
 BITS = 30  # of a Sobol coordinate
@@ -39,6 +40,9 @@ class Noise:
     def at(self, q: Distribution, source: Any) -> tuple[Distribution, Any]:
         """(distribution, key) whose sample is the one of this source."""
         raise NotImplementedError(f"{type(self).__name__}.at")
+
+
+check_fields_of(Noise, lambda found, name: require_kind(found, Noise, name))
 
 
 @component

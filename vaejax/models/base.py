@@ -5,12 +5,14 @@ are made of. The functions ..._of are the doors through which the library reads 
 what a user's own model gives gets the same checks as ours.
 """
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+import numpyro.distributions as npd
 
-from vaejax.base.checks import require_kind, require_said, require_scalar
+from vaejax.base.checks import require_key, require_kind, require_said, require_scalar, shortened
 from vaejax.base.contracts import hold
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
@@ -43,6 +45,24 @@ class Factor:
     def __call__(self, params: PyTree, given: Any, /) -> Distribution:
         """The density at `given`."""
         raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+
+def require_factor(found: Any, kind: type, role: str) -> None:
+    """Raises TypeError for what is no factor, such as a distribution or a NumPyro model, with what
+    to write instead.
+    """
+    if isinstance(found, Distribution | npd.Distribution):
+        raise TypeError(
+            f"{role} is a distribution, {shortened(found)}, and must be what makes one: write"
+            " vaejax.NumPyroPrior(lambda: ...), or vaejax.NumPyroConditional(net, family)"
+        )
+    if inspect.isroutine(found):
+        raise TypeError(
+            f"{role} is the function {found.__name__}: write vaejax.NumPyroPrior of a function that"
+            " gives a distribution, a vaejax.GraphModel of a NumPyro model, or derive from"
+            f" vaejax.{kind.__name__}"
+        )
+    require_kind(found, kind, role)
 
 
 class Conditional(Factor, abstract=True):
@@ -204,7 +224,12 @@ def _log_density(model: Model, method: Callable, *arguments: Any, **keywords: An
     return require_scalar(number, name, "sum it over the one example and its latent")
 
 
-_CONTRACTS = {"log_joint": _log_density, "log_likelihood": _log_density}
+def _init(model: Model, method: Callable, key: Key, *arguments: Any, **keywords: Any) -> Params:
+    require_key(key)
+    return method(key, *arguments, **keywords)
+
+
+_CONTRACTS = {"init": _init, "log_joint": _log_density, "log_likelihood": _log_density}
 hold(Model, _CONTRACTS)
 
 
@@ -231,9 +256,28 @@ def check_example(model: Model, x: PyTree) -> None:
         check_values(x, model.support)
 
 
+def require_params(model: Model, params: Params, names: Collection[str] = ()) -> None:
+    """Raises TypeError for what is no `Params`, and ValueError where theta lacks one of the names:
+    then they are those of another model.
+    """
+    if not isinstance(params, Params):
+        raise TypeError(
+            f"the parameters of {type(model).__name__} are {shortened(params)}; give vaejax.Params,"
+            " as model.init(key, x) makes them"
+        )
+    theta: Any = params.theta
+    known = list(theta) if isinstance(theta, Mapping) else []
+    if not set(names) <= set(known):
+        raise ValueError(
+            f"these are the parameters of another model: theta of {type(model).__name__} has"
+            f" {', '.join(names)}, and this one {', '.join(map(str, known)) or 'no names'}"
+        )
+
+
 def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
     """q(z | x), of an x that passes `check_example`."""
     require_kind(model, Model, "the model")
+    require_params(model, params)
     check_example(model, x)
     return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
 
@@ -241,11 +285,13 @@ def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
 def prior_of(model: Model, params: Params, x: PyTree = None) -> Distribution:
     """p(z), or p(z | u) of a model whose examples have inputs u."""
     require_kind(model, Model, "the model")
+    require_params(model, params)
     return as_distribution(model.p_z(params, x), f"{type(model).__name__}.p_z")
 
 
 def likelihood_of(model: Model, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
     """p(x | z), or p(x | z, u)."""
+    require_params(model, params)
     likelihood = model.p_x_given_z(params, z, x)
     return as_distribution(likelihood, f"{type(model).__name__}.p_x_given_z")
 
