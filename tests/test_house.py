@@ -157,7 +157,10 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.estimators.doubly_reparameterised", "normal_factors"): (2, CLOSED_FORM),
     ("vaejax.estimators.doubly_reparameterised", "is_diag_normal"): (1, CLOSED_FORM),
     ("vaejax.estimators.relaxed", "hard_and_soft"): (1, CLOSED_FORM),
-    ("vaejax.models.base", "require_same_support"): (2, "a Support, or a mapping of them"),
+    ("vaejax.models.base", "require_factor"): (1, DOOR),
+    ("vaejax.models.base", "require_params"): (1, DOOR),
+    ("vaejax.networks.base", "require_net"): (1, DOOR),
+    ("vaejax.models.latents", "require_same_support"): (2, "a Support, or a mapping of them"),
     ("vaejax.models.graph_model", "named_latents"): (
         1,
         "an encoder that is a graph names the latents",

@@ -17,16 +17,29 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_key, require_no_class, shortened
 from vaejax.base.floats import log_sum_exp
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Bound, Key, Params, PyTree, Scalar
-from vaejax.base.values import component
+from vaejax.base.values import check_fields_of, component
 from vaejax.distributions.base import Distribution
 from vaejax.distributions.noise import Independent, Noise
 from vaejax.models.base import Model, posterior_of
 
 INDEPENDENT = Independent()
+
+
+def require_bound(bound: Bound, name: str) -> None:
+    """Raises TypeError for what is no function of log-weights."""
+    require_no_class(bound, name)
+    if not callable(bound) or bound is renyi_bound:
+        raise TypeError(
+            f"{name} is {shortened(bound)}, and must be a function of the log-weights [K], such as"
+            " vaejax.iwae_bound or vaejax.renyi_bound(0.5)"
+        )
+
+
+check_fields_of(Bound, require_bound)
 
 stopped = jax.lax.stop_gradient
 
@@ -59,6 +72,7 @@ def sample_log_weights(
 ) -> Float[Array, " k"]:
     """log w_k of K samples of q, nats, independent or as `noise` has them."""
     require_count(num_samples, "num_samples")
+    require_key(key)
     return map_samples(
         lambda source: sample_log_weight(model, params, x, *noise.at(q, source)),
         noise.sources(q, key, num_samples),
@@ -184,6 +198,7 @@ def sample_posterior(
 ) -> PyTree:
     """K samples of q along a leading axis, independent or as `noise` has them."""
     require_count(num_samples, "num_samples")
+    require_key(key)
 
     def sample(source):
         density, key = noise.at(q, source)
@@ -220,6 +235,7 @@ def log_marginal(
     """
     require_count(num_samples, "num_samples")
     require_count(chunk, "chunk")
+    require_key(key)
     chunk = min(chunk, num_samples)
     q = posterior_of(model, params, x)
 

@@ -12,8 +12,9 @@ import vaejax
 from tests.lib.densities import FAMILIES, make, mixture
 from vaejax.distributions.coupling import Autoregressive, Coupling
 from vaejax.distributions.flows import Flow, init_layers
+from vaejax.distributions.kl import kl_divergence
 from vaejax.distributions.normal import standard_normal
-from vaejax.distributions.numpyro import CholeskyNormal, NumPyroDensity
+from vaejax.distributions.numpyro import CholeskyNormal, NumPyroDensity, as_distribution
 
 KEY = jax.random.key(0)
 
@@ -165,3 +166,51 @@ def test_a_flow_at_a_uniform_number_knows_its_density(layer):
     z, log_prob = q.at_uniform(u).sample_and_log_prob(None)
     np.testing.assert_allclose(q.at_uniform(u).log_prob(z), log_prob, rtol=1e-5)
     np.testing.assert_allclose(q.log_prob(z), log_prob, rtol=1e-5)
+
+
+# One event, and one density: `test_one_event` has those of users.
+
+
+@each_density
+def test_each_of_ours_says_the_shape_of_a_draw_and_refuses_a_batch_of_values(name):
+    q = DENSITIES[name]()
+    event = jax.eval_shape(q.sample, KEY)
+    assert q.event == event
+    if own_density_is_known(q):
+        values = jax.tree.map(lambda leaf: jnp.zeros((3, *leaf.shape)), event)
+        with pytest.raises(ValueError, match=r"one event has shape|take one example"):
+            jax.eval_shape(q.log_prob, values)
+
+
+def two_of(q):
+    """A batch of two, as `jax.vmap` makes it."""
+    return jax.vmap(lambda _: q)(jnp.arange(2))
+
+
+@each_density
+def test_a_batch_of_densities_is_asked_one_by_one(name):
+    """All questions, of all densities, and the KL; within a `jax.vmap` each is one."""
+    q = DENSITIES[name]()
+    qs = two_of(q)
+    if not jax.tree.leaves(q):
+        return
+    u = jnp.full(jax.tree.leaves(q.event)[0].shape, 0.5)  # of a graph another; it is not read
+    questions = {
+        "log_prob": lambda: qs.log_prob(q.event),
+        "coordinate_log_probs": lambda: qs.coordinate_log_probs(q.event),
+        "sample": lambda: qs.sample(KEY),
+        "sample_and_log_prob": lambda: qs.sample_and_log_prob(KEY),
+        "mean": lambda: qs.mean(),
+        "states": lambda: qs.states(),
+        "from_uniform": lambda: qs.from_uniform(u),
+        "KL": lambda: kl_divergence(qs, qs),
+        "door": lambda: as_distribution(qs, "q"),
+    }
+    for asked, question in questions.items():
+        with pytest.raises(ValueError, match=r"is a batch of densities, \(2,\) of them") as error:
+            question()
+            pytest.fail(f"{asked} answers")
+        assert "\n" not in str(error.value)
+    keys = jax.random.split(KEY)
+    jax.eval_shape(jax.vmap(lambda q, key: q.sample_and_log_prob(key)[1]), qs, keys)
+    jax.eval_shape(lambda: jax.tree.map(lambda leaf: leaf[0], qs).sample(KEY))

@@ -126,6 +126,25 @@ def require_shape(shape: int | tuple[int, ...], name: str) -> None:
         require_count(shape, name)
 
 
+def require_scalar(number: Any, name: str, remedy: str) -> Any:
+    """The number; ValueError for an array, by its shape alone, and TypeError for None."""
+    if number is None:
+        raise TypeError(f"{name} is None; it must be one number: is there a `return`?")
+    shape = jnp.shape(number)
+    if shape != ():
+        raise ValueError(f"{name} has shape {shape}; it must be one number: {remedy}")
+    return number
+
+
+def require_key(key: Any) -> None:
+    """Raises TypeError for what is no random key of JAX's, such as a whole number."""
+    of_keys = isinstance(key, jax.Array | np.ndarray) and (
+        key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    )
+    if not of_keys:
+        raise TypeError(f"key = {shortened(key)}; give a random key, such as jax.random.key(0)")
+
+
 def unknown_name(kind: str, name: str, known: list[str]) -> str:
     """The message for a name that is not in the table: the nearest known ones first."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
@@ -150,11 +169,18 @@ def require_kind(found: Any, kind: type, role: str, home: str = "vaejax") -> Non
     """Raises TypeError for a part that does not derive from the base class of its kind, which users
     find in `home`.
     """
+    require_no_class(found, role)
     if not isinstance(found, kind):
         raise TypeError(
             f"{role} is {shortened(found)}, which does not derive from {home}.{kind.__name__}; its"
             " docstring is the recipe for one of your own"
         )
+
+
+def require_no_class(found: Any, role: str) -> None:
+    """Raises TypeError for a class where a value of it belongs."""
+    if isinstance(found, type):
+        raise TypeError(f"{role} is the class {found.__name__}; write {found.__name__}(...)")
 
 
 def shortened(found: Any) -> str:

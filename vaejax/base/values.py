@@ -7,12 +7,14 @@ distribution is a pytree: it carries the numbers, so `jax.vmap`, `jax.grad` and
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, dataclass_transform
 
 import jax
+import numpy as np
 
-from vaejax.base.checks import plain_number
+from vaejax.base.checks import plain_number, shortened
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(dataclasses.field,))
@@ -23,19 +25,37 @@ def component(cls):
     A `functools.partial` among the fields becomes a `Partial`, so that it too is compared by its
     parts, and NumPy's numbers and arrays of no axes become Python's numbers.
     """
-    own = [vars(kind)["__post_init__"] for kind in cls.__mro__ if "__post_init__" in vars(kind)]
-    validate = own[0] if own else None  # its own, or the one that it inherits
+    validate = _post_init_of(cls)
 
     def __post_init__(self):  # noqa: N807
         for field in dataclasses.fields(self):
+            name = f"{type(self).__name__}.{field.name}"
             by_parts = by_value(getattr(self, field.name))
-            require_hashable(by_parts, f"{type(self).__name__}.{field.name}")
+            for kind, check in _checks_of_fields:
+                if field.type is kind:
+                    check(by_parts, name)
+            require_hashable(by_parts, name)
             object.__setattr__(self, field.name, by_parts)
-        if validate:
-            validate(self)
+        validate(self)
 
     cls.__post_init__ = __post_init__
     return dataclasses.dataclass(frozen=True)(cls)
+
+
+_checks_of_fields: list[tuple[Any, Callable[[Any, str], None]]] = []
+
+
+def check_fields_of(kind: Any, check: Callable[[Any, str], None]) -> None:
+    """From now on each field of a `component` that is declared as `kind` passes
+    check(what it holds, its name).
+    """
+    _checks_of_fields.append((kind, check))
+
+
+def _post_init_of(cls: type) -> Callable[[Any], None]:
+    """Its own `__post_init__`, or the one that it inherits."""
+    own = [vars(kind)["__post_init__"] for kind in cls.__mro__ if "__post_init__" in vars(kind)]
+    return own[0] if own else lambda self: None
 
 
 def with_plain_numbers(owner: Any) -> None:
@@ -57,8 +77,42 @@ def static(default: Any = dataclasses.MISSING) -> Any:
 def pytree(cls):
     """A frozen dataclass that JAX sees through: every field is a child, except those marked
     `static()`.
+
+    It keeps the number of axes that its first array had when it was made, so that a batch of such
+    values, which `jax.vmap` gives, is told from one: see `batch_shape`.
     """
+    prepare = _post_init_of(cls)
+
+    def __post_init__(self):  # noqa: N807
+        prepare(self)
+        if vars(self)[_AXES] is None:
+            object.__setattr__(self, _AXES, np.ndim(_first_array(self)))
+
+    cls.__post_init__ = __post_init__
+    cls.__annotations__ = {**vars(cls).get("__annotations__", {}), _AXES: int | None}
+    axes = dataclasses.field(default=None, repr=False, kw_only=True, metadata={"static": True})
+    setattr(cls, _AXES, axes)
     return jax.tree_util.register_dataclass(dataclasses.dataclass(frozen=True, eq=False)(cls))
+
+
+_AXES = "_axes"  # the field that `pytree` adds
+
+
+def _first_array(obj: Any) -> Any:
+    """The first leaf of a pytree, 0 of one without any."""
+    fields = dataclasses.fields(obj)
+    children = [vars(obj)[field.name] for field in fields if not field.metadata.get("static")]
+    return next(iter(jax.tree.leaves(children)), 0)
+
+
+def batch_shape(obj: Any) -> tuple[int, ...]:
+    """How many values stand where one was made: the axes that `jax.vmap` has put before those of
+    the first array of a `pytree`; () of one value.
+    """
+    if _AXES not in vars(obj):  # no `pytree`, so that no `jax.vmap` sees into it
+        return ()
+    shape = np.shape(_first_array(obj))
+    return shape[: max(len(shape) - vars(obj)[_AXES], 0)]
 
 
 def require_hashable(obj: Any, path: str) -> None:
@@ -67,20 +121,28 @@ def require_hashable(obj: Any, path: str) -> None:
         hash(obj)
     except TypeError:
         path, obj = _innermost(obj, path)
-        remedy = f"write a tuple, {tuple(obj)}" if isinstance(obj, list) else "use a hashable value"
+        name, remedy = type(obj).__name__, "use a hashable value"
+        if isinstance(obj, list):
+            remedy = f"write a tuple, {tuple(obj)}"
+        elif dataclasses.is_dataclass(obj):
+            remedy = f"make the class a value: @vaejax.component in place of @dataclass on {name}"
         raise TypeError(
-            f"{path} = {obj!r} is a {type(obj).__name__}, which cannot be hashed; {remedy}"
+            f"{path} = {shortened(obj)} is a {name}, which cannot be hashed; {remedy}"
         ) from None
 
 
 def _innermost(obj: Any, path: str) -> tuple[str, Any]:
+    parts: list[tuple[str, Any]] = []
     if dataclasses.is_dataclass(obj):
-        for field in dataclasses.fields(obj):
-            inner = getattr(obj, field.name, None)
-            try:
-                hash(inner)
-            except TypeError:
-                return _innermost(inner, f"{path}.{field.name}")
+        names = [field.name for field in dataclasses.fields(obj)]
+        parts = [(f"{path}.{name}", getattr(obj, name, None)) for name in names]
+    elif isinstance(obj, tuple):
+        parts = [(f"{path}[{i}]", part) for i, part in enumerate(obj)]
+    for name, part in parts:
+        try:
+            hash(part)
+        except TypeError:
+            return _innermost(part, name)
     return path, obj
 
 

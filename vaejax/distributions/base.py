@@ -5,21 +5,22 @@ event. Whatever is not here comes from NumPyro, through the adapter in `numpyro`
 """
 
 import dataclasses
-import itertools
+from collections.abc import Callable
+from contextvars import ContextVar
+from functools import cached_property
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import AbstractArray, Array, Float
 
-from vaejax.base.checks import require_said
+from vaejax.base.checks import require_said, require_scalar
+from vaejax.base.contracts import hold
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.types import Key, PyTree, Scalar
-from vaejax.base.values import pytree
+from vaejax.base.values import batch_shape, pytree
 
-MAX_STATES = 2**16  # of one event that is to be enumerated
 MEAN_SAMPLES = 100  # where a mean has no closed form
 
 
@@ -49,6 +50,10 @@ class Distribution:
     The rest has a default. What is not known is refused by a `NotKnownError`, and what needs it
     says so.
 
+    One event, whoever asks: a value that has not the shape of a draw, a log-density that is no one
+    number, and a batch of densities, as `jax.vmap(model.posterior, (None, 0))` gives it, are a
+    ValueError. Inside of a `jax.vmap` each is one. All by shapes, while a program is traced.
+
     One rule for dtypes: a density is computed in the widest float among its value and parameters,
     and in float32 at least. A field of bfloat16 or float16 becomes float32 when the density is
     made, and so does one of whole numbers that is declared as `Float[Array, "..."]`; `as_event`
@@ -61,6 +66,7 @@ class Distribution:
         super().__init_subclass__(**keywords)
         question = "True if its samples move smoothly with its parameters, else False"
         require_said(cls, Distribution, "reparameterised", question)
+        hold(cls, _CONTRACTS)
 
     def __post_init__(self):
         fields: Any = dataclasses.fields(self)  # pyright: ignore[reportArgumentType]
@@ -73,6 +79,35 @@ class Distribution:
     def name(self) -> str:
         """What messages call it."""
         return type(self).__name__.removesuffix("Density")
+
+    @cached_property
+    def event(self) -> Any:
+        """The shape and dtype of one draw, as `jax.eval_shape` gives them."""
+        finds_shapes = _finds_shapes.set(True)
+        try:
+            return jax.eval_shape(self.sample, jax.random.key(0))
+        finally:
+            _finds_shapes.reset(finds_shapes)
+
+    def require_one(self) -> None:
+        """Raises ValueError where this is a batch of densities."""
+        shape = batch_shape(self)
+        if shape:
+            raise ValueError(several(self.name, shape))
+
+    def require_event(self, value: PyTree) -> None:
+        """Raises ValueError for a value that has not the shape of a draw. One that cannot be drawn
+        has no shape to hold it against.
+        """
+        try:
+            event = self.event
+        except (NotImplementedError, NotKnownError):
+            return
+        one_array = isinstance(event, jax.ShapeDtypeStruct)  # of which a list is a value too
+        got = jnp.shape(value) if one_array else jax.tree.map(jnp.shape, value)
+        shape = jax.tree.map(jnp.shape, event)
+        if got != shape:
+            raise ValueError(wrong_shape(self.name, got, shape))
 
     def sample(self, key: Key) -> PyTree:
         """One draw."""
@@ -115,6 +150,57 @@ class Distribution:
         return AtUniform(self, u)
 
 
+# What each density is held to, whoever wrote it and whoever asks. A sampler may ask for densities
+# itself, so while the shape of a draw is looked for, no value is held against it.
+
+_finds_shapes: ContextVar[bool] = ContextVar("_finds_shapes", default=False)
+
+
+def _of_one(p: Distribution, method: Callable, *arguments: Any, **keywords: Any) -> Any:
+    p.require_one()
+    return method(*arguments, **keywords)
+
+
+def _of_a_draw(p: Distribution, method: Callable, value: PyTree, **keywords: Any) -> Any:
+    p.require_one()
+    if not _finds_shapes.get():
+        p.require_event(value)
+    return method(value, **keywords)
+
+
+def _log_prob(p: Distribution, method: Callable, value: PyTree, **keywords: Any) -> Scalar:
+    log_prob = _of_a_draw(p, method, value, **keywords)
+    return require_scalar(log_prob, f"{p.name}.log_prob", SUM_OVER_EVENT)
+
+
+def _sample_and_log_prob(
+    p: Distribution, method: Callable, *arguments: Any, **keywords: Any
+) -> tuple[PyTree, Scalar]:
+    z, log_prob = _of_one(p, method, *arguments, **keywords)
+    name = f"the log-density of {p.name}.sample_and_log_prob"
+    return z, require_scalar(log_prob, name, SUM_OVER_EVENT)
+
+
+def _entropy(p: Distribution, method: Callable, *arguments: Any, **keywords: Any) -> Scalar:
+    entropy = _of_one(p, method, *arguments, **keywords)
+    return require_scalar(entropy, f"{p.name}.entropy", SUM_OVER_EVENT)
+
+
+SUM_OVER_EVENT = "sum it over the event, by jnp.sum(...), or .to_event(...) in NumPyro"
+_CONTRACTS = {
+    "log_prob": _log_prob,
+    "coordinate_log_probs": _of_a_draw,
+    "sample_and_log_prob": _sample_and_log_prob,
+    "sample": _of_one,
+    "mean": _of_one,
+    "variance": _of_one,
+    "entropy": _entropy,
+    "states": _of_one,
+    "from_uniform": _of_one,
+}
+hold(Distribution, _CONTRACTS)
+
+
 @pytree
 class AtUniform(Distribution):
     """q, with the one sample that its uniform numbers u stand for."""
@@ -129,6 +215,10 @@ class AtUniform(Distribution):
     @property
     def reparameterised(self) -> bool:
         return self.q.reparameterised
+
+    @property
+    def event(self) -> Any:
+        return self.q.event
 
     def mean(self) -> PyTree:
         return self.q.mean()
@@ -185,21 +275,31 @@ def require_event(name: str, value: ArrayLike, like: jax.Array) -> None:
         raise ValueError(wrong_shape(name, jnp.shape(value), like.shape))
 
 
-def wrong_shape(name: str, got: tuple[int, ...], shape: tuple[int, ...]) -> str:
+def event_of(
+    p: Distribution, *parameters: jax.Array, without_last: bool = False
+) -> jax.ShapeDtypeStruct:
+    """The `event` of a density whose parameters have its shape, or one axis more; ValueError where
+    they have several.
+    """
+    first, *others = parameters
+    for other in others:
+        if other.shape != first.shape:
+            raise ValueError(
+                f"{p.name} has parameters of the shapes {first.shape} and {other.shape}, and each"
+                " has the shape of the event; use jnp.broadcast_to"
+            )
+    return jax.ShapeDtypeStruct(first.shape[:-1] if without_last else first.shape, first.dtype)
+
+
+def several(name: str, shape: tuple[int, ...]) -> str:
+    return (
+        f"{name} is a batch of densities, {shape} of them, and only one can be asked; ask each by"
+        " jax.vmap(lambda q, z: q.log_prob(z))(qs, zs)"
+    )
+
+
+def wrong_shape(name: str, got: PyTree, shape: PyTree) -> str:
     return (
         f"{name}.log_prob got a value of shape {got}, but one event has shape {shape}; these"
         " functions take one example: use jax.vmap or vaejax.minibatch"
     )
-
-
-def combinations(num_values: int, num_variables: int) -> np.ndarray:
-    """All values of so many variables of so many values each, [n, variables]; ValueError if they
-    are too many.
-    """
-    num_states = num_values**num_variables
-    if num_states > MAX_STATES:
-        raise ValueError(
-            f"{num_variables} latents of {num_values} values have {num_states} states, more than"
-            f" {MAX_STATES}; use vaejax.ScoreFunction, or fewer latents"
-        )
-    return np.array(list(itertools.product(range(num_values), repeat=num_variables)))

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import Distribution, combinations, one_event
+from vaejax.distributions.base import Distribution, event_of, one_event
+from vaejax.distributions.discrete import combinations
 
 
 @pytree
@@ -18,6 +19,10 @@ class BernoulliDensity(Distribution):
 
     logits: Float[Array, "..."]
     reparameterised = False
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.logits)
 
     def mean(self) -> jax.Array:
         return jax.nn.sigmoid(self.logits)
@@ -93,6 +98,10 @@ class ContinuousBernoulliDensity(Distribution):
 
     logits: Float[Array, "..."]
     reparameterised = True
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.logits)
 
     def mean(self) -> jax.Array:
         # Log-partition functions differentiate to means.

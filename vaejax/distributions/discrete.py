@@ -1,16 +1,20 @@
-"""Categorical variables as one-hot vectors."""
+"""Categorical variables as one-hot vectors, and how many values discrete ones may have."""
 
+import itertools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base.floats import times_log
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import Distribution, as_event, combinations, one_event
+from vaejax.distributions.base import Distribution, as_event, event_of, one_event
+
+MAX_STATES = 2**16  # of one event that is to be enumerated
 
 
 @pytree
@@ -21,6 +25,10 @@ class OneHotCategoricalDensity(Distribution):
 
     logits: Float[Array, "... c"]
     reparameterised = False
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.logits)
 
     def mean(self) -> jax.Array:
         return jax.nn.softmax(self.logits)
@@ -47,3 +55,16 @@ class OneHotCategoricalDensity(Distribution):
         value, logits = as_event("OneHotCategorical", value, self.logits), self.logits
         rows = (array.reshape(-1, logits.shape[-1]) for array in (value, logits))
         return jax.vmap(lambda x, l: OneHotCategoricalDensity(l).log_prob(x))(*rows)
+
+
+def combinations(num_values: int, num_variables: int) -> np.ndarray:
+    """All values of so many variables of so many values each, [n, variables]; ValueError if they
+    are too many.
+    """
+    num_states = num_values**num_variables
+    if num_states > MAX_STATES:
+        raise ValueError(
+            f"{num_variables} latents of {num_values} values have {num_states} states, more than"
+            f" {MAX_STATES}; use vaejax.ScoreFunction, or fewer latents"
+        )
+    return np.array(list(itertools.product(range(num_values), repeat=num_variables)))

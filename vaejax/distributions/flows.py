@@ -28,6 +28,10 @@ class Flow(Distribution):
     layers: tuple[FlowLayer, ...] = static()
     reparameterised = True
 
+    @property
+    def event(self) -> Any:
+        return self.base.event
+
     def sample(self, key: Key) -> Vector:
         return self.sample_and_log_prob(key)[0]
 
@@ -53,8 +57,7 @@ class Flow(Distribution):
                     f"a flow of {layer} has no cheap log-density at a point that it did not sample"
                     " itself; vaejax.Pathwise needs none, and vaejax.RealNVP has one everywhere"
                 )
-        event: Any = jax.eval_shape(self.base.sample, jax.random.key(0))
-        z, log_det_sum = as_event("Flow", value, event), 0.0
+        z, log_det_sum = as_event("Flow", value, self.event), 0.0
         for layer, params in reversed(list(zip(self.layers, self.params, strict=True))):
             z, log_det = layer.inverse(params, z, self.context)
             log_det_sum += log_det

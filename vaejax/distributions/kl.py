@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
 
+from vaejax.base.checks import require_scalar
 from vaejax.base.types import Scalar
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.bernoulli import BernoulliDensity, log1p_exp
@@ -33,7 +34,7 @@ def kl_divergence(q: Distribution | npd.Distribution, p: Distribution | npd.Dist
             f"KL({q.name} || {p.name}) has no closed form here; use vaejax.Pathwise or"
             " vaejax.StickTheLanding, which estimate it"
         )
-    return formula(q, p)
+    return require_scalar(formula(q, p), f"KL({q.name} || {p.name})", "it is of one q and one p")
 
 
 def family_of(p: Distribution) -> type:
@@ -42,9 +43,7 @@ def family_of(p: Distribution) -> type:
 
 
 def _of_normals(q: Any, p: Any) -> Scalar:
-    q, p = _diag_normal(q), _diag_normal(p)
-    _require_same_event(q.loc.shape, p.loc.shape)
-    return jnp.sum(kl_per_dimension(q, p))
+    return jnp.sum(kl_per_dimension(_diag_normal(q), _diag_normal(p)))
 
 
 def _diag_normal(p: Any) -> DiagNormalDensity:
@@ -162,6 +161,7 @@ def _require_same_event(q_shape: tuple[int, ...], p_shape: tuple[int, ...]) -> N
 
 def kl_per_dimension(q: DiagNormalDensity, p: DiagNormalDensity) -> jax.Array:
     """KL(q_j || p_j) of each coordinate, nats; their sum is KL(q || p)."""
+    _require_same_event(q.event.shape, p.event.shape)
     log_ratio = q.log_scale - p.log_scale
     shift = (q.loc - p.loc) * jnp.exp(-p.log_scale)
     return 0.5 * (jnp.expm1(2 * log_ratio) + shift**2) - log_ratio
@@ -173,7 +173,6 @@ def kl_by_coordinate(q: Distribution, p: Distribution) -> jax.Array:
     """
     match q, p:
         case DiagNormalDensity(), DiagNormalDensity():
-            _require_same_event(q.loc.shape, p.loc.shape)
             return jnp.ravel(kl_per_dimension(q, p))
         case BernoulliDensity(), BernoulliDensity():
             pairs = (BernoulliDensity(jnp.ravel(density.logits)) for density in (q, p))

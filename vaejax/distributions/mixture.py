@@ -21,8 +21,12 @@ class Mixture(Distribution):
     components: Distribution
     reparameterised = False
 
+    def require_event(self, value: ArrayLike) -> None:
+        """Each component looks itself."""
+
     def mean(self) -> jax.Array:
-        return jnp.tensordot(jax.nn.softmax(self.logits), self.components.mean(), 1)
+        means = jax.vmap(lambda component: component.mean())(self.components)
+        return jnp.tensordot(jax.nn.softmax(self.logits), means, 1)
 
     def sample(self, key: Key) -> jax.Array:
         component_key, value_key = jax.random.split(key)

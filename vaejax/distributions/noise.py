@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from vaejax.base.checks import require_kind
 from vaejax.base.types import Key
-from vaejax.base.values import component
+from vaejax.base.values import check_fields_of, component
 from vaejax.distributions.base import Distribution
 
 BITS = 30  # of a Sobol coordinate
@@ -41,6 +42,9 @@ class Noise:
         raise NotImplementedError(f"{type(self).__name__}.at")
 
 
+check_fields_of(Noise, lambda found, name: require_kind(found, Noise, name))
+
+
 @component
 class Independent(Noise):
     """K independent draws."""
@@ -61,7 +65,7 @@ class OfUniforms(Noise):
         raise NotImplementedError(f"{type(self).__name__}.uniforms")
 
     def sources(self, q: Distribution, key: Key, num_samples: int) -> jax.Array:
-        event = jax.eval_shape(q.sample, jax.random.key(0))
+        event = q.event
         leaves = jax.tree.leaves(event)
         # One uniform number for each coordinate; those of a graph stand in a row, node by node.
         shape = event.shape if leaves == [event] else (sum(leaf.size for leaf in leaves),)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import Distribution, one_event
+from vaejax.distributions.base import Distribution, event_of, one_event
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -22,6 +22,10 @@ class DiagNormalDensity(Distribution):
     loc: Float[Array, "..."]
     log_scale: Float[Array, "..."]
     reparameterised = True
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.loc, self.log_scale)
 
     def mean(self) -> jax.Array:
         return self.loc

@@ -17,7 +17,7 @@ from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import Distribution, wrong_shape
+from vaejax.distributions.base import Distribution, several, wrong_shape
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
 from vaejax.distributions.saturation import exact_draw, log_probs_of_rounded, rounded_inside
@@ -75,7 +75,6 @@ class NumPyroDensity(Distribution):
         """Of its own sample the density is exact, however close that is to an end of the support;
         the sample is the nearest float inside. See `saturation`.
         """
-        self.require_one()
         draw = exact_draw(self.base, innermost(self.base), key)
         if draw is not None:
             return self._inside(jnp.exp(draw.log_z)), draw.log_q
@@ -94,6 +93,7 @@ class NumPyroDensity(Distribution):
         return value, jnp.sum(jnp.where(is_known, own, self._log_probs(value)))
 
     def _inside(self, value: jax.Array) -> jax.Array:
+        self._require_shape(value, self.base.event_shape)
         if not jnp.issubdtype(value.dtype, jnp.floating):
             return value
         return rounded_inside(innermost(self.base), value)
@@ -117,16 +117,28 @@ class NumPyroDensity(Distribution):
 
     def _log_probs(self, value: ArrayLike) -> jax.Array:
         """log p of each number or vector that stands under `to_event`."""
-        self.require_one()
+        parts = without_events(self.base)
+        value = jnp.asarray(value)
+        held = held_to_support(parts, value.dtype)
+        full = jnp.asarray(value, full_dtype(value))
+        log_probs = log_probs_of_rounded(held, innermost(self.base), full)
+        self._require_shape(log_probs, parts.batch_shape)
+        return log_probs
+
+    def _require_shape(self, result: jax.Array, shape: tuple[int, ...]) -> None:
+        """Raises ValueError for what a batch gives that `jax.vmap` made: NumPyro keeps the shapes
+        of one.
+        """
+        if result.shape != shape:
+            raise ValueError(several(self.name, result.shape[: result.ndim - len(shape)]))
+
+    def require_event(self, value: ArrayLike) -> None:
         if jnp.shape(value) != self.base.event_shape:
             raise ValueError(wrong_shape(self.name, jnp.shape(value), self.base.event_shape))
-        value = jnp.asarray(value)
-        held = held_to_support(without_events(self.base), value.dtype)
-        wide = jnp.asarray(value, full_dtype(value))
-        return log_probs_of_rounded(held, innermost(self.base), wide)
 
     def require_one(self) -> None:
         """Raises ValueError where the distribution is a batch of several."""
+        super().require_one()
         batch_shape = self.base.batch_shape
         if batch_shape:
             raise ValueError(
@@ -196,12 +208,11 @@ def as_distribution(density: Any, source: str) -> Distribution:
 
     NumPyro's are taken through the adapter; TypeError for anything else.
     """
-    if isinstance(density, Distribution):
-        return density
     if isinstance(density, npd.Distribution):
-        event = NumPyroDensity(density)
-        event.require_one()
-        return event
+        density = NumPyroDensity(density)
+    if isinstance(density, Distribution):
+        density.require_one()
+        return density
     raise TypeError(
         f"{source} gave a {type(density).__name__}, which does not say whether it is"
         " reparameterised; derive it from vaejax.Distribution"

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from vaejax.base.floats import log_sum_exp
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree, static
-from vaejax.distributions.base import Distribution, as_event
+from vaejax.distributions.base import Distribution, as_event, event_of
 from vaejax.distributions.bernoulli import log1p_exp
 
 
@@ -32,6 +32,10 @@ class Levels(Distribution):
 
     logits: Float[Array, "... n"]
     reparameterised = False
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.logits, without_last=True)
 
     def mean(self) -> jax.Array:
         return jax.nn.softmax(self.logits) @ jnp.linspace(
@@ -65,6 +69,10 @@ class DiscretizedLogisticDensity(Distribution):
     log_scale: Float[Array, "... c"]
     num_levels: int = static(256)
     reparameterised = False
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.loc, self.log_scale, self.logits, without_last=True)
 
     def mean(self) -> jax.Array:
         """Exact: the sum over k of P(x > k d) d."""

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from vaejax.base.floats import full_dtype
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import Distribution, as_event
+from vaejax.distributions.base import Distribution, as_event, event_of
 from vaejax.distributions.bernoulli import log1p_exp
 
 
@@ -35,6 +35,10 @@ class RelaxedBernoulliDensity(Distribution):
     temperature: Float[Array, ""]
     logits: Float[Array, "..."]
     reparameterised = True
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.logits)
 
     def mean(self) -> jax.Array:
         """E y = l / T."""
@@ -69,6 +73,10 @@ class RelaxedCategoricalDensity(Distribution):
     temperature: Float[Array, ""]
     logits: Float[Array, "... c"]
     reparameterised = True
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.logits)
 
     def sample(self, key: Key) -> jax.Array:
         noise = jax.random.gumbel(key, self.logits.shape, self.logits.dtype)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
-from vaejax.distributions.base import Distribution, as_event
+from vaejax.distributions.base import Distribution, as_event, event_of
 
 
 def log_area(dim: int) -> float:
@@ -35,6 +35,10 @@ class UniformOnSphereDensity(Distribution):
 
     like: Float[Array, " d"]
     reparameterised = True
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.like)
 
     def mean(self) -> jax.Array:
         return jnp.zeros_like(self.like)
@@ -63,6 +67,10 @@ class VonMisesFisherDensity(Distribution):
     loc: Float[Array, " d"]
     concentration: Float[Array, ""]
     reparameterised = True
+
+    @property
+    def event(self) -> jax.ShapeDtypeStruct:
+        return event_of(self, self.loc)
 
     def mean(self) -> jax.Array:
         return self.loc * (1 - _moments(self.concentration, self.loc.size)[1])

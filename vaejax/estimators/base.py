@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import is_whole, shortened
+from vaejax.base.checks import is_whole, require_no_class, require_scalar, shortened
+from vaejax.base.contracts import hold
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
@@ -39,6 +40,10 @@ class Estimator:
 
     schedules: tuple = ()
 
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        hold(cls, {"__call__": _bound_of_one})
+
     def init(self, model: Model, params: Params, x: PyTree, key: Key) -> PyTree:
         """psi, the estimator's own parameters: none, unless it says so."""
         return ()
@@ -51,6 +56,12 @@ class Estimator:
         """What is reported and what is maximised, of one example at a step of training."""
         bound = self(model, params, x, key)
         return Terms(bound, bound)
+
+
+def _bound_of_one(estimator: Estimator, method: Callable, *arguments, **keywords) -> Scalar:
+    bound = method(*arguments, **keywords)
+    name = f"the bound of {type(estimator).__name__}"
+    return require_scalar(bound, name, "it is of one example, over which it is summed")
 
 
 @component
@@ -67,8 +78,7 @@ def as_estimator(function: Any) -> Estimator:
     """An estimator as it is, and a function of (model, params, x, key) as one."""
     if isinstance(function, Estimator):
         return function
-    if isinstance(function, type):
-        raise TypeError(f"{function.__name__} is a class: write {function.__name__}(...)")
+    require_no_class(function, "the estimator")
     if callable(function):
         return FunctionEstimator(function)
     raise TypeError(f"{shortened(function)} is no estimator; derive it from vaejax.Estimator")

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import require_number, require_said
+from vaejax.base.checks import require_kind, require_number, require_said
 from vaejax.base.types import Key, PyTree
-from vaejax.base.values import component
+from vaejax.base.values import check_fields_of, component
 from vaejax.bounds import mean_of_others
 from vaejax.networks.base import Net
 
@@ -53,6 +53,9 @@ class Baseline:
     def __call__(self, psi: PyTree, x: ArrayLike, log_w: Float[Array, " k"]) -> Any:
         """b [K], or one number for all samples."""
         raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+
+check_fields_of(Baseline, lambda found, name: require_kind(found, Baseline, name))
 
 
 @component

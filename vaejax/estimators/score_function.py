@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
+from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count
-from vaejax.base.types import Key, Params, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import stopped
 from vaejax.distributions.base import Distribution
@@ -51,11 +52,21 @@ class ScoreFunction(Estimator):
         q = posterior_of(model, params, x)
         log_joint, log_q = fixed_samples(model, params, x, q, key, self.num_samples)
         f = stopped(log_joint - log_q)
-        b = self.baseline(params.psi, x, f)
+        b = self._baseline(params.psi, x, f)
         surrogate = jnp.mean(log_joint + (f - stopped(b)) * log_q)
         if self.baseline.learned:
             surrogate -= 0.5 * jnp.mean((f - b) ** 2)
         return with_gradient_of(jnp.mean(f), surrogate)
+
+    def _baseline(self, psi: PyTree, x: ArrayLike, f: Float[Array, " k"]) -> jax.Array:
+        """b_k, or one b for all samples; ValueError for what would be broadcast against them."""
+        b = jnp.asarray(self.baseline(psi, x, f))
+        if b.shape not in ((), f.shape):
+            raise ValueError(
+                f"{type(self.baseline).__name__} gave a baseline of shape {b.shape} for"
+                f" {len(f)} samples; give one number, or one for each, {f.shape}"
+            )
+        return b
 
 
 @component

@@ -143,8 +143,7 @@ class AIS:
         """From the start, normalised, to p(x, z)."""
         check_example(self.model, x)
         p_0 = self._start(params, x)
-        event = jax.eval_shape(p_0.sample, jax.random.key(0))
-        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), event)
+        zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), p_0.event)
         unravel = ravel_pytree(zeros)[1]
         return AnnealedPath(
             log_start=lambda z: p_0.log_prob(unravel(z)),

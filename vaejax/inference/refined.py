@@ -24,7 +24,7 @@ from vaejax.distributions.normal import DiagNormalDensity, standard_normal
 from vaejax.estimators.base import posterior_in
 from vaejax.estimators.pathwise import StickTheLanding
 from vaejax.models.around import AroundModel
-from vaejax.models.base import Conditional, Model, Supports, density_of
+from vaejax.models.base import Conditional, Model, Supports, density_of, require_factor
 
 Start = Literal["encoder", "standard"]
 
@@ -71,7 +71,7 @@ class Refined(AroundModel):
             )
         require_positive(self.learning_rate, "Refined.learning_rate")
         if self.family is not None:
-            require_kind(self.family, Conditional, "Refined.family")
+            require_factor(self.family, Conditional, "Refined.family")
             _require_latents_of(self.model, self.family)
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:

@@ -5,13 +5,15 @@ are made of. The functions ..._of are the doors through which the library reads 
 what a user's own model gives gets the same checks as ours.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
+import numpyro.distributions as npd
 
-from vaejax.base import supports
-from vaejax.base.checks import require_kind, require_said
+from vaejax.base.checks import require_key, require_kind, require_said, require_scalar, shortened
+from vaejax.base.contracts import hold
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.check import check_values
@@ -43,6 +45,24 @@ class Factor:
     def __call__(self, params: PyTree, given: Any, /) -> Distribution:
         """The density at `given`."""
         raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+
+def require_factor(found: Any, kind: type, role: str) -> None:
+    """Raises TypeError for what is no factor, such as a distribution or a NumPyro model, with what
+    to write instead.
+    """
+    if isinstance(found, Distribution | npd.Distribution):
+        raise TypeError(
+            f"{role} is a distribution, {shortened(found)}, and must be what makes one: write"
+            " vaejax.NumPyroPrior(lambda: ...), or vaejax.NumPyroConditional(net, family)"
+        )
+    if inspect.isroutine(found):
+        raise TypeError(
+            f"{role} is the function {found.__name__}: write vaejax.NumPyroPrior of a function that"
+            " gives a distribution, a vaejax.GraphModel of a NumPyro model, or derive from"
+            f" vaejax.{kind.__name__}"
+        )
+    require_kind(found, kind, role)
 
 
 class Conditional(Factor, abstract=True):
@@ -119,6 +139,7 @@ class Model:
         require_said(cls, Model, "support", question)
         question = "the values that z is for, such as vaejax.supports.REAL"
         require_said(cls, Model, "latent_support", question)
+        hold(cls, _CONTRACTS)
 
     def init(self, key: Key, x: PyTree) -> Params:
         """Parameters for examples like x."""
@@ -194,6 +215,24 @@ class Model:
         return mean_or_average(likelihood_of(self, params, z, x), jax.random.fold_in(key, 1))
 
 
+# What each model is held to, whoever wrote it and whoever asks.
+
+
+def _log_density(model: Model, method: Callable, *arguments: Any, **keywords: Any) -> Scalar:
+    number = method(*arguments, **keywords)
+    name = f"{type(model).__name__}.{method.__name__}"
+    return require_scalar(number, name, "sum it over the one example and its latent")
+
+
+def _init(model: Model, method: Callable, key: Key, *arguments: Any, **keywords: Any) -> Params:
+    require_key(key)
+    return method(key, *arguments, **keywords)
+
+
+_CONTRACTS = {"init": _init, "log_joint": _log_density, "log_likelihood": _log_density}
+hold(Model, _CONTRACTS)
+
+
 def _names_of(model: Model) -> list[str]:
     """The names that a conditional model explains, in its examples {name: value}."""
     if not isinstance(model.support, Mapping):
@@ -217,9 +256,28 @@ def check_example(model: Model, x: PyTree) -> None:
         check_values(x, model.support)
 
 
+def require_params(model: Model, params: Params, names: Collection[str] = ()) -> None:
+    """Raises TypeError for what is no `Params`, and ValueError where theta lacks one of the names:
+    then they are those of another model.
+    """
+    if not isinstance(params, Params):
+        raise TypeError(
+            f"the parameters of {type(model).__name__} are {shortened(params)}; give vaejax.Params,"
+            " as model.init(key, x) makes them"
+        )
+    theta: Any = params.theta
+    known = list(theta) if isinstance(theta, Mapping) else []
+    if not set(names) <= set(known):
+        raise ValueError(
+            f"these are the parameters of another model: theta of {type(model).__name__} has"
+            f" {', '.join(names)}, and this one {', '.join(map(str, known)) or 'no names'}"
+        )
+
+
 def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
     """q(z | x), of an x that passes `check_example`."""
     require_kind(model, Model, "the model")
+    require_params(model, params)
     check_example(model, x)
     return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
 
@@ -227,11 +285,13 @@ def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
 def prior_of(model: Model, params: Params, x: PyTree = None) -> Distribution:
     """p(z), or p(z | u) of a model whose examples have inputs u."""
     require_kind(model, Model, "the model")
+    require_params(model, params)
     return as_distribution(model.p_z(params, x), f"{type(model).__name__}.p_z")
 
 
 def likelihood_of(model: Model, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
     """p(x | z), or p(x | z, u)."""
+    require_params(model, params)
     likelihood = model.p_x_given_z(params, z, x)
     return as_distribution(likelihood, f"{type(model).__name__}.p_x_given_z")
 
@@ -239,58 +299,3 @@ def likelihood_of(model: Model, params: Params, z: PyTree, x: PyTree = None) -> 
 def density_of(factor: Factor, params: PyTree, given: Any) -> Distribution:
     """The density of a factor at what it is shown."""
     return as_distribution(factor(params, given), type(factor).__name__)
-
-
-SUITABLE_ENCODERS = {
-    supports.REAL: (
-        "DiagNormal, FullNormal, LowRankNormal, Laplace, RealNVP or InverseAutoregressive"
-    ),
-    supports.BINARY: "Bernoulli",
-    supports.ONE_HOT: "OneHotCategorical",
-    supports.POSITIVE: "NumPyroConditional of LogNormal or Gamma",
-    supports.UNIT_INTERVAL: "NumPyroConditional of Beta or Kumaraswamy, or ContinuousBernoulli",
-    supports.SIMPLEX: "NumPyroConditional of Dirichlet",
-    supports.RELAXED_BINARY: "RelaxedBernoulli",
-    supports.RELAXED_ONE_HOT: "RelaxedCategorical",
-    supports.SPHERE: "VonMisesFisher",
-}
-
-
-def require_same_support(prior: Factor, encoder: Factor) -> None:
-    """Raises ValueError for a prior and an encoder whose latents live on different sets: KL(q || p)
-    is then infinite or undefined.
-    """
-    prior_support, encoder_support = prior.support, encoder.support
-    for factor, support in ((prior, prior_support), (encoder, encoder_support)):
-        if isinstance(support, Support) and support.moving:
-            raise ValueError(
-                f"the ends of the support of {type(factor).__name__} move with its parameters"
-                f" ({support.description}), so KL(q || p) is infinite wherever the other density"
-                " ends elsewhere; use a family on a fixed set for a latent"
-            )
-    if None in (prior_support, encoder_support):
-        return
-    if _without_ends(prior_support) == _without_ends(encoder_support):
-        return
-    known = isinstance(prior_support, Support) and prior_support in SUITABLE_ENCODERS
-    remedy = (
-        f"; for this prior use an encoder such as {SUITABLE_ENCODERS[prior_support]}"
-        if known
-        else ""
-    )
-    raise ValueError(
-        f"{type(prior).__name__} is a prior on {_described(prior_support)} and"
-        f" {type(encoder).__name__} an encoder of {_described(encoder_support)}, so KL(q || p) is"
-        f" infinite or not defined{remedy}"
-    )
-
-
-def _without_ends(support: Supports) -> Supports:
-    """The support, one number of no mass left out: a KL does not see whether 0 is in it."""
-    return supports.POSITIVE if support == supports.NON_NEGATIVE else support
-
-
-def _described(support: Supports) -> str:
-    if isinstance(support, Mapping):
-        return "; ".join(f"{name}: {_described(part)}" for name, part in support.items())
-    return "any latents" if support is None else f"{support.name} latents ({support.description})"

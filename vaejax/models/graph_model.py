@@ -16,10 +16,12 @@ from vaejax.models.base import (
     Supports,
     check_example,
     density_of,
-    require_same_support,
+    require_factor,
+    require_params,
 )
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
+from vaejax.models.latents import require_same_support
 from vaejax.models.node import Node
 
 
@@ -44,9 +46,10 @@ class GraphModel(Model):
     def __post_init__(self):
         if isinstance(self.observed, str):
             object.__setattr__(self, "observed", (self.observed,))
+        require_kind(self.graph, DirectedGraph, "GraphModel.graph")
+        require_factor(self.encoder, Conditional, "GraphModel.encoder")
         for name in self.observed:
             self.graph[name]
-        require_kind(self.encoder, Conditional, "GraphModel.encoder")
         if self.named_latents is not None:
             encoded = set(self.named_latents.order)
             if encoded != set(self.latents):
@@ -138,6 +141,7 @@ class GraphModel(Model):
 
     def joint(self, params: Params, given: PyTree = None) -> Joint:
         """p_theta(x, z | u), `given` the inputs u or an example; None where there are none."""
+        require_params(self, params, self.graph.by_name)
         return self.graph(params.theta, self._given(params, given))
 
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
@@ -168,6 +172,7 @@ class GraphModel(Model):
                 " there is no prior of them alone"
             )
         nodes = tuple(node for node in self.graph.nodes if node.name in self.latents)
+        require_params(self, params, self.graph.by_name)
         prior = replace(self.graph, nodes=nodes)(params.theta, self._given(params, x))
         return prior if self.named_latents is not None else prior.ready[self.latents[0]]
 
@@ -176,6 +181,7 @@ class GraphModel(Model):
         {name: value}.
         """
         latents = z if self.named_latents is not None else {self.latents[0]: z}
+        require_params(self, params, self.graph.by_name)
         inputs = self._inputs(x)
         likelihood = self.graph.clamp(*self.latents)(params.theta, {**inputs, **latents})
         return likelihood.ready[self.observed[0]] if len(self.observed) == 1 else likelihood

@@ -29,6 +29,10 @@ class Joint(Distribution):
     inputs: dict[str, Any]
     graph: Structure = static()
 
+    def require_event(self, value: Values) -> None:
+        """That each node has a value; its factor looks at that itself."""
+        self._require(value, self.graph.order)
+
     def factor(self, name: str, values: Values) -> Distribution:
         """p(v_name | Pa(v_name)), the parents' values among `values`."""
         if name in self.ready:
@@ -189,12 +193,19 @@ class AtUniforms(Distribution):
     u: Float[Array, " n"]
 
     @property
+    def event(self) -> dict[str, Any]:
+        return self.joint.event
+
+    @property
     def reparameterised(self) -> bool:
         return self.joint.reparameterised
 
+    def require_event(self, value: Values) -> None:
+        self.joint.require_event(value)
+
     def sample(self, key: Any) -> dict[str, Any]:
         values, start = {}, 0
-        events = jax.eval_shape(self.joint.sample, jax.random.key(0))
+        events = self.event
         for name in self.joint.graph.order:
             event = events[name]
             size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(event))

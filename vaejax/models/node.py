@@ -5,11 +5,11 @@ from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from vaejax.base.checks import require_kind, unknown_name
+from vaejax.base.checks import require_kind, shortened, unknown_name
 from vaejax.base.supports import shown
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
-from vaejax.models.base import Factor
+from vaejax.models.base import Factor, require_factor
 
 Values = Mapping[str, Any]
 
@@ -28,7 +28,11 @@ class Node:
     parents: tuple[str, ...] | str = ()
 
     def __post_init__(self):
-        require_kind(self.conditional, Factor, f"the node {self.name!r}")
+        if not isinstance(self.name, str):
+            raise TypeError(
+                f"the name of a node is {shortened(self.name)}; write Node(name, factor, parents)"
+            )
+        require_factor(self.conditional, Factor, f"the node {self.name!r}")
         if isinstance(self.parents, str):
             object.__setattr__(self, "parents", (self.parents,))
 
@@ -46,6 +50,8 @@ class Structure:
     clamped: tuple[Node, ...] = ()
 
     def __post_init__(self):
+        for node in self.nodes:
+            require_kind(node, Node, "a node of DirectedGraph")
         names = [*self.inputs, *(node.name for node in self.nodes)]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:

@@ -10,9 +10,17 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as npd
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_counts, require_numbers, require_positive
+from vaejax.base.checks import (
+    require_count,
+    require_counts,
+    require_numbers,
+    require_positive,
+    shortened,
+)
 from vaejax.base.supports import (
     BINARY,
     ONE_HOT,
@@ -31,7 +39,7 @@ from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.flows import Flow, init_layers
 from vaejax.distributions.mixture import Mixture
 from vaejax.distributions.normal import DiagNormalDensity, standard_normal
-from vaejax.distributions.numpyro import NumPyroDensity, support_of_numpyro
+from vaejax.distributions.numpyro import as_distribution, support_of_numpyro
 from vaejax.distributions.relaxed import relaxed_bernoulli, relaxed_categorical
 from vaejax.distributions.sphere import UniformOnSphereDensity
 from vaejax.models.base import Prior
@@ -261,6 +269,9 @@ class NumPyroPrior(Prior):
 
     factory: Callable[[], Any]
 
+    def __post_init__(self):
+        as_distribution(from_factory(self.factory), "NumPyroPrior.factory")
+
     @property
     def support(self) -> Support:
         """What NumPyro says of it."""
@@ -270,6 +281,21 @@ class NumPyroPrior(Prior):
         return ()
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
-        p = NumPyroDensity(self.factory())
-        p.require_one()
-        return p
+        return as_distribution(self.factory(), "NumPyroPrior.factory")
+
+
+def from_factory(factory: Callable[[], Any]) -> Any:
+    """What a factory of a distribution gives; TypeError for a distribution in its place, or for a
+    NumPyro model, which draws.
+    """
+    remedy = "; write NumPyroPrior(lambda: dist.Normal(0.0, 1.0).expand([2]).to_event(1))"
+    if isinstance(factory, npd.Distribution) or not callable(factory):
+        raise TypeError(f"NumPyroPrior.factory is {shortened(factory)}, no function{remedy}")
+    with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
+        p = factory()
+    if not isinstance(p, npd.Distribution):
+        raise TypeError(
+            f"NumPyroPrior.factory gave {shortened(p)}, no distribution: a NumPyro model draws, and"
+            f" a prior is the distribution of its draw{remedy}"
+        )
+    return p

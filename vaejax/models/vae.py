@@ -3,7 +3,6 @@
 import jax
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_kind
 from vaejax.base.supports import shown
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
@@ -14,8 +13,12 @@ from vaejax.models.base import (
     Model,
     Supports,
     density_of,
-    require_same_support,
+    require_factor,
+    require_params,
 )
+from vaejax.models.latents import require_same_support
+
+PARTS = "prior", "likelihood"  # of theta
 
 
 @component
@@ -33,9 +36,9 @@ class VAE(Model):
     encoder: Conditional
 
     def __post_init__(self):
-        require_kind(self.prior, Factor, "VAE.prior")
-        require_kind(self.likelihood, Conditional, "VAE.likelihood")
-        require_kind(self.encoder, Conditional, "VAE.encoder")
+        require_factor(self.prior, Factor, "VAE.prior")
+        require_factor(self.likelihood, Conditional, "VAE.likelihood")
+        require_factor(self.encoder, Conditional, "VAE.encoder")
         require_same_support(self.prior, self.encoder)
 
     @property
@@ -61,10 +64,12 @@ class VAE(Model):
 
     def p_z(self, params: Params, x: PyTree = None) -> Distribution:
         """The prior p_theta(z)."""
+        require_params(self, params, PARTS)
         return density_of(self.prior, params.theta["prior"], lambda x: self.posterior(params, x))
 
     def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:
         """The likelihood p_theta(x | z)."""
+        require_params(self, params, PARTS)
         return density_of(
             self.likelihood, params.theta["likelihood"], shown(self.latent_support, z)
         )

@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_kind, require_said, shortened
+from vaejax.base.checks import require_count, require_kind, require_said, require_scalar, shortened
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.data.mapping import map_batch
@@ -90,6 +90,9 @@ class Objective:
         raise NotImplementedError(f"{type(self).__name__}.bound")
 
 
+SUM_OVER_EXAMPLE = "sum it over the one example, and take the mean over a batch"
+
+
 def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
     """What an objective gives, or a TypeError where that is not two numbers."""
     terms = objective(params, xs, key, step)
@@ -99,11 +102,7 @@ def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: A
             " vaejax.Terms(bound, objective), the same number twice where it is one"
         )
     for name, number in terms._asdict().items():
-        if jnp.shape(number) != ():
-            raise ValueError(
-                f"the {name} of {type(objective).__name__} has shape {jnp.shape(number)}; it must"
-                " be one number"
-            )
+        require_scalar(number, f"the {name} of {type(objective).__name__}", SUM_OVER_EXAMPLE)
     return terms
 
 
@@ -305,4 +304,5 @@ class Reported:
     objective: Objective
 
     def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
-        return self.objective.bound(params, x, key)
+        bound = self.objective.bound(params, x, key)
+        return require_scalar(bound, f"{type(self.objective).__name__}.bound", SUM_OVER_EXAMPLE)

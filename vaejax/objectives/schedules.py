@@ -2,13 +2,20 @@
 can hold it against the run's.
 """
 
+from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import is_finite, require_count, require_numbers
+from vaejax.base.checks import (
+    is_finite,
+    require_count,
+    require_no_class,
+    require_numbers,
+    shortened,
+)
 from vaejax.base.values import component
 
 
@@ -129,11 +136,18 @@ def require_weights(owner: Any, **weights: Weight) -> None:
     for name, weight in weights.items():
         if isinstance(weight, Schedule):
             continue
+        role = f"{type(owner).__name__}.{name}"
+        require_no_class(weight, role)
         if callable(weight):
             raise TypeError(
-                f"{type(owner).__name__}.{name} = {weight!r} does not say how long it is, so it"
-                " cannot be held against the run; use vaejax.WarmUp or vaejax.Cyclical, or derive"
-                " it from vaejax.Schedule"
+                f"{role} = {shortened(weight)} does not say how long it is, so it cannot be held"
+                " against the run; use vaejax.WarmUp or vaejax.Cyclical, or derive it from"
+                " vaejax.Schedule"
+            )
+        if not isinstance(weight, Real):
+            raise ValueError(
+                f"{role} = {shortened(weight)}; it must be a number, at least 0, or a schedule such"
+                " as vaejax.WarmUp"
             )
         require_numbers(owner, **{name: weight})
 

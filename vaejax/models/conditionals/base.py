@@ -12,7 +12,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.errors import ScopeParamShapeError
+from flax.errors import (
+    ApplyScopeInvalidVariablesTypeError,
+    ScopeParamNotFoundError,
+    ScopeParamShapeError,
+)
 
 from vaejax.base.floats import widened
 from vaejax.base.types import Key, PyTree
@@ -32,7 +36,12 @@ def apply_net(net: Net, params: PyTree, given):
         shapes = ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(given))
         raise ValueError(
             f"{type(net).__name__} got an input of shape {shapes}, which its parameters do not fit;"
-            " these functions take one example: use jax.vmap or vaejax.minibatch"
+            " these functions take one example: use jax.vmap or vaejax.minibatch, and the"
+            " parameters that init made for this net"
+        ) from None
+    except (ScopeParamNotFoundError, ApplyScopeInvalidVariablesTypeError):
+        raise ValueError(
+            f"{type(net).__name__} got the parameters of another net; give those that its init made"
         ) from None
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpyro.distributions as npd
 
+from vaejax.base.checks import shortened
 from vaejax.base.supports import Support
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
@@ -43,7 +44,16 @@ class NumPyroConditional(OfNet):
     def __call__(self, params: PyTree, given) -> Distribution:
         output = apply_net(self.net, params, given)
         heads = output if isinstance(output, tuple) else (output,)
-        return from_numpyro(self.family(*heads))
+        try:
+            p, reason = self.family(*heads), None
+        except AssertionError as error:  # NumPyro's word for a draw without a key
+            p, reason = None, error
+        if not isinstance(p, npd.Distribution):
+            raise TypeError(
+                f"NumPyroConditional.family gave {shortened(p)}, no distribution: a NumPyro model"
+                " draws, and a family is the distribution of its draw"
+            ) from reason
+        return from_numpyro(p)
 
 
 def support_of_family(family: Family) -> Support:

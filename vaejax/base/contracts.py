@@ -1,0 +1,33 @@
+"""What a base class holds each call of a method to, whoever defines it and whoever calls it."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_held: set[Callable] = set()  # the methods that go through a contract already
+
+
+def hold(cls: type, contracts: Mapping[str, Callable]) -> None:
+    """Each method of `cls` that is named here is called as contract(self, method, *arguments),
+    which looks at what goes in and at what comes out; a base class says so in `__init_subclass__`.
+
+    It does not matter whether the class defines the method or inherits it. What a method asks of
+    its parent, by `super()`, is between the two.
+    """
+    for name, contract in contracts.items():
+        method = inspect.getattr_static(cls, name, None)
+        if callable(method) and method not in _held:  # a field of this name is no method
+            setattr(cls, name, _through(contract, name, method))
+
+
+def _through(contract: Callable, name: str, method: Any) -> Callable:
+    @functools.wraps(method)
+    def held(self, *arguments, **keywords):
+        bound = method.__get__(self)
+        if inspect.getattr_static(type(self), name) is not held:  # asked by super()
+            return bound(*arguments, **keywords)
+        return contract(self, bound, *arguments, **keywords)
+
+    _held.add(held)
+    return held
