@@ -112,6 +112,16 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(loaded, tmp_path):
         assert loaded(Builder(tmp_path, "own"), "tfds:own") == (200, 2)
 
 
+def test_a_full_disk_leaves_no_half_of_a_file(loaded, tmp_path, monkeypatch):
+    def full(path, **arrays):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", full)
+    assert loaded(Builder(tmp_path, "own"), "tfds:own") == (200, 2)
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
 def test_images_of_several_sizes_and_no_training_split(loaded, tmp_path):
     builder = Builder(tmp_path, "own")
     images = [{"image": np.zeros((n, 4, 1), np.uint8)} for n in (4, 5)]

@@ -19,7 +19,7 @@ EXACT_IN_FLOAT32 = 2**24  # up to here every whole number is a float32
 
 CLASSES = ": of classes, np.unique(x, return_inverse=True)[1], one-hot"
 INSTEAD = {  # by the kind of a dtype: how real numbers are made of it
-    "O": ", all of one shape: np.stack(rows)",
+    "O": ": x.astype(np.float32), or np.stack(rows) of rows of one shape",
     "U": CLASSES,
     "S": CLASSES,
     "T": CLASSES,

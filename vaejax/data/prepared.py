@@ -64,8 +64,11 @@ def write_kept(cache: Path, record: dict[str, Any], arrays: dict[str, np.ndarray
         **arrays,
         RECORD: np.array(json.dumps({**record, "digest": _digest(arrays)})),
     }
-    np.savez_compressed(partial_file, **members)
-    partial_file.replace(cache)
+    try:
+        np.savez_compressed(partial_file, **members)
+        partial_file.replace(cache)
+    finally:
+        partial_file.unlink(missing_ok=True)
 
 
 def read_kept(cache: Path, record: dict[str, Any]) -> dict[str, np.ndarray] | None:
