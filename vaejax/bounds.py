@@ -211,6 +211,7 @@ def elbo(model: Model, params: Params, x: PyTree, key: Key, num_samples: int = 1
     """mean_k [log p_theta(x, z_k) - log q_phi(z_k | x)], z_k ~ q: an unbiased estimate of the ELBO
     of one example, nats.
     """
+    require_count(num_samples, "num_samples")
     q = posterior_of(model, params, x)
     return elbo_bound(sample_log_weights(model, params, x, q, key, num_samples))
 
@@ -219,6 +220,7 @@ def iwae(model: Model, params: Params, x: PyTree, key: Key, num_samples: int) ->
     """log mean_k w_k: the importance-weighted bound of one example, nats. All K samples in memory:
     see `log_marginal`.
     """
+    require_count(num_samples, "num_samples")
     q = posterior_of(model, params, x)
     return iwae_bound(sample_log_weights(model, params, x, q, key, num_samples))
 

@@ -109,7 +109,7 @@ REFUSED = {
     "no tree": (lambda: r.dci(CODES, FACTORS, 0), "num_trees = 0"),
     "no penalty": (
         lambda: r.linear_probe(CODES, LABELS, CODES, LABELS, 0),
-        "penalty = 0; it must be a number above 0",
+        "penalty = 0; it must be positive and finite",
     ),
     "half a neighbour": (
         lambda: r.knn_accuracy(CODES, LABELS, CODES, LABELS, 1.5),

@@ -220,7 +220,7 @@ def test_a_bias_is_not_told_of_nan():
             call()
     with pytest.raises(ValueError, match="not equally many numbers: mean 1, .* reference 2"):
         vaejax.gradient_bias(moments, vaejax.Params((), np.zeros(2)))
-    with pytest.raises(ValueError, match="false_alarm = 0; it must be between 0 and 1"):
+    with pytest.raises(ValueError, match="false_alarm = 0; it must be a number between 0 and 1"):
         vaejax.gradient_bias(moments, reference, false_alarm=0)
     with pytest.raises(ValueError, match="unknown group 'theta'; .*known: phi"):
         vaejax.variance_ratio(moments, moments, "theta")

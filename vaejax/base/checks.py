@@ -81,6 +81,7 @@ class Reals:
 
 
 Range = Integers | Reals
+SEEDS = Integers(0, 2**32 - 1)  # a key has no more bits: 2**32 would be seed 0
 
 
 def require_in(number: float, name: str, known: Range) -> None:

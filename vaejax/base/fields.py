@@ -9,12 +9,12 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from vaejax.base.checks import Integers, Reals, require_in, shortened, unknown_name
+from vaejax.base.checks import SEEDS, Integers, Reals, require_in, shortened, unknown_name
 
 Count = Annotated[int, Integers(1)]
 Plural = Annotated[int, Integers(2)]  # of which there is a variance
 CountOrZero = Annotated[int, Integers(0)]
-Seed = Annotated[int, Integers(0, 2**32 - 1)]  # a key has no more bits: 2**32 would be seed 0
+Seed = Annotated[int, SEEDS]
 Positive = Annotated[float, Reals(0, is_open=True)]
 PositiveOrZero = Annotated[float, Reals(0)]
 Fraction = Annotated[float, Reals(0, 1)]

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from vaejax.base.checks import require_count
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 
@@ -38,6 +39,7 @@ def map_rows(
 
     `xs` may be a part of a data set that starts with its example number `start`.
     """
+    require_count(batch_size, "batch_size")
 
     def at_row(i):
         x = jax.tree.map(lambda leaf: leaf[i], xs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_positive, unknown_name
+from vaejax.base.checks import SEEDS, require_in, require_positive, unknown_name
 from vaejax.base.supports import BINARY
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
@@ -80,6 +80,7 @@ def prepare_pixels(
 
     Results under "static" and "dynamic" are not comparable: say which.
     """
+    require_in(seed, "seed", SEEDS)
     if policy not in get_args(Policy):
         raise ValueError(unknown_name("binarisation", policy, list(get_args(Policy))))
     parts = (dataset.train, dataset.valid, dataset.test)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
@@ -173,6 +174,7 @@ def map_blocks(
     function: Callable, params: Params, source: Source, key: Key, batch_size: int = 100
 ) -> PyTree:
     """`map_rows` of a source, a block at a time: the results as arrays of the host."""
+    require_count(batch_size, "batch_size")
     size = max(block_size(source) // batch_size, 1) * batch_size
     parts = []
     for start, block in blocks(source, size):

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import Reals, require_count, require_in
 from vaejax.base.mapping import Estimate, Transformed, estimate, map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.base import Source
@@ -73,8 +73,7 @@ def active_units(means: np.ndarray, threshold: float = 0.01) -> np.ndarray:
 
     Reference: Burda, Grosse & Salakhutdinov 2016, section 5.2.
     """
-    if not 0 <= threshold < math.inf:
-        raise ValueError(f"threshold = {threshold!r}; it must be a number, at least 0")
+    require_in(threshold, "threshold", Reals(0))
     return finite_rows(means, "means").var(axis=0) > threshold
 
 

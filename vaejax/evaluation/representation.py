@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import SEEDS, require_count, require_in, require_positive
 from vaejax.evaluation.features import (
     finite_rows,
     of_common_scale,
@@ -44,8 +44,7 @@ def linear_probe(
         ) from None
     codes, test_codes, labels, test_labels = _features(codes, test_codes, labels, test_labels)
     codes, test_codes = of_unit_columns(codes, test_codes)
-    if not 0 < penalty < np.inf:
-        raise ValueError(f"penalty = {penalty!r}; it must be a number above 0")
+    require_positive(penalty, "penalty")
     if len(np.unique(labels)) < 2:
         return float(np.mean(test_labels == labels[0]))  # scikit-learn refuses a single class
     probe = make_pipeline(StandardScaler(), LogisticRegression(C=1 / penalty, max_iter=2_000))
@@ -145,6 +144,7 @@ def dci(codes: ArrayLike, factors: ArrayLike, num_trees: int = 50, seed: int = 0
         raise ImportError("dci needs scikit-learn: pip install 'vaejax[experiments]'") from None
     codes, factors = _scored(codes, factors)
     require_count(num_trees, "num_trees")
+    require_in(seed, "seed", SEEDS)
     if len(codes) < 8:
         raise ValueError(f"dci holds out a quarter of the examples; {len(codes)} are not enough")
     order = np.random.default_rng(seed).permutation(len(codes))

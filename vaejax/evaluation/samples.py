@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import SEEDS, require_count, require_in
 from vaejax.evaluation.features import (
     finite_rows,
     of_common_scale,
@@ -93,6 +93,7 @@ def classifier_two_sample_test(
         raise ValueError(
             f"{len(real)} real and {len(generated)} generated examples; give at least 20 of each"
         )
+    require_in(seed, "seed", SEEDS)
     if num_neighbours is not None:
         require_count(num_neighbours, "num_neighbours")
         if num_neighbours > 2 * size:

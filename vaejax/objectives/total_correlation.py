@@ -90,6 +90,8 @@ def kl_decomposition(
     and its logarithm is biased. Memory grows as batch^2 x dim. Needs diagonal normals for q and the
     prior. Reference: Chen et al. 2018.
     """
+    if dataset_size is not None:
+        require_count(dataset_size, "dataset_size")
     size = dataset_size or len(jax.tree.leaves(xs)[0])
     return sampled_parts("kl_decomposition", model, params, xs, key, size, estimator)[1]
 

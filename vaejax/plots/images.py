@@ -36,9 +36,11 @@ def tile(
     images: np.ndarray, columns: int, rows_together: int = 1, gap: int | None = None
 ) -> np.ndarray:
     """Many images on one canvas, with white between them."""
+    for number, name in ((columns, "columns"), (rows_together, "rows_together")):
+        require_count(number, name)
+    if gap is not None:
+        require_count(gap, "gap", least=0)
     images = np.clip(_as_images(images), 0, 1)
-    require_count(columns, "columns")
-    require_count(rows_together, "rows_together")
     count, height, width, *colour = images.shape
     gap = max(1, height // 8) if gap is None else gap
     wider = gap if rows_together > 1 else 0  # between the groups of rows
@@ -79,6 +81,8 @@ def samples(
     """E[x | z] at rows x columns draws z from the prior. Draw i of a conditional model has the
     inputs of example i (mod n) of `xs`.
     """
+    require_count(rows, "rows")
+    require_count(columns, "columns")
     count = rows * columns
     images = prior_images(model, params, jax.random.split(key, count), xs)
     return image_grid(images, columns, "means of p(x | z), z from the prior")
@@ -149,6 +153,7 @@ def reconstructions(
     model: Model, params: Params, xs: PyTree, key: Key, columns: int = 16
 ) -> Figure:
     """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
+    require_count(columns, "columns")
     check_data(xs, model.support)
     xs = jax.tree.map(jnp.asarray, xs)
     size = len(jax.tree.leaves(xs)[0])

@@ -11,6 +11,7 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vaejax.base.checks import require_count, require_counts
 from vaejax.base.supports import REAL, support_parts
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.distributions.base import NotKnownError
@@ -49,6 +50,7 @@ def latent(
     of one node or of two, a second panel shows the decoded manifold: E[x | z] at quantiles of each
     number under the prior.
     """
+    require_count(size, "size")
     of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], means)
     means = _rows(means)
     labels = require_labels(labels, len(means))
@@ -128,6 +130,7 @@ def priors(
     """
     if not entries:
         raise ValueError("plots.priors shows named entries; there are none")
+    require_counts(grid, "grid")
     for model, params, zs in entries.values():
         _require_like_the_prior(model, params, zs, xs)
         labels = require_labels(labels, len(jax.tree.leaves(zs)[0]))

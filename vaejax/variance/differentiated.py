@@ -1,5 +1,6 @@
 """The function whose gradient is measured."""
 
+from vaejax.base.checks import require_count
 from vaejax.base.types import PyTree
 from vaejax.data.check import check_values
 from vaejax.objectives.base import Maximised, Objective, require_objective
@@ -12,6 +13,8 @@ def differentiated(objective: Objective, step: int | None, xs: PyTree) -> Maximi
     and for data xs outside the objective's support, one example or a batch.
     """
     require_objective(objective)
+    if step is not None:
+        require_count(step, "step", least=0)
     check_values(xs, objective.support)
     if step is None and objective.schedules:
         names = ", ".join(name for name, _ in objective.schedules)

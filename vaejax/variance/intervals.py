@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from vaejax.base.checks import unknown_name
+from vaejax.base.checks import Reals, require_in, unknown_name
 from vaejax.base.types import Params, PyTree
 from vaejax.evaluation.pareto import pareto_k
 from vaejax.variance.groups import Groups, parts
@@ -145,8 +145,7 @@ def gradient_bias(
     smallest is Holm). `select` takes a group; None takes theta and phi, for psi is no parameter of
     the bound. ValueError where a number is NaN or infinite.
     """
-    if not 0 < false_alarm < 1:
-        raise ValueError(f"false_alarm = {false_alarm!r}; it must be between 0 and 1")
+    require_in(false_alarm, "false_alarm", Reals(0, 1, is_open=True))
     select = select or (lambda params: params[:2])
     trees = {"mean": moments.mean, "variance": moments.variance, "reference": reference}
     if standard_error is not None:
