@@ -60,6 +60,7 @@ from vaejax.runs.config import (
     TrainSize,
     check_config,
     require_examples,
+    require_seeds,
     saved_config,
     training_config,
 )
@@ -111,6 +112,7 @@ class Config(Setting):
     """Keep the rows that --out has, of the same configuration."""
 
     def check_together(self) -> None:
+        require_seeds(self.seed, self.num_seeds)
         for name in self.estimators:
             named_estimator(name)
         check_config(self.training(self.seed))

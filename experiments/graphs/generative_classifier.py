@@ -72,7 +72,7 @@ from vaejax.base.mapping import Estimate, estimate
 from vaejax.data.base import Split
 from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, legend, ticks_at
-from vaejax.runs.config import TestSize, TrainSize
+from vaejax.runs.config import TestSize, TrainSize, require_seeds
 
 PAIRS = {"conditional VAE": "MLP", "naive Bayes": "logistic regression"}
 
@@ -101,6 +101,9 @@ class Config(ImageSetting):
     """So many test images; None takes all."""
     out: str = "runs/generative_classifier"
     """The folder for result.json and accuracy.png."""
+
+    def check_together(self) -> None:
+        require_seeds(self.seed, self.num_seeds)
 
     @property
     def pixels(self) -> Any:

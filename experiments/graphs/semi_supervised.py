@@ -62,7 +62,7 @@ from vaejax.base.mapping import estimate
 from vaejax.base.supports import ONE_HOT, REAL
 from vaejax.data.base import Split
 from vaejax.plots.look import BLUE, INK, ORANGE, figure_of, finish
-from vaejax.runs.config import TrainSize
+from vaejax.runs.config import TrainSize, require_seeds
 
 METHODS = ("supervised", "M1", "M2", "M1+M2")
 
@@ -90,6 +90,9 @@ class Config(ImageSetting):
     """Each draws its own labelled images, the same for all methods."""
     out: str = "runs/semi_supervised"
     """The folder for result.json, accuracy.png and styles.png."""
+
+    def check_together(self) -> None:
+        require_seeds(self.seed, self.num_seeds)
 
 
 # M2.

@@ -157,8 +157,14 @@ def test_a_number_without_a_range_is_refused_at_the_first_run():
     class Config(Configuration):
         num_draws: int = 10
 
+    @dataclasses.dataclass(frozen=True)
+    class Plain:
+        num_draws: int = 10
+
     with pytest.raises(TypeError, match="num_draws: int says no range"):
         check_config(Config())
+    with pytest.raises(TypeError, match="does not derive from vaejax.runs.config.Configuration"):
+        check_config(Plain())  # pyright: ignore[reportArgumentType]
 
 
 TOGETHER = {
@@ -169,6 +175,17 @@ TOGETHER = {
     "warm-up of": ({"warm_up": 5, "estimator": "analytic-kl"}, "a warm-up is for pathwise alone"),
     "patience": ({"patience": 3, "num_steps": 100}, "nothing would be validated"),
 }
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if "num_seeds" in hints(CONFIGS[name])])
+def test_every_seed_of_several_is_one(name):
+    """Three scripts count up from the first; the others split one key."""
+    config = dataclasses.replace(CONFIGS[name], seed=2**32 - 2, num_seeds=3)
+    if name.partition(".")[0] in ("semi_supervised", "generative_classifier", "gradient_variance"):
+        with pytest.raises(ValueError, match="the last seed = 4294967296; it must be"):
+            check_config(config)
+    else:
+        check_config(config)
 
 
 @pytest.mark.parametrize("change, message", TOGETHER.values(), ids=TOGETHER)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from vaejax.base.checks import SEEDS, require_in, require_kind
 from vaejax.base.fields import (
     AtMost,
     Count,
@@ -54,8 +55,14 @@ def check_config(config: Configuration) -> None:
     """Raises ValueError or TypeError for a field that cannot be, or for some that do not go
     together.
     """
+    require_kind(config, Configuration, "the configuration", "vaejax.runs.config")
     check_fields(config)
     config.check_together()
+
+
+def require_seeds(first: int, count: int) -> None:
+    """Raises ValueError where the last of so many seeds from the first on is none."""
+    require_in(first + count - 1, f"seed = {first} with num_seeds = {count}: the last seed", SEEDS)
 
 
 def require_examples(config: Configuration, dataset: Dataset) -> None:
