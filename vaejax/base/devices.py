@@ -3,8 +3,9 @@
 from functools import partial
 
 import jax
+import numpy as np
 from jax.core import ShapedArray
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import ArrayLike
 
 from vaejax.base.types import Key, PyTree
@@ -22,6 +23,33 @@ def is_placed(x: ArrayLike) -> bool:
     kind = jax.typeof(x)
     plain = ShapedArray(kind.shape, kind.dtype, kind.weak_type, sharding=kind.sharding)
     return kind != plain or is_explicit(x)
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """The same devices under axes whose arrays the compiler places."""
+    types = (AxisType.Auto,) * len(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+
+
+def placed(tree: PyTree, sharding: Sharding | None) -> PyTree:
+    """The arrays on the devices of `sharding`; with None where they lie, but on automatic axes, so
+    that any of their rows can be gathered.
+    """
+
+    def own_place(x):
+        place = x.sharding if isinstance(x, jax.Array) and is_explicit(x) else None
+        if isinstance(place, NamedSharding) and isinstance(place.mesh, Mesh):
+            return NamedSharding(automatic(place.mesh), place.spec)
+        return None
+
+    return jax.tree.map(lambda x: jax.device_put(x, sharding or own_place(x)), tree)
+
+
+def under_mesh(mesh: Mesh | None):
+    """Within it this mesh is set, or none, whatever mesh the caller has set around: a program that
+    places its arrays itself is compiled for no other.
+    """
+    return jax.set_mesh(mesh or Mesh(np.empty((), object), ()))
 
 
 def on_every_device(tree: PyTree) -> PyTree:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from vaejax.base.devices import placed
 from vaejax.base.types import PyTree
 from vaejax.data.base import Source
 from vaejax.data.sources import first_example, read
@@ -32,7 +33,7 @@ class Resident:
 
     def __init__(self, arrays: PyTree, sharding):
         self.size = len(jax.tree.leaves(arrays)[0])
-        self._data = jax.device_put(arrays, sharding)
+        self._data = placed(arrays, sharding)
 
     def examples(self, rows: np.ndarray) -> Examples:
         """Those of some steps, from their rows [steps, batch]."""

@@ -15,10 +15,11 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
 from vaejax.base.checks import require_count
+from vaejax.base.devices import automatic, placed, under_mesh
 from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
@@ -109,17 +110,19 @@ def fit(
     held_out = {} if validation is None else {"validation": validation.data}
     check_examples(objective, {"data": data, **held_out}, transform, batch_size)
 
-    order_key, noise_key, validation_key = jax.random.split(key, 3)
-    mesh = None if mesh is None else _automatic(mesh)
+    mesh = None if mesh is None else automatic(mesh)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    by_structure, params = ByStructure(optimizer), copied(params)
-    opt_state = started(by_structure, params)
+    by_structure = ByStructure(optimizer)
+    with under_mesh(mesh):
+        order_key, noise_key, validation_key = jax.random.split(placed(key, replicated), 3)
+        params = copied(placed(params, None))
+        opt_state = started(by_structure, params)
     trainer = Trainer(objective, by_structure, transform, mesh, batch_size, watched(opt_state))
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
     parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
     with open_saver(checkpoints, key, batch_size, data, **parts) as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
-        run = with_arrays(run, jax.device_put(arrays_of(run), replicated))
+        run = with_arrays(run, placed(arrays_of(run), replicated))
         feed = feed_of(data, batch_size, replicated)
         validator = None
         if validation is not None:
@@ -129,17 +132,19 @@ def fit(
         count = 1
         try:
             # A run that was cut before a validation that was due has it first.
-            run = run if validator is None else validator.caught_up(run)
+            with under_mesh(mesh):
+                run = run if validator is None else validator.caught_up(run)
             with progress_bar(num_steps, run.step, progress) as bar:
                 while run.step < num_steps and not signals.received:
                     if validator is not None and validator.is_out_of_patience(run):
                         break
                     began = time.perf_counter()
                     count = min(count, feed.most_steps, _steps_left(run.step, num_steps, periods))
-                    run = advance(trainer, run, feed, order_key, noise_key, count)
-                    show(bar, run, count)
-                    count = next_count(count, time.perf_counter() - began)
-                    run = run if validator is None else validator.caught_up(run)
+                    with under_mesh(mesh):
+                        run = advance(trainer, run, feed, order_key, noise_key, count)
+                        show(bar, run, count)
+                        count = next_count(count, time.perf_counter() - began)
+                        run = run if validator is None else validator.caught_up(run)
                     if saver is not None and saver.is_due(run.step):
                         saver.save(run)
                     if callback is not None:
@@ -167,12 +172,6 @@ def _keep(run: Run, error: BaseException, saver: Saver | None) -> None:
             saver.finish(run)
         except Exception as second:
             error.add_note(f"and it could not be saved: {type(second).__name__}: {second}")
-
-
-def _automatic(mesh: Mesh) -> Mesh:
-    """Only the batch is placed by hand; the compiler places the rest."""
-    types = (AxisType.Auto,) * len(mesh.axis_names)
-    return Mesh(mesh.devices, mesh.axis_names, axis_types=types)
 
 
 def _steps_left(step: int, num_steps: int, periods: list[int]) -> int:

@@ -112,7 +112,7 @@ def watched(state: PyTree) -> tuple[bool, ...]:
     starts infinite, as the best value of `reduce_on_plateau` does, may be so.
     """
     leaves = jax.tree.leaves(state)
-    return tuple(is_real(leaf) and bool(jnp.isfinite(leaf).all()) for leaf in leaves)
+    return tuple(is_real(leaf) and bool(np.isfinite(np.asarray(leaf)).all()) for leaf in leaves)
 
 
 def skipped_steps(state: PyTree) -> jax.Array | None:

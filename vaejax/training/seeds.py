@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.devices import placed, under_mesh
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import as_data
@@ -82,7 +83,7 @@ def fit_seeds(
     num_seeds = len(keys)
     _require_seeds(params, num_seeds)
 
-    by_structure, params = ByStructure(optimizer), copied(params)
+    by_structure, params = ByStructure(optimizer), copied(placed(params, None))
     opt_state = _states(by_structure, params, num_seeds)
     trainer = Trainer(objective, by_structure, transform, None, batch_size, watched(opt_state))
     mesh, split, everywhere = _placement(strategy, num_seeds)
@@ -92,7 +93,7 @@ def fit_seeds(
     order_keys, noise_keys, _ = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(keys), 0, 1)
     seeds = jax.tree.map(lambda leaf: leaf[turns], (params, opt_state, noise_keys))
     params, opt_state, noise_keys = jax.device_put(seeds, split)
-    size, data = len(jax.tree.leaves(data)[0]), jax.device_put(data, everywhere)
+    size, data = len(jax.tree.leaves(data)[0]), placed(data, everywhere)
 
     def rows_of_seed(seed, start: int, count: int) -> np.ndarray:
         return padded(batch_rows(order_keys[seed], size, batch_size, start, start + count))
@@ -109,9 +110,10 @@ def fit_seeds(
                 began, count = time.perf_counter(), min(count, num_steps - run.step)
                 rows = np.stack([rows_of_seed(seed, run.step, count) for seed in turns])
                 seeds = run.params, run.opt_state, rows, noise_keys
-                params, opt_state, terms, finite = _steps_of_seeds(
-                    trainer, strategy, mesh, *seeds, data, run.step, count
-                )
+                with under_mesh(mesh):
+                    params, opt_state, terms, finite = _steps_of_seeds(
+                        trainer, strategy, mesh, *seeds, data, run.step, count
+                    )
                 terms = jax.tree.map(
                     lambda values, count=count: np.asarray(values)[:num_seeds, :count].T, terms
                 )

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-import jax
 import numpy as np
 
 from vaejax.base.checks import require_count
+from vaejax.base.devices import placed
 from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import with_plain_numbers
@@ -45,9 +45,7 @@ class Validator:
         self.every, self._patience = validation.every, validation.patience
         self._bound, self._key, self._settled = bound, key, settled
         self._streamed = isinstance(validation.data, Source)
-        self._data = (
-            validation.data if self._streamed else jax.device_put(validation.data, sharding)
-        )
+        self._data = validation.data if self._streamed else placed(validation.data, sharding)
 
     def caught_up(self, run: Run) -> Run:
         """The run with the validation of its step, if one is due and was not made."""

@@ -12,8 +12,10 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.devices import placed, under_mesh
 from vaejax.base.mapping import Estimate, estimate
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.objectives.base import Maximised, Objective
@@ -95,15 +97,20 @@ def gradient_moments(
     _require_options(num_draws, order, by, only_draws)
     layout = layout_for(strategy, chunk, num_draws)
     groups = parts(params) if groups is None else groups
-    pilot_key, draw_key = jax.random.split(key)
-    if by != "draws" and not only_draws:
-        try:
-            return _by_examples(function, groups, params, x, draw_key, num_draws)
-        except NotByExamplesError as reason:
-            if by == "examples":
-                raise ValueError(f'by = "examples" cannot be: {reason}; use by="draws"') from None
-    point = params, x, (pilot_key, draw_key)
-    return _by_draws(function, groups, *point, num_draws, order, layout)
+    whole = None if layout.mesh is None else NamedSharding(layout.mesh, PartitionSpec())
+    with under_mesh(layout.mesh):
+        params, x, key = placed((params, x, key), whole)
+        pilot_key, draw_key = jax.random.split(key)
+        if by != "draws" and not only_draws:
+            try:
+                return _by_examples(function, groups, params, x, draw_key, num_draws)
+            except NotByExamplesError as reason:
+                if by == "examples":
+                    raise ValueError(
+                        f'by = "examples" cannot be: {reason}; use by="draws"'
+                    ) from None
+        point = params, x, (pilot_key, draw_key)
+        return _by_draws(function, groups, *point, num_draws, order, layout)
 
 
 def _by_examples(
