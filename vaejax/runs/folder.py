@@ -19,7 +19,7 @@ from vaejax.base.types import Params
 from vaejax.data.base import Dataset
 from vaejax.data.pixels import Pixels
 from vaejax.models.vae import VAE
-from vaejax.runs.config import TrainConfig, saved_config
+from vaejax.runs.config import TrainConfig, fixed_fields, saved_config
 from vaejax.training.checkpoints import CheckpointMismatchError
 from vaejax.training.run import Run
 from vaejax.training.saving import saved_runs
@@ -109,6 +109,7 @@ def open_run(
             transform=transform,
             validated=True,
             data=images,
+            config={name: part for name, part in fixed_fields(config).items() if name != "data"},
         )
     except CheckpointMismatchError as error:
         if error.parts != ("data",):
