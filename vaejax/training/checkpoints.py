@@ -7,6 +7,7 @@ is of, so that resuming as another run stops with the difference named. No file 
 """
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -91,9 +92,12 @@ class CheckpointStore:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
         )
         try:
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"{self.directory} cannot be written: {error}") from error
+            raise CheckpointError(f"{self.directory} cannot be made: {error}") from error
+        if not os.access(self.directory, os.W_OK):  # Orbax would find it out at the first save
+            raise CheckpointError(f"{self.directory} cannot be written to; name another folder")
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def close(self) -> None:
         """Waits for the last save and releases the directory."""
