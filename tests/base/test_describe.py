@@ -134,6 +134,31 @@ print(json.dumps({name: digest_of(description(thing)) for name, thing in things.
 """
 
 
+def test_a_function_is_told_by_what_it_reads_of_an_object():
+    """Not by the rest of it: a configuration may say that a run is resumed."""
+
+    def function_of(**settings):
+        known = {"__name__": "__main__", "config": Plain(**settings)}
+        code = compile("def f(x):\n    return x / config.scale", "main.py", "exec")
+        [constant] = [part for part in code.co_consts if inspect.iscode(part)]
+        return description(type(scaled)(constant, known))
+
+    assert function_of(scale=2.0, resume=False) == function_of(scale=2.0, resume=True)
+    (line,) = differences(function_of(scale=2.0), function_of(scale=3.0))
+    assert line == "reads.config.scale: saved 2.0, now 3.0"
+
+
+def test_objects_that_know_each_other_are_described_in_time():
+    """Thirty of them, each of which knows all: as many paths as orders."""
+    things = [Plain(number=number) for number in range(30)]
+    for thing in things:
+        thing.all = things
+    described = json.dumps(description(things[0]))
+    assert len(described) < 10_000 and described == json.dumps(description(things[0]))
+    things[-1].number = -1
+    assert json.dumps(description(things[0])) != described
+
+
 @pytest.mark.slow
 def test_it_is_the_same_in_every_process():
     """Whatever the seed of the hashes, and whatever else was imported."""

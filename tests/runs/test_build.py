@@ -6,9 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.data.pixels import Pixels
-from vaejax.runs.build import build_model, build_optimizer, initial_params
-from vaejax.runs.config import TrainConfig
+import vaejax
+from vaejax.base.compare import differences
+from vaejax.base.describe import description
+from vaejax.data.pixels import Pixels, prepare_pixels
+from vaejax.runs.build import build_model, build_objective, build_optimizer, initial_params
+from vaejax.runs.config import TrainConfig, fixed_fields
+
+DIGITS = vaejax.load_dataset("digits")
 
 RATE = 0.02
 CONFIG = TrainConfig(learning_rate=RATE, num_steps=10, latent_dim=2, hidden=(3,))
@@ -51,3 +56,41 @@ def test_pseudo_inputs_are_training_examples():
     numbers = 6 * pseudo_inputs[:, 0, 0]
     np.testing.assert_allclose(numbers, np.round(numbers), atol=1e-5)
     assert len(set(np.round(numbers))) == 4 and numbers.min() > 0.5 and numbers.max() < 6.5
+
+
+# What a flag that is fixed in a continuation changes: the parts of the run, or what `fit` keeps.
+OTHER_VALUES = {
+    "binarisation": "threshold",
+    "clip_norm": 1.0,
+    "encoder": "full-normal",
+    "estimator": "antithetic",
+    "hidden": (3,),
+    "latent_dim": 3,
+    "learning_rate": 0.1,
+    "likelihood": "continuous-bernoulli",
+    "net": "gated",
+    "num_samples": 3,
+    "prior": "learned-normal",
+    "schedule": "cosine",
+    "warm_up": 5,
+}
+KEPT_BY_FIT = {"batch_size", "seed", "data"}
+
+
+def test_the_flags_that_are_fixed_are_those_that_change_what_the_run_is():
+    """The rule of the flags and the descriptions in the checkpoints are of one mind."""
+
+    def described(config):
+        model = build_model(config, np.zeros((8, 8), np.float32))
+        parts = build_objective(config, model), build_optimizer(config)
+        return description([*parts, prepare_pixels(DIGITS, config.binarisation, seed=0)[1]])
+
+    config = TrainConfig(num_samples=2)
+    fixed = set(fixed_fields(config))
+    assert fixed == {*OTHER_VALUES} | KEPT_BY_FIT
+    for name, value in OTHER_VALUES.items():
+        changed = dataclasses.replace(config, **{name: value})
+        assert differences(described(config), described(changed)), name
+    for name in {field.name for field in dataclasses.fields(config)} - fixed:
+        other = 7 if isinstance(getattr(config, name), int) else None
+        assert described(dataclasses.replace(config, **{name: other})) == described(config), name

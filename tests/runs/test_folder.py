@@ -85,7 +85,17 @@ def test_another_model_than_the_run_had_is_not_opened(folder, tmp_path):
     for name in ("model", "objective", "transform", "optimizer"):
         del facts[name]
     path.write_text(json.dumps(facts | {"config": facts["config"] | {"estimator": "antithetic"}}))
-    with pytest.raises(ValueError, match="by another run: objective.example.estimator"):
+    with pytest.raises(ValueError, match="estimator: saved pathwise, now antithetic"):
+        vaejax.open_run(copy)
+
+
+def test_a_step_of_another_run_is_not_taken_for_one_of_this(folder, tmp_path):
+    """The same in all but the seed."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    facts = json.loads((copy / "config.json").read_text())
+    facts["config"]["seed"] = 1
+    (copy / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(ValueError, match="with another configuration: seed: saved 0, now 1"):
         vaejax.open_run(copy)
 
 

@@ -338,6 +338,18 @@ def test_reading_changes_nothing(saved, damage):
     assert not (saved.parent / "none").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(saved):
+    """Orbax would wait for minutes at the first save, and the training be lost."""
+    with (
+        mock.patch("os.access", return_value=False),
+        CheckpointStore(saved) as store,
+        pytest.raises(CheckpointError, match="cannot be written to; name another folder"),
+    ):
+        store.open()
+    with pytest.raises(CheckpointError, match=r"cannot be made: .*Not a directory"):
+        CheckpointStore(saved / "30" / "digests.json" / "checkpoints").open()
+
+
 def test_what_is_moved_aside_stays(saved):
     """Also where a step of that number was moved before, or the folder is the user's."""
     (saved / "damaged" / "30").mkdir(parents=True)

@@ -24,9 +24,9 @@ from vaejax.base.checks import plain_number
 from vaejax.base.functions import (
     code_of,
     is_found_by_name,
-    names_read,
     package_version,
     public_name,
+    values_read,
 )
 from vaejax.base.values import Partial
 
@@ -45,7 +45,7 @@ def description(thing: Any) -> Any:
 
     Equal things have equal descriptions in all processes; `compare.differences` compares two.
     """
-    return _described(thing, ())
+    return _Walk().described(thing, ())
 
 
 def digest_of(tree: Any) -> str:
@@ -58,18 +58,28 @@ def array_digest(array: Any) -> str:
     return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
-def _described(thing: Any, above: tuple[int, ...]) -> Any:
-    thing = plain_number(thing)
-    if id(thing) in above:
-        return {"cycle": len(above) - above.index(id(thing))}
-    if len(above) > DEEPEST:
-        return _class_name(type(thing))
-    inside = functools.partial(_described, above=(*above, id(thing)))
-    for describe in (_plain, _array, _container, _callable, _object):
-        described = describe(thing, inside)
-        if described is not NotImplemented:
-            return described
-    raise AssertionError("every thing is an object")
+class _Walk:
+    """One description: an object that is neither a value nor a function is described once."""
+
+    def __init__(self):
+        self._seen: dict[int, int] = {}
+
+    def described(self, thing: Any, above: tuple[int, ...]) -> Any:
+        thing = plain_number(thing)
+        if id(thing) in above:
+            return {"cycle": len(above) - above.index(id(thing))}
+        if len(above) > DEEPEST:
+            return _class_name(type(thing))
+        inside = functools.partial(self.described, above=(*above, id(thing)))
+        for describe in (_plain, _array, _container, _callable, _fields):
+            described = describe(thing, inside)
+            if described is not NotImplemented:
+                return described
+        # Of objects that know each other there are far more paths than objects.
+        if id(thing) in self._seen:
+            return {"class": _class_name(type(thing)), "again": self._seen[id(thing)]}
+        self._seen[id(thing)] = len(self._seen)
+        return _object(thing, inside)
 
 
 def _plain(thing: Any, inside: Inside) -> Any:
@@ -174,7 +184,7 @@ def _content(cell: Any, inside: Inside) -> Any:
 
 def _read(function: FunctionType, inside: Inside) -> dict[str, Any]:
     """Of what has a value of its own; a module or an object with a state is told by its name."""
-    return {name: inside(part) for name, part in names_read(function).items()
+    return {name: inside(part) for name, part in values_read(function).items()
             if _is_value(part)}  # fmt: skip
 
 
@@ -206,17 +216,20 @@ def _body(cls: type, inside: Inside) -> Iterator[tuple[str, Any]]:
             yield name, inside(member)
 
 
+def _fields(thing: Any, inside: Inside) -> Any:
+    """A dataclass, such as a component or a net."""
+    if not dataclasses.is_dataclass(thing):
+        return NotImplemented
+    place = OF_FLAX if isinstance(thing, _flax_module()) else ()
+    names = [field.name for field in dataclasses.fields(thing) if field.name not in place]
+    parts = {name: inside(getattr(thing, name)) for name in names}
+    return {"class": _class_of(thing, inside)} | parts
+
+
 def _object(thing: Any, inside: Inside) -> dict[str, Any]:
-    """A dataclass by its fields, anything else by its attributes."""
-    described = {"class": _class_of(thing, inside)}
-    if dataclasses.is_dataclass(thing):
-        is_net = isinstance(thing, _flax_module())
-        names = [field.name for field in dataclasses.fields(thing)]
-        names = [name for name in names if not (is_net and name in OF_FLAX)]
-        values = [(name, getattr(thing, name)) for name in names]
-    else:
-        values = [*_attributes(thing)]
-    return described | {name: inside(value) for name, value in values}
+    """Anything else, by its attributes."""
+    parts = {name: inside(value) for name, value in _attributes(thing)}
+    return {"class": _class_of(thing, inside)} | parts
 
 
 def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:

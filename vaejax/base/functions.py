@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from types import CodeType, FunctionType, ModuleType
 from typing import Any
@@ -54,6 +55,7 @@ def code_of(function: FunctionType) -> str:
     return f"{compiler}{', ' * bool(package)}{package}: {digest.hexdigest()[:16]}"
 
 
+@cache
 def package_version(module: str | None) -> str:
     """ "optax 0.2.8" of what is installed; "" of a user's own."""
     package = (module or "").partition(".")[0]
@@ -63,16 +65,43 @@ def package_version(module: str | None) -> str:
         return ""
 
 
-def names_read(function: FunctionType) -> dict[str, Any]:
-    """{name: value} of the variables of its module that a function reads."""
-    names = {
-        instruction.argval
-        for code in _codes(function.__code__)
-        for instruction in dis.get_instructions(code)
-        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
-    }
-    known = function.__globals__
-    return {name: known[name] for name in sorted(names) if name in known}
+def values_read(function: FunctionType) -> dict[str, Any]:
+    """{"scale" or "config.scale": value} of the variables of its module that a function reads, and
+    of the attributes that they hold.
+    """
+    found = {}
+    for code in _codes(function.__code__):
+        for name, *attributes in _chains(code):
+            if name not in function.__globals__:
+                continue
+            value = function.__globals__[name]
+            for attribute in attributes:
+                if attribute not in _held(value):
+                    break  # it is its class's: then the whole is read
+                value, name = _held(value)[attribute], f"{name}.{attribute}"
+            found[name] = value
+    return dict(sorted(found.items()))
+
+
+def _chains(code: CodeType) -> Iterator[list[str]]:
+    """a, b, c of every a.b.c that begins at a variable of the module."""
+    chain: list[str] = []
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and chain:
+            chain.append(instruction.argval)
+            continue
+        if chain:
+            yield chain
+        is_global = instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME")
+        chain = [instruction.argval] if is_global else []
+
+
+def _held(thing: Any) -> dict[str, Any]:
+    """The attributes of its own."""
+    try:
+        return vars(thing)
+    except TypeError:
+        return {}
 
 
 def _member(module: str, qualname: str) -> Any:

@@ -17,7 +17,7 @@ from vaejax.base.types import Params
 from vaejax.data.base import Dataset
 from vaejax.data.pixels import Pixels
 from vaejax.models.vae import VAE
-from vaejax.runs.config import RUN_RECORD, TrainConfig, saved_config
+from vaejax.runs.config import RUN_RECORD, TrainConfig, fixed_fields, saved_config
 from vaejax.runs.files import json_text, read_json, write_text
 from vaejax.runs.place import expanded
 from vaejax.training.checkpoints import CheckpointMismatchError
@@ -109,6 +109,7 @@ def open_run(
             transform=transform,
             validated=True,
             data=images,
+            config={name: part for name, part in fixed_fields(config).items() if name != "data"},
         )
     except CheckpointMismatchError as error:
         if error.parts != ("data",):

@@ -7,6 +7,7 @@ is of, so that resuming as another run stops with the difference named. No file 
 """
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Mapping
@@ -91,9 +92,12 @@ class CheckpointStore:
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
         )
         try:
-            self._manager = ocp.CheckpointManager(self.directory, options=options)
+            self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise CheckpointError(f"{self.directory} cannot be written: {error}") from error
+            raise CheckpointError(f"{self.directory} cannot be made: {error}") from error
+        if not os.access(self.directory, os.W_OK):  # Orbax would find it out at the first save
+            raise CheckpointError(f"{self.directory} cannot be written to; name another folder")
+        self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def close(self) -> None:
         """Waits for the last save and releases the directory."""
@@ -164,19 +168,19 @@ class CheckpointStore:
         return None
 
     def read(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, np.ndarray]]:
-        """(state, history) of one step, whatever its configuration, for looking back;
-        CheckpointError if it cannot be read.
+        """(state, history) of one step, for looking back: what one of the two configurations does
+        not say may be anything. CheckpointError if it cannot be read.
         """
-        return self._read(step, like, any_config=True)
+        return self._read(step, like, common=True)
 
-    def _read(self, step: int, like: PyTree, any_config: bool = False):
+    def _read(self, step: int, like: PyTree, common: bool = False):
         """DamagedError where damage is shown; CheckpointError for any other reason why a step
         cannot be read: damaged files, and much else, make Orbax raise almost anything.
         """
         folder = self.directory / str(step)
         try:
             record = read_record(folder)
-            self._require_same(step, record, like, any_config)
+            self._require_same(step, record, like, common)
             return read_arrays(folder, record, like)
         except CheckpointMismatchError:
             raise
@@ -191,14 +195,15 @@ class CheckpointStore:
                 f" stays where it is: {cause}"
             ) from error
 
-    def _require_same(self, step: int, record: dict, like: PyTree, any_config: bool) -> None:
+    def _require_same(self, step: int, record: dict, like: PyTree, common: bool) -> None:
         """Raises CheckpointMismatchError for a step of another run."""
         saved = run_of(record)
         now = {name: part for name, part in self.of.items() if name in saved}
-        if not any_config:
-            # Format 1 kept what a run is of among its configuration.
-            config = self.config | (now if record["format"] == 1 else {})
-            _compare(step, "with another configuration", record["config"], config)
+        # Format 1 kept what a run is of among its configuration.
+        config = self.config | (now if record["format"] == 1 else {})
+        names = {*config} & {*record["config"]} if common else {*config, *record["config"]}
+        configs = ({k: part[k] for k in names & {*part}} for part in (record["config"], config))
+        _compare(step, "with another configuration", *configs)
         _compare(step, "by another run", {name: saved[name] for name in now}, now)
         model = _shapes(leaf_table({"state": like}, digests=False))
         _compare(step, "with another model", _shapes(record["leaves"], "['state']"), model)

@@ -118,14 +118,15 @@ def saved_runs(
     transform: Callable[[PyTree, Key], PyTree] | None,
     validated: bool,
     data: PyTree | Source | None = None,
+    config: Mapping[str, Any] | None = None,
 ) -> dict[int, Run]:
     """{step: the run at that step}, of what `fit` has kept in `Checkpoints(folder)`; `validated` if
     it had a validation. Nothing in the folder changes.
 
     `params` and `optimizer` are like those that it started from. Another objective or transform,
     and with it another model, raises CheckpointMismatchError that names the difference; so do other
-    `data`, where they are given. A step that cannot be read is left out with a warning; if all are,
-    CheckpointError.
+    `data`, and other values of what both configurations say, where they are given. A step that
+    cannot be read is left out with a warning; if all are, CheckpointError.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"{folder} is no folder of checkpoints; name the one that fit was given")
@@ -134,7 +135,7 @@ def saved_runs(
     of = {"objective": description(objective), "transform": description(transform)}
     if data is not None:
         of["data"] = digest_of_data(data)
-    store, runs, causes = CheckpointStore(folder, of=of), {}, []
+    store, runs, causes = CheckpointStore(folder, config, of=of), {}, []
     for step in store.steps():
         try:
             arrays, history = store.read(step, arrays_of(like))
