@@ -165,7 +165,7 @@ MISSPELT = {
         "a partial of Pathwise hides its model",
     ),
     "no model": (lambda: vaejax.minibatch(vaejax.Pathwise()), "wants a model beside"),
-    "a class": (lambda: vaejax.minibatch(vaejax.Pathwise, BERNOULLI), "Pathwise is a class"),
+    "a class": (lambda: vaejax.minibatch(vaejax.Pathwise, BERNOULLI), "the class Pathwise; write"),
     "an objective": (
         lambda: vaejax.minibatch(FreeBits(LINES, 0.1)),
         "FreeBits is an objective already",
