@@ -225,7 +225,8 @@ def _log_density(model: Model, method: Callable, *arguments: Any, **keywords: An
 
 
 def _init(model: Model, method: Callable, key: Key, *arguments: Any, **keywords: Any) -> Params:
-    require_key(key)
+    if key is not None:  # as of a model that draws none of its parameters
+        require_key(key)
     return method(key, *arguments, **keywords)
 
 
