@@ -5,13 +5,13 @@ is of another measurement is measured again.
 
 import csv
 import itertools
-import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from vaejax.base.describe import digest_of
+from vaejax.base.files import whole
 
 DIGEST = "digest"
 
@@ -26,12 +26,10 @@ class CsvLog:
         self._of = digest_of(of)
         kept = self._intact() if resume and path.exists() else []
         self.rows = [numbers_of(cells) for cells in kept]
-        partial_file = path.with_name(f"{path.name}.partial")
-        with partial_file.open("w", newline="", encoding="utf-8") as file:
+        with whole(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(kept)
-        os.replace(partial_file, path)
 
     def add(self, rows: list[dict[str, Any]]) -> None:
         """Rows that are whole together alone."""

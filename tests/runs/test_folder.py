@@ -84,8 +84,10 @@ def test_another_model_than_the_run_had_is_not_opened(folder, tmp_path):
         vaejax.open_run(copy)
     for name in ("model", "objective", "transform", "optimizer"):
         del facts[name]
-    path.write_text(json.dumps(facts | {"config": facts["config"] | {"estimator": "antithetic"}}))
-    with pytest.raises(ValueError, match="estimator: saved pathwise, now antithetic"):
+    path.write_text(
+        json.dumps(facts | {"config": facts["config"] | {"estimator": "stick-the-landing"}})
+    )
+    with pytest.raises(ValueError, match="estimator: saved pathwise, now stick-the-landing"):
         vaejax.open_run(copy)
 
 
@@ -99,7 +101,7 @@ def test_a_step_of_another_run_is_not_taken_for_one_of_this(folder, tmp_path):
         vaejax.open_run(copy)
 
 
-def test_other_data_than_the_run_had_are_refused(folder, monkeypatch):
+def test_other_data_than_the_run_had_are_refused(folder, monkeypatch, tmp_path):
     """By their digest: whatever lies under the name now, in the folder that is given or, where none
     is, in the run's own.
     """
@@ -112,11 +114,11 @@ def test_other_data_than_the_run_had_are_refused(folder, monkeypatch):
         return dataset._replace(train=Split(images), source="elsewhere"), pixels
 
     monkeypatch.setattr(build, "load_data", moved)
-    for place in (None, "now"):
+    for place in (None, str(tmp_path)):
         message = "digits from elsewhere is not what .* was trained on, which was from the package"
         with pytest.raises(ValueError, match=message):
             vaejax.open_run(folder, data_folder=place)
-    assert folders == [None, "now"]
+    assert folders == [None, str(tmp_path)]
 
 
 def test_a_damaged_step_is_left_out_and_opening_changes_nothing(folder, tmp_path):

@@ -220,7 +220,9 @@ def test_there_are_no_best_parameters_before_the_first_validation(tmp_path):
     checkpoints = vaejax.Checkpoints(tmp_path, every=1, max_to_keep=None)
     validation = vaejax.Validation(XS, every=3)
     fit(ADAM, 4, validation=validation, checkpoints=checkpoints, callback=seen.append)
-    saved = vaejax.training.saving.saved_runs(tmp_path, PARAMS, ADAM, validated=True)
+    saved = vaejax.training.saving.saved_runs(
+        tmp_path, OBJECTIVE, PARAMS, ADAM, transform=None, validated=True
+    )
     for run in [*seen, *saved.values()]:
         assert (run.best_params is None) == (run.step < 3), run.step
     assert fit(ADAM, 2, validation=validation).best_params is None

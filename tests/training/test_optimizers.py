@@ -115,7 +115,10 @@ def test_resumed_to_the_same_bits_by_one_program(tmp_path, make):
     plain = [arrays_of(run) for run in (whole, resumed)]
     assert_same_bits(*plain)
     np.testing.assert_array_equal(whole.history["bound"], resumed.history["bound"])
-    (saved,) = (saved_runs(tmp_path, PARAMS, make(), validated=False)[step] for step in (6,))
+    (saved,) = (
+        saved_runs(tmp_path, OBJECTIVE, PARAMS, make(), transform=None, validated=False)[step]
+        for step in (6,)
+    )
     assert_same_bits(arrays_of(saved), plain[0])
 
 

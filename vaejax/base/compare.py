@@ -5,7 +5,7 @@ from typing import Any
 
 from vaejax.base.checks import shortened
 
-KINDS = ("class", "type", "function", "method")  # what a nested description begins with
+KINDS_OF_NODE = ("class", "type", "function", "method")  # what a nested description begins with
 MOST = 5  # differences in one message
 NOTHING = "nothing"
 
@@ -52,7 +52,7 @@ def _is_one_kind(saved: Mapping, now: Mapping, path: str) -> bool:
 
 
 def _kind(described: Mapping) -> Any:
-    kind = next((described[name] for name in KINDS if name in described), None)
+    kind = next((described[name] for name in KINDS_OF_NODE if name in described), None)
     return _kind(kind) if isinstance(kind, Mapping) else kind
 
 

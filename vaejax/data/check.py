@@ -24,7 +24,7 @@ from jax.core import Tracer
 from vaejax.base.supports import BINARY, COUNTS, ONE_HOT, UNIT_INTERVAL, Support
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.data.dtypes import first_not_finite, is_real, on_device, require_digits
+from vaejax.data.dtypes import first_not_finite, is_floating, on_device, require_digits
 from vaejax.data.foreign import as_array
 from vaejax.data.sources import as_source, block_size, blocks, first_example
 from vaejax.data.transforms import Transform, supports_of_leaves
@@ -117,7 +117,7 @@ def _numbers(leaf: Any, name: str) -> np.ndarray | None:
     if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
         return None  # a key
     values = np.asarray(as_array(leaf, name))
-    if values.size == 0 or not is_real(values.dtype):
+    if values.size == 0 or not is_floating(values.dtype):
         return None
     values = on_device(values, name)
     # Of bfloat16 and its kin NumPy knows no order.

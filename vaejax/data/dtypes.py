@@ -35,14 +35,14 @@ def is_float(dtype: np.dtype) -> bool:
     return jnp.issubdtype(dtype, jnp.floating)
 
 
-def is_real(dtype: np.dtype) -> bool:
+def is_floating(dtype: np.dtype) -> bool:
     """Whether it has real numbers or booleans, which JAX knows too."""
     return is_float(dtype) or any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.bool_))
 
 
 def require_real(dtype: np.dtype, name: str) -> None:
     """Raises ValueError for what is no array of real numbers."""
-    if not is_real(dtype):
+    if not is_floating(dtype):
         raise ValueError(
             f"{name} has dtype {dtype}; give real numbers{INSTEAD.get(dtype.kind, '')}"
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 GZIP = b"\x1f\x8b"
 PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")
-KINDS = {  # how a file starts: what it is, and what to do
+OPENINGS = {  # how a file starts: what it is, and what to do
     b"": "empty: copy or download it anew",
     b"\x93NUMPY": "one array, as np.save writes it: np.savez(path, x_train=array)",
     GZIP: "compressed by gzip: gunzip it first",
@@ -23,8 +23,8 @@ KINDS = {  # how a file starts: what it is, and what to do
 }
 DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImplementedError)
 
-PARTS = {"train": "train", "test": "test", "valid": "valid"}
-PARTS |= dict.fromkeys(("val", "validation", "dev"), "valid")
+SPLITS = {"train": "train", "test": "test", "valid": "valid"}
+SPLITS |= dict.fromkeys(("val", "validation", "dev"), "valid")
 ROLES = {"x": "x", "image": "x", "images": "x", "y": "y", "label": "y", "labels": "y"}
 PACKED = 98  # bytes of 28x28 bits
 
@@ -69,7 +69,7 @@ def read_npz(path: Path, *, packed: bool) -> dict[str, np.ndarray]:
 def _key(name: str) -> str | None:
     """x_valid for val_images and its kin; None for what is no name of an array of a set."""
     words = name.lower().split("_")
-    parts = [PARTS[word] for word in words if word in PARTS]
+    parts = [SPLITS[word] for word in words if word in SPLITS]
     roles = [ROLES[word] for word in words if word in ROLES]
     if len(parts) != 1 or len(parts) + len(roles) != len(words) or len(roles) > 1:
         return None
@@ -137,11 +137,11 @@ def kind_of(head: bytes) -> str:
     """What a file is by its first bytes, and what to do."""
     if head.lstrip().lower().startswith(PAGES):
         return "a page of HTML, as of an error or a login: download the file itself"
-    known = [text for start, text in KINDS.items() if head.startswith(start) and bool(start)]
-    if not head or not known:
-        return (
-            KINDS[b""] if not head else f"something else, it starts with {head[:4]!r}: replace it"
-        )
+    known = [text for start, text in OPENINGS.items() if head.startswith(start) and bool(start)]
+    if not head:
+        return OPENINGS[b""]
+    if not known:
+        return f"something else, it starts with {head[:4]!r}: replace it"
     return known[0]
 
 

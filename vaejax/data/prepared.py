@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from vaejax.base.files import whole
 from vaejax.data.files import DAMAGE
 
 CACHE_VARIABLE = "VAEJAX_CACHE"
-RECORD = "_decoded_from"
+ORIGIN = "_decoded_from"
 CATALOG = "https://www.tensorflow.org/datasets/catalog"
 
 
@@ -25,7 +26,7 @@ def load_prepared(name: str, missing: str) -> tuple[dict[str, np.ndarray], str]:
     `missing` is what to do where the set is not prepared and cannot be prepared here.
     """
     builder = _builder(name)
-    record = record_of(builder)
+    record = origin_of(builder)
     folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/vaejax").expanduser()
     cache = folder / (re.sub(r"[^\w.-]", "@", f"{'/'.join(record['set'])}") + ".npz")
     source = f"TFDS {'/'.join(record['set'])}, decoded in {cache}"
@@ -36,7 +37,7 @@ def load_prepared(name: str, missing: str) -> tuple[dict[str, np.ndarray], str]:
         if importlib.util.find_spec("tensorflow") is None:
             raise FileNotFoundError(f"{name} is not here: TFDS has not prepared it. {missing}")
         builder.download_and_prepare()
-        record = record_of(builder)
+        record = origin_of(builder)
     arrays = _decoded(builder, name)
     try:
         write_kept(cache, record, arrays)
@@ -45,7 +46,7 @@ def load_prepared(name: str, missing: str) -> tuple[dict[str, np.ndarray], str]:
     return arrays, source
 
 
-def record_of(builder: Any) -> dict[str, Any]:
+def origin_of(builder: Any) -> dict[str, Any]:
     """What a decoded file depends on: name, configuration and version, and the digest of what TFDS
     says of its preparation, "" where there is none.
     """
@@ -59,16 +60,12 @@ def record_of(builder: Any) -> dict[str, Any]:
 def write_kept(cache: Path, record: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """In one move, so that a kill leaves no half of it."""
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = cache.with_suffix(f".{os.getpid()}.tmp.npz")
     members: dict[str, Any] = {
         **arrays,
-        RECORD: np.array(json.dumps({**record, "digest": _digest(arrays)})),
+        ORIGIN: np.array(json.dumps({**record, "digest": _digest(arrays)})),
     }
-    try:
-        np.savez_compressed(partial_file, **members)
-        partial_file.replace(cache)
-    finally:
-        partial_file.unlink(missing_ok=True)
+    with whole(cache) as partial:
+        np.savez_compressed(partial, **members)
 
 
 def read_kept(cache: Path, record: dict[str, Any]) -> dict[str, np.ndarray] | None:
@@ -81,7 +78,7 @@ def read_kept(cache: Path, record: dict[str, Any]) -> dict[str, np.ndarray] | No
     try:
         with np.load(cache, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        kept = json.loads(str(arrays.pop(RECORD)))
+        kept = json.loads(str(arrays.pop(ORIGIN)))
         digest = kept.pop("digest")
     except (*DAMAGE, OSError, AttributeError, TypeError):
         return None

@@ -98,6 +98,6 @@ def _whose(said: float | None, name: str) -> str:
 
 def _remedy(name: str, high: float) -> str:
     return (
-        f"say the largest value that a pixel can have, load_dataset({name!r}, maximum={high:g}) if"
-        " it is that, or store them on the usual scale"
+        f"say the largest value that a pixel can have, load_dataset({name!r}, maximum={high:g}) or"
+        f" --maximum {high:g} if it is that, or store them on the usual scale"
     )

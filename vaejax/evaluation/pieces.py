@@ -4,7 +4,6 @@ same things, and no more than what is damaged is computed again.
 
 import base64
 import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import digest_of
+from vaejax.base.files import whole
 
 Summaries = dict[str, np.ndarray]
 
@@ -96,13 +96,12 @@ class Pieces:
 
     def _write_anew(self) -> None:
         """In one move, so that a kill leaves the old file or the new one."""
-        partial_file = self.path.with_name(f"{self.path.name}.partial")
         header = {"vaejax": "pieces of an evaluation", "of": self.of}
         self._identity = digest_of(self.of)
         lines = [self._line(*piece) for piece in self.arrays.items()]
         first = json.dumps(header | {"digest": digest_of(header)}) + "\n"
-        partial_file.write_text(first + "".join(lines), encoding="ascii")
-        os.replace(partial_file, self.path)
+        with whole(self.path) as partial:
+            partial.write_text(first + "".join(lines), encoding="ascii")
 
 
 def _parsed(line: str) -> dict[str, Any]:

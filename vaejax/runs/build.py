@@ -31,7 +31,7 @@ def load_data(setting: DataSetting) -> tuple[Dataset, Pixels]:
 
     Raises ValueError where it has fewer examples than the setting asks for.
     """
-    stored = load_dataset(setting.data, setting.data_folder)
+    stored = load_dataset(setting.data, setting.data_folder, maximum=setting.maximum)
     require_examples(setting, stored)
     return prepare_pixels(stored, setting.binarisation, seed=setting.seed)
 

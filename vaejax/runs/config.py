@@ -108,7 +108,10 @@ class DataSetting(Configuration):
     data: str = "digits"
     """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
     data_folder: str | None = None
-    """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
+    """Where NAME.npz or the folder NAME of idx files lies; else $VAEJAX_DATA, then TFDS."""
+    maximum: Positive | None = None
+    """The largest value that a stored pixel can have, where that is not what is usual of the set.
+    """
     binarisation: Policy = "dynamic"
     """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or
     none.
@@ -240,25 +243,15 @@ def saved_config(folder: str | Path) -> TrainConfig:
             " use the one that made it"
         )
     config = TrainConfig(**{name: _from_json(value) for name, value in values.items()})
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if not _is_like(value, field.default):
-            raise ValueError(
-                f"{path}: {field.name} = {value!r} is no {type(field.default).__name__}, so vaejax"
-                " has not written it"
-            )
-    check_config(config)
+    try:
+        check_config(config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
     return config
 
 
 def _from_json(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _is_like(value: Any, default: Any) -> bool:
-    """Whether a value is of the kind of a field's default; None as the default says nothing."""
-    kinds = {type(default), int} if isinstance(default, float) else {type(default)}
-    return default is None or type(value) in kinds
 
 
 def fixed_fields(config: TrainConfig) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import numpy as np
 
 from vaejax import plots
 from vaejax.base.fields import Count, Seed
+from vaejax.base.files import whole
 from vaejax.runs.config import Configuration, check_config
-from vaejax.runs.files import whole
 from vaejax.runs.folder import Which, open_run
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import expanded, place_of

@@ -2,28 +2,12 @@
 
 import json
 import math
-import os
-import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from vaejax.base.files import whole
+
 NOT_FINITE = "not_finite"  # the key of a record under which its NaN and infinities are named
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to, which becomes `path` in one move at the end.
-
-    A kill or an error leaves the old file or the new one, and no third.
-    """
-    partial = path.with_name(f".{secrets.token_hex(4)}.{path.name}")  # a suffix says its kind
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -40,7 +40,7 @@ class EvaluateConfig(Configuration):
     run: str
     """Its folder."""
     data_folder: str | None = None
-    """Where NAME.npz or the idx.gz files lie; else $VAEJAX_DATA, then TFDS."""
+    """Where NAME.npz or the folder NAME of idx files lies now; else as the run was trained."""
     num_samples: Plural = 1_000
     """The largest K of IWAE-K."""
     eval_size: TestSize | None = None

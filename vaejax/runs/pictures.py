@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from matplotlib.figure import Figure
 
+from vaejax.base.files import whole
 from vaejax.plots.look import save
-from vaejax.runs.files import whole
 
 Drawn = TypeVar("Drawn")
 
