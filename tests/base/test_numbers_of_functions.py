@@ -49,6 +49,7 @@ VALUES: dict[str, Any] = {
     "log_marginal": np.ones(40),
     "means": CODES,
     "model": LINES,
+    "name": "digits",
     "moments": None,  # the numbers come first
     "num_draws": 4,
     "num_samples": 4,

@@ -95,7 +95,7 @@ def test_a_file_without_a_record_or_with_other_arrays_is_not_served(loaded, tmp_
         members = dict(file)
     np.savez(cache, **(members | {"x_train": members["x_train"] - 1}))
     assert loaded(Builder(tmp_path, "own"), "tfds:own") == (200, 2)
-    del members[prepared.RECORD]
+    del members[prepared.ORIGIN]
     np.savez(cache, **members)
     assert loaded(Builder(tmp_path, "own"), "tfds:own") == (200, 2)
 

@@ -260,7 +260,7 @@ def test_what_is_an_estimator():
     """One to the base class's letter, or a function of (model, params, x, key)."""
     assert as_estimator(vaejax.elbo)(*_point(), KEY) == vaejax.elbo(*_point(), KEY)
     assert as_estimator(vaejax.Pathwise()) == vaejax.Pathwise()
-    with pytest.raises(TypeError, match=r"Pathwise is a class: write Pathwise\(...\)"):
+    with pytest.raises(TypeError, match=r"is the class Pathwise; write Pathwise\(...\)"):
         as_estimator(vaejax.Pathwise)
     with pytest.raises(TypeError, match="3 is no estimator; derive it from vaejax.Estimator"):
         as_estimator(3)

@@ -58,7 +58,10 @@ def log_likelihood_moments(mean, variance, point=POINT):
     ) / (4 * tau2**2)
 
 
-@pytest.mark.parametrize("temperatures", [ais.Linear(8), ais.Sigmoid(8)], ids=["linear", "sigmoid"])
+@pytest.mark.parametrize(
+    "temperatures",
+    cases({"linear": ais.Linear(8), "sigmoid": ais.Sigmoid(8)}, slow={"sigmoid"}),
+)
 def test_exact_moves_have_the_closed_form_gaps(x64, temperatures):
     """E log w = log p(x) - sum_t KL(p_(t-1), p_t) upwards, and log p(x) + sum_t KL(p_t, p_(t-1)) is
     what -E log w is downwards.
@@ -94,7 +97,7 @@ WEAK = LinearGaussian(
 ONE = vaejax.AIS(WEAK.model, ais.Linear(8), num_chains=1, transition=ais.HMC(5))
 
 
-@pytest.mark.parametrize("start", ["prior", "encoder"])
+@pytest.mark.parametrize("start", cases(["prior", "encoder"], slow={"prior"}))
 def test_the_weights_are_unbiased_in_both_directions(x64, start):
     """E w = p(x) upwards and 1/p(x) downwards, under HMC of whatever step size, with few
     temperatures.

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import vaejax
+from tests.lib.cases import cases
 from tests.lib.graphs import Affine
 from tests.lib.oracles import assert_mean
 from vaejax import DirectedGraph, Node
@@ -49,7 +50,7 @@ STATES = {  # of every node, written out
 }
 GIVEN = {once: {"c": [1.0]}, twice: {"x": [0.0, 1.0, 0.0]}}
 INNER = {once: "ab", twice: "g"}
-each_depth = pytest.mark.parametrize("make", [once, twice])
+each_depth = pytest.mark.parametrize("make", cases({"once": once, "twice": twice}, slow={"twice"}))
 
 
 def enumerated(make):

@@ -105,6 +105,9 @@ def test_what_stays_as_it_is():
     seen = {}
 
     class Look:
+        def init(self, key, example):
+            return {}
+
         def apply(self, params, example):
             seen.update(example)
             return params

@@ -68,6 +68,7 @@ OTHER_VALUES = {
     "latent_dim": 3,
     "learning_rate": 0.1,
     "likelihood": "continuous-bernoulli",
+    "maximum": 20.0,
     "net": "gated",
     "num_samples": 3,
     "prior": "learned-normal",
@@ -83,7 +84,8 @@ def test_the_flags_that_are_fixed_are_those_that_change_what_the_run_is():
     def described(config):
         model = build_model(config, np.zeros((8, 8), np.float32))
         parts = build_objective(config, model), build_optimizer(config)
-        return description([*parts, prepare_pixels(DIGITS, config.binarisation, seed=0)[1]])
+        dataset = DIGITS._replace(maximum=config.maximum or DIGITS.maximum)
+        return description([*parts, prepare_pixels(dataset, config.binarisation, seed=0)[1]])
 
     config = TrainConfig(num_samples=2)
     fixed = set(fixed_fields(config))
