@@ -122,8 +122,8 @@ def _container(thing: Any, inside: Inside) -> Any:
         return NotImplemented
     if all(isinstance(name, str) for name in thing):
         return {name: inside(part) for name, part in thing.items()}
-    return {"map": sorted(([inside(name), inside(part)] for name, part in thing.items()),
-                          key=digest_of)}  # fmt: skip
+    pairs = [[inside(name), inside(part)] for name, part in thing.items()]
+    return {"map": sorted(pairs, key=digest_of)}
 
 
 def _members(thing: tuple, inside: Inside) -> dict[str, Any]:
@@ -184,8 +184,8 @@ def _content(cell: Any, inside: Inside) -> Any:
 
 def _read(function: FunctionType, inside: Inside) -> dict[str, Any]:
     """Of what has a value of its own; a module or an object with a state is told by its name."""
-    return {name: inside(part) for name, part in values_read(function).items()
-            if _is_value(part)}  # fmt: skip
+    values = {name: part for name, part in values_read(function).items() if _is_value(part)}
+    return {name: inside(part) for name, part in values.items()}
 
 
 def _is_value(thing: Any) -> bool:

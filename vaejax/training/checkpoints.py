@@ -265,8 +265,10 @@ def _shapes(table: dict[str, list], prefix: str = "") -> dict[str, Any]:
 
 
 def _compare(step: int, how: str, saved: Mapping, now: Mapping) -> None:
-    lines = {name: differences(saved.get(name, "nothing"), now.get(name, "nothing"), name)
-             for name in sorted({*saved, *now})}  # fmt: skip
+    lines = {
+        name: differences(saved.get(name, "nothing"), now.get(name, "nothing"), name)
+        for name in sorted({*saved, *now})
+    }
     parts = tuple(name for name in lines if lines[name])
     if parts:
         message = told([line for name in parts for line in lines[name]])
