@@ -272,6 +272,11 @@ def test_an_error_that_is_no_damage_moves_nothing(saved, error):
     assert restore(saved)[0][0] == 30
 
 
+def test_a_folder_that_could_not_be_saved_into_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="this is no UTF-8, by the locale; name another folder"):
+        CheckpointStore(tmp_path / "\udcff")
+
+
 def test_ctrl_c_while_it_is_read_moves_nothing(saved):
     before = contents(saved)
     with (

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from vaejax.base.compare import differences, told
+from vaejax.base.files import nameable
 from vaejax.base.types import PyTree
 from vaejax.training.saved_step import (
     CheckpointError,
@@ -60,7 +61,7 @@ class CheckpointStore:
         max_to_keep: int | None = 3,
         of: Mapping[str, Any] | None = None,
     ):
-        self.directory = Path(directory).resolve()
+        self.directory = nameable(directory, "folder").resolve()
         self.config = json.loads(json.dumps(config or {}))
         self.of = json.loads(json.dumps(of or {}))
         self._max_to_keep = max_to_keep
