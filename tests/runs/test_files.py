@@ -63,7 +63,9 @@ def test_json_and_text_are_written_by_one_module(folder):
         b"null": "lacks a, b",
         b'"ab"': "lacks a, b",
         b'{"a": 1}': "lacks b",
+        b"[" * 100_000: "is no JSON",
     }.items(),
+    ids=lambda part: repr(part)[:20],
 )
 def test_what_vaejax_has_not_written_is_refused_in_a_line(content, message, tmp_path):
     path = tmp_path / "config.json"

@@ -16,7 +16,12 @@ from vaejax.runs import build
 from vaejax.runs import train as training
 from vaejax.runs.build import load_data
 from vaejax.runs.config import TrainConfig, saved_config
-from vaejax.runs.folder import MetricsLog, evaluated_params, evaluated_step
+from vaejax.runs.folder import (
+    MetricsLog,
+    evaluated_params,
+    evaluated_step,
+    require_same_data,
+)
 from vaejax.training.run import NO_HISTORY, Run
 
 FLAGS = ["--prior", "vamp:3", "--patience", "9"]
@@ -127,6 +132,15 @@ def test_other_data_than_the_run_had_are_refused(split, folder, monkeypatch, tmp
     with pytest.raises(ValueError, match=message):
         training.train(dataclasses.replace(config, num_steps=80))
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("images", [None, "x", [], {}, {"test": 3}], ids=repr)
+def test_digests_that_are_none_are_those_of_no_data(images, tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"config": {}, "data": "there", "versions": {}, "images": images})
+    )
+    with pytest.raises(ValueError, match="digits from .* are not those of .* were from there"):
+        require_same_data(tmp_path, load_data(TrainConfig())[0])
 
 
 def test_a_run_of_the_revision_before_is_held_against_its_checkpoints(

@@ -135,8 +135,9 @@ def require_same_data(folder: Path, dataset: Dataset) -> None:
     the revision before said nothing of them.
     """
     facts = read_json(folder / "config.json", *RUN_RECORD)
-    saved, now = facts.get("images", {}), digests_of(dataset)
-    other = [name for name in now if saved.get(name, now[name]) != now[name]]
+    now = digests_of(dataset)
+    saved = facts.get("images", now)
+    other = [name for name in now if not isinstance(saved, dict) or saved.get(name) != now[name]]
     if other:
         raise ValueError(_other_data(folder, facts, dataset, other))
 
