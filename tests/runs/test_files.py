@@ -73,3 +73,11 @@ def test_what_vaejax_has_not_written_is_refused_in_a_line(content, message, tmp_
     with pytest.raises(ValueError, match=f"{message}.* vaejax has not written it") as raised:
         read_json(path, "a", "b")
     assert "\n" not in str(raised.value)
+
+
+def test_a_disk_that_is_full_is_said_with_the_file(tmp_path):
+    error = OSError(28, "No space left on device")  # as `write` raises it
+    message = r"No space left on device: '.*result.json'"
+    with pytest.raises(OSError, match=message), whole(tmp_path / "result.json"):
+        raise error
+    assert list(tmp_path.iterdir()) == []
