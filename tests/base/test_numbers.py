@@ -259,6 +259,9 @@ def test_a_model_of_numpy_s_numbers_trains():
         (require_count, (1, np.int64(3), np.uint8(1)), (0, True, np.bool(True), 1.0, "1", None)),
         (require_number, (0, -1.5, np.float32(2)), (math.nan, math.inf, True, "1", None, 1j)),
         (require_positive, (1, np.float16(0.5)), (0, -1, math.nan, np.float32(np.inf), True)),
+        # What float32 has no number for, and what is 0 on a device.
+        (require_number, (1e38, -1e38, 10**30, 1e-45), (1e39, -1e39, np.float64(1e300), 10**400)),
+        (require_positive, (1e38, 1.2e-38), (1e39, 10**400, 1e-39, np.float64(1e-300), 5e-324)),
     ],
 )
 def test_the_checks(check, good, bad):

@@ -92,7 +92,7 @@ def bad(hint: Any) -> list:
             lists += [(), *([(first, first)] if rule.each_once else [])]
         return lists
     if kind in (int, float):
-        wrong = [-1, 0, 2.5, 2**32, -(2**31), -0.5, 1.5, 1 + 1e-9]
+        wrong = [-1, 0, 2.5, 2**32, -(2**31), -0.5, 1.5, 1 + 1e-9, 1 - 1e-9, 1e-45, 1e39]
         no_numbers = [math.nan, math.inf, -math.inf, True, "3", (3,), 1j]
         ranges = said(hint, Integers | Reals)
         wrong = [value for value in wrong if not all(value in known for known in ranges)]

@@ -57,6 +57,15 @@ def test_mistakes_are_one_line_and_status_2(error, capsys):
     assert printed.err == f"error: {' '.join(str(error).split())}\n" and printed.out == ""
 
 
+def test_a_platform_that_is_not_here_is_a_line(capsys):
+    error = RuntimeError("Unable to initialize backend 'cuda': no\ndevice")
+    assert command_line(raised(error)) == 2
+    line = "error: Unable to initialize backend 'cuda': no device (it is named by $JAX_PLATFORMS)\n"
+    assert capsys.readouterr().err == line
+    with pytest.raises(RuntimeError, match="another"):
+        command_line(raised(RuntimeError("another")))
+
+
 def test_faults_are_shown_whole_and_ctrl_c_is_130():
     with pytest.raises(KeyError):
         command_line(raised(KeyError("a")))

@@ -63,7 +63,9 @@ def test_json_and_text_are_written_by_one_module(folder):
         b"null": "lacks a, b",
         b'"ab"': "lacks a, b",
         b'{"a": 1}': "lacks b",
+        b"[" * 100_000: "is no JSON",
     }.items(),
+    ids=lambda part: repr(part)[:20],
 )
 def test_what_vaejax_has_not_written_is_refused_in_a_line(content, message, tmp_path):
     path = tmp_path / "config.json"
@@ -71,3 +73,11 @@ def test_what_vaejax_has_not_written_is_refused_in_a_line(content, message, tmp_
     with pytest.raises(ValueError, match=f"{message}.* vaejax has not written it") as raised:
         read_json(path, "a", "b")
     assert "\n" not in str(raised.value)
+
+
+def test_a_disk_that_is_full_is_said_with_the_file(tmp_path):
+    error = OSError(28, "No space left on device")  # as `write` raises it
+    message = r"No space left on device: '.*result.json'"
+    with pytest.raises(OSError, match=message), whole(tmp_path / "result.json"):
+        raise error
+    assert list(tmp_path.iterdir()) == []

@@ -13,9 +13,15 @@ from tests.lib.paths import contents
 from tests.lib.runs import SMALL, train
 from vaejax.data.base import Split
 from vaejax.runs import build
+from vaejax.runs import train as training
 from vaejax.runs.build import load_data
-from vaejax.runs.config import TrainConfig
-from vaejax.runs.folder import MetricsLog, evaluated_params, evaluated_step
+from vaejax.runs.config import TrainConfig, saved_config
+from vaejax.runs.folder import (
+    MetricsLog,
+    evaluated_params,
+    evaluated_step,
+    require_same_data,
+)
 from vaejax.training.run import NO_HISTORY, Run
 
 FLAGS = ["--prior", "vamp:3", "--patience", "9"]
@@ -101,24 +107,56 @@ def test_a_step_of_another_run_is_not_taken_for_one_of_this(folder, tmp_path):
         vaejax.open_run(copy)
 
 
-def test_other_data_than_the_run_had_are_refused(folder, monkeypatch, tmp_path):
-    """By their digest: whatever lies under the name now, in the folder that is given or, where none
-    is, in the run's own.
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_other_data_than_the_run_had_are_refused(split, folder, monkeypatch, tmp_path):
+    """By their digests: whatever lies under the name now, in the folder that is given or, where
+    none is, in the run's own; opened, and gone on with.
     """
     folders = []
 
     def moved(setting):
         folders.append(setting.data_folder)
         dataset, pixels = load_data(setting)
-        images = np.roll(dataset.train.images, 1, axis=0)
-        return dataset._replace(train=Split(images), source="elsewhere"), pixels
+        images = np.roll(getattr(dataset, split).images, 1, axis=0)
+        return dataset._replace(**{split: Split(images)}, source="elsewhere"), pixels
 
     monkeypatch.setattr(build, "load_data", moved)
+    monkeypatch.setattr(training, "load_data", moved)
+    message = f"digits from elsewhere: the {split} images are not .* which were from the package"
     for place in (None, str(tmp_path)):
-        message = "digits from elsewhere is not what .* was trained on, which was from the package"
         with pytest.raises(ValueError, match=message):
             vaejax.open_run(folder, data_folder=place)
     assert folders == [None, str(tmp_path)]
+    before = contents(folder)
+    config = dataclasses.replace(saved_config(folder), out=str(folder), resume=True)
+    with pytest.raises(ValueError, match=message):
+        training.train(dataclasses.replace(config, num_steps=80))
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("images", [None, "x", [], {}, {"test": 3}], ids=repr)
+def test_digests_that_are_none_are_those_of_no_data(images, tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"config": {}, "data": "there", "versions": {}, "images": images})
+    )
+    with pytest.raises(ValueError, match="digits from .* are not those of .* were from there"):
+        require_same_data(tmp_path, load_data(TrainConfig())[0])
+
+
+def test_a_run_of_the_revision_before_is_held_against_its_checkpoints(
+    folder, monkeypatch, tmp_path
+):
+    """Its config.json has no digests of the images."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    facts = json.loads((copy / "config.json").read_text())
+    del facts["images"]
+    (copy / "config.json").write_text(json.dumps(facts))
+    assert vaejax.open_run(copy).step == 60
+    dataset, pixels = load_data(saved_config(copy))
+    other = dataset._replace(train=Split(dataset.train.images[::-1]))
+    monkeypatch.setattr(build, "load_data", lambda setting: (other, pixels))
+    with pytest.raises(ValueError, match="the train images are not those of"):
+        vaejax.open_run(copy)
 
 
 def test_a_damaged_step_is_left_out_and_opening_changes_nothing(folder, tmp_path):

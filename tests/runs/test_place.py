@@ -40,6 +40,7 @@ REFUSED = {
     "a\0b": "nothing can have this name",
     "~nobody-of-this-name/x": "this home folder is not known",
     "/dev/null": "is a file",
+    "b\udcff": r"b.udcff': this is no UTF-8, by the locale; name another folder, or set",
 }
 
 
@@ -50,6 +51,15 @@ def test_a_place_that_is_none_is_refused_in_a_line(out, message, places):
         place_of(out)
     assert "\n" not in str(raised.value) and str(raised.value).startswith("out = ")
     assert files_in(places) == before
+
+
+def test_a_working_folder_that_is_gone_is_said(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(ValueError, match="out = x: the working folder is gone; go to another, or"):
+        place_of("x")
+    assert place_of(tmp_path / "x") == tmp_path / "x"
 
 
 def test_a_place_that_is_one(places, monkeypatch):

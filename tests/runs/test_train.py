@@ -337,7 +337,7 @@ def test_other_data_are_refused_and_the_folder_is_as_it_was(tmp_path, capsys):
     assert train(*SMALL, "--data", "mnist", *first, "--out", "run", "--num-steps", "20") == 0
     before = (tmp_path / "run/config.json").read_bytes()
     assert train("--resume", "--out", "run", "--num-steps", "40", *second) == 2
-    assert "saved with another configuration: data" in capsys.readouterr().err
+    assert "the train and valid and test images are not those of run" in capsys.readouterr().err
     assert (tmp_path / "run/config.json").read_bytes() == before
 
 

@@ -272,6 +272,29 @@ def test_an_error_that_is_no_damage_moves_nothing(saved, error):
     assert restore(saved)[0][0] == 30
 
 
+def test_a_folder_that_could_not_be_saved_into_is_refused_at_once(tmp_path):
+    with pytest.raises(ValueError, match="this is no UTF-8, by the locale; name another folder"):
+        CheckpointStore(tmp_path / "\udcff")
+
+
+@pytest.mark.parametrize("place, step", [("save", 20), ("wait_until_finished", 10)])
+def test_a_step_that_cannot_be_saved_is_said_in_a_line(place, step, tmp_path):
+    """Where the disk is full, here or in the background."""
+    error = ValueError("RESOURCE_EXHAUSTED: Failed writing\nat length")
+    with CheckpointStore(tmp_path / "run") as store:
+        store.save(10, STATE, {})
+        store.wait()
+        with (
+            mock.patch.object(ocp.CheckpointManager, place, side_effect=error),
+            pytest.raises(
+                CheckpointError, match=f"step {step} could not be saved .*EXHAUSTED"
+            ) as told,
+        ):
+            store.save(20, STATE, {})
+        assert "\n" not in str(told.value)
+    assert CheckpointStore(tmp_path / "run").steps() == [10]
+
+
 def test_ctrl_c_while_it_is_read_moves_nothing(saved):
     before = contents(saved)
     with (

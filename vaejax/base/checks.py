@@ -33,7 +33,7 @@ def is_whole(number: Any) -> bool:
 def is_finite(number: Any) -> bool:
     """Whether it is a finite number of Python's or NumPy's; True and False are none."""
     real = isinstance(number, numbers.Real) and not isinstance(number, bool | np.bool)
-    return real and math.isfinite(number)
+    return real and (is_whole(number) or math.isfinite(number))  # of which some are no float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +57,15 @@ class Integers:
         return is_whole(number) and self.least <= number <= top and number % self.factor == 0
 
 
+# The numbers that a device computes with, but for 0: smaller ones are 0 there.
+SMALLEST, LARGEST = (float(end) for end in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+
+
 @dataclasses.dataclass(frozen=True)
 class Reals:
-    """The finite numbers from `low` to `high`, without the two where `is_open`."""
+    """The finite numbers from `low` to `high`, without the two where `is_open`; in float32 too, in
+    which 1e-45 is 0 on a device, and 1e39 is infinite.
+    """
 
     low: float = -math.inf
     high: float = math.inf
@@ -67,17 +73,23 @@ class Reals:
 
     def __str__(self) -> str:
         if self.low == -math.inf:
-            return "a finite number"
+            return "a finite number in float32"
         if self.high < math.inf:
             return f"a number {'between' if self.is_open else 'from'} {self.low:g} " + (
                 f"{'and' if self.is_open else 'to'} {self.high:g}"
             )
-        return "positive and finite" if self.is_open else f"a number, at least {self.low:g}"
+        return (
+            "positive and finite in float32" if self.is_open else f"a number, at least {self.low:g}"
+        )
 
     def __contains__(self, number: Any) -> bool:
         if not is_finite(number) or not self.low <= number <= self.high:
             return False
-        return not (self.is_open and number in (self.low, self.high))
+        size = abs(plain_number(number))
+        if size > LARGEST:
+            return False
+        single = np.float32(number) if size >= SMALLEST else 0.0
+        return not (self.is_open and single in (self.low, self.high))
 
 
 Range = Integers | Reals

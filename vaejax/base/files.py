@@ -1,4 +1,4 @@
-"""A file that is written whole or not at all."""
+"""Files that are written whole or not at all, and names that every library can take."""
 
 import os
 import secrets
@@ -17,5 +17,29 @@ def whole(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None:  # as where the disk is full
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def nameable(path: str | Path, name: str) -> Path:
+    """The absolute path. Raises ValueError where there is none, or where it is no UTF-8, which is
+    all that the library beneath the checkpoints takes: it would be found out at the first save.
+    """
+    try:
+        whole_path = Path(path).absolute()
+    except FileNotFoundError:
+        raise ValueError(
+            f"{name} = {path}: the working folder is gone; go to another, or name this one in full"
+        ) from None
+    try:
+        str(whole_path).encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{name} = {str(whole_path)!a}: this is no UTF-8, by the locale; name another folder,"
+            " or set PYTHONUTF8=1"
+        ) from None
+    return whole_path

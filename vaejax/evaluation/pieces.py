@@ -108,7 +108,7 @@ def _parsed(line: str) -> dict[str, Any]:
     """A line that is an object of JSON; {} of any other."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

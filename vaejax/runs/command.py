@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import logging
 import os
 import platform
 import subprocess
@@ -38,6 +39,7 @@ def command_line(run: Callable[[], dict]) -> int:
     """
     prepare_streams()
     keep_programs()
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs what it raises, in pages
     try:
         print(json_text(run()), flush=True)
     except BrokenPipeError:  # the reader has what it wanted, as in `vaejax names | head`
@@ -45,6 +47,12 @@ def command_line(run: Callable[[], dict]) -> int:
         return 141
     except MISTAKES as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except RuntimeError as error:
+        if "Unable to initialize backend" not in str(error):
+            raise
+        line = " ".join(str(error).split())
+        print(f"error: {line} (it is named by $JAX_PLATFORMS)", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

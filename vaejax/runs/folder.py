@@ -16,6 +16,7 @@ from vaejax.base.describe import description
 from vaejax.base.types import Params
 from vaejax.data.base import Dataset
 from vaejax.data.pixels import Pixels
+from vaejax.data.sources import digest_of_data
 from vaejax.models.vae import VAE
 from vaejax.runs.config import RUN_RECORD, TrainConfig, fixed_fields, saved_config
 from vaejax.runs.files import json_text, read_json, write_text
@@ -94,6 +95,7 @@ def open_run(
     images = dataset.train.images
     model = build_model(config, images[0])
     facts = read_json(folder / "config.json", *RUN_RECORD)
+    require_same_data(folder, dataset)
     _require_described(folder, facts, {"model": model, "transform": transform})
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(lambda key: model.init(key, transform(images[0], key)), key)
@@ -114,15 +116,38 @@ def open_run(
     except CheckpointMismatchError as error:
         if error.parts != ("data",):
             raise
-        raise ValueError(
-            f"{config.data} from {dataset.source} is not what {folder} was trained on, which was"
-            f" from {facts['data']}; say by --data-folder (data_folder=) where that lies"
-        ) from None
+        raise ValueError(_other_data(folder, facts, dataset, ["train"])) from None
     if not runs:
         raise ValueError(f"{folder} holds no checkpoint; train it further with --resume")
     evaluated = evaluated_params(config, runs[max(runs)])
     run = OpenRun(folder, config, model, evaluated, dataset, transform, runs)
     return run if params is None else replace(run, params=run.params_at(params))
+
+
+def digests_of(dataset: Dataset) -> dict[str, str]:
+    """{split: digest of its images}: a run's numbers are of all three."""
+    splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+    return {name: digest_of_data(split.images) for name, split in splits.items()}
+
+
+def require_same_data(folder: Path, dataset: Dataset) -> None:
+    """Raises ValueError where the run was trained, validated or tested on other images than these;
+    the revision before said nothing of them.
+    """
+    facts = read_json(folder / "config.json", *RUN_RECORD)
+    now = digests_of(dataset)
+    saved = facts.get("images", now)
+    other = [name for name in now if not isinstance(saved, dict) or saved.get(name) != now[name]]
+    if other:
+        raise ValueError(_other_data(folder, facts, dataset, other))
+
+
+def _other_data(folder: Path, facts: Mapping, dataset: Dataset, splits: list[str]) -> str:
+    return (
+        f"{dataset.name} from {dataset.source}: the {' and '.join(splits)} images are not those of"
+        f" {folder}, which were from {facts['data']}; say by --data-folder (data_folder=) where"
+        " those lie"
+    )
 
 
 def _require_described(folder: Path, facts: Mapping[str, Any], parts: Mapping[str, Any]) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vaejax.base.checks import shortened
+from vaejax.base.files import nameable
 from vaejax.runs.config import RUN_RECORD, TrainConfig
 from vaejax.runs.files import read_json
 from vaejax.runs.lock import LOCKS, claimed
@@ -56,6 +57,7 @@ def expanded(name: str | Path, flag: str) -> Path:
         raise ValueError(f"{flag} = {shortened(text)}: nothing can have this name; name a folder")
     if text.startswith("~") and path == text:
         raise ValueError(f"{flag} = {text}: this home folder is not known; name a folder in full")
+    nameable(path, flag)
     return Path(path)
 
 

@@ -41,7 +41,13 @@ from vaejax.runs.config import (
     saved_config,
 )
 from vaejax.runs.files import write_json
-from vaejax.runs.folder import MetricsLog, evaluated_params, evaluated_step
+from vaejax.runs.folder import (
+    MetricsLog,
+    digests_of,
+    evaluated_params,
+    evaluated_step,
+    require_same_data,
+)
 from vaejax.runs.lock import claimed
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import place_of, require_free, training_in
@@ -105,6 +111,8 @@ def prepared_training(config: TrainConfig) -> Training:
     check_config(config)
     require_free(config)
     dataset, transform = load_data(config)
+    if config.resume:
+        require_same_data(place_of(config.out), dataset)
     keys = jax.random.split(jax.random.key(config.seed), 4)
     model = build_model(config, dataset.train.images[0])
     objective, optimizer = build_objective(config, model), build_optimizer(config)
@@ -192,7 +200,8 @@ def _facts(training: Training) -> dict[str, Any]:
     """What config.json holds."""
     config = dataclasses.asdict(training.config)
     parts = {name: description(getattr(training, name)) for name in DESCRIBED}
-    return {"config": config, "data": training.dataset.source, **parts, **environment()}
+    data = {"data": training.dataset.source, "images": digests_of(training.dataset)}
+    return {"config": config, **data, **parts, **environment()}
 
 
 def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax
 import numpy as np
 
 from vaejax.base.compare import differences, told
+from vaejax.base.files import nameable
 from vaejax.base.types import PyTree
 from vaejax.training.saved_step import (
     CheckpointError,
@@ -60,7 +62,7 @@ class CheckpointStore:
         max_to_keep: int | None = 3,
         of: Mapping[str, Any] | None = None,
     ):
-        self.directory = Path(directory).resolve()
+        self.directory = nameable(directory, "folder").resolve()
         self.config = json.loads(json.dumps(config or {}))
         self.of = json.loads(json.dumps(of or {}))
         self._max_to_keep = max_to_keep
@@ -107,9 +109,23 @@ class CheckpointStore:
             self._empty_trash()
 
     def wait(self) -> None:
-        """Returns once every save is on disk; raises what went wrong in the background."""
+        """Returns once every save is on disk. CheckpointError where one went wrong, such as on a
+        disk that is full.
+        """
         if self._manager is not None:
-            self._manager.wait_until_finished()
+            with self._told():
+                self._manager.wait_until_finished()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """An error of Orbax's, of any kind and length, is a CheckpointError that says the step."""
+        try:
+            yield
+        except Exception as error:
+            raise CheckpointError(
+                f"step {self._saving} could not be saved in {self.directory}, so the steps before"
+                f" it are the last: {_cause(error)}"
+            ) from error
 
     def require_own(self) -> None:
         """Raises ValueError for a folder that holds others' folders by the name of a step."""
@@ -141,7 +157,9 @@ class CheckpointStore:
         self.wait()  # the background thread may still be moving an old step into the trash
         self._empty_trash()
         self._saving = step
-        if not self._manager.save(step, args=ocp.args.Composite(**items)):
+        with self._told():
+            is_saved = self._manager.save(step, args=ocp.args.Composite(**items))
+        if not is_saved:
             raise CheckpointError(
                 f"step {step} was not saved: {self.directory} already holds step {self.steps()[-1]}"
             )
@@ -187,7 +205,7 @@ class CheckpointStore:
         except DamagedError as error:
             raise DamagedError(f"step {step}: {error}") from error
         except Exception as error:
-            cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            cause = _cause(error)
             if is_shown_damaged(folder):
                 raise DamagedError(f"step {step}: {cause}") from error
             raise CheckpointError(
@@ -256,6 +274,10 @@ def clear(directory: Path) -> None:
         shutil.rmtree(folder)
     if directory.is_dir() and not any(directory.iterdir()):
         directory.rmdir()
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def _shapes(table: dict[str, list], prefix: str = "") -> dict[str, Any]:
