@@ -107,9 +107,16 @@ class CheckpointStore:
             self._empty_trash()
 
     def wait(self) -> None:
-        """Returns once every save is on disk; raises what went wrong in the background."""
+        """Returns once every save is on disk; CheckpointError where one went wrong in the
+        background, as in a folder that was deleted meanwhile.
+        """
         if self._manager is not None:
-            self._manager.wait_until_finished()
+            try:
+                self._manager.wait_until_finished()
+            except Exception as error:  # whatever Orbax and its store raise
+                raise CheckpointError(
+                    f"step {self._saving} could not be saved in {self.directory}: {_cause(error)}"
+                ) from error
 
     def require_own(self) -> None:
         """Raises ValueError for a folder that holds others' folders by the name of a step."""
@@ -187,7 +194,7 @@ class CheckpointStore:
         except DamagedError as error:
             raise DamagedError(f"step {step}: {error}") from error
         except Exception as error:
-            cause = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+            cause = _cause(error)
             if is_shown_damaged(folder):
                 raise DamagedError(f"step {step}: {cause}") from error
             raise CheckpointError(
@@ -248,6 +255,10 @@ class CheckpointStore:
 
     def _empty_trash(self) -> None:
         shutil.rmtree(self.directory / TRASH, ignore_errors=True)
+
+
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
 
 
 def clear(directory: Path) -> None:
