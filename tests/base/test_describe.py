@@ -1,8 +1,13 @@
 """A description is the same in every process, and another where any part is another."""
 
+import collections
 import dataclasses
+import datetime
+import functools
 import inspect
 import json
+import operator
+import re
 import subprocess
 import sys
 from functools import partial
@@ -14,6 +19,7 @@ import numpy as np
 import numpyro.distributions as npd
 import optax
 import pytest
+from flax import nnx
 
 import vaejax
 from tests.base.test_numbers import FIELDS, KINDS, made
@@ -56,9 +62,46 @@ def own_class(scale):
     return Own
 
 
+def reads(thing):
+    """A function of `__main__`, which reads this."""
+    return read_from(thing)
+
+
+@dataclasses.dataclass
+class Field:
+    a: int = 0
+
+
+class WithMore(Field):
+    """No dataclass of its own, so that what it sets is no field."""
+
+    def __init__(self, b):
+        super().__init__()
+        self.b = b
+
+
+class Kept:
+    @functools.cached_property
+    def number(self):
+        return 3
+
+
+class KeptByCall(Kept):
+    def __call__(self):
+        return self.number
+
+
 class Plain:
     def __init__(self, **attributes):
         self.__dict__.update(attributes)
+
+
+class Called:
+    def __init__(self, scale):
+        self.scale = scale
+
+    def __call__(self, x):
+        return self.scale * x
 
 
 def cycle(number):
@@ -89,6 +132,20 @@ PAIRS = {
     "partial": lambda: [partial(scaled, x=1), partial(scaled, x=2)],
     "set": lambda: [{"a", "b"}, {"a", "c"}],
     "set in a lambda": lambda: [lambda x: x in {"a", "b"}, lambda x: x in {"a", "c"}],
+    "range": lambda: [range(3), range(4)],
+    "slice": lambda: [slice(1, 3), slice(1, 4)],
+    "getter": lambda: [operator.itemgetter(1), operator.itemgetter(2)],
+    "pattern": lambda: [re.compile("a"), re.compile("b")],
+    "time": lambda: [datetime.timedelta(1), datetime.timedelta(2)],
+    "queue": lambda: [collections.deque([1]), collections.deque([2])],
+    "iterator": lambda: [iter([1]), iter([2])],
+    "beside the fields": lambda: [WithMore(1), WithMore(2)],
+    "list of NNX": lambda: [nnx.List([nnx.relu]), nnx.List([nnx.tanh])],
+    "reads a set": lambda: [reads({1}), reads({2})],
+    "reads a range": lambda: [reads(range(3)), reads(range(4))],
+    "reads a pattern": lambda: [reads(re.compile("a")), reads(re.compile("b"))],
+    "reads what jit made": lambda: [reads(jax.jit(lambda x: x + 1)), reads(jax.jit(lambda x: x))],
+    "reads what is called": lambda: [reads(Called(2.0)), reads(Called(3.0))],
     "ufunc": lambda: [jnp.add, jnp.multiply],
     "variable of the module": lambda: [read_from(1), read_from(2)],
     "values of an enum": lambda: [inspect.Parameter.empty, inspect.Parameter.KEYWORD_ONLY],
@@ -117,6 +174,28 @@ SAME = {
 def test_equal_things_are_described_alike(things):
     first, *rest = map(description, things)
     assert all(differences(first, other) == [] for other in rest)
+
+
+USED = {
+    "a kept property": (Kept(), lambda thing: thing.number),
+    "a kept property of what is called": (KeptByCall(), lambda thing: thing()),
+    "a program of jit": (jax.jit(lambda x: x + 1), lambda thing: thing(1.0)),
+    "a cache": (functools.cache(lambda x: x), lambda thing: thing(1)),
+    "a Linen module": (nn.Dense(2), lambda thing: thing.init(jax.random.key(0), jnp.ones(2))),
+    "a NumPyro density": (
+        npd.MultivariateNormal(jnp.zeros(2), jnp.eye(2)),
+        lambda thing: (thing.mean, thing.covariance_matrix),
+    ),
+    "an optimiser": (optax.adam(1e-3), lambda thing: thing.init(jnp.ones(2))),
+}
+
+
+@pytest.mark.parametrize("case", cases(USED))
+def test_what_was_used_is_described_as_before(case):
+    thing, use = case
+    before = description(thing)
+    use(thing)
+    assert differences(before, description(thing)) == []
 
 
 ALL = """

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import vaejax
-from vaejax.base.values import by_value
+from vaejax.base.values import batch_shape, by_value
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.training.optimizers import ByStructure
 
@@ -104,3 +104,16 @@ def test_a_distribution_is_a_pytree_of_its_arrays():
     assert len(jax.tree.leaves(q)) == 2
     batch = jax.vmap(lambda loc: DiagNormalDensity(loc, loc))(jnp.zeros((3, 2)))
     assert batch.loc.shape == (3, 2)
+
+
+def test_one_of_a_batch_that_was_made_by_hand_is_like_any_other():
+    """So that both may leave one `jax.lax.cond`."""
+    one = DiagNormalDensity(jnp.zeros(2), jnp.ones(2))
+    batch = DiagNormalDensity(jnp.zeros((3, 2)), jnp.ones((3, 2)))
+    part = jax.tree.map(lambda leaf: leaf[1], batch)
+    assert jax.tree.structure(part) == jax.tree.structure(one)
+    chosen = jax.lax.cond(True, lambda: one, lambda: part)
+    assert batch_shape(chosen) == () and chosen.log_prob(jnp.zeros(2)).shape == ()
+    mapped = jax.vmap(lambda q, z: q.log_prob(z), (0, None))(batch, jnp.zeros(2))
+    assert mapped.shape == (3,)
+    assert batch_shape(jax.vmap(lambda q: q)(batch)) == (3,)

@@ -12,6 +12,8 @@ import vaejax
 from vaejax.distributions import DiagNormalDensity, Mixture, NumPyroDensity
 from vaejax.distributions.kl import kl_by_coordinate, kl_divergence
 from vaejax.distributions.numpyro import as_distribution
+from vaejax.estimators.base import require_reparameterised
+from vaejax.objectives.base import terms_of
 
 KEY = jax.random.key(0)
 HALF_LOG_2PI = 0.5 * np.log(2 * np.pi)
@@ -100,7 +102,73 @@ def test_parameters_of_two_shapes_are_refused():
             q.log_prob(jnp.zeros(8))
 
 
+def test_a_tree_is_held_against_a_draw_by_the_shapes_of_its_leaves():
+    """Also where its leaves are traced; a list of numbers is one array."""
+    p = Broadcast(jnp.zeros(2))
+    assert DiagNormalDensity(jnp.zeros(2), jnp.zeros(2)).log_prob([0.0, 0.0]).shape == ()
+    for make in (lambda z: {"x": z}, lambda z: (z,), lambda z: [z[0], z[1]], lambda z: None):
+        with pytest.raises(ValueError, match="but one event has shape") as error:
+            jax.eval_shape(lambda z, make=make: p.log_prob(make(z)), jnp.zeros(2))
+        assert "\n" not in str(error.value)
+
+
 # Results.
+
+
+NO_NUMBERS = {
+    "a flag": (lambda z: True, "is a bool"),
+    "a traced flag": (lambda z: jnp.sum(z) > 0, "is of dtype bool"),
+    "a whole number": (lambda z: jnp.sum(z).astype(int), "is of dtype int"),
+    "complex": (lambda z: jnp.sum(z) + 1j, "is of dtype complex"),
+    "bfloat16": (lambda z: jnp.sum(z).astype(jnp.bfloat16), "is of dtype bfloat16"),
+    "float16": (lambda z: jnp.sum(z).astype(jnp.float16), "is of dtype float16"),
+    "a key": (lambda z: jax.random.key(0), "is of dtype key"),
+    "a tuple": (lambda z: (jnp.sum(z),), "is a tuple"),
+    "a list": (lambda z: [jnp.sum(z)], "is a list"),
+    "a dict": (lambda z: {"log_prob": jnp.sum(z)}, "is a dict"),
+    "a word": (lambda z: "0", "is a str"),
+}
+NUMBERS = (lambda z: 0, lambda z: -1.5, lambda z: np.float64(1), lambda z: jnp.sum(z))
+
+
+@pytest.mark.parametrize("case", NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_a_log_density_is_a_real_number_of_full_width(case):
+    """Of an own density, and of an own function as an objective; whichever may be traced."""
+    function, message = case
+    p = with_log_prob(function)
+    objective = vaejax.minibatch(lambda params, x, key: function(x), support=vaejax.supports.REAL)
+    for ask in (
+        lambda z: p.log_prob(z),
+        lambda z: p.sample_and_log_prob(KEY),
+        lambda z: terms_of(objective, (), z[None], KEY, 0),
+    ):
+        with pytest.raises(TypeError, match=message) as error:
+            jax.eval_shape(ask, jnp.zeros(2))
+        assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("function", NUMBERS)
+def test_numbers_of_python_and_numpy_are_log_densities(function):
+    assert np.shape(with_log_prob(function).log_prob(jnp.zeros(2))) == ()
+
+
+def with_log_prob(function):
+    class Own(Broadcast):
+        def log_prob(self, value):
+            return function(value)
+
+    return vaejax.pytree(Own)(jnp.zeros(2))
+
+
+def test_samples_that_cannot_move_smoothly_are_refused_where_they_should():
+    class Rounded(Broadcast):
+        def sample(self, key):
+            return jnp.round(self.loc).astype(int)
+
+    q = vaejax.pytree(Rounded)(jnp.zeros(2))
+    with pytest.raises(TypeError, match="reparameterised = True, but its samples are of dtype int"):
+        require_reparameterised("Pathwise", q)
+    require_reparameterised("Pathwise", Broadcast(jnp.zeros(2)))
 
 
 def test_a_log_density_is_one_number():

@@ -252,6 +252,8 @@ MISTAKES = {
     ),
     "no steps": ({"num_steps": 0}, "num_steps = 0; it must be a whole number, at least 1"),
     "no batch": ({"batch_size": -1}, "batch_size = -1"),
+    "several keys": ({"key": jax.random.split(KEY, 2)}, r"keys have shape \(2,\); give one key"),
+    "raw keys": ({"key": np.zeros((2, 2), np.uint32)}, r"keys have shape \(2,\); give one key"),
     "bad validation": (
         {"validation": vaejax.Validation(np.full((5, 8, 8), 99.0))},
         r"validation has values in \[99.0, 99.0\], outside 0..16",
@@ -279,11 +281,25 @@ def test_mistakes_are_refused(tmp_path, change, message):
     assert "\n" not in str(error.value) and names == [] and list(tmp_path.iterdir()) == []
 
 
+def test_a_transform_that_returns_nothing_is_refused():
+    with pytest.raises(ValueError, match="the transform of data gives None, no array: is there"):
+        fit(transform=lambda x, key: None)
+
+
 NO_NOUNS = {
     "held-out arrays": (
         {"validation": XS},
         r"validation is a ndarray; write validation=vaejax.Validation\(data",
     ),
+    "a number as a key": ({"key": 0}, r"key = 0; give a random key, such as jax.random.key\(0\)"),
+    "no callback": ({"callback": 3}, "callback = 3 cannot be called; give a function"),
+    "no transform": ({"transform": "dynamic"}, "transform = 'dynamic' cannot be called"),
+    "no mesh": ({"mesh": "data"}, "mesh = 'data'; give one, such as jax.make_mesh"),
+    "a count among the parameters": (
+        {"params": {"w": np.ones(2), "n": 3}},
+        r"params\['n'\] is of dtype int32, and training changes real floats alone",
+    ),
+    "complex parameters": ({"params": np.ones(2) * 1j}, "params is of dtype complex64"),
     "a folder": (
         {"checkpoints": "runs/one"},
         r"checkpoints is a str; write checkpoints=vaejax.Checkpoints\(folder",

@@ -13,7 +13,7 @@ import vaejax
 from tests.lib.optimizers import OBJECTIVE, PARAMS, XS, fit
 from tests.lib.trees import assert_same_bits
 from vaejax.training import fit as fit_module
-from vaejax.training.checkpoints import CheckpointStore
+from vaejax.training.checkpoints import CheckpointError, CheckpointStore
 from vaejax.training.interrupts import Signals
 from vaejax.training.run import NonFiniteError
 
@@ -189,6 +189,49 @@ def test_what_the_callback_keeps_stays_valid():
     fit(ADAM, 6, callback=runs.append, validation=vaejax.Validation(XS, every=2))
     for run in runs:
         assert_same_bits(run.params, fit(ADAM, run.step).params)
+
+
+def test_what_the_callback_does_to_the_history_changes_nothing():
+    def spoils(run):
+        run.history["bound"][:] = 7.0
+        run.history.clear()
+
+    assert_same_bits(fit(ADAM, 4, callback=spoils).history["bound"], fit(ADAM, 4).history["bound"])
+
+
+@pytest.mark.parametrize("params", [jnp.zeros(3), jnp.zeros(()), {"w": jnp.zeros(2)}])
+def test_parameters_of_any_form_are_validated_and_resumed(tmp_path, params):
+    """An array among them, which has no truth of its own."""
+
+    def bound(params, x, key):
+        return -sum(jnp.sum((leaf - 1) ** 2) for leaf in jax.tree.leaves(params))
+
+    objective = vaejax.minibatch(bound, support=vaejax.supports.REAL)
+
+    def run(num_steps, **settings):
+        validation = vaejax.Validation(XS, every=2)
+        settings |= {"objective": objective, "params": params, "validation": validation}
+        return fit(ADAM, num_steps, **settings)
+
+    checkpoints = vaejax.Checkpoints(tmp_path, every=2, resume=True)
+    run(2, checkpoints=checkpoints)
+    resumed = run(4, checkpoints=checkpoints)
+    assert_same_bits(resumed.best_params, run(4).params)
+
+
+def test_a_folder_that_goes_while_a_step_is_saved_is_told_in_a_line(tmp_path, monkeypatch):
+    store = CheckpointStore(tmp_path / "run")
+    store.open()
+
+    def wait_until_finished():
+        raise ValueError('NOT_FOUND: Error opening "zarr" driver\nand more')
+
+    with store:
+        monkeypatch.setattr(store._manager, "wait_until_finished", wait_until_finished)
+        with pytest.raises(CheckpointError, match="step 0 could not be saved in .*NOT_F") as error:
+            store.wait()
+        assert "\n" not in str(error.value)
+        monkeypatch.undo()
 
 
 def test_seeds_are_handed_back_too(monkeypatch):

@@ -158,6 +158,7 @@ def test_the_value_is_minimised_and_the_function_is_of_the_same_batch_and_noise(
 
 NONE = {
     "a number": (1e-3, "optimizer = 0.001 has no init and update; give one of Optax's"),
+    "a class": (optax.GradientTransformation, "optimizer is the class GradientTransformation"),
     "without its call": (optax.adam, "optimizer = <function adam .* has no init and update"),
 }
 
@@ -180,7 +181,15 @@ def gives_half(gradient, state, params):
 FAULTS = {
     "a state that grows": (grows, r"it makes a state of \(2,\) at .*, in place of \(1,\)"),
     "an error": (gives_half, "indices must be integers"),
-    "a sum": (lambda g, s, p: (jax.tree.map(jnp.sum, g), s), r"gives updates of \(\) at theta"),
+    "complex updates": (lambda g, s, p: (jax.tree.map(lambda u: u * 1j, g), s), "complexfloating"),
+    "whole updates": (
+        lambda g, s, p: (jax.tree.map(lambda u: u.astype(int), g), s),
+        r"gives updates of \(.*, 'integer'\) at theta",
+    ),
+    "a sum": (
+        lambda g, s, p: (jax.tree.map(jnp.sum, g), s),
+        r"gives updates of \(\(\), 'floating'\)",
+    ),
 }
 
 

@@ -140,22 +140,50 @@ def require_shape(shape: int | tuple[int, ...], name: str) -> None:
 
 
 def require_scalar(number: Any, name: str, remedy: str) -> Any:
-    """The number; ValueError for an array, by its shape alone, and TypeError for None."""
+    """The number; ValueError for an array, by its shape alone, and TypeError for what is no number,
+    or one of a dtype in which it would lose its gradient or its digits: a flag, a whole number of
+    an array, a float of fewer than 32 bits.
+    """
     if number is None:
         raise TypeError(f"{name} is None; it must be one number: is there a `return`?")
+    if isinstance(number, bool) or not isinstance(number, _NUMBERS):
+        raise TypeError(f"{name} is a {type(number).__name__}; it must be one number")
     shape = jnp.shape(number)
     if shape != ():
         raise ValueError(f"{name} has shape {shape}; it must be one number: {remedy}")
+    dtype = jnp.result_type(number)
+    is_float = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
+    if not is_float and not isinstance(number, int):
+        raise TypeError(
+            f"{name} is of dtype {dtype}; it must be a float of 32 bits at least, or its gradient"
+            " or its digits are lost"
+        )
     return number
 
 
-def require_key(key: Any) -> None:
-    """Raises TypeError for what is no random key of JAX's, such as a whole number."""
-    of_keys = isinstance(key, jax.Array | np.ndarray) and (
-        key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    )
-    if not of_keys:
+_NUMBERS = int | float | np.generic | np.ndarray | jax.Array
+
+
+def shape_of(value: Any) -> Any:
+    """The shape of an array, or of nested lists of numbers; of another tree those of its leaves."""
+    plain = bool | int | float | np.generic
+    is_nested = isinstance(value, list | tuple)
+    if is_nested and all(isinstance(leaf, plain) for leaf in jax.tree.leaves(value)):
+        return np.shape(value)
+    return jax.tree.map(jnp.shape, value)
+
+
+def require_key(key: Any, axes: int | None = None) -> None:
+    """Raises TypeError for what is no random key of JAX's, such as a whole number, and ValueError
+    for keys with another number of axes, where that is said: 0 of one key, 1 of a row of them.
+    """
+    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and not (isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32):
         raise TypeError(f"key = {shortened(key)}; give a random key, such as jax.random.key(0)")
+    found = key.shape if typed else key.shape[:-1]  # a raw key has words along its last axis
+    if axes is not None and len(found) != axes:
+        remedy = "a row of them, jax.random.split(key, n)" if axes else "one key"
+        raise ValueError(f"the keys have shape {found}; give {remedy}")
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

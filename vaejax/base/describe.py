@@ -5,11 +5,14 @@ A checkpoint, a run and a store of results keep the description of what they are
 against it before they are used.
 """
 
+import copyreg
 import dataclasses
 import functools
 import hashlib
+import inspect
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from pathlib import PurePath
@@ -30,7 +33,11 @@ from vaejax.base.functions import (
 )
 from vaejax.base.values import Partial
 
-OF_FLAX = ("parent", "name")  # fields of a Flax module that say where it stands, not what it is
+OF_FLAX = (
+    "parent",
+    "name",
+    "scope",
+)  # parts of a Flax module that say where it stands, not what it is
 DEEPEST = 60  # of nested parts
 # Of the names that Python gives a meaning, those that say what a thing does.
 _WRITTEN = ("__call__", "__init__", "__post_init__", "__name__")
@@ -191,10 +198,12 @@ def _read(function: FunctionType, inside: Inside) -> dict[str, Any]:
 def _is_value(thing: Any) -> bool:
     if isinstance(thing, type | ModuleType):
         return True
-    simple = bool | int | float | complex | str | bytes | tuple | list | dict
+    simple = bool | int | float | complex | str | bytes | Enum | np.dtype | re.Pattern
+    containers = tuple | list | dict | set | frozenset | range | slice
     arrays = np.ndarray | np.generic | jax.Array
-    functions = FunctionType | MethodType | functools.partial
-    return isinstance(thing, simple | arrays | functions) or dataclasses.is_dataclass(thing)
+    # What can be called is read to be called: a function, one that `jax.jit` made, a net.
+    is_function = callable(thing) or dataclasses.is_dataclass(thing)
+    return is_function or isinstance(thing, simple | containers | arrays)
 
 
 def _type(cls: type, inside: Inside) -> dict[str, Any]:
@@ -217,19 +226,40 @@ def _body(cls: type, inside: Inside) -> Iterator[tuple[str, Any]]:
 
 
 def _fields(thing: Any, inside: Inside) -> Any:
-    """A dataclass, such as a component or a net."""
+    """A dataclass, such as a component or a net, by its fields, and by what else it was given that
+    is no part of its workings.
+    """
     if not dataclasses.is_dataclass(thing):
         return NotImplemented
     place = OF_FLAX if isinstance(thing, _flax_module()) else ()
-    names = [field.name for field in dataclasses.fields(thing) if field.name not in place]
-    parts = {name: inside(getattr(thing, name)) for name in names}
+    names = [field.name for field in dataclasses.fields(thing)]
+    others = [name for name, _ in _own(thing) if name[:1] != "_" and name not in names]
+    parts = {name: inside(getattr(thing, name)) for name in names + others if name not in place}
     return {"class": _class_of(thing, inside)} | parts
 
 
 def _object(thing: Any, inside: Inside) -> dict[str, Any]:
-    """Anything else, by its attributes."""
-    parts = {name: inside(value) for name, value in _attributes(thing)}
-    return {"class": _class_of(thing, inside)} | parts
+    """Anything else, by its attributes, or by what a copy would be made of if it has none, as a
+    `range`.
+    """
+    parts = dict(_attributes(thing)) or dict(_reduced(thing))
+    return {"class": _class_of(thing, inside)} | {k: inside(part) for k, part in parts.items()}
+
+
+def _reduced(thing: Any) -> Iterator[tuple[str, Any]]:
+    """The arguments, the state, the items and the pairs that `copy` takes, without its class."""
+    reducer = copyreg.dispatch_table.get(type(thing))
+    try:
+        reduced = thing.__reduce_ex__(2) if reducer is None else reducer(thing)
+    except Exception:  # whatever cannot be copied, such as a lock
+        return
+    if isinstance(reduced, tuple):
+        _, arguments, *rest = reduced
+        arguments = tuple(part for part in arguments if part is not type(thing))
+        rest = [list(part) if isinstance(part, Iterator) else part for part in rest[:3]]
+        parts = zip(("arguments", "state", "items", "pairs"), (arguments, *rest), strict=False)
+        # A state of names are the attributes, which were asked.
+        yield from ((name, part) for name, part in parts if part and not isinstance(part, dict))
 
 
 def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
@@ -241,11 +271,20 @@ def _attributes(thing: Any) -> Iterator[tuple[str, Any]]:
             continue
     if isinstance(thing, np.ufunc):
         yield "name", thing.__name__
+    own = _own(thing)
+    yield from ((name, value) for name, value in own if name in _WRITTEN or name[:2] != "__")
+
+
+def _own(thing: Any) -> Iterator[tuple[str, Any]]:
+    """The attributes of its own, without those that are computed once and kept."""
     try:
         own = sorted(vars(thing).items())
     except TypeError:  # it has none
         return
-    yield from ((name, value) for name, value in own if name in _WRITTEN or name[:2] != "__")
+    for name, value in own:
+        kept = inspect.getattr_static(type(thing), name, None)
+        if not isinstance(kept, functools.cached_property):
+            yield name, value
 
 
 def _class_of(thing: Any, inside: Inside) -> Any:

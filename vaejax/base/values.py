@@ -85,8 +85,11 @@ def pytree(cls):
 
     def __post_init__(self):  # noqa: N807
         prepare(self)
-        if vars(self)[_AXES] is None:
-            object.__setattr__(self, _AXES, np.ndim(_first_array(self)))
+        first = _first_array(self)
+        axes, num_axes = vars(self)[_AXES], np.ndim(first)
+        # One of a batch that was made by hand has fewer than that had.
+        if axes is None or (isinstance(first, _ARRAYS) and num_axes < axes):
+            object.__setattr__(self, _AXES, num_axes)
 
     cls.__post_init__ = __post_init__
     cls.__annotations__ = {**vars(cls).get("__annotations__", {}), _AXES: int | None}
@@ -96,6 +99,8 @@ def pytree(cls):
 
 
 _AXES = "_axes"  # the field that `pytree` adds
+# What has axes of its own: JAX also makes pytrees of numbers and of marks, such as `in_axes`.
+_ARRAYS = jax.Array | np.ndarray | jax.ShapeDtypeStruct
 
 
 def _first_array(obj: Any) -> Any:

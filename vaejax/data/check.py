@@ -100,7 +100,12 @@ def shown_rows(
         numbers = np.minimum(np.arange(start, start + min(size, AT_ONCE)), size - 1)
         rows = jax.tree.map(lambda leaf, numbers=numbers: leaf[numbers], block)
         keys = jax.random.split(jax.random.key(start), len(numbers))
-        yield _transformed(transform, rows, keys), f"transformed {name}"
+        seen = _transformed(transform, rows, keys)
+        if not jax.tree.leaves(seen):
+            raise ValueError(
+                f"the transform of {name} gives {seen}, no array: is there a `return`?"
+            )
+        yield seen, f"transformed {name}"
 
 
 @partial(jax.jit, static_argnums=0)

@@ -5,6 +5,7 @@ from pathlib import PurePath
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from vaejax.base.types import PyTree
@@ -53,6 +54,8 @@ def as_array(leaf: Any, name: str) -> np.ndarray | jax.Array:
     """
     kind = type(leaf)
     if isinstance(leaf, jax.Array):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            raise TypeError(f"{name} has dtype {leaf.dtype}, random keys; give arrays of numbers")
         return leaf
     if isinstance(leaf, np.ma.MaskedArray):
         return _without_mask(leaf, name)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import AbstractArray, Array, Float
 
-from vaejax.base.checks import require_said, require_scalar
+from vaejax.base.checks import require_said, require_scalar, shape_of
 from vaejax.base.contracts import hold
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.types import Key, PyTree, Scalar
@@ -104,7 +104,7 @@ class Distribution:
         except (NotImplementedError, NotKnownError):
             return
         one_array = isinstance(event, jax.ShapeDtypeStruct)  # of which a list is a value too
-        got = jnp.shape(value) if one_array else jax.tree.map(jnp.shape, value)
+        got = shape_of(value) if one_array else jax.tree.map(jnp.shape, value)
         shape = jax.tree.map(jnp.shape, event)
         if got != shape:
             raise ValueError(wrong_shape(self.name, got, shape))

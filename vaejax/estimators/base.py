@@ -151,6 +151,12 @@ def require_reparameterised(owner: str, q: Distribution) -> None:
             " families RelaxedBernoulli and RelaxedCategorical; for a graph, ByNode, which takes"
             " each node its own way"
         )
+    for leaf in jax.tree.leaves(q.event):
+        if not jnp.issubdtype(leaf.dtype, jnp.inexact):
+            raise TypeError(
+                f"{q.name} says reparameterised = True, but its samples are of dtype {leaf.dtype},"
+                " through which no gradient flows: say False, or sample floats"
+            )
 
 
 def require_samples(owner, fewest: int, why: str) -> None:

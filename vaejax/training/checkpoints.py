@@ -268,6 +268,10 @@ class CheckpointStore:
         shutil.rmtree(self.directory / TRASH, ignore_errors=True)
 
 
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
+
+
 def clear(directory: Path) -> None:
     """Deletes the steps in a folder, and the folder where nothing else is in it."""
     for folder in filter(is_ours, folders_of_steps(directory)):

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_key, shortened
 from vaejax.base.devices import automatic, placed, under_mesh
 from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
@@ -38,6 +39,7 @@ from vaejax.training.run import (
     copied,
     hand_back,
     handed_out,
+    shown,
     with_arrays,
 )
 from vaejax.training.saving import Checkpoints, Saver, open_saver
@@ -103,8 +105,11 @@ def fit(
     """
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
+    require_key(key, axes=0)
     check_nouns(validation, checkpoints)
+    check_functions(transform=transform, callback=callback)
     check_mesh(mesh, batch_size)
+    check_params(params)
     settled = check_schedules(objective, num_steps)
     data = as_data(data)
     held_out = {} if validation is None else {"validation": validation.data}
@@ -148,7 +153,7 @@ def fit(
                     if saver is not None and saver.is_due(run.step):
                         saver.save(run)
                     if callback is not None:
-                        callback(handed_out(run))
+                        callback(shown(run))
             if saver is not None:
                 saver.finish(run)
             signals.raise_received()
@@ -221,6 +226,27 @@ def check_nouns(validation: Any, checkpoints: Any) -> None:
             raise TypeError(f"{name} is a {type(given).__name__}; write {name}=vaejax.{example}")
 
 
+def check_functions(**functions: Callable | None) -> None:
+    """Raises TypeError for what is given as a function and cannot be called."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} = {shortened(function)} cannot be called; give a function")
+
+
+def check_params(params: Params) -> None:
+    """Raises TypeError for parameters that are no real floats: others have no gradient, or, where
+    they are complex, one that Optax follows in a wrong direction.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            name = f"params{jax.tree_util.keystr(path)}"
+            raise TypeError(
+                f"{name} is of dtype {dtype}, and training changes real floats alone: give it as"
+                " such, two where it is complex, or leave it out of the parameters"
+            )
+
+
 def check_examples(
     objective: Objective,
     examples: dict[str, PyTree | Source],
@@ -243,6 +269,10 @@ def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
     """Raises ValueError for a mesh that the batch does not divide over."""
     if mesh is None:
         return
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f'mesh = {shortened(mesh)}; give one, such as jax.make_mesh((2,), ("data",))'
+        )
     if "data" not in mesh.axis_names:
         raise ValueError(
             f'the mesh has axes {mesh.axis_names}; name the one to shard the batch over "data"'

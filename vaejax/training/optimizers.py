@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax.base.checks import shortened
+from vaejax.base.checks import require_no_class, shortened
 from vaejax.base.types import Params, PyTree, Scalar
 from vaejax.training.run import copied, is_key, is_real
 
@@ -28,6 +28,7 @@ class ByStructure:
     """
 
     def __init__(self, optimizer: Any):
+        require_no_class(optimizer, "optimizer")
         try:
             self.init, self._update = optimizer.init, optimizer.update
         except AttributeError:
@@ -88,7 +89,7 @@ def started(optimizer: ByStructure, params: Params) -> PyTree:
     try:
         state = copied(optimizer.init(params))
         updates, following = _form_of_step.eval_shape(optimizer, params, state)
-        _require_same("gives updates", updates, params, attrgetter("shape"))
+        _require_same("gives updates", updates, params, _form_of_update)
         _require_same("makes a state", following, state, attrgetter("shape"))
         if jax.tree.map(attrgetter("dtype"), following) != jax.tree.map(attrgetter("dtype"), state):
             # A Python number is whole until a step makes a fraction of it.
@@ -149,6 +150,15 @@ def _require_same(what: str, found: PyTree, expected: PyTree, form: Callable) ->
         if form(leaf) != form(like):
             name = jax.tree_util.keystr(path).lstrip(".")
             raise ValueError(f"it {what} of {form(leaf)} at {name}, in place of {form(like)}")
+
+
+def _form_of_update(leaf: jax.Array) -> tuple:
+    """Its shape, and which numbers it can hold: of an update that is complex or whole, a parameter
+    would take a part.
+    """
+    known = (jnp.complexfloating, jnp.floating)
+    kind = next((kind for kind in known if jnp.issubdtype(leaf.dtype, kind)), jnp.integer)
+    return leaf.shape, kind.__name__
 
 
 def _keywords(update: Callable) -> Callable[[str], bool]:

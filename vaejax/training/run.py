@@ -52,6 +52,12 @@ def handed_out(run: Run) -> Run:
     return run if len(run.history["validation_step"]) else run._replace(best_params=None)
 
 
+def shown(run: Run) -> Run:
+    """The run for a callback, whose history is a copy: what is done to that changes nothing."""
+    run = handed_out(run)
+    return run._replace(history={name: values.copy() for name, values in run.history.items()})
+
+
 def hand_back(error: BaseException, run: Run) -> None:
     """Puts the run so far in `error.run`, whatever the error is, and a line of its traceback that
     says so.
@@ -82,7 +88,7 @@ def arrays_of(run: Run) -> tuple:
 
 
 def _own(run: Run) -> tuple:
-    return run.params, run.opt_state, run.best_params or ()
+    return run.params, run.opt_state, () if run.best_params is None else run.best_params
 
 
 def with_arrays(run: Run, arrays) -> Run:
@@ -93,7 +99,8 @@ def with_arrays(run: Run, arrays) -> Run:
         return jax.random.wrap_key_data(array, impl=jax.random.key_impl(leaf)) if is_data else array
 
     params, opt_state, best_params = jax.tree.map(of_kind, _own(run), arrays)
-    return run._replace(params=params, opt_state=opt_state, best_params=best_params or None)
+    best_params = None if run.best_params is None else best_params
+    return run._replace(params=params, opt_state=opt_state, best_params=best_params)
 
 
 def is_key(leaf: ArrayLike) -> bool:

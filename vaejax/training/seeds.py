@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.checks import require_count, require_key, unknown_name
 from vaejax.base.devices import placed, under_mesh
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.data.base import Source, batch_rows
@@ -23,6 +23,8 @@ from vaejax.training.calls import are_acceptable, next_count
 from vaejax.training.feeds import padded
 from vaejax.training.fit import (
     check_examples,
+    check_functions,
+    check_params,
     check_schedules,
     progress_bar,
     show,
@@ -69,6 +71,9 @@ def fit_seeds(
     """
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
+    require_key(keys, axes=1)
+    check_functions(transform=transform)
+    check_params(params)
     data = as_data(data)
     if isinstance(data, Source):
         raise ValueError(
