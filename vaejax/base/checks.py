@@ -36,25 +36,26 @@ def is_finite(number: Any) -> bool:
     return real and math.isfinite(number)
 
 
+LARGEST_COUNT = 2**31 - 1  # steps, sizes and rows are int32 on the device: one more is negative
+
+
 @dataclasses.dataclass(frozen=True)
 class Integers:
-    """The whole numbers from `least` to `most`, both with, or from `least` on where `most` is None;
-    of these the multiples of `factor`.
-    """
+    """The whole numbers from `least` to `most`, both with; of these the multiples of `factor`."""
 
     least: int
-    most: int | None = None
+    most: int = LARGEST_COUNT
     factor: int = 1
 
     def __str__(self) -> str:
         kind = "a whole number" if self.factor == 1 else f"a multiple of {self.factor}"
-        if self.most is None:
-            return f"{kind}, at least {self.least}"
+        if self.most == LARGEST_COUNT:
+            return f"{kind}, at least {self.least} and below 2**31"
         return f"{kind} from {self.least} to {self.most}"
 
     def __contains__(self, number: Any) -> bool:
-        top = math.inf if self.most is None else self.most
-        return is_whole(number) and self.least <= number <= top and number % self.factor == 0
+        in_range = is_whole(number) and self.least <= number <= self.most
+        return in_range and number % self.factor == 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +92,7 @@ def require_in(number: float, name: str, known: Range) -> None:
 
 
 def require_count(number: int, name: str, least: int = 1) -> None:
-    """Raises ValueError unless it is a whole number, at least `least`."""
+    """Raises ValueError unless it is a whole number, at least `least` and below 2**31."""
     require_in(number, name, Integers(least))
 
 
@@ -138,12 +139,36 @@ def require_scalar(number: Any, name: str, remedy: str) -> Any:
 
 
 def require_key(key: Any) -> None:
-    """Raises TypeError for what is no random key of JAX's, such as a whole number."""
-    of_keys = isinstance(key, jax.Array | np.ndarray) and (
-        key.dtype == np.uint32 or jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    )
-    if not of_keys:
+    """Raises TypeError for what is no random key of JAX's, such as a whole number, and ValueError
+    for several of them.
+    """
+    shape = _shape_of_keys(key)
+    if shape is None:
         raise TypeError(f"key = {shortened(key)}; give a random key, such as jax.random.key(0)")
+    if shape != ():
+        raise ValueError(
+            f"key holds keys of shape {shape}; give one of them, or jax.vmap what takes one"
+        )
+
+
+def require_keys(keys: Any) -> None:
+    """Raises TypeError for what is no array of random keys, and ValueError unless it is a row."""
+    shape = _shape_of_keys(keys)
+    if shape is None or len(shape) != 1:
+        error = TypeError if shape is None else ValueError
+        raise error(
+            f"keys = {shortened(keys)}; give a row of random keys, such as"
+            " jax.random.split(jax.random.key(0), 8)"
+        )
+
+
+def _shape_of_keys(keys: Any) -> tuple[int, ...] | None:
+    """() of one random key, typed or raw; None of what is none."""
+    if not isinstance(keys, jax.Array | np.ndarray):
+        return None
+    if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        return keys.shape
+    return keys.shape[:-1] if keys.dtype == np.uint32 and keys.ndim > 0 else None
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

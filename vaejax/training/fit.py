@@ -18,7 +18,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.devices import automatic, placed, under_mesh
 from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
@@ -101,6 +101,7 @@ def fit(
     Raises ValueError or TypeError before anything compiles if the arguments do not fit each other,
     NonFiniteError, a FloatingPointError, if training breaks down.
     """
+    require_key(key)
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
     check_nouns(validation, checkpoints)
