@@ -212,6 +212,7 @@ def elbo(model: Model, params: Params, x: PyTree, key: Key, num_samples: int = 1
     of one example, nats.
     """
     require_count(num_samples, "num_samples")
+    require_key(key)
     q = posterior_of(model, params, x)
     return elbo_bound(sample_log_weights(model, params, x, q, key, num_samples))
 
@@ -221,6 +222,7 @@ def iwae(model: Model, params: Params, x: PyTree, key: Key, num_samples: int) ->
     see `log_marginal`.
     """
     require_count(num_samples, "num_samples")
+    require_key(key)
     q = posterior_of(model, params, x)
     return iwae_bound(sample_log_weights(model, params, x, q, key, num_samples))
 

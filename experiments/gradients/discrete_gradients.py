@@ -301,13 +301,14 @@ def experiment(config: Config) -> Report:
             results[part] = quadratic(config, dim)
             written.append(f"{part}: {quadratic_table(config, dim, results[part])}")
     if results:
-        figures["quadratic"] = quadratic_figure(config, results)
+        quadratics = dict(results)
+        figures["quadratic"] = lambda: quadratic_figure(config, quadratics)
     if config.runs("vae"):
         result = results["vae"] = run_vae(config)
         rows, norm = result["rows"], result["squared_gradient"]
         heading = f"vae: {config.data}, {config.latent_dim} Bernoulli latents; |E g|^2 in phi is"
         written.append(f"{heading} {norm:.3g}\n{vae_table(config, rows)}")
-        figures["vae"] = with_legend(vae_figure(result["curves"], rows), config)
+        figures["vae"] = lambda: with_legend(vae_figure(result["curves"], rows), config)
     errors = {
         part: {row["estimator"]: row["mean_squared_error"] for row in result["rows"]}
         for part, result in results.items()

@@ -330,15 +330,16 @@ def experiment(config: Config) -> Report:
     last = max(row["step"] for row in log.rows)
     phi, theta = (variances.means(log.rows, last, group) for group in ("phi", "theta"))
     figures = {
-        "along_training": variances.along_training(log.rows),
-        "against_work": variances.against_work(log.rows, last),
-        "against_samples": variances.against_samples(log.rows, last),
+        "along_training": lambda: variances.along_training(log.rows),
+        "against_work": lambda: variances.against_work(log.rows, last),
     }
+    if variances.families(variances.measured_names(log.rows, last)):
+        figures["against_samples"] = lambda: variances.against_samples(log.rows, last)
     best = {name: variances.winners(phi, name) for name in ("mse", "work")}
     return Report(
         {"at_step": last, "phi": phi, "theta": theta, "out": config.out},
         variances.table(log.rows, last),
-        {name: figure for name, figure in figures.items() if figure is not None},
+        figures,
         {"at_step": last, **{f"least_{name}_in_phi": names for name, names in best.items()}},
     )
 

@@ -281,7 +281,7 @@ def curves_part(config: Config) -> Report:
         "worst_relative_error": worst_relative_error(noisy),
         "pathwise_loses_from": losses(curves),
     }
-    figures = {"curves": draw_curves(curves, rows)}
+    figures = {"curves": lambda: draw_curves(curves, rows)}
     return Report(summary | {"rows": rows}, table_of_curves(rows), figures, summary)
 
 
@@ -463,7 +463,7 @@ def regression_part(config: Config) -> Report:
     return Report(
         summary | {"gradients": result.gradients, "learning": result.learning},
         "\n\n".join([table_of_traces(result.gradients), title, tables.markdown(header, lines)]),
-        {"regression": draw_regression(config, result)},
+        {"regression": lambda: draw_regression(config, result)},
         summary,
     )
 

@@ -393,7 +393,7 @@ def experiment(config: Config) -> Report:
     return Report(
         {"rows": rows, "constants": at_one, "comparison": summary},
         report(config, rows, summary),
-        {"snr": figure(config, constants, rows)},
+        {"snr": lambda: figure(config, constants, rows)},
         {"comparison": summary, "floor": floor(config.num_draws)},
     )
 

@@ -164,7 +164,7 @@ def experiment(config: Config) -> Report:
         "worst_relative_error": worst_relative_error(row for row in rows if row["exact"] > 1e-6),
     }
     return Report(
-        {"rows": rows, **summary}, table(rows), {"variance": figure(config, rows)}, summary
+        {"rows": rows, **summary}, table(rows), {"variance": lambda: figure(config, rows)}, summary
     )
 
 

@@ -175,8 +175,9 @@ def regression(config: Config) -> Report:
         bands[name] = np.asarray(at_grid.loc)[:, 0], np.exp(np.asarray(at_grid.log_scale))[:, 0]
     truth = estimate(log_density_of_toy(**fresh)[:, 0])
     rows.append({"model": "the density that made them", "log_likelihood": truth})
-    figure = regression_figure(train, grid[:, 0], bands)
-    return Report(rows, list_of(rows), {"regression": figure})
+    return Report(
+        rows, list_of(rows), {"regression": lambda: regression_figure(train, grid[:, 0], bands)}
+    )
 
 
 def list_of(rows: list[dict]) -> str:
@@ -405,7 +406,7 @@ def report(row: dict, name: str, images: dict, title: str, line_after: int | Non
     header = ["p(x given y)", "network", "conditional VAE, bound", "log p(x given y)", "gain"]
     quantities = ("task", "network", "bound", "log_marginal", "gain")
     table = tables.markdown(header, [[row[quantity] for quantity in quantities]])
-    return Report(row, table, {name: image_rows(images, title, line_after)})
+    return Report(row, table, {name: lambda: image_rows(images, title, line_after)})
 
 
 def experiment(config: Config) -> Report:

@@ -350,7 +350,7 @@ def experiment(config: Config) -> Report:
     return Report(
         {"data": dataset.source, "rows": found.rows},
         f"{heading}\n{table(found)}",
-        {"accuracy": figure(found, title)},
+        {"accuracy": lambda: figure(found, title)},
         {"lead": leads},
     )
 

@@ -196,8 +196,8 @@ def experiment(config: Config) -> Report:
     rows = [row for way in config.inference for row in train(config, way, dataset, transform)]
     title = f"The KL of each layer on the test set of {config.data}"
     figures = {
-        "graph": plots.graph(model.graph, observed=("x",)),
-        "ladder": figure(rows, config.latents, title),
+        "graph": lambda: plots.graph(model.graph, observed=("x",)),
+        "ladder": lambda: figure(rows, config.latents, title),
     }
     heading = "nats per test example; a layer counts as used above 0.1"
     written = f"{heading}\n{table(rows, config.latents)}"

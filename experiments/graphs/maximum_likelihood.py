@@ -325,11 +325,14 @@ def experiment(config: Config) -> Report:
         f"entropy of the data {h:.4f} nats; log p(D) / N + KL differs from minus that by"
         f" {worst:.1e} at most, at any recorded step"
     )
-    graph = plots.graph(MODELS["tables"], observed=tuple(PARENTS))
+    figures = {
+        "graph": lambda: plots.graph(MODELS["tables"], observed=tuple(PARENTS)),
+        "likelihood": lambda: figure(curves, h, optimum),
+    }
     return Report(
         {"rows": rows, "entropy": h, "worst_error_of_identity": worst},
         f"{table(rows)}\n{identity}",
-        {"graph": graph, "likelihood": figure(curves, h, optimum)},
+        figures,
     )
 
 

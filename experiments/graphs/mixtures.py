@@ -227,7 +227,9 @@ def plane(config: Config) -> Report:
     lines = [
         [row["model"], f"{row['train'].mean:.4f}", tables.with_error(row["test"])] for row in rows
     ]
-    return Report(rows, tables.markdown(header, lines), {"plane": plane_figure(train, shown)})
+    return Report(
+        rows, tables.markdown(header, lines), {"plane": lambda: plane_figure(train, shown)}
+    )
 
 
 def plane_figure(points: np.ndarray, densities: dict[str, Callable]) -> Figure:
@@ -362,8 +364,11 @@ def digits(config: Config) -> Report:
         "mixture": agreement(clusters, labels),
         "k_means": agreement(nearest(pixels[1]), labels),
     }
-    figure = clusters_figure(model, params, clusters, labels, draw_key)
-    return Report(row, list_of(row), {"clusters": figure})
+    return Report(
+        row,
+        list_of(row),
+        {"clusters": lambda: clusters_figure(model, params, clusters, labels, draw_key)},
+    )
 
 
 def list_of(row: dict) -> str:

@@ -266,7 +266,7 @@ def figure(results: list[dict[str, float]], title: str) -> Figure:
 
 
 def styles(
-    model: vaejax.GraphModel, params: Params, num_classes: int, key, columns: int = 16
+    model: vaejax.GraphModel, params: Params, num_classes: int, key, columns: int
 ) -> np.ndarray:
     """E[x | y, z] [c * columns, ...]: a class in each row, a style z ~ p(z) in each column."""
     prior = model.graph["z"].conditional((), None)
@@ -277,6 +277,14 @@ def styles(
 
     images = jax.jit(jax.vmap(jax.vmap(image, (None, 0)), (0, None)))(jnp.eye(num_classes), zs)
     return np.asarray(images.reshape(-1, *images.shape[2:]))
+
+
+def figure_of_styles(
+    model: vaejax.GraphModel, params: Params, num_classes: int, key, columns: int = 16
+) -> Figure:
+    images = styles(model, params, num_classes, key, columns)
+    captions = "M2: a class in each row, a style z in each column"
+    return plots.image_grid(images, columns, captions)
 
 
 def experiment(config: Config) -> Report:
@@ -295,15 +303,17 @@ def experiment(config: Config) -> Report:
         accuracies = ", ".join(f"{method} {100 * value:.1f} %" for method, value in result.items())
         print(f"seed {seed}: {accuracies}, {time.perf_counter() - began:.1f} s", file=sys.stderr)
     model, params = shown
-    images = styles(model, params, int(labels.max()) + 1, style_key)
     labelled = f"{config.num_labels} labels of {len(labels):,} images"
     title = f"{config.data}: {labelled}, {config.num_seeds} seeds"
-    captions = "M2: a class in each row, a style z in each column"
+    figures = {
+        "accuracy": lambda: figure(results, title),
+        "styles": lambda: figure_of_styles(model, params, int(labels.max()) + 1, style_key),
+    }
     seeds = f"{config.num_seeds} seeds, {len(test_labels)} test images"
     return Report(
         {"data": dataset.source, "accuracy": results},
         f"mean ± standard error over {seeds}\n{table(results)}",
-        {"accuracy": figure(results, title), "styles": plots.image_grid(images, 16, captions)},
+        figures,
         {"accuracy": results},
     )
 

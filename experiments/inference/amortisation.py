@@ -168,7 +168,7 @@ def experiment(config: Config) -> Report:
     return Report(
         {"data": dataset.source, "rows": rows},
         f"{heading} error\n{table(rows)}",
-        {"amortisation": figure(rows, title)},
+        {"amortisation": lambda: figure(rows, title)},
         {"rows": rows},
     )
 

@@ -203,8 +203,8 @@ def experiment(config: Config) -> Report:
         f" {config.eval_samples} of z for each"
     )
     figures = {
-        "bayesian_decoder": figure_of_bounds(rows, config.data),
-        "uncertainty": figure_of_images(shown, xs),
+        "bayesian_decoder": lambda: figure_of_bounds(rows, config.data),
+        "uncertainty": lambda: figure_of_images(shown, xs),
     }
     numbers = {"data": dataset.source, "rows": rows}
     return Report(numbers, f"{heading}\n{table(rows)}", figures, {"rows": rows})

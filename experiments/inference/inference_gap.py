@@ -165,7 +165,7 @@ def experiment(config: Config) -> Report:
     return Report(
         {"data": dataset.source, "rows": rows},
         f"{heading}\n{table(rows)}",
-        {"inference_gap": figure(rows, title)},
+        {"inference_gap": lambda: figure(rows, title)},
         {"rows": rows},
     )
 

@@ -321,7 +321,7 @@ def experiment(config: Config) -> Report:
             ],
         },
         "\n".join([heading, table_of_families(families), table_of_chains(sampled)]),
-        {"posterior": figure(np.asarray(xs[shown]), grids[shown], sampled, names)},
+        {"posterior": lambda: figure(np.asarray(xs[shown]), grids[shown], sampled, names)},
     )
 
 

@@ -15,7 +15,7 @@ table, picture.
         dataset, transform = load_images(config)
         ...
         numbers = {"data": dataset.source, "rows": rows}
-        return Report(numbers, tables.markdown(header, cells), {"name": figure})
+        return Report(numbers, tables.markdown(header, cells), {"name": lambda: figure(rows)})
 
     if __name__ == "__main__":
         run_script(Config, experiment)

@@ -28,13 +28,13 @@ class Report(NamedTuple):
     """What an experiment has found.
 
     `numbers` go to result.json, beside the configuration and all else that they depend on; `tables`
-    are printed; each of the `figures` becomes NAME.png. `summary` is the last line of output, as
-    JSON; None makes it all numbers.
+    are printed; each of the `figures` draws NAME.png, once the numbers are written. `summary` is
+    the last line of output, as JSON; None makes it all numbers.
     """
 
     numbers: Any  # a dict, or, of a part of an experiment, whatever `plain` knows
     tables: str
-    figures: dict[str, Figure]
+    figures: dict[str, Callable[[], Figure]]
     summary: Any = None
 
 
@@ -80,8 +80,7 @@ def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[st
         seconds = round(time.perf_counter() - began, 1)
         numbers = {**plain(report.numbers), "seconds": seconds}
         record(out, config, **numbers)
-        figures = {name: lambda figure=figure: figure for name, figure in report.figures.items()}
-        record(out, config, **numbers, pictures=drawn(figures, out))
+        record(out, config, **numbers, pictures=drawn(report.figures, out))
     print(report.tables)
     print(f"{seconds} s, in {out}", file=sys.stderr)
     summary = report.numbers if report.summary is None else report.summary

@@ -148,13 +148,9 @@ def families(names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
     return {family: sorted(pairs) for family, pairs in members.items() if len(pairs) > 1}
 
 
-def against_samples(rows: Rows, step: int) -> Figure | None:
-    """The signal to noise of phi and of theta against K, for what was measured at two or more K;
-    None if nothing was.
-    """
+def against_samples(rows: Rows, step: int) -> Figure:
+    """The signal to noise of phi and of theta against K, for what was measured at two or more K."""
     members = families(measured_names(rows, step))
-    if not members:
-        return None
     ks = sorted({k for pairs in members.values() for k, _ in pairs})
     drawing, [panels] = figure_of(columns=2, size=(9, 3.8), sharey=True)
     for axes, group in zip(panels, ("phi", "theta"), strict=True):

@@ -273,9 +273,10 @@ def experiment(config: Config) -> Report:
         table("beta, rate, exact, squared error, exact, active", names, linear, 4) + "\n",
         table("beta, rate, distortion, ELBO, active", "rate distortion elbo", images, 2),
     ]
-    drawing = figure(config, linear, images)
     return Report(
-        {"linear": linear, "images": images}, "\n".join(written), {"rate_distortion": drawing}
+        {"linear": linear, "images": images},
+        "\n".join(written),
+        {"rate_distortion": lambda: figure(config, linear, images)},
     )
 
 

@@ -141,7 +141,7 @@ def digits(config: Config) -> Report:
     choices = f"mean of {config.num_draws} choices of the labelled"
     title = f"{config.data}: features learned without labels, {choices}"
     heading = f"test accuracy, {choices} images ± standard error"
-    figures = {"probes": probes.figure(rows, title)}
+    figures = {"probes": lambda: probes.figure(rows, title)}
     return Report(rows, f"{heading}\n{probes.table(rows)}", figures)
 
 
@@ -288,7 +288,7 @@ def shapes(config: Config) -> Report:
         ]
         shown[beta] = traversals(model, seeds[0], codes[0], known)
     heading = f"mean over {config.num_seeds} seeds (least to most)"
-    figures = {"disentanglement": figure_of_shapes(rows, shown, config.num_seeds)}
+    figures = {"disentanglement": lambda: figure_of_shapes(rows, shown, config.num_seeds)}
     return Report(rows, f"{heading}\n{table_of_shapes(rows)}", figures)
 
 

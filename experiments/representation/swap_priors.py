@@ -168,7 +168,7 @@ def experiment(config: Config) -> Report:
     return Report(
         {"data": dataset.source, "rows": rows},
         f"{heading}\n{table(rows)}",
-        {"priors": plots.priors(entries, labels, plot_key)},
+        {"priors": lambda: plots.priors(entries, labels, plot_key)},
         {"rows": rows},
     )
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, get_args, get_origin
 import experiments
 import vaejax.runs
 from tests.lib.paths import EXPERIMENTS
-from vaejax.base.checks import Integers, Reals
+from vaejax.base.checks import LARGEST_COUNT, Integers, Reals
 from vaejax.base.fields import AtMost, Listed
 from vaejax.runs.config import Configuration, Name
 
@@ -71,7 +71,7 @@ def good(hint: Any) -> list:
     if kind is int:
         ranges = said(hint, Integers)
         least = max(known.least for known in ranges)
-        return [least, *(known.most for known in ranges if known.most is not None)]
+        return [least, *(known.most for known in ranges if known.most != LARGEST_COUNT)]
     if kind is float:
         (known,) = said(hint, Reals)
         inside = [known.low, 0.5, known.high]
@@ -97,6 +97,7 @@ def bad(hint: Any) -> list:
         ranges = said(hint, Integers | Reals)
         wrong = [value for value in wrong if not all(value in known for known in ranges)]
         wrong += [known.least - 1 for known in ranges if kind is int]
+        wrong += [known.most + 1 for known in ranges if kind is int] + [10**30] * (kind is int)
         wrong += [known.least + 1 for known in ranges if kind is int and known.factor > 1]
         return wrong + no_numbers
     if said(hint, Name):

@@ -17,6 +17,7 @@ from vaejax.training.trainer import Trainer
 from vaejax.variance.groups import heads
 
 KEY = jax.random.key(0)
+KEYS = jax.random.split(KEY)
 SHORT = {"num_steps": 1, "batch_size": 2, "progress": False}
 ADAM = optax.adam(0.1)
 
@@ -81,9 +82,7 @@ OVER_DATA = {
     "fit, transformed": lambda m, p, xs: vaejax.fit(
         objective(m), p, ADAM, xs, KEY, transform=lambda x, key: x, **SHORT
     ),
-    "fit_seeds": lambda m, p, xs: vaejax.fit_seeds(
-        objective(m), seeds(p), ADAM, xs, jax.random.split(KEY), **SHORT
-    ),
+    "fit_seeds": lambda m, p, xs: vaejax.fit_seeds(objective(m), seeds(p), ADAM, xs, KEYS, **SHORT),
     "evaluate": lambda m, p, xs: vaejax.evaluate(m, p, xs, KEY, num_samples=2),
     "posterior_means": lambda m, p, xs: vaejax.posterior_means(m, p, xs, KEY),
     "latent_space": lambda m, p, xs: vaejax.latent_space(m, p, xs, KEY),

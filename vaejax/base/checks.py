@@ -36,25 +36,26 @@ def is_finite(number: Any) -> bool:
     return real and (is_whole(number) or math.isfinite(number))  # of which some are no float
 
 
+LARGEST_COUNT = 2**31 - 1  # steps, sizes and rows are int32 on the device: one more is negative
+
+
 @dataclasses.dataclass(frozen=True)
 class Integers:
-    """The whole numbers from `least` to `most`, both with, or from `least` on where `most` is None;
-    of these the multiples of `factor`.
-    """
+    """The whole numbers from `least` to `most`, both with; of these the multiples of `factor`."""
 
     least: int
-    most: int | None = None
+    most: int = LARGEST_COUNT
     factor: int = 1
 
     def __str__(self) -> str:
         kind = "a whole number" if self.factor == 1 else f"a multiple of {self.factor}"
-        if self.most is None:
-            return f"{kind}, at least {self.least}"
+        if self.most == LARGEST_COUNT:
+            return f"{kind}, at least {self.least} and below 2**31"
         return f"{kind} from {self.least} to {self.most}"
 
     def __contains__(self, number: Any) -> bool:
-        top = math.inf if self.most is None else self.most
-        return is_whole(number) and self.least <= number <= top and number % self.factor == 0
+        in_range = is_whole(number) and self.least <= number <= self.most
+        return in_range and number % self.factor == 0
 
 
 # The numbers that a device computes with, but for 0: smaller ones are 0 there.
@@ -103,7 +104,7 @@ def require_in(number: float, name: str, known: Range) -> None:
 
 
 def require_count(number: int, name: str, least: int = 1) -> None:
-    """Raises ValueError unless it is a whole number, at least `least`."""
+    """Raises ValueError unless it is a whole number, at least `least` and below 2**31."""
     require_in(number, name, Integers(least))
 
 
@@ -139,6 +140,9 @@ def require_shape(shape: int | tuple[int, ...], name: str) -> None:
         require_count(shape, name)
 
 
+_NUMBERS = int | float | np.generic | np.ndarray | jax.Array
+
+
 def require_scalar(number: Any, name: str, remedy: str) -> Any:
     """The number; ValueError for an array, by its shape alone, and TypeError for what is no number,
     or one of a dtype in which it would lose its gradient or its digits: a flag, a whole number of
@@ -161,9 +165,6 @@ def require_scalar(number: Any, name: str, remedy: str) -> Any:
     return number
 
 
-_NUMBERS = int | float | np.generic | np.ndarray | jax.Array
-
-
 def shape_of(value: Any) -> Any:
     """The shape of an array, or of nested lists of numbers; of another tree those of its leaves."""
     plain = bool | int | float | np.generic
@@ -173,17 +174,37 @@ def shape_of(value: Any) -> Any:
     return jax.tree.map(jnp.shape, value)
 
 
-def require_key(key: Any, axes: int | None = None) -> None:
+def require_key(key: Any) -> None:
     """Raises TypeError for what is no random key of JAX's, such as a whole number, and ValueError
-    for keys with another number of axes, where that is said: 0 of one key, 1 of a row of them.
+    for several of them.
     """
-    typed = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and not (isinstance(key, jax.Array | np.ndarray) and key.dtype == np.uint32):
+    shape = _shape_of_keys(key)
+    if shape is None:
         raise TypeError(f"key = {shortened(key)}; give a random key, such as jax.random.key(0)")
-    found = key.shape if typed else key.shape[:-1]  # a raw key has words along its last axis
-    if axes is not None and len(found) != axes:
-        remedy = "a row of them, jax.random.split(key, n)" if axes else "one key"
-        raise ValueError(f"the keys have shape {found}; give {remedy}")
+    if shape != ():
+        raise ValueError(
+            f"key holds keys of shape {shape}; give one of them, or jax.vmap what takes one"
+        )
+
+
+def require_keys(keys: Any) -> None:
+    """Raises TypeError for what is no array of random keys, and ValueError unless it is a row."""
+    shape = _shape_of_keys(keys)
+    if shape is None or len(shape) != 1:
+        error = TypeError if shape is None else ValueError
+        raise error(
+            f"keys = {shortened(keys)}; give a row of random keys, such as"
+            " jax.random.split(jax.random.key(0), 8)"
+        )
+
+
+def _shape_of_keys(keys: Any) -> tuple[int, ...] | None:
+    """() of one random key, typed or raw; None of what is none."""
+    if not isinstance(keys, jax.Array | np.ndarray):
+        return None
+    if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        return keys.shape
+    return keys.shape[:-1] if keys.dtype == np.uint32 and keys.ndim > 0 else None
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

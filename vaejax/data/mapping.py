@@ -8,6 +8,7 @@ import jax
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from vaejax.base.checks import require_key
 from vaejax.base.devices import example_keys
 from vaejax.base.mapping import Transformed, map_rows
 from vaejax.base.supports import Support
@@ -35,6 +36,7 @@ def map_dataset(
     shows its example to a model, however deep inside, xs outside the model's support are a
     ValueError before anything compiles; of an example that it changes first nothing is known.
     """
+    require_key(key)
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(xs)):
         xs = as_arrays(xs, "data")
         example = jax.tree.map(lambda leaf: leaf[0], xs)
@@ -48,6 +50,7 @@ def map_source(
     function: Callable, params: Params, source: Source, key: Key, batch_size: int = 100
 ) -> PyTree:
     """`map_dataset` of a source, a block at a time: the results as arrays of the host."""
+    require_key(key)
     source = as_source(source)
     example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
     check_asked(function, params, source, example, key)
@@ -58,6 +61,7 @@ def map_batch(function: Callable[[PyTree, Key], Any], support: Any, xs: PyTree, 
     """[function(x_m, key_m)], stacked; ValueError for a batch outside the support, unless its
     values are not known because it is traced, as in a training step.
     """
+    require_key(key)
     check_values(xs, support)
     return jax.vmap(function)(xs, example_keys(key, xs))
 

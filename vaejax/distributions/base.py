@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import AbstractArray, Array, Float
 
-from vaejax.base.checks import require_said, require_scalar, shape_of
+from vaejax.base.checks import require_key, require_said, require_scalar, shape_of
 from vaejax.base.contracts import hold
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.types import Key, PyTree, Scalar
@@ -173,10 +173,15 @@ def _log_prob(p: Distribution, method: Callable, value: PyTree, **keywords: Any)
     return require_scalar(log_prob, f"{p.name}.log_prob", SUM_OVER_EVENT)
 
 
+def _sample(p: Distribution, method: Callable, key: Key, **keywords: Any) -> Any:
+    require_key(key)
+    return _of_one(p, method, key, **keywords)
+
+
 def _sample_and_log_prob(
-    p: Distribution, method: Callable, *arguments: Any, **keywords: Any
+    p: Distribution, method: Callable, key: Key, **keywords: Any
 ) -> tuple[PyTree, Scalar]:
-    z, log_prob = _of_one(p, method, *arguments, **keywords)
+    z, log_prob = _sample(p, method, key, **keywords)
     name = f"the log-density of {p.name}.sample_and_log_prob"
     return z, require_scalar(log_prob, name, SUM_OVER_EVENT)
 
@@ -191,7 +196,7 @@ _CONTRACTS = {
     "log_prob": _log_prob,
     "coordinate_log_probs": _of_a_draw,
     "sample_and_log_prob": _sample_and_log_prob,
-    "sample": _of_one,
+    "sample": _sample,
     "mean": _of_one,
     "variance": _of_one,
     "entropy": _entropy,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import is_whole, require_no_class, require_scalar, shortened
+from vaejax.base.checks import Integers, require_key, require_no_class, require_scalar, shortened
 from vaejax.base.contracts import hold
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
@@ -58,8 +58,12 @@ class Estimator:
         return Terms(bound, bound)
 
 
-def _bound_of_one(estimator: Estimator, method: Callable, *arguments, **keywords) -> Scalar:
-    bound = method(*arguments, **keywords)
+def _bound_of_one(
+    estimator: Estimator, method: Callable, model: Model, params: Params, x: PyTree, key: Key
+) -> Scalar:
+    if key is not None:  # as of an estimator that draws nothing
+        require_key(key)
+    bound = method(model, params, x, key)
     name = f"the bound of {type(estimator).__name__}"
     return require_scalar(bound, name, "it is of one example, over which it is summed")
 
@@ -160,13 +164,11 @@ def require_reparameterised(owner: str, q: Distribution) -> None:
 
 
 def require_samples(owner, fewest: int, why: str) -> None:
-    """Raises ValueError for a number of samples that is none, or too small."""
-    number = owner.num_samples
-    if not is_whole(number) or number < fewest:
-        raise ValueError(
-            f"{type(owner).__name__}.num_samples = {number!r}; it must be a whole number, at least"
-            f" {fewest} {why}".rstrip()
-        )
+    """Raises ValueError for a number of samples that is none, too small or too large."""
+    number, known = owner.num_samples, Integers(fewest)
+    if number not in known:
+        name = f"{type(owner).__name__}.num_samples"
+        raise ValueError(f"{name} = {number!r}; it must be {known}" + (f", {why}" if why else ""))
 
 
 def fixed_samples(

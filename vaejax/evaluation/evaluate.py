@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_rank
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.supports import ONE_HOT
 from vaejax.base.types import Key, Params, PyTree
@@ -108,6 +108,7 @@ def evaluate(
     References: Burda, Grosse & Salakhutdinov 2016 (the bounds); Vehtari, Simpson, Gelman, Yao &
     Gabry (k-hat).
     """
+    require_key(key)
     source = as_source(xs)
     check_data(source, model.support, transform)
     counts = {"num_samples": num_samples, "batch_size": batch_size, "chunk": chunk}

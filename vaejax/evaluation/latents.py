@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from vaejax.base.checks import Reals, require_count, require_in
+from vaejax.base.checks import Reals, require_count, require_in, require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate, map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.base import Source
@@ -52,6 +52,7 @@ def posterior_means(
     """E_q[z | x_i] for every example, [n, *z.shape], or {name: [n, ...]} where z is a mapping; the
     mean of 100 samples where a family has no closed form for it.
     """
+    require_key(key)
     source = as_source(xs)
     check_data(source, model.support, transform)
     function = Transformed(partial(posterior_mean, model), transform)
@@ -161,6 +162,7 @@ def latent_space(
     Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Any q and any prior
     will do; see `LatentSpace` for what needs more.
     """
+    require_key(key)
     require_count(max_examples, "max_examples")
     source = as_source(xs)
     check_data(source, model.support, transform)

@@ -12,7 +12,7 @@ import numpy as np
 from jax.scipy.special import gammaincc
 from jaxtyping import Array, Float, Int
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
@@ -117,6 +117,7 @@ def _simulated(
     """[function(params, x_i, key_i), i < count]: x_i is example i (mod n) where the model needs its
     inputs, else None.
     """
+    require_key(key)
     if not model.inputs:
         return np.asarray(map_rows(_WithoutInputs(function), params, np.arange(count), key))
     if xs is None:
@@ -194,6 +195,7 @@ def predictive_check(
     Reference: Gelman, Meng & Stern 1996, here with draws from the model as it stands, no posterior
     over its parameters.
     """
+    require_key(key)
     if num_draws is not None:
         require_count(num_draws, "num_draws")
     source = as_source(xs)

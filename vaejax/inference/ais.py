@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
-from vaejax.base.checks import require_count, require_kind, unknown_name
+from vaejax.base.checks import require_count, require_key, require_kind, unknown_name
 from vaejax.base.supports import REAL_VECTORS, support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
@@ -96,6 +96,7 @@ class AIS:
         require_real_latents(self.model.latent_support)
 
     def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
+        require_key(key)
         pilot_key, chains_key = jax.random.split(key)
         log_w, _ = self.upwards(params, x, self.step_sizes(params, x, pilot_key), chains_key)
         return iwae_bound(log_w)
@@ -104,6 +105,7 @@ class AIS:
         """Both bounds on log p(x) of an x drawn from the model itself: bidirectional Monte Carlo. A
         conditional model takes its inputs from the example `x`.
         """
+        require_key(key)
         z_key, x_key, pilot_key, up_key, down_key = jax.random.split(key, 5)
         x, z = self.model.simulate(params, z_key, x_key, x)
         steps = self.step_sizes(params, x, pilot_key)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_kind
+from vaejax.base.checks import require_count, require_key, require_kind
 from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import elbo
@@ -70,6 +70,7 @@ def inference_gap(
       transform: what training applied to one stored example. Example i is the same in all three
         numbers.
     """
+    require_key(key)
     require_kind(refined, Refined, "`refined` of inference_gap")
     require_count(num_samples, "num_samples")
     source = as_source(xs)

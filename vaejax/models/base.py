@@ -204,6 +204,7 @@ class Model:
 
     def sample(self, params: Params, key: Key, x: PyTree = None) -> tuple[PyTree, PyTree]:
         """(x, z) ~ p_theta(x, z), as `simulate`, from one key."""
+        require_key(key)
         z_key, x_key = jax.random.split(key)
         return self.simulate(params, z_key, x_key, x)
 

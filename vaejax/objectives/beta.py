@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
@@ -39,6 +39,7 @@ class Beta(Estimator):
         return self.terms(model, params, x, key, 0).bound  # which no weight moves
 
     def terms(self, model: Model, params: Params, x: PyTree, key: Key, step: ArrayLike) -> Terms:
+        require_key(key)
         q = reparameterised_posterior(self, model, params, x)
 
         def parts(key):

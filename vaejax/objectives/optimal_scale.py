@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
+from vaejax.base.checks import require_key
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
@@ -66,6 +67,7 @@ def with_optimal_scale(model: Model, params: Params, xs: PyTree, key: Key) -> Pa
     bound's derivative in the scale is then zero. What is left is an ordinary, normalised density.
     Give training data: a scale fitted to test data is a leak.
     """
+    require_key(key)
     require_learned_scale(model)
     return _with_log_scale(params, _best_log_scale(model, params, xs, key))
 

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
-from vaejax.base.checks import require_count, require_kind
+from vaejax.base.checks import require_count, require_key, require_kind
 from vaejax.base.devices import on_every_device
 from vaejax.base.floats import log_sum_exp
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
@@ -90,6 +90,7 @@ def kl_decomposition(
     and its logarithm is biased. Memory grows as batch^2 x dim. Needs diagonal normals for q and the
     prior. Reference: Chen et al. 2018.
     """
+    require_key(key)
     if dataset_size is not None:
         require_count(dataset_size, "dataset_size")
     size = dataset_size or len(jax.tree.leaves(xs)[0])

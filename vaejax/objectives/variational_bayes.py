@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count, require_positive
+from vaejax.base.checks import require_count, require_key, require_positive
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.distributions.kl import kl_divergence
@@ -58,6 +58,7 @@ class VariationalBayes(Around):
         return params._replace(theta=unravel(q_theta(params.theta).sample(key).astype(loc.dtype)))
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        require_key(key)
         theta_key, bound_key = jax.random.split(key)
         terms = terms_of(self.inner, self.draw(params, theta_key), xs, bound_key, step)
         q = q_theta(params.theta)

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.check import check_data
 from vaejax.models.base import Model, likelihood_of, posterior_of, prior_of
@@ -81,6 +81,7 @@ def samples(
     """E[x | z] at rows x columns draws z from the prior. Draw i of a conditional model has the
     inputs of example i (mod n) of `xs`.
     """
+    require_key(key)
     require_count(rows, "rows")
     require_count(columns, "columns")
     count = rows * columns
@@ -153,6 +154,7 @@ def reconstructions(
     model: Model, params: Params, xs: PyTree, key: Key, columns: int = 16
 ) -> Figure:
     """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
+    require_key(key)
     require_count(columns, "columns")
     check_data(xs, model.support)
     xs = jax.tree.map(jnp.asarray, xs)

@@ -11,7 +11,7 @@ from jax.flatten_util import ravel_pytree
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vaejax.base.checks import require_count, require_counts
+from vaejax.base.checks import require_count, require_counts, require_key
 from vaejax.base.supports import REAL, support_parts
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.distributions.base import NotKnownError
@@ -128,6 +128,7 @@ def priors(
     density, with more by draws of its own, in grey, on the first two principal components of zs;
     so is that of a conditional model, whose draw i has the inputs of example i (mod n) of `xs`.
     """
+    require_key(key)
     if not entries:
         raise ValueError("plots.priors shows named entries; there are none")
     require_counts(grid, "grid")

@@ -280,10 +280,6 @@ def clear(directory: Path) -> None:
         directory.rmdir()
 
 
-def _cause(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:200]}"
-
-
 def _shapes(table: dict[str, list], prefix: str = "") -> dict[str, Any]:
     return {
         path: [shape, dtype] for path, (shape, dtype, _) in table.items() if path.startswith(prefix)

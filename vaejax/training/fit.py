@@ -103,9 +103,9 @@ def fit(
     Raises ValueError or TypeError before anything compiles if the arguments do not fit each other,
     NonFiniteError, a FloatingPointError, if training breaks down.
     """
+    require_key(key)
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
-    require_key(key, axes=0)
     check_nouns(validation, checkpoints)
     check_functions(transform=transform, callback=callback)
     check_mesh(mesh, batch_size)

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vaejax.base.checks import require_count, require_key, unknown_name
+from vaejax.base.checks import require_count, require_keys, unknown_name
 from vaejax.base.devices import placed, under_mesh
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.data.base import Source, batch_rows
@@ -69,9 +69,9 @@ def fit_seeds(
     NonFiniteError if a seed breaks down. Like `fit`, it hands back what it had, in the attribute
     `run` of whatever stops it.
     """
+    require_keys(keys)
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
-    require_key(keys, axes=1)
     check_functions(transform=transform)
     check_params(params)
     data = as_data(data)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from vaejax.base.checks import require_count, require_kind
+from vaejax.base.checks import require_count, require_key, require_kind
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
@@ -81,6 +81,7 @@ def gradient_cost(
     """Compiles the gradient of what the objective maximises, at a `step` of training where a weight
     moves with it, and runs it `repeats` times with a key each.
     """
+    require_key(key)
     require_count(repeats, "repeats")
     gradient = jax.jit(jax.grad(differentiated(objective, step, x)))
     compiled = gradient.lower(params, x, key).compile()

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.checks import require_count, require_key, unknown_name
 from vaejax.base.devices import placed, under_mesh
 from vaejax.base.mapping import Estimate, estimate
 from vaejax.base.types import Key, Params, PyTree
@@ -92,6 +92,7 @@ def gradient_moments(
       chunk: how many gradients are held at a time. None: 4 of a scan of 500 draws or more (of fewer
         1), 1 for devices on a CPU, else 100.
     """
+    require_key(key)
     function = differentiated(objective, step, x)
     only_draws = order == 4 or strategy is not None or chunk is not None
     _require_options(num_draws, order, by, only_draws)

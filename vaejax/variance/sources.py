@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.objectives.base import Maximised, Objective
 from vaejax.variance.differentiated import differentiated
@@ -61,6 +61,7 @@ def variance_sources(
     S^2 is unbiased: of the spread of the measured means, the part that is their own noise is taken
     off, so that it may be below 0. `step` is that of training, where a weight moves with it.
     """
+    require_key(key)
     function = differentiated(objective, step, xs)
     require_count(num_draws, "num_draws")
     if num_draws < 2:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from experiments.lib import tables
 from experiments.lib.script import Report, joined, run
 from tests.lib.paths import EXPERIMENTS
 from tests.lib.runs import made_run
+from vaejax import plots
 from vaejax.base.fields import Plural
 from vaejax.base.mapping import Estimate
 from vaejax.runs.config import Configuration
@@ -28,7 +30,7 @@ class Config(Configuration):
 
 def experiment(config: Config) -> Report:
     numbers = {"estimate": Estimate(1.0, 0.5), "array": np.arange(2), "number": np.float64(0.25)}
-    return Report(numbers, "a table", {"picture": Figure()})
+    return Report(numbers, "a table", {"picture": Figure})
 
 
 def test_no_experiment_imports_another():
@@ -45,6 +47,47 @@ def test_every_experiment_starts_with_its_command():
         for path in (EXPERIMENTS / topic).glob("*.py"):
             docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
             assert f"python experiments/{topic}/{path.name}" in docstring, path
+
+
+def returned(tree: ast.Module, kind: str) -> dict[str, ast.FunctionDef]:
+    """The functions of a module whose annotation says that they return it."""
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    return {
+        name: node
+        for name, node in functions.items()
+        if node.returns is not None and kind in ast.unparse(node.returns)
+    }
+
+
+def called_at_once(node: ast.AST):
+    """The names of what is called, but for what a lambda would call."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Call):
+            yield ast.unparse(child.func).rpartition(".")[2]
+        if not isinstance(child, ast.Lambda):
+            yield from called_at_once(child)
+
+
+def test_no_figure_is_drawn_before_the_numbers_are_there():
+    """What makes a Report calls none of the functions that make a Figure."""
+    folders = (EXPERIMENTS / "lib", Path(plots.__file__).parent)
+    shared = {
+        name
+        for folder in folders
+        for path in folder.glob("*.py")
+        for name in returned(ast.parse(path.read_text()), "Figure")
+    }
+    assert {"image_grid", "priors", "image_rows", "against_work", "figure_of"} <= shared
+    reports = 0
+    for topic in TOPICS:
+        for path in (EXPERIMENTS / topic).glob("*.py"):
+            tree = ast.parse(path.read_text())
+            own = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+            makers = shared - own | set(returned(tree, "Figure")) | {"Figure"}
+            for name, function in returned(tree, "Report").items():
+                assert makers.isdisjoint(called_at_once(function)), (path.name, name)
+                reports += 1
+    assert reports > len(TOPICS)
 
 
 def test_an_experiment_leaves_its_files_and_its_summary(tmp_path, capsys):
@@ -96,24 +139,29 @@ def test_two_of_one_folder(tmp_path):
 
 
 def test_numbers_are_written_whatever_can_be_drawn(tmp_path, capsys):
-    figure = Figure()
-    figure.text(0.5, 0.5, "$no end of mathematics")  # refused when it is drawn
-    figure.suptitle(r"$\\nothing$")
+    bad = Figure()
+    bad.text(0.5, 0.5, "$no end of mathematics")  # refused when it is saved
+    bad.suptitle(r"$\\nothing$")
+
+    def none() -> Figure:
+        assert "ratio" in json.loads((tmp_path / "result.json").read_text())
+        raise MemoryError("no room for a picture")
+
     numbers = {"ratio": np.float64("nan"), "error": Estimate(1.0, float("inf"))}
-    summary = run(
-        Config(str(tmp_path)), lambda _: Report(numbers, "", {"bad": figure, "good": Figure()})
-    )
+    figures = {"none": none, "bad": lambda: bad, "good": Figure}
+    summary = run(Config(str(tmp_path)), lambda _: Report(numbers, "", figures))
     stored = json.loads((tmp_path / "result.json").read_text(), parse_constant=pytest.fail)
     assert stored["ratio"] is None and stored["error"] == {"mean": 1.0, "standard_error": None}
     assert stored["not_finite"] == {"ratio": "nan", "error.standard_error": "inf"}
+    assert stored["pictures"]["none"] == "none.png is not drawn: no room for a picture"
     assert stored["pictures"]["bad"].startswith("bad.png is not drawn: ")
     assert stored["pictures"]["good"] == "good.png" and (tmp_path / "good.png").exists()
     assert "bad.png is not drawn" in capsys.readouterr().err and summary["ratio"] != 0
 
 
 def test_parts_are_joined_under_their_names():
-    first = Report({"a": 1}, "one", {"x": Figure()}, {"s": 2})
-    second = Report([3], "two", {"y": Figure()})
+    first = Report({"a": 1}, "one", {"x": Figure}, {"s": 2})
+    second = Report([3], "two", {"y": Figure})
     whole = joined({"first": first, "second": second})
     assert whole.numbers == {"first": {"a": 1}, "second": [3]}
     assert whole.summary == {"first": {"s": 2}, "second": [3]}
