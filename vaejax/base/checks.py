@@ -59,7 +59,9 @@ class Integers:
 
 
 # The numbers that a device computes with, but for 0: smaller ones are 0 there.
-SMALLEST, LARGEST = (float(end) for end in (np.finfo(np.float32).tiny, np.finfo(np.float32).max))
+SINGLE_LEAST, SINGLE_MOST = (
+    float(end) for end in (np.finfo(np.float32).tiny, np.finfo(np.float32).max)
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +89,9 @@ class Reals:
         if not is_finite(number) or not self.low <= number <= self.high:
             return False
         size = abs(plain_number(number))
-        if size > LARGEST:
+        if size > SINGLE_MOST:
             return False
-        single = np.float32(number) if size >= SMALLEST else 0.0
+        single = np.float32(number) if size >= SINGLE_LEAST else 0.0
         return not (self.is_open and single in (self.low, self.high))
 
 
