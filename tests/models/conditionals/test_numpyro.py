@@ -88,6 +88,30 @@ def test_ends_that_the_net_moves_are_no_set_of_a_latent(name):
     vaejax.VAE(vaejax.StandardNormal(1), encoder, vaejax.DiagNormal(vaejax.MLP(1, heads=2)))
 
 
+VALID = {
+    "Categorical": (npd.CategoricalLogits, [0, 4], [-1, 0.5]),
+    "Categorical of probabilities": (lambda r: npd.Categorical(jax.nn.softmax(r)), [0, 4], [-1]),
+    "Binomial": (lambda r: npd.Binomial(7, logits=r), [0, 7], [-1, 8, 0.5]),
+    "Binomial of the net's n": (lambda n: npd.Binomial(jnp.round(n) + 1, 0.5), [0, 9], [-1, 0.5]),
+    "BetaBinomial": (lambda r: npd.BetaBinomial(jnp.exp(r), 1.0, 7), [0, 7], [-1, 8]),
+    "DiscreteUniform": (lambda r: npd.DiscreteUniform(0, r), [0, 9], [0.5]),
+    "OrderedLogistic": (
+        lambda r: npd.OrderedLogistic(r[0], jnp.cumsum(jnp.exp(r[1:]))),
+        [0, 4],
+        [-1],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_nothing_valid_is_refused(name):
+    """Whatever of a support depends on the values or the number of the parameters."""
+    family, inside, outside = VALID[name]
+    support: Any = vaejax.NumPyroConditional(vaejax.MLP(5), family).support
+    assert all(support.contains(np.asarray(value, np.float32)) for value in inside), support
+    assert not any(support.contains(np.asarray(value, np.float32)) for value in outside), support
+
+
 def test_the_number_0_is_no_difference_between_two_sets():
     """A normal that is cut off at 0 may stand for a positive latent, and the other way round."""
     cut = vaejax.NumPyroConditional(vaejax.MLP(1, (2,)), lambda l: npd.TruncatedNormal(l, low=0.0))

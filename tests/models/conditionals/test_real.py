@@ -111,3 +111,15 @@ def test_posterior_families_nest():
     np.testing.assert_allclose(low_rank, log_marginal, rtol=0, atol=1e-3)
     assert max(diagonal, low_rank, full) <= log_marginal + 1e-9
     assert diagonal <= log_marginal - gap + 1e-9  # no diagonal q does better
+
+
+@pytest.mark.parametrize("family", [vaejax.LowRankNormal, vaejax.FullNormal])
+def test_the_density_at_infinity_is_zero(family):
+    """In all directions; what is no number stays so."""
+    heads = {name: jnp.full(3, 0.4) for name in "abcde"}  # a rank of 3, or the rows of 3 dimensions
+    p = family(vaejax.Free((3,), tuple(heads)))(heads, None)
+    for infinite in (jnp.inf, -jnp.inf):
+        assert p.log_prob(jnp.asarray([0.0, infinite, 1.0])) == -jnp.inf
+        assert p.log_prob(jnp.asarray([infinite, -infinite, infinite])) == -jnp.inf
+    assert jnp.isnan(p.log_prob(jnp.asarray([jnp.nan, jnp.inf, 1.0])))
+    assert jnp.isfinite(p.log_prob(jnp.zeros(3)))

@@ -1,6 +1,7 @@
 """Conditionals of any NumPyro family."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -57,23 +58,33 @@ class NumPyroConditional(OfNet):
 
 
 def support_of_family(family: Family) -> Support:
-    """The values that a family is for, tried at small parameters; its ends where they do not move
-    with those. TypeError for a family that cannot be tried.
+    """The values that a family is for, tried at small parameters; an end that moves with their
+    values or their number, as of a Categorical, is left open. TypeError for a family that cannot be
+    tried.
     """
-    first, second = (_support_at(family, fill) for fill in (0.5, 0.75))
-    if first is None or second is None:
+    first = _support_at(family, 0.5, 2)
+    others = [_support_at(family, 0.75, 2), _support_at(family, 0.5, 3)]
+    known = [support for support in (first, *others) if support is not None]
+    if first is None or others[0] is None:
         raise TypeError(
             f"the support of {family} cannot be read off it; say NumPyroConditional(net, family,"
             " support=...), such as vaejax.supports.REAL"
         )
-    if first == second:
+    if all(support == first for support in known):
         return first
-    return Support(first.name, f"NumPyro's {first.name} with ends that the net moves", moving=True)
+    return Support(
+        first.name,
+        f"NumPyro's {first.name} with ends that the net moves",
+        first.low if len({support.low for support in known}) == 1 else -math.inf,
+        first.high if len({support.high for support in known}) == 1 else math.inf,
+        first.steps,
+        moving=True,
+    )
 
 
-def _support_at(family: Family, fill: float) -> Support | None:
+def _support_at(family: Family, fill: float, size: int) -> Support | None:
     """The support at parameters that are all one number: of scalars, of vectors, of a matrix."""
-    for shapes in _parameter_shapes(family):
+    for shapes in _parameter_shapes(family, size):
         parameters = [np.full(shape, fill, np.float32) for shape in shapes]
         try:
             return support_of_numpyro(family(*parameters).support)
@@ -82,11 +93,11 @@ def _support_at(family: Family, fill: float) -> Support | None:
     return None
 
 
-def _parameter_shapes(family: Family) -> list[tuple[tuple[int, ...], ...]]:
+def _parameter_shapes(family: Family, size: int) -> list[tuple[tuple[int, ...], ...]]:
     """Shapes to try for as many parameters as the family needs."""
     parameters: list[Any] = list(inspect.signature(family).parameters.values())
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     needed = [p for p in parameters if p.kind in positional and p.default is p.empty]
     counts = [len(needed)] if needed else [1, 2, 3]
-    tries = [(shape,) * count for count in counts for shape in ((), (2,), (2, 2))]
-    return [*tries, ((2,), (2, 2)), ((2,), (2, 1), (2,))]
+    tries = [(shape,) * count for count in counts for shape in ((), (size,), (size, size))]
+    return [*tries, ((size,), (size, size)), ((size,), (size, 1), (size,))]
