@@ -56,13 +56,26 @@ class Static(Base):
         return x - 1
 
 
+class OfTheClass(Base):
+    @classmethod
+    def f(cls, x):
+        return x - 1
+
+
+class Partly(Base):
+    def g(self, x, less):
+        return x - less
+
+    f = functools.partialmethod(g, less=1)
+
+
 class Cached(Base):
     @functools.lru_cache  # noqa: B019
     def f(self, x):
         return x - 1
 
 
-@pytest.mark.parametrize("cls", [Base, Own, Inherits, Mixed, Static, Cached])
+@pytest.mark.parametrize("cls", [Base, Own, Inherits, Mixed, Static, OfTheClass, Partly, Cached])
 def test_however_a_method_is_defined_it_goes_through_its_contract(cls):
     assert cls().f(4) > 0
     with pytest.raises(ValueError, match=rf"{cls.__name__}.f is not above 0"):

@@ -73,8 +73,6 @@ REFUSED = {
     "dates": (np.array(["2020-01-01"] * 3, "M8[s]"), r"x - x\.min\(\)"),
     "fields": (np.zeros(3, [("a", "f4"), ("b", "f4")]), r"for name in x\.dtype\.names"),
     "times": (np.arange(3).astype("m8[s]"), r'x / np\.timedelta64\(1, "s"\)'),
-    "floats of 8 bits": (jnp.asarray(ROWS, jnp.float8_e4m3fn), r"give x\.astype\(np\.float32\)"),
-    "whole numbers of 4 bits": (jnp.asarray(ROWS, jnp.int4), r"give x\.astype\(np\.float32\)"),
     "random keys": (jax.random.split(jax.random.key(0), 3), r"dtype key<fry>, random keys"),
     "complex": (ROWS + 1j, r"np\.stack\(\[x\.real, x\.imag\], -1\)"),
     "objects": (np.array([ROWS, ROWS[:2], None], object), r"np\.stack\(rows\)"),

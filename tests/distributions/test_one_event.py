@@ -105,7 +105,7 @@ def test_parameters_of_two_shapes_are_refused():
 def test_a_tree_is_held_against_a_draw_by_the_shapes_of_its_leaves():
     """Also where its leaves are traced; a list of numbers is one array."""
     p = Broadcast(jnp.zeros(2))
-    assert DiagNormalDensity(jnp.zeros(2), jnp.zeros(2)).log_prob([0.0, 0.0]).shape == ()
+    p.require_event([0.0, 0.0])
     for make in (lambda z: {"x": z}, lambda z: (z,), lambda z: [z[0], z[1]], lambda z: None):
         with pytest.raises(ValueError, match="but one event has shape") as error:
             jax.eval_shape(lambda z, make=make: p.log_prob(make(z)), jnp.zeros(2))

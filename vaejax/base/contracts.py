@@ -17,7 +17,9 @@ def hold(cls: type, contracts: Mapping[str, Callable]) -> None:
     """
     for name, contract in contracts.items():
         method = inspect.getattr_static(cls, name, None)
-        if callable(method) and method not in _held:  # a field of this name is no method
+        # A field of this name is no method; one of the class cannot be called itself.
+        is_method = callable(method) or isinstance(method, classmethod | functools.partialmethod)
+        if is_method and method not in _held:
             setattr(cls, name, _through(contract, name, method))
 
 
@@ -25,6 +27,8 @@ def _through(contract: Callable, name: str, method: Any) -> Callable:
     @functools.wraps(method)
     def held(self, *arguments, **keywords):
         bound = method.__get__(self)
+        if isinstance(bound, functools.partial):  # it has no name of its own
+            vars(bound)["__name__"] = name
         if inspect.getattr_static(type(self), name) is not held:  # asked by super()
             return bound(*arguments, **keywords)
         return contract(self, bound, *arguments, **keywords)

@@ -42,27 +42,11 @@ def is_floating(dtype: np.dtype) -> bool:
     return is_float(dtype) or any(jnp.issubdtype(dtype, kind) for kind in (jnp.integer, jnp.bool_))
 
 
-def is_narrow(dtype: np.dtype) -> bool:
-    """Whether it is one of `ml_dtypes` that JAX computes with no other: a float of 8 bits or fewer,
-    a whole number of fewer than 8.
-    """
-    try:
-        jnp.promote_types(dtype, np.float32)
-    except jax.dtypes.TypePromotionError:
-        return True
-    return False
-
-
 def require_real(dtype: np.dtype, name: str) -> None:
-    """Raises ValueError for what is no array of real numbers, or of numbers that are too narrow."""
+    """Raises ValueError for what is no array of real numbers."""
     if not is_floating(dtype):
         raise ValueError(
             f"{name} has dtype {dtype}; give real numbers{INSTEAD.get(dtype.kind, '')}"
-        )
-    if is_narrow(dtype):
-        raise ValueError(
-            f"{name} has dtype {dtype}, with which JAX computes nothing else: give"
-            " x.astype(np.float32)"
         )
 
 

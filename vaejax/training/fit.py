@@ -37,9 +37,9 @@ from vaejax.training.run import (
     Run,
     arrays_of,
     copied,
+    for_callback,
     hand_back,
     handed_out,
-    shown,
     with_arrays,
 )
 from vaejax.training.saving import Checkpoints, Saver, open_saver
@@ -153,7 +153,7 @@ def fit(
                     if saver is not None and saver.is_due(run.step):
                         saver.save(run)
                     if callback is not None:
-                        callback(shown(run))
+                        callback(for_callback(run))
             if saver is not None:
                 saver.finish(run)
             signals.raise_received()

@@ -52,7 +52,7 @@ def handed_out(run: Run) -> Run:
     return run if len(run.history["validation_step"]) else run._replace(best_params=None)
 
 
-def shown(run: Run) -> Run:
+def for_callback(run: Run) -> Run:
     """The run for a callback, whose history is a copy: what is done to that changes nothing."""
     run = handed_out(run)
     return run._replace(history={name: values.copy() for name, values in run.history.items()})
