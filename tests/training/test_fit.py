@@ -252,8 +252,8 @@ MISTAKES = {
     ),
     "no steps": ({"num_steps": 0}, "num_steps = 0; it must be a whole number, at least 1"),
     "no batch": ({"batch_size": -1}, "batch_size = -1"),
-    "several keys": ({"key": jax.random.split(KEY, 2)}, r"keys have shape \(2,\); give one key"),
-    "raw keys": ({"key": np.zeros((2, 2), np.uint32)}, r"keys have shape \(2,\); give one key"),
+    "several keys": ({"key": jax.random.split(KEY, 2)}, r"keys of shape \(2,\); give one of them"),
+    "raw keys": ({"key": np.zeros((2, 2), np.uint32)}, r"keys of shape \(2,\); give one of them"),
     "bad validation": (
         {"validation": vaejax.Validation(np.full((5, 8, 8), 99.0))},
         r"validation has values in \[99.0, 99.0\], outside 0..16",

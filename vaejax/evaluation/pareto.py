@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 FEWEST_VALUES, FEWEST_IN_TAIL = 25, 5  # for a fit
 # Of an excess over the threshold, beside a largest value of 1.
-SMALLEST = 1e-307  # the fit divides by it
+LEAST = 1e-307  # the fit divides by it
 ROUNDING = 1e-3  # of logarithms in single precision
 
 
@@ -46,13 +46,13 @@ def pareto_k(log_values: ArrayLike) -> float:
     tail = values[1:] - values[0]
     if tail[-1] == 0:
         return -math.inf
-    if -math.inf < _quartile(logs[1:]) < math.log(SMALLEST):
+    if -math.inf < _quartile(logs[1:]) < math.log(LEAST):
         return math.inf  # three quarters of the tail, at the most, are all there is
-    if _quartile(tail) < SMALLEST:
+    if _quartile(tail) < LEAST:
         # A quarter lies on the threshold, where no density has so many: the others are the tail.
         if tail[-1] < ROUNDING:
             return -math.inf
-        tail = tail[tail >= SMALLEST]
+        tail = tail[tail >= LEAST]
     return _shape(tail) if len(tail) >= FEWEST_IN_TAIL else math.inf
 
 
@@ -61,7 +61,7 @@ def _quartile(tail: np.ndarray) -> float:
 
 
 def _shape(tail: np.ndarray) -> float:
-    """k of sorted values above 0, its quartile at least SMALLEST."""
+    """k of sorted values above 0, its quartile at least LEAST."""
     size = len(tail)
     grid_size = 30 + int(math.sqrt(size))
     # b = -k / scale on a grid
