@@ -18,7 +18,7 @@ def whole(path: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        if error.filename is None:  # as where the disk is full
+        if error.errno is not None and error.filename is None:  # as where the disk is full
             error.filename = str(path)
         raise
     finally:

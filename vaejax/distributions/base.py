@@ -21,8 +21,6 @@ from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import batch_shape, pytree
 
-MEAN_SAMPLES = 100  # where a mean has no closed form
-
 
 class NotKnownError(TypeError):
     """A distribution was asked for what it does not know, such as a mean in closed form."""
@@ -173,9 +171,16 @@ def _log_prob(p: Distribution, method: Callable, value: PyTree, **keywords: Any)
     return require_scalar(log_prob, f"{p.name}.log_prob", SUM_OVER_EVENT)
 
 
-def _sample(p: Distribution, method: Callable, key: Key, **keywords: Any) -> Any:
-    require_key(key)
-    return _of_one(p, method, key, **keywords)
+def _sample(p: Distribution, method: Callable, key: Any, **keywords: Any) -> Any:
+    if key is not None:
+        require_key(key)
+    try:  # None is enough where the sample is given, as by `AtUniform`
+        return _of_one(p, method, key, **keywords)
+    except NotKnownError:
+        raise
+    except TypeError:
+        require_key(key)
+        raise
 
 
 def _sample_and_log_prob(
@@ -236,15 +241,6 @@ class AtUniform(Distribution):
 
     def coordinate_log_probs(self, value: PyTree) -> Float[Array, " d"]:
         return self.q.coordinate_log_probs(value)
-
-
-def mean_or_average(p: Distribution, key: Key) -> PyTree:
-    """E z, by the mean of 100 samples where it is not known in closed form."""
-    try:
-        return p.mean()
-    except NotKnownError:
-        samples = jax.vmap(p.sample)(jax.random.split(key, MEAN_SAMPLES))
-        return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), samples)
 
 
 def _is_declared_float(annotation: Any) -> bool:

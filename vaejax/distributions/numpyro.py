@@ -123,7 +123,9 @@ class NumPyroDensity(Distribution):
         full = jnp.asarray(value, full_dtype(value))
         log_probs = log_probs_of_rounded(held, innermost(self.base), full)
         self._require_shape(log_probs, parts.batch_shape)
-        return log_probs if parts.event_dim == 0 else _zero_at_infinity(log_probs, full)
+        if isinstance(parts, npd.LowRankMultivariateNormal):
+            return _zero_at_infinity(log_probs, full)
+        return log_probs
 
     def _require_shape(self, result: jax.Array, shape: tuple[int, ...]) -> None:
         """Raises ValueError for what a batch gives that `jax.vmap` made: NumPyro keeps the shapes
@@ -148,7 +150,7 @@ class NumPyroDensity(Distribution):
 
 
 def _zero_at_infinity(log_probs: jax.Array, value: jax.Array) -> jax.Array:
-    """-inf of each vector with an infinite entry, where a solve makes inf - inf of it."""
+    """-inf of each vector with an infinite entry, where its solve makes inf - inf of it."""
     axes = tuple(range(log_probs.ndim, value.ndim))
     infinite = jnp.any(jnp.isinf(value), axes) & ~jnp.any(jnp.isnan(value), axes)
     return jnp.where(infinite, -jnp.inf, log_probs)

@@ -29,7 +29,8 @@ from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
 from vaejax.data.sources import as_source, map_blocks, read
-from vaejax.distributions.base import Distribution, NotKnownError, mean_or_average
+from vaejax.distributions.averages import mean_or_average
+from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.kl import kl_by_coordinate, kl_divergence
 from vaejax.evaluation.features import finite_rows
 from vaejax.models.base import Model, posterior_of, prior_of

@@ -17,7 +17,8 @@ from vaejax.base.contracts import hold
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.check import check_values
-from vaejax.distributions.base import Distribution, NotKnownError, mean_or_average
+from vaejax.distributions.averages import mean_or_average
+from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.numpyro import as_distribution
 
 Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
