@@ -196,6 +196,7 @@ def test_mistakes_are_named():
         r.disentanglement_and_completeness([[1.0, -1.0], [0.0, 1.0]])
 
 
+@pytest.mark.slow
 def test_the_experiment_in_short(tmp_path):
     """Posterior means tell digits apart; a beta of 20 leaves fewer units active, and less of the
     factors in them, than one of 1.

@@ -123,7 +123,7 @@ class NumPyroDensity(Distribution):
         full = jnp.asarray(value, full_dtype(value))
         log_probs = log_probs_of_rounded(held, innermost(self.base), full)
         self._require_shape(log_probs, parts.batch_shape)
-        if isinstance(parts, npd.LowRankMultivariateNormal):
+        if isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal):
             return _zero_at_infinity(log_probs, full)
         return log_probs
 

@@ -77,6 +77,7 @@ def identity(stored, key):
     return stored
 
 
+@pytest.mark.slow
 def test_a_latent_is_worth_the_nats_of_what_the_pixels_share():
     """log p(x | y) is -log 2 at best, -6 log 2 of independent pixels: 3.47 nats to gain, of which
     at least 3 are found.

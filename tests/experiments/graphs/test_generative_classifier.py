@@ -162,6 +162,7 @@ def test_generative_is_ahead_where_its_model_is_true():
     assert lead.mean > 10.72 * lead.standard_error and lead.mean > 0.01
 
 
+@pytest.mark.slow
 def test_discriminative_is_ahead_where_the_model_is_false():
     """Naive Bayes on the digits with 1,000 labels, 12 seeds: t < -9.05 has a false-alarm rate of
     1e-6, for this pool of images.

@@ -1,8 +1,11 @@
 """The hierarchy of five layers as a user trains it, in short."""
 
+import pytest
+
 from tests.lib.scripts import files, run
 
 
+@pytest.mark.slow
 def test_ladder(tmp_path):
     """The top layer dies under the plain ELBO, and lives with a warm-up and free bits: 0.002 to
     0.005 and 0.46 to 0.51 in 4 seeds.

@@ -144,6 +144,7 @@ def test_the_bound_with_the_cluster_summed_out_is_brute_force(x64):
     )
 
 
+@pytest.mark.slow
 def test_the_clusters_start_at_their_exact_posterior():
     """With round components of one scale, q(y | z) of `warm_started` is p(y | z): softmax of log
     N(z; m_y, s^2).

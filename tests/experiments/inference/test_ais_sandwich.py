@@ -7,6 +7,7 @@ from tests.lib.scripts import files, run
 SMALL = ["--latent-dim", "2", "--hidden", "16", "--num-steps", "300", "--learning-rate", "0.003"]
 
 
+@pytest.mark.slow
 def test_ais_sandwich(tmp_path):
     """More temperatures close the sandwich: 5 leave nats open, 100 at most a tenth of that."""
     flags = ["--temperatures", "5", "100", "--num-simulated", "20", "--eval-size", "10"]

@@ -1,10 +1,13 @@
 """amortisation.py, in short: what refining gains."""
 
+import pytest
+
 from tests.lib.scripts import files, run
 
 SMALL = ["--latent-dim", "2", "--hidden", "16", "--num-steps", "300", "--learning-rate", "0.003"]
 
 
+@pytest.mark.slow
 def test_amortisation(tmp_path):
     """Five steps from the encoder's q gain, and five from N(0, I) do not reach it.
 

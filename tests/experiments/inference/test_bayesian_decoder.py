@@ -1,8 +1,11 @@
 """bayesian_decoder.py: more images settle the weights."""
 
+import pytest
+
 from tests.lib.scripts import files, run
 
 
+@pytest.mark.slow
 def test_bayesian_decoder(tmp_path):
     """The weights of 30 images are less settled than those of 1,000: the deviation was 1.5 to 2
     times as large in four seeds.

@@ -7,6 +7,7 @@ from tests.lib.scripts import files, run
 SMALL = ["--latent-dim", "2", "--hidden", "16", "--num-steps", "300", "--learning-rate", "0.003"]
 
 
+@pytest.mark.slow
 def test_inference_gap(tmp_path):
     """Refining gains on each encoder, by 4.9 errors of a paired mean (a false alarm of 1e-6), and
     the parts add up to the gap.
