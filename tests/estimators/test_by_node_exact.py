@@ -58,7 +58,6 @@ def assert_mean_gradient(draws, expected):
     assert_mean(draws[:, moves], expected[moves], detectable=0.2)
 
 
-@pytest.mark.slow
 def test_all_nodes_enumerated_is_the_elbo_and_its_gradient():
     model, params, x = chain()
     estimator = vaejax.ByNode(enumerate=("a", "b", "c"))
@@ -157,7 +156,6 @@ def test_a_smooth_node_by_the_score_function_has_no_path(x64):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 
-@pytest.mark.slow
 def test_paths_and_sums_together_by_quadrature(x64):
     """y summed out, z by its path: the gradient's mean over z's noise is that of the exact bound,
     by Gauss-Hermite.

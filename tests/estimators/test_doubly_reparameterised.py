@@ -29,7 +29,6 @@ def test_dreg_has_the_mean_of_the_renyi_bounds_gradient(x64, alpha):
     assert (doubly[2][:2] < plain[2][:2]).all()
 
 
-@pytest.mark.slow
 def test_generalised_dreg_in_the_priors_parameters(x64):
     """Its mean is that of the plain gradient, in prior, likelihood and encoder."""
     point = LinearGaussian()

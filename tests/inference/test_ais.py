@@ -202,7 +202,6 @@ def test_the_sandwich_holds_in_100_of_100_seeds(x64):
     assert np.all(np.abs(errors) < 0.3)
 
 
-@pytest.mark.slow
 @vaejax.component
 class Waves:
     """z [2] -> logits [12] that bend in both latents, so that p(z|x) is no normal."""

@@ -119,7 +119,6 @@ def test_at_an_orthogonal_design_it_bounds_the_evidence_with_equality():
     assert_mean(values, evidence / 40, detectable=0.02)
 
 
-@pytest.mark.slow
 def test_around_a_vae():
     """theta of the decoder is uncertain, phi a point; data and validation are checked as for any
     objective.

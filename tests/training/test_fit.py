@@ -19,7 +19,6 @@ from vaejax.data.base import batch_rows
 Halved = recipe("Objective")
 
 
-@pytest.mark.slow
 def test_it_reaches_the_maximum_likelihood_of_probabilistic_pca():
     """One latent, linear decoder, learned noise: the ELBO's maximum is log N(x; mean, C) at C's
     closed-form estimate.

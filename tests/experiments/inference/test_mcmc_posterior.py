@@ -118,6 +118,7 @@ def test_mistakes_are_named():
         check_config(experiment.Config(num_measured=4))
 
 
+@pytest.mark.slow
 def test_in_short(tmp_path):
     """KL(q||p) >= 0, and the best diagonal normal of each example is nearer than the encoder's, by
     4.9 errors of a paired mean (1e-6).

@@ -5,6 +5,7 @@ import pytest
 from tests.lib.scripts import files, run
 
 
+@pytest.mark.slow
 def test_rate_distortion(tmp_path):
     """The linear curve to 1 % of reverse water-filling, and the collapse where it says; on images
     the rate falls with beta.
