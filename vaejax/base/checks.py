@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.typing import ArrayLike
 
 
 def plain_number(number: Any) -> Any:
@@ -200,11 +201,16 @@ def require_keys(keys: Any) -> None:
         )
 
 
+def is_key(leaf: ArrayLike) -> bool:
+    """Whether it is an array of typed keys, of which neither NumPy nor a file knows."""
+    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
+
+
 def _shape_of_keys(keys: Any) -> tuple[int, ...] | None:
     """() of one random key, typed or raw; None of what is none."""
     if not isinstance(keys, jax.Array | np.ndarray):
         return None
-    if jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+    if is_key(keys):
         return keys.shape
     return keys.shape[:-1] if keys.dtype == np.uint32 and keys.ndim > 0 else None
 

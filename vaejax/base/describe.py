@@ -20,10 +20,9 @@ from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from vaejax.base.checks import plain_number
+from vaejax.base.checks import is_key, plain_number
 from vaejax.base.functions import (
     code_of,
     is_found_by_name,
@@ -109,7 +108,7 @@ def _plain(thing: Any, inside: Inside) -> Any:
 def _array(thing: Any, inside: Inside) -> Any:
     if not isinstance(thing, np.ndarray | np.generic | jax.Array):
         return NotImplemented
-    if isinstance(thing, jax.Array) and jnp.issubdtype(thing.dtype, jax.dtypes.prng_key):
+    if isinstance(thing, jax.Array) and is_key(thing):
         words = jax.random.key_data(thing)
         return {"key": str(jax.random.key_impl(thing)), "words": np.asarray(words).tolist()}
     array = np.asarray(thing)

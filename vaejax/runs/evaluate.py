@@ -49,7 +49,8 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Any]:
     saved_config(folder)  # raises where there is none, before a lock is made there
     with claimed(folder, "evaluation"):
         config = replace(config, run=str(folder))
-        evaluation = Evaluated(config, subject_of(config), {}, [])
+        subject = subject_of(config)
+        evaluation = Evaluated(config, subject, facts_of(config, subject), {}, [])
         add_parts(evaluation)
         return reported(evaluation)
 
@@ -59,6 +60,7 @@ class Evaluated(NamedTuple):
 
     config: EvaluateConfig
     subject: Subject
+    facts: dict[str, Any]
     parts: dict[str, EvaluationPart]
     notes: list[str]
 
@@ -69,14 +71,6 @@ class Evaluated(NamedTuple):
     @property
     def rows(self) -> list[Row]:
         return [row for part in self.parts.values() for row in part.rows]
-
-    def facts(self) -> dict[str, Any]:
-        versions = environment()
-        return {
-            "Configuration": asdict(self.subject.config),
-            "Evaluation": asdict(self.config),
-            "Made with": {**versions.pop("versions"), **versions},
-        }
 
     def numbers(self) -> dict[str, Any]:
         subject, parts = self.subject, self.parts.values()
@@ -89,14 +83,24 @@ class Evaluated(NamedTuple):
         return {**head, **numbers, "notes": self.notes}
 
     def write(self) -> None:
-        write_json(self.out / "evaluation.json", {**self.numbers(), **self.facts()})
+        write_json(self.out / "evaluation.json", {**self.numbers(), **self.facts})
+
+
+def facts_of(config: EvaluateConfig, subject: Subject) -> dict[str, Any]:
+    """What the numbers depend on."""
+    versions = environment()
+    return {
+        "Configuration": asdict(subject.config),
+        "Evaluation": asdict(config),
+        "Made with": {**versions.pop("versions"), **versions},
+    }
 
 
 def add_parts(evaluation: Evaluated) -> None:
     """Finds each part that is wanted. One that fails ends the evaluation, and evaluation.json says
     so beside what the parts before it have found.
     """
-    config, subject, parts, notes = evaluation
+    config, subject, _, parts, notes = evaluation
     keys = jax.random.split(jax.random.key(config.seed + 1), 4)
     wanted = {
         "bounds": (bounds, keys[0], True),
@@ -138,14 +142,14 @@ def attempt(
 
 def reported(evaluation: Evaluated) -> dict[str, Any]:
     """Writes the numbers and the page, prints the table, and returns the numbers."""
-    config, subject, _, notes = evaluation
+    config, subject, facts, _, notes = evaluation
     evaluation.write()
     pictures = _pictures(evaluation)
     if notes:  # of pictures too
         evaluation.write()
     title = f"{config.run}: {subject.config.data} at step {subject.step:,}"
     rows, report = evaluation.rows, evaluation.out / "report.html"
-    write_text(report, page(title, rows, notes, pictures, evaluation.facts()))
+    write_text(report, page(title, rows, notes, pictures, facts))
     width = max(len(name) for name, _, _ in rows)
     print("\n".join(f"{name:<{width}}  {value:<24} {remark}" for name, value, remark in rows))
     print("\n".join([*notes, f"report: {report}"]))

@@ -118,7 +118,7 @@ def prepared_training(config: TrainConfig) -> Training:
     objective, optimizer = build_objective(config, model), build_optimizer(config)
     _check_splits(config, model, dataset, transform)
     check_schedules(objective, config.num_steps)
-    mesh = _mesh(config, len(dataset.train.images))
+    mesh = _mesh(config)
     params = initial_params(config, model, dataset.train.images, transform, keys[0])
     training = Training(
         config, dataset, transform, model, objective, optimizer, params, mesh, *keys[1:]
@@ -133,12 +133,8 @@ def _check_splits(config: TrainConfig, model: VAE, dataset: Dataset, transform: 
         check_data(split.images, model.support, transform, name=f"{config.data} ({name})")
 
 
-def _mesh(config: TrainConfig, size: int) -> Mesh | None:
+def _mesh(config: TrainConfig) -> Mesh | None:
     """The devices that each batch is sharded over; None for one."""
-    if config.batch_size > size:
-        raise ValueError(
-            f"batch_size = {config.batch_size}, but {config.data} has {size} training examples"
-        )
     if config.devices > jax.device_count() or config.batch_size % config.devices:
         raise ValueError(
             f"devices = {config.devices}: there are {jax.device_count()}, and batch_size ="

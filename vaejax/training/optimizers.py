@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vaejax.base.checks import require_no_class, shortened
+from vaejax.base.checks import is_key, require_no_class, shortened
 from vaejax.base.types import Params, PyTree, Scalar
-from vaejax.training.run import copied, is_key, is_real
+from vaejax.training.run import copied, is_real
 
 
 class ByStructure:

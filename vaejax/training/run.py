@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from vaejax.base.checks import is_key
 from vaejax.base.types import Params, PyTree, Terms
 
 
@@ -101,11 +102,6 @@ def with_arrays(run: Run, arrays) -> Run:
     params, opt_state, best_params = jax.tree.map(of_kind, _own(run), arrays)
     best_params = None if run.best_params is None else best_params
     return run._replace(params=params, opt_state=opt_state, best_params=best_params)
-
-
-def is_key(leaf: ArrayLike) -> bool:
-    """Whether it is an array of typed keys, of which neither NumPy nor a file knows."""
-    return jnp.issubdtype(jnp.result_type(leaf), jax.dtypes.prng_key)
 
 
 def copied(tree: PyTree) -> PyTree:
