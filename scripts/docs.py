@@ -21,6 +21,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import docs_api
 from docs_execute import BUILD, ROOT, failures_of, once, state_of_page, write_page
 
 DOCS = ROOT / "docs"
@@ -96,6 +97,12 @@ def collect(docs: Path, build: Path) -> Path:
     return pages
 
 
+def write_made(folder: Path, pages: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in pages.items():
+        (folder / name).write_text(text)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=SUMMARY)
     parser.add_argument("--pages", nargs="+", help="execute these alone, and build nothing")
@@ -106,7 +113,8 @@ def main() -> int:
         return 1
     if wanted:
         return 0
-    collect(DOCS, BUILD)
+    pages = collect(DOCS, BUILD)
+    write_made(pages / "api", docs_api.pages())
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
