@@ -61,6 +61,10 @@ def load_dataset(
 
     `maximum` is the largest value that a pixel can have. Else it is 1 where none is above 1
     (booleans, bits, floats), else that of FACTS, and ValueError where the pixels contradict it.
+
+    >>> digits = vaejax.load_dataset("digits")
+    >>> digits.train.images.shape, digits.maximum
+    ((1297, 8, 8), 16)
     """
     tfds_name = name.removeprefix("tfds:")
     _require_name(name, tfds_name)
