@@ -67,5 +67,5 @@ def _hint(brief: str, default: str) -> str:
     return f"({brief}; default: {default})" if brief else f"(default: {default})"
 
 
-def _values(config: Configuration) -> dict[str, Any]:
+def _values(config: Any) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
