@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax.errors import (
     ApplyScopeInvalidVariablesTypeError,
+    ScopeCollectionNotFound,
     ScopeParamNotFoundError,
     ScopeParamShapeError,
 )
@@ -39,7 +40,11 @@ def apply_net(net: Net, params: PyTree, given):
             " these functions take one example: use jax.vmap or vaejax.minibatch, and the"
             " parameters that init made for this net"
         ) from None
-    except (ScopeParamNotFoundError, ApplyScopeInvalidVariablesTypeError):
+    except (
+        ApplyScopeInvalidVariablesTypeError,
+        ScopeCollectionNotFound,
+        ScopeParamNotFoundError,
+    ):
         raise ValueError(
             f"{type(net).__name__} got the parameters of another net; give those that its init made"
         ) from None
