@@ -118,6 +118,7 @@ from vaejax.networks.precision import HalfPrecision as HalfPrecision
 from vaejax.networks.vectors import MLP as MLP
 from vaejax.networks.vectors import Free as Free
 from vaejax.networks.vectors import GatedMLP as GatedMLP
+from vaejax.networks.vectors import Table as Table
 from vaejax.objectives.base import Around as Around
 from vaejax.objectives.base import Objective as Objective
 from vaejax.objectives.base import minibatch as minibatch
