@@ -110,11 +110,17 @@ from vaejax.models.priors import StandardNormal as StandardNormal
 from vaejax.models.priors import UniformOnSphere as UniformOnSphere
 from vaejax.models.priors import VampPrior as VampPrior
 from vaejax.models.vae import VAE as VAE
+from vaejax.networks.adapters import from_equinox as from_equinox
+from vaejax.networks.adapters import from_haiku as from_haiku
+from vaejax.networks.adapters import from_linen as from_linen
+from vaejax.networks.adapters import from_nnx as from_nnx
 from vaejax.networks.images import ConvDecoder as ConvDecoder
 from vaejax.networks.images import ConvEncoder as ConvEncoder
 from vaejax.networks.images import ResidualDecoder as ResidualDecoder
 from vaejax.networks.images import ResidualEncoder as ResidualEncoder
 from vaejax.networks.precision import HalfPrecision as HalfPrecision
+from vaejax.networks.stochastic import Stochastic as Stochastic
+from vaejax.networks.stochastic import draw_nets as draw_nets
 from vaejax.networks.vectors import MLP as MLP
 from vaejax.networks.vectors import Free as Free
 from vaejax.networks.vectors import GatedMLP as GatedMLP

@@ -16,6 +16,7 @@ from vaejax.base.values import component
 from vaejax.data.mapping import map_batch
 from vaejax.estimators.base import Estimator, as_estimator
 from vaejax.models.base import Model, Supports
+from vaejax.networks.stochastic import draw_nets
 
 
 class Objective:
@@ -94,7 +95,8 @@ SUM_OVER_EXAMPLE = "sum it over the one example, and take the mean over a batch"
 
 
 def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
-    """What an objective gives, or a TypeError where that is not two numbers."""
+    """What an objective gives, or a TypeError; of one example, its nets are drawn for it."""
+    params, key = draw_nets(params, key) if objective.of_one_example else (params, key)
     terms = objective(params, xs, key, step)
     if not isinstance(terms, Terms):
         raise TypeError(
