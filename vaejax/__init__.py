@@ -1,7 +1,5 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
-__version__ = "0.1.0"  # here alone: pyproject.toml reads it
-
 from vaejax import distributions as distributions
 from vaejax.base import supports as supports
 from vaejax.base.types import Params as Params
@@ -9,6 +7,7 @@ from vaejax.base.types import Terms as Terms
 from vaejax.base.values import component as component
 from vaejax.base.values import pytree as pytree
 from vaejax.base.values import static as static
+from vaejax.base.version import __version__ as __version__
 from vaejax.bounds import elbo as elbo
 from vaejax.bounds import elbo_bound as elbo_bound
 from vaejax.bounds import iwae as iwae

@@ -7,7 +7,7 @@ from typing import Any
 
 import tyro
 
-from vaejax import __version__
+from vaejax.base.version import __version__
 from vaejax.runs.command import command_line
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.draw import SampleConfig, sample_run
