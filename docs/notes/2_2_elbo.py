@@ -1,9 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: py:percent
-# ---
-
 # %% [markdown]
 # # 2.2 The evidence lower bound
 #
@@ -43,9 +37,22 @@ from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend, tic
 
 # %%
 w, b, tau = 1.3, 0.2, 0.8
+
+
+@vaejax.component
+class Line:
+    """z -> w z + b: anything with `init` and `apply` is a net."""
+
+    def init(self, key, z):
+        return {"w": jnp.ones(()), "b": jnp.zeros(())}
+
+    def apply(self, params, z):
+        return params["w"] * z + params["b"]
+
+
 model = vaejax.VAE(
     prior=vaejax.StandardNormal(1),
-    likelihood=vaejax.Gaussian(vaejax.MLP(1, hidden=()), scale=tau),
+    likelihood=vaejax.Gaussian(Line(), scale=tau),
     encoder=vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None),
 )
 precision = 1 + w**2 / tau**2
@@ -53,8 +60,7 @@ precision = 1 + w**2 / tau**2
 
 def params_of(loc, scale):
     """theta as above, and q = N(loc, scale^2)."""
-    line = {"kernel": jnp.array([[w]]), "bias": jnp.array([b])}
-    theta = {"prior": (), "likelihood": {"net": {"params": {"Dense_0": line}}}}
+    theta = {"prior": (), "likelihood": {"net": {"w": jnp.asarray(w), "b": jnp.asarray(b)}}}
     return vaejax.Params(theta, {"loc": jnp.array([loc]), "log_scale": jnp.log(jnp.array([scale]))})
 
 

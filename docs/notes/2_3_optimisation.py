@@ -1,9 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: py:percent
-# ---
-
 # %% [markdown]
 # # 2.3 Stochastic gradients of the ELBO
 #
@@ -38,21 +32,34 @@ import vaejax
 from vaejax.plots import BLUE, INK, ORANGE, figure_of, finish, legend, ticks_at
 from vaejax.variance.groups import Part
 
-model = vaejax.VAE(
-    prior=vaejax.StandardNormal(1),
-    likelihood=vaejax.Gaussian(vaejax.MLP(1, hidden=()), scale=0.8),
-    encoder=vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None),
-)
+
+@vaejax.component
+class Line:
+    """z -> w z + b: anything with `init` and `apply` is a net."""
+
+    def init(self, key, z):
+        return {"w": jnp.ones(()), "b": jnp.zeros(())}
+
+    def apply(self, params, z):
+        return params["w"] * z + params["b"]
 
 
-def point():
-    """x = 1.1, p(x|z) = N(1.3 z + 0.2, 0.8^2), q(z|x) = N(0.4, 0.6^2)."""
-    line = {"kernel": jnp.array([[1.3]]), "bias": jnp.array([0.2])}
-    theta = {"prior": (), "likelihood": {"net": {"params": {"Dense_0": line}}}}
-    phi = {"loc": jnp.array([0.4]), "log_scale": jnp.log(jnp.array([0.6]))}
-    return vaejax.Params(theta, phi), jnp.array([1.1])
+def copies(dim):
+    """`dim` independent copies of the model: p(x|z) = N(1.3 z + 0.2, 0.8^2), q(z|x) = N(0.4, 0.6^2)
+    and x = 1.1 in each. As (model, params, x).
+    """
+    model = vaejax.VAE(
+        prior=vaejax.StandardNormal(dim),
+        likelihood=vaejax.Gaussian(Line(), scale=0.8),
+        encoder=vaejax.DiagNormal(vaejax.Free(dim), max_log_scale=None),
+    )
+    line = {"w": jnp.asarray(1.3), "b": jnp.asarray(0.2)}
+    phi = {"loc": jnp.full(dim, 0.4), "log_scale": jnp.full(dim, jnp.log(0.6))}
+    theta = {"prior": (), "likelihood": {"net": line}}
+    return model, vaejax.Params(theta, phi), jnp.full(dim, 1.1)
 
 
+model, _, _ = copies(1)
 grid = np.linspace(-10, 10, 4_001)
 
 
@@ -103,7 +110,7 @@ def numbers(tree):
 
 
 with jax.enable_x64(True):
-    params, x = point()
+    _, params, x = copies(1)
     exact = numbers(jax.grad(exact_elbo)(params, x))
     derivatives = partial(jax.grad(log_weight), params, x)
     exchanged = numbers(mean_under_q(params, x, derivatives))
@@ -178,7 +185,7 @@ estimators = {
     "score function, leave one out": vaejax.ScoreFunction(4, vaejax.LeaveOneOut()),
     "pathwise": vaejax.Pathwise(4),
 }
-params, x = point()
+_, params, x = copies(1)
 num_draws, at_once = 2_000, {"order": 2, "strategy": "vmap", "chunk": 1_000}
 moments = {
     name: vaejax.gradient_moments(
@@ -240,26 +247,13 @@ for name in list(estimators)[:2]:
 
 
 # %%
-def copies(dim):
-    """(model, params, x) of `dim` independent copies of the model above."""
-    many = vaejax.VAE(
-        vaejax.StandardNormal(dim),
-        vaejax.Gaussian(vaejax.MLP(dim, hidden=()), scale=0.8),
-        vaejax.DiagNormal(vaejax.Free(dim), max_log_scale=None),
-    )
-    line = {"kernel": 1.3 * jnp.eye(dim), "bias": jnp.full(dim, 0.2)}
-    phi = {"loc": jnp.full(dim, 0.4), "log_scale": jnp.full(dim, jnp.log(0.6))}
-    theta = {"prior": (), "likelihood": {"net": {"params": {"Dense_0": line}}}}
-    return many, vaejax.Params(theta, phi), jnp.full(dim, 1.1)
-
-
 def first_loc(params):
     return params.phi["loc"][0]
 
 
 mean_of_f = sorted(deviations)[0]  # b = E f of one copy
 with jax.enable_x64(True):
-    params, x = point()
+    _, params, x = copies(1)
 
     def squared_deviation(z):
         return (log_weight(params, x, z) - mean_of_f) ** 2

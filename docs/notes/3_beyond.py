@@ -1,9 +1,3 @@
-# ---
-# jupyter:
-#   jupytext:
-#     formats: py:percent
-# ---
-
 # %% [markdown]
 # # 3 and 4 Beyond: flows, hierarchies, labels, representations
 #
