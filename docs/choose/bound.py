@@ -90,9 +90,9 @@ for (name, row), colour in zip(values.items(), (GREY, INK, BLUE, ORANGE), strict
         ks, means - log_p_x, 1.96 * errors, fmt="o-", ms=4, lw=1.2, color=colour, label=name
     )
 axes.axhline(0, color=INK, lw=0.8, ls=":")
-finish(axes, xscale="log", xlabel="K", ylabel="bound - log p(x), nats")
+finish(axes, xscale="log", xlabel="K", ylabel="bound - log p(x), nats", ylim=(-0.07, 0.016))
 ticks_at(axes, ks)
-legend(axes, "center right")
+legend(axes, "lower center", ncols=2)
 figure
 
 # %% [markdown]
