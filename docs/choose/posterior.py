@@ -131,7 +131,8 @@ assert np.allclose(gap.total, gap.approximation + gap.amortisation)
 assert estimate(gap.approximation).mean > 0
 
 # %% [markdown]
-# Here the family is at fault. On images it is the other way round. The experiment
+# Here the family is at fault, and the encoder of a scalar x is not. On images it is the other way
+# round. The experiment
 # [inference_gap.py](https://github.com/vaejax/vaejax/blob/main/experiments/inference/inference_gap.py)
 # measured on the digits, log p(x) by annealed importance sampling, nats per example:
 #

@@ -2,7 +2,7 @@
 # # Choose a prior
 #
 # After this page you know which prior suits your latents, what a richer one buys, when it buys
-# nothing, and what it costs.
+# less, and what it costs.
 #
 # | if | then |
 # |---|---|
@@ -125,7 +125,7 @@ for axes, (name, (model, params, _)) in zip(panels, results.items(), strict=True
 figure
 
 # %% [markdown]
-# ## When it buys nothing
+# ## When it buys less
 #
 # A decoder that bends can make blobs out of a standard normal, so a part of what the prior bought
 # comes free. The same with a decoder of one hidden layer of 64:
