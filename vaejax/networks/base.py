@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax.errors import (
     ApplyScopeInvalidVariablesTypeError,
     InvalidRngError,
+    ScopeCollectionNotFound,
     ScopeParamNotFoundError,
     ScopeParamShapeError,
 )
@@ -124,7 +125,11 @@ def apply_net(net: Net, params: PyTree, example: Any) -> Any:
             " these functions take one example: use jax.vmap or vaejax.minibatch, and the"
             " parameters that init made for this net"
         ) from None
-    except (ScopeParamNotFoundError, ApplyScopeInvalidVariablesTypeError):
+    except (
+        ApplyScopeInvalidVariablesTypeError,
+        ScopeCollectionNotFound,
+        ScopeParamNotFoundError,
+    ):
         raise ValueError(of_another_net(net)) from None
     except InvalidRngError:
         raise ValueError(

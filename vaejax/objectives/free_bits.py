@@ -58,7 +58,8 @@ class FreeBits(Objective):
 
         log_p_x, kl = map_batch(parts, model.support, xs, key)
         log_p_x, kl = jnp.mean(log_p_x), jnp.mean(kl, axis=0)
-        return Terms(log_p_x - jnp.sum(kl), log_p_x - jnp.sum(jnp.maximum(kl, self.nats)))
+        paid = jnp.sum(jnp.maximum(kl, self.nats))
+        return Terms(log_p_x - jnp.sum(kl), log_p_x - paid, log_p_x)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return AnalyticKL(self.num_samples)(self.model, params, x, key)
@@ -118,7 +119,7 @@ class FreeBitsByNode(Objective):
         nothing = jnp.zeros(())
         paid = sum((jnp.maximum(nats, self.nats) for nats in kl.values()), start=nothing)
         bound = log_p_x - sum(kl.values(), start=nothing)
-        return Terms(bound, log_p_x - at_step(self.weight, step) * paid)
+        return Terms(bound, log_p_x - at_step(self.weight, step) * paid, log_p_x)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return KLByNode(self.num_samples)(self.model, params, x, key)

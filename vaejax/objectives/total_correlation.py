@@ -189,7 +189,7 @@ class TCVAE(Objective):
         weights = (at_step(weight, step) for weight in (self.alpha, self.beta, self.gamma))
         # As what is added to the bound, so that a weight of 1 adds exactly nothing.
         added = sum((weight - 1) * part for weight, part in zip(weights, parts, strict=True))
-        return Terms(bound, bound - added)
+        return Terms(bound, bound - added, log_p_x)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return elbo(self.model, params, x, key)
