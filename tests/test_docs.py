@@ -21,6 +21,7 @@ DOCUMENTS = (
     "docs/architecture.md",
     "docs/numerics.md",
 )
+REPOSITORY = r"https://(?:github|raw\.githubusercontent)\.com/vaejax/vaejax"
 
 
 def test_the_map_of_the_house_is_that_of_the_code():
@@ -36,10 +37,18 @@ def test_the_map_of_the_house_is_that_of_the_code():
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name):
     text = (ROOT / name).read_text()
+    for target in re.findall(rf"{REPOSITORY}/(?:blob/)?main/([^)#\s]+)", text):
+        assert (ROOT / target).exists(), f"{name}: {target}"
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
     for path in re.findall(r"`((?:vaejax|experiments|tests|scripts|docs)/[\w/.]+\.\w+)`", text):
         assert (ROOT / path).exists(), f"{name}: {path}"
+
+
+def test_links_of_the_readme_are_absolute():
+    """It is the page of the package too, beside which there are no files."""
+    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert targets and all(target.startswith(("https://", "#")) for target in targets)
 
 
 def recipes() -> dict[str, str]:

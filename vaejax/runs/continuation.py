@@ -26,6 +26,17 @@ FREE_TO_CHANGE = {
 }
 
 
+# Fields that say where a run lies and how it is kept: two runs that differ in no other one
+# compute the same.
+KEPT = ("out", "resume", "overwrite", "data_folder", "checkpoint_every", "devices")
+
+
+def computed_fields(config: TrainConfig) -> dict[str, Any]:
+    """The fields that decide what a run finds."""
+    values = dataclasses.asdict(config)
+    return {name: value for name, value in values.items() if name not in KEPT}
+
+
 def saved_config(folder: str | Path) -> TrainConfig:
     """The configuration of the run in a folder."""
     path = Path(folder) / "config.json"
