@@ -1,8 +1,10 @@
 """The pages say what the code does: the map of the house, and the recipes of CONTRIBUTING.md."""
 
 import dataclasses
+import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -77,6 +79,25 @@ def made(heading: str) -> dict:
 def test_there_are_four_recipes():
     assert list(RECIPES) == ["A prior", "A distribution", "An estimator", "An experiment"]
     assert all(len(code.splitlines()) <= 17 for code in RECIPES.values())
+
+
+@pytest.mark.parametrize(
+    "heading, page",
+    [
+        ("A prior", "own_prior"),
+        ("A distribution", "own_distribution"),
+        ("An estimator", "own_estimator"),
+    ],
+)
+def test_a_recipe_is_that_of_its_how_to(heading, page):
+    """One spelling: the pages of the site explain what CONTRIBUTING.md has in short."""
+    assert RECIPES[heading] in (ROOT / "docs" / "howto" / f"{page}.py").read_text()
+
+
+def test_the_model_of_the_how_to_is_that_of_the_base_class():
+    code = inspect.cleandoc(vaejax.Model.__doc__ or "").partition("@vaejax.component")[2]
+    code = textwrap.dedent("    @vaejax.component" + code)
+    assert code.strip() in (ROOT / "docs" / "howto" / "own_model.py").read_text()
 
 
 def test_a_prior_of_ones_own_trains():

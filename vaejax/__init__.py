@@ -1,7 +1,5 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
-__version__ = "0.1.0"  # here alone: pyproject.toml reads it
-
 from vaejax import distributions as distributions
 from vaejax.base import supports as supports
 from vaejax.base.types import Params as Params
@@ -9,6 +7,7 @@ from vaejax.base.types import Terms as Terms
 from vaejax.base.values import component as component
 from vaejax.base.values import pytree as pytree
 from vaejax.base.values import static as static
+from vaejax.base.version import __version__ as __version__
 from vaejax.bounds import elbo as elbo
 from vaejax.bounds import elbo_bound as elbo_bound
 from vaejax.bounds import iwae as iwae
@@ -115,14 +114,21 @@ from vaejax.models.priors import StandardNormal as StandardNormal
 from vaejax.models.priors import UniformOnSphere as UniformOnSphere
 from vaejax.models.priors import VampPrior as VampPrior
 from vaejax.models.vae import VAE as VAE
+from vaejax.networks.adapters import from_equinox as from_equinox
+from vaejax.networks.adapters import from_haiku as from_haiku
+from vaejax.networks.adapters import from_linen as from_linen
+from vaejax.networks.adapters import from_nnx as from_nnx
 from vaejax.networks.images import ConvDecoder as ConvDecoder
 from vaejax.networks.images import ConvEncoder as ConvEncoder
 from vaejax.networks.images import ResidualDecoder as ResidualDecoder
 from vaejax.networks.images import ResidualEncoder as ResidualEncoder
 from vaejax.networks.precision import HalfPrecision as HalfPrecision
+from vaejax.networks.stochastic import Stochastic as Stochastic
+from vaejax.networks.stochastic import draw_nets as draw_nets
 from vaejax.networks.vectors import MLP as MLP
 from vaejax.networks.vectors import Free as Free
 from vaejax.networks.vectors import GatedMLP as GatedMLP
+from vaejax.networks.vectors import Table as Table
 from vaejax.objectives.base import Around as Around
 from vaejax.objectives.base import Objective as Objective
 from vaejax.objectives.base import minibatch as minibatch

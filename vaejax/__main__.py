@@ -11,7 +11,7 @@ from typing import Any
 
 import tyro
 
-from vaejax import __version__
+from vaejax.base.version import __version__
 from vaejax.runs.command import command_line
 from vaejax.runs.config import Configuration, TrainConfig
 from vaejax.runs.data_sets import DataConfig, list_data
