@@ -7,9 +7,11 @@
 # %% [markdown]
 # # Load a run
 #
-# After this page you can open a trained run by one line, evaluate it, look at its history and its checkpoints, and go on with its model.
+# After this page you can open a trained run by one line, evaluate it, look at its history and its
+# checkpoints, and go on with its model.
 #
-# A small run comes first, made here by the function that the command `vaejax train` calls; yours is in the folder that `--out` named.
+# A small run comes first, made here by the function that the command `vaejax train` calls; yours
+# is in the folder that `--out` named.
 
 # %%
 import contextlib
@@ -40,7 +42,8 @@ print("files:", ", ".join(sorted(path.name for path in (place / "run").iterdir()
 # %% [markdown]
 # ## One line
 #
-# `open_run` reads the configuration, loads the data, builds the model, and reads the parameters of the newest checkpoint. It refuses what does not belong together: data that
+# `open_run` reads the configuration, loads the data, builds the model, and reads the parameters
+# of the newest checkpoint. It refuses what does not belong together: data that
 # have changed, a model that this version makes otherwise. Nothing in the folder changes.
 
 # %%
@@ -53,7 +56,8 @@ print("parameters", sum(leaf.size for leaf in jax.tree.leaves(run.params)))
 # %% [markdown]
 # ## The same numbers
 #
-# Training evaluated its test set with the third of four keys that its seed gives. With the same key, the ELBO is the same number.
+# Training evaluated its test set with the third of four keys that its seed gives. With the same
+# key, the ELBO is the same number.
 
 # %%
 key = jax.random.split(jax.random.key(run.config.seed), 4)[2]
@@ -67,7 +71,8 @@ print(f"ELBO {evaluation.elbo.mean:.3f} nats, and result.json says {result['test
 # %% [markdown]
 # ## One example
 #
-# The transform makes an example of a stored image, here by drawing its pixels. The functions of the library take one example.
+# The transform makes an example of a stored image, here by drawing its pixels. The functions of
+# the library take one example.
 
 # %%
 pixels_key, z_key = jax.random.split(jax.random.key(0))
@@ -82,7 +87,8 @@ print(
 # %% [markdown]
 # ## The history, and a picture
 #
-# `run.history` has the bound of each step and of each validation, over all that was trained, resumed or not.
+# `run.history` has the bound of each step and of each validation, over all that was trained,
+# resumed or not.
 
 # %%
 assert len(run.history["bound"]) == run.step
@@ -92,7 +98,9 @@ plots.curves(run.history, run.dataset.name)
 # %% [markdown]
 # ## Checkpoints
 #
-# Those that were kept are runs too: `run.checkpoints[400]`. `run.params_at(400)` are the parameters of that step, `run.params_at("best")` those of the best validation; `open_run(folder, 400)` takes them from the start.
+# Those that were kept are runs too: `run.checkpoints[400]`. `run.params_at(400)` are the
+# parameters of that step, `run.params_at("best")` those of the best validation; `open_run(folder,
+# 400)` takes them from the start.
 
 # %%
 for step in sorted(run.checkpoints):
@@ -105,7 +113,8 @@ for step in sorted(run.checkpoints):
 # %% [markdown]
 # ## Data that have moved
 #
-# A run on your own data keeps their place and their digests. If the file lies elsewhere now, name its folder. Other contents are refused.
+# A run on your own data keeps their place and their digests. If the file lies elsewhere now, name
+# its folder. Other contents are refused.
 
 # %%
 np.save(place / "table.npy", np.random.default_rng(0).normal(size=(200, 3)))
