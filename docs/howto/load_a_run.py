@@ -10,12 +10,12 @@
 # After this page you can open a trained run by one line, evaluate it, look at its history and its
 # checkpoints, and go on with its model.
 #
-# A small run comes first, made here by the function that the command `vaejax train` calls; yours
-# is in the folder that `--out` named.
+# A small run comes first, made by the command; yours is in the folder that `--out` named.
 
 # %%
-import contextlib
-import io
+import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -24,19 +24,18 @@ import numpy as np
 
 import vaejax
 from vaejax import plots
-from vaejax.runs.config import TrainConfig
-from vaejax.runs.train import train
 
 
-def trained(**flags):
-    """What `vaejax train` returns, without what it prints."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        return train(TrainConfig(**flags))
+def trained(flags, out):
+    """What `vaejax train` prints last."""
+    command = [sys.executable, "-m", "vaejax", "train", *flags.split(), "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 place = Path(tempfile.mkdtemp())
-every = {"num_steps": 600, "validate_every": 200, "checkpoint_every": 200}
-result = trained(hidden=(64,), **every, eval_samples=20, out=str(place / "run"))
+flags = "--num-steps 600 --validate-every 200 --checkpoint-every 200 --hidden 64 --eval-samples 20"
+result = trained(flags, place / "run")
 print("files:", ", ".join(sorted(path.name for path in (place / "run").iterdir())))
 
 # %% [markdown]
@@ -80,9 +79,8 @@ x = run.transform(images[0], pixels_key)
 q = run.model.posterior(run.params, x)
 z = q.sample(z_key)
 log_w = run.model.log_joint(run.params, x, z) - q.log_prob(z)
-print(
-    f"q(z|x) is around ({q.loc[0]:.2f}, {q.loc[1]:.2f}); log p(x, z) - log q(z|x) = {log_w:.2f} nats"
-)
+print(f"q(z|x) is around ({q.loc[0]:.2f}, {q.loc[1]:.2f})")
+print(f"log p(x, z) - log q(z|x) = {log_w:.2f} nats at one z")
 
 # %% [markdown]
 # ## The history, and a picture
@@ -118,8 +116,8 @@ for step in sorted(run.checkpoints):
 
 # %%
 np.save(place / "table.npy", np.random.default_rng(0).normal(size=(200, 3)))
-real = {"likelihood": "gaussian", "binarisation": "none", "data": str(place / "table.npy")}
-trained(**real, hidden=(8,), num_steps=20, eval_samples=5, out=str(place / "own"))
+flags = "--likelihood gaussian --binarisation none --hidden 8 --num-steps 20 --eval-samples 5"
+trained(f"{flags} --data {place / 'table.npy'}", place / "own")
 
 (place / "moved").mkdir()
 (place / "table.npy").rename(place / "moved" / "table.npy")
