@@ -248,7 +248,7 @@ def cloud(weights):
 figure, [panels] = figure_of(columns=4, size=(7.2, 2.1))
 for seed, axes in enumerate(panels):
     weights = jax.tree.map(lambda leaf: 3 * leaf, deep.init(jax.random.key(seed)))
-    points = cloud(weights)
+    points = np.asarray(cloud(weights))
     axes.scatter(*points.T, s=1, color=BLUE, alpha=0.4, linewidths=0)
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
