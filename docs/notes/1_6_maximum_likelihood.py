@@ -101,10 +101,10 @@ for M, gradients in by_size.items():
 # ### Its variance
 #
 # What $M$ buys is a smaller variance. With $g_n$ the gradients of the single examples, $\bar g$
-# their mean, and $S^2 = \frac{1}{N-1} \sum_n \lVert g_n - \bar g \rVert^2$, sampling theory says
+# their mean, and $S^2 = \frac{1}{N-1} \sum_n \| g_n - \bar g \|^2$, sampling theory says
 #
-# $$\mathbb{E}\, \Big\lVert \tfrac{N}{M} \textstyle\sum_{n \in \mathcal{M}} g_n - N \bar g
-#   \Big\rVert^2 = N^2 \Big(1 - \frac{M}{N}\Big) \frac{S^2}{M}.$$
+# $$\mathbb{E}\, \left\| \frac{N}{M} \sum_{n \in \mathcal{M}} g_n - N \bar g
+#   \right\|^2 = N^2 \Big(1 - \frac{M}{N}\Big) \frac{S^2}{M}.$$
 #
 # The factor $1 - M/N$ is there because no example is drawn twice: with $M = N$ nothing is left to
 # chance. The library has both parts, $S^2$ as `variance_sources` and the formula as
