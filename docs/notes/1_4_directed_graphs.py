@@ -14,7 +14,7 @@ from jax.scipy.special import logit
 
 import vaejax
 from vaejax import DirectedGraph, Node, Table, plots
-from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish
+from vaejax.plots import BLUE, GREY, ORANGE, figure_of, finish
 
 # %% [markdown]
 # ## 1.4 Neural networks give the parameters
@@ -55,9 +55,9 @@ for n in (2, 5, 10, 20):
     print(f"{n:7d} {sizes[0]:25,d} {sizes[1]:20,d}")
 
 # %% [markdown]
-# ## Directed graphs
+# ## 1.4 Directed graphs
 #
-# A directed graphical model is a product of conditionals,
+# A directed graphical model (section 1.5 of Kingma and Welling) is a product of conditionals,
 #
 # $$p_\theta(x_1, \dots, x_M) = \prod_{j=1}^M p_\theta(x_j \mid Pa(x_j)),$$
 #

@@ -19,7 +19,7 @@ from jax.scipy.special import logit
 
 import vaejax
 from vaejax import DirectedGraph, Node, Table
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 
 # %% [markdown]
 # ## 1.6 Maximum likelihood

@@ -17,8 +17,8 @@ from jax.scipy.stats import norm
 
 import vaejax
 from vaejax import DirectedGraph, Free, Node, Table
-from vaejax.plots.images import show_image, tile
-from vaejax.plots.look import ORANGE, figure_of, finish, legend
+from vaejax.plots import ORANGE, figure_of, finish, legend, tile
+from vaejax.plots.images import show_image
 
 # %% [markdown]
 # ## 1.7.1 What is not in the data
@@ -355,7 +355,8 @@ print(f"test log p(x), two latents           {log_p.mean():8.2f} nats")
 shown = middles(14, 2)
 decoded = jax.jit(jax.vmap(lambda z: images(theta).factor("x", {"z": z}).mean()))(shown)
 decoded = decoded.reshape(14, 14, 8, 8)[::-1].reshape(-1, 8, 8)  # z_2 goes up
-means = np.asarray(mass @ norm.cdf(middles(32, 2)))  # in units of the prior's mass, as the left panel
+# Phi(z), so that equal areas have equal prior mass, as on the left
+means = np.asarray(mass @ norm.cdf(middles(32, 2)))
 
 figure, [[left, right]] = figure_of(columns=2, size=(7.4, 3.7))
 show_image(left, tile(np.asarray(decoded), 14))
