@@ -102,7 +102,7 @@ area = (side[1] - side[0]) ** 2
 
 
 @partial(jax.jit, static_argnums=0)
-def on_grid(model, params, x):
+def on_grid(model, params, x, points):
     """(log p(z|x), log q(z|x)) at the points of the grid."""
     log_joint = jax.vmap(partial(model.log_joint, params, x))(points)
     log_q = jax.vmap(model.posterior(params, x).log_prob)(points)
