@@ -155,7 +155,7 @@ def draw(axes, log_p, log_q, title):
 figure, [panels] = figure_of(columns=2, size=(7, 3.6), sharex=True, sharey=True)
 for axes, name in zip(panels, shown, strict=True):
     draw(axes, *shown[name], f"{name}: KL {abs(kl(*shown[name])):.2f}")
-panels[0].set(xlim=(-0.8, 2.2), ylim=(-0.8, 2.2), ylabel="$z_2$")
+panels[0].set(xlim=(-1.4, 2.7), ylim=(-1.4, 2.7), ylabel="$z_2$")
 figure
 
 # %% [markdown]
