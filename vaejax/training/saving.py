@@ -31,7 +31,7 @@ class Checkpoints:
     With `resume` the run goes on from the newest intact checkpoint, if there is one, to the same
     bits. `config`, of JSON's types, is stored in each and must then be equal; so must the data, the
     key, the batch size, the objective, the transform and the optimiser, which are stored anyway, by
-    their descriptions. Free are the number of steps, the validation, the mesh and the callback.
+    their descriptions. Free are the number of steps, the validation, the mesh and the callbacks.
     """
 
     folder: str | Path
