@@ -121,7 +121,7 @@ for name, params in bounds.items():
 # The two are of the same examples and the same noise, so the difference is known far better than
 # either ± says, which is mostly how much harder one digit is than another.
 #
-# That the average is what its formula says, step by step, by a callback:
+# That the average is what its formula says, after one step:
 
 # %%
 steps = [start]

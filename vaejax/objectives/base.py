@@ -17,6 +17,7 @@ from vaejax.base.values import component
 from vaejax.data.mapping import map_batch
 from vaejax.estimators.base import Estimator, as_estimator
 from vaejax.models.base import Model, Supports
+from vaejax.networks.stochastic import draw_nets
 
 
 class Objective:
@@ -95,7 +96,8 @@ SUM_OVER_EXAMPLE = "sum it over the one example, and take the mean over a batch"
 
 
 def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
-    """What an objective gives, or a TypeError where that is not two numbers."""
+    """What an objective gives, or a TypeError; of one example, its nets are drawn for it."""
+    params, key = draw_nets(params, key) if objective.of_one_example else (params, key)
     terms = objective(params, xs, key, step)
     if not isinstance(terms, Terms):
         raise TypeError(
@@ -181,11 +183,10 @@ def per_example(
     """
     if model is not None:
         return PerExample(estimator, model)
+    name = type(estimator).__name__
     if isinstance(estimator, Objective):
-        name = type(estimator).__name__
         raise TypeError(f"{name} is an objective already; give it to what takes one, as it is")
     if isinstance(estimator, Estimator):
-        name = type(estimator).__name__
         raise TypeError(f"{name} is an estimator, and wants a model beside: ({name}(...), model)")
     if isinstance(estimator, partial) and isinstance(estimator.func, Estimator):
         name = type(estimator.func).__name__
@@ -260,9 +261,7 @@ class Minibatch(Objective):
 
 
 class Around(Objective):
-    """An objective made of another one, `inner`, whose model, support, schedules and bound it
-    has.
-    """
+    """An objective made of another one, `inner`, with its model, support, schedules and bound."""
 
     inner: Objective
 

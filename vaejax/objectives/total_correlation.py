@@ -17,6 +17,7 @@ from vaejax.bounds import elbo, sample_posterior
 from vaejax.data.mapping import map_batch
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.models.base import Model, posterior_of, prior_of
+from vaejax.networks.stochastic import require_no_noise
 from vaejax.objectives.base import Objective
 from vaejax.objectives.free_bits import require_diagonal
 from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
@@ -180,6 +181,7 @@ class TCVAE(Objective):
         return scheduled(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        require_no_noise("TCVAE", params)
         log_p_x, parts = sampled_parts(
             "TCVAE", self.model, params, xs, key, self.dataset_size, self.estimator
         )

@@ -17,6 +17,7 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.distributions.base import NotKnownError
 from vaejax.models.base import Model, prior_of
 from vaejax.plots.images import (
+    is_image,
     mean_image,
     prior_draws,
     prior_images,
@@ -65,7 +66,7 @@ def latent(
     _scatter(panels[0], points, labels)
     panels[0].set(xlabel=names[0], ylabel=names[1], title="posterior means")
     real = all(support == REAL for _, support in support_parts(model.latent_support))
-    if decoded and means.shape[1] == 2 and real and _has_prior(model, params):
+    if decoded and means.shape[1] == 2 and real and _draws_images(model, params):
         _show_manifold(panels[1], model, params, of_one, size)
     elif decoded:
         _show_places(panels[1], model, params, z_means, points, size)
@@ -92,13 +93,16 @@ def require_labels(labels: Any, size: int) -> np.ndarray | None:
     )
 
 
-def _has_prior(model: Model, params: Params) -> bool:
-    """Whether the latents have a density of their own: not where one depends on observed nodes."""
+def _draws_images(model: Model, params: Params) -> bool:
+    """Whether the model draws images: not where a latent depends on observed nodes, nor where what
+    it draws is a vector, or several arrays.
+    """
     try:
         prior_of(model, params)
     except NotKnownError:
         return False
-    return True
+    x, _ = jax.eval_shape(lambda key: model.sample(params, key), jax.random.key(0))
+    return isinstance(x, jax.ShapeDtypeStruct) and is_image(x.shape)
 
 
 def _rows(latents: PyTree) -> np.ndarray:

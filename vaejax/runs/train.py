@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-import tyro
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
@@ -19,7 +18,7 @@ from vaejax.base.describe import description
 from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset, random_rows
 from vaejax.data.check import check_data
-from vaejax.data.pixels import Pixels
+from vaejax.data.transforms import Transform
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
 from vaejax.models.vae import VAE
@@ -32,15 +31,11 @@ from vaejax.runs.build import (
     initial_params,
     load_data,
 )
-from vaejax.runs.command import environment
-from vaejax.runs.config import (
-    TrainConfig,
-    check_config,
-    fixed_fields,
-    require_same_run,
-    saved_config,
-)
+from vaejax.runs.command import environment, record
+from vaejax.runs.config import TrainConfig, check_config
+from vaejax.runs.continuation import fixed_fields, require_same_run, saved_config
 from vaejax.runs.files import write_json
+from vaejax.runs.flags import parsed_flags
 from vaejax.runs.folder import (
     digests_of,
     evaluated_params,
@@ -66,7 +61,7 @@ class Training(NamedTuple):
 
     config: TrainConfig
     dataset: Dataset
-    transform: Pixels
+    transform: Transform
     model: VAE
     objective: Objective
     optimizer: optax.GradientTransformation
@@ -85,7 +80,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     training = prepared_training(config)
     out = place_of(config.out)
     log, *others = logs_of(config, out)
-    print(f"{config.data}: {training.dataset.source}", file=sys.stderr)
+    print(f"data: {training.dataset.source}", file=sys.stderr)
     with claimed(out):
         require_free(config)  # again, now that no other process can write there
         began = time.perf_counter()
@@ -101,9 +96,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
             "steps_per_second": log.steps_per_second(),
             "out": str(out),
         }
-        write_json(out / "result.json", result)
+        data = _data_facts(training.dataset)
+        record(out, config, **result, **data)
         result["pictures"] = drawn(figures_of(training, params, run), out)
-        write_json(out / "result.json", result)
+        record(out, config, **result, **data)
     print(f"{evaluation} of {config.latent_dim}\npictures     {out}/*.png")
     return result
 
@@ -204,8 +200,17 @@ def _facts(training: Training) -> dict[str, Any]:
     """What config.json holds."""
     config = dataclasses.asdict(training.config)
     parts = {name: description(getattr(training, name)) for name in DESCRIBED}
-    data = {"data": training.dataset.source, "images": digests_of(training.dataset)}
-    return {"config": config, **data, **parts, **environment()}
+    return {"config": config, **_data_facts(training.dataset), **parts, **environment()}
+
+
+def _data_facts(dataset: Dataset) -> dict[str, Any]:
+    """Where the data were and how they were split, and what each split holds."""
+    splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+    return {
+        "data": dataset.source,
+        "examples": {name: len(split.images) for name, split in splits.items()},
+        "images": digests_of(dataset),
+    }
 
 
 def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str, Any]:
@@ -274,7 +279,7 @@ def parsed(arguments: Sequence[str] | None = None, prog: str | None = None) -> T
     """The configuration of a command line. With --resume, flags that are not given are the run's
     own.
     """
-    config = tyro.cli(TrainConfig, args=arguments, prog=prog)
+    config = parsed_flags(TrainConfig, arguments, prog=prog)
     if not config.resume:
         return config
     if config.overwrite:
@@ -287,6 +292,6 @@ def parsed(arguments: Sequence[str] | None = None, prog: str | None = None) -> T
         )
     own = {"resume": True, "overwrite": False, "out": config.out}
     saved = dataclasses.replace(saved_config(saved_in.parent), **own)
-    config = tyro.cli(TrainConfig, args=arguments, prog=prog, default=saved)
+    config = parsed_flags(TrainConfig, arguments, prog=prog, default=saved)
     require_same_run(saved, config)
     return config
