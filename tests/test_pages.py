@@ -16,7 +16,8 @@ from vaejax.runs.config import TrainConfig
 
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
-WITH_CODE = [page for page in PAGES if "```python\n" in page.read_text()]
+PYTHON, SHELL = "```python\n", "```sh\n"
+WITH_CODE = [page for page in PAGES if PYTHON in page.read_text() and SHELL not in page.read_text()]
 TEXTS = [ROOT / "README.md", *PAGES, *sorted(DOCS.rglob("*.py"))]
 
 
@@ -31,6 +32,14 @@ def test_the_code_of_a_page_runs(page, tmp_path, monkeypatch):
     names = {}
     for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(code, names)
+
+
+def test_pages_of_code_and_commands_are_run_whole():
+    """By tests/test_first_hour.py, since each block needs what those before it have left."""
+    names = (ROOT / "tests" / "test_first_hour.py").read_text()
+    for page in PAGES:
+        if SHELL in page.read_text() and PYTHON in page.read_text():
+            assert f'"{page.relative_to(DOCS).with_suffix("").as_posix()}"' in names, page
 
 
 def commands() -> list[str]:

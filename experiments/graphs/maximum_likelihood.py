@@ -46,7 +46,6 @@ from experiments.lib.figures import note
 from experiments.lib.script import Report, run_script
 from vaejax import plots
 from vaejax.base.fields import Count, Positive, PositiveOrZero, Seed
-from vaejax.networks.layers import flat
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 from vaejax.runs.config import Configuration
 
@@ -92,28 +91,14 @@ class Config(Configuration):
 # The models.
 
 
-@vaejax.component
-class Table:
-    """One free logit for each state of so many binary parents."""
-
-    num_parents: int
-
-    def init(self, key, example):
-        return jnp.zeros((2,) * self.num_parents)
-
-    def apply(self, params, example):
-        state = flat(example).astype(int) if self.num_parents else ()
-        return params[tuple(state)][None]
-
-
 def table_of(names: tuple[str, ...]):
     """A number for each state of the parents."""
-    return Table(len(names))
+    return vaejax.Table(1, (2,) * len(names))
 
 
 def logistic(names: tuple[str, ...]):
     """sigmoid(w . parents + b)."""
-    return vaejax.MLP(1, hidden=()) if names else Table(0)
+    return vaejax.MLP(1, hidden=()) if names else table_of(names)
 
 
 def binary_graph(parents: dict[str, tuple[str, ...]], net=table_of) -> vaejax.DirectedGraph:
@@ -183,7 +168,8 @@ def counted(graph: vaejax.DirectedGraph, data: dict[str, np.ndarray]) -> dict:
                 f"{node.name!r} lacks one of its values at some state of its parents, so its"
                 " log-odds are infinite; more examples"
             )
-        params[node.name] = jnp.asarray(np.log(counts[..., 1]) - np.log(counts[..., 0]))
+        log_odds = np.log(counts[..., 1:]) - np.log(counts[..., :1])
+        params[node.name] = {"logits": jnp.asarray(log_odds)}
     return params
 
 
@@ -233,7 +219,7 @@ def fitted(
         batch_size=config.batch_size,
         # A compiled call ends at a validation, so that `record` sees those steps.
         validation=vaejax.Validation(data, every=config.record_every),
-        callback=record,
+        callbacks=(record,),
         progress=False,
     )
     return path

@@ -23,7 +23,7 @@ class ImageSetting(DataSetting):
     """
 
 
-def load_images(setting: DataSetting) -> tuple[vaejax.Dataset, vaejax.Pixels]:
+def load_images(setting: DataSetting) -> tuple[vaejax.Dataset, vaejax.Transform]:
     """The data set, and the transform of its stored images to those that a model sees, of an
     `ImageSetting` or a `vaejax.runs.config.Setting`; ValueError where they are too few.
     """

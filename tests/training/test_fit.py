@@ -12,7 +12,7 @@ import vaejax
 from tests.lib.oracles import Line
 from tests.lib.programs import compilations
 from tests.lib.recipes import recipe
-from tests.lib.training import KEY, MODEL, OBJECTIVE, PARAMS, PIXELS, XS, Counted, fit, state
+from tests.lib.training import KEY, MODEL, NAMES, OBJECTIVE, PARAMS, PIXELS, XS, Counted, fit, state
 from tests.lib.trees import assert_same_bits
 from vaejax.data.base import batch_rows
 
@@ -58,7 +58,7 @@ def test_history_and_the_callers_arrays():
     """
     run = fit(30)
     assert run.step == 30 and run.best_params is None
-    assert sorted(run.history) == ["bound", "objective", "validation_bound", "validation_step"]
+    assert sorted(run.history) == sorted(NAMES)
     assert run.history["bound"].shape == (30,) and run.history["bound"].dtype == np.float32
     np.testing.assert_array_equal(run.history["objective"], run.history["bound"])
     assert all(np.isfinite(np.asarray(leaf)).all() for leaf in jax.tree.leaves(PARAMS))
@@ -100,7 +100,7 @@ def test_every_cut_into_calls_gives_the_same_bits(tmp_path):
         20,
         validation=vaejax.Validation(XS[:10], every=5),
         checkpoints=vaejax.Checkpoints(tmp_path, every=3),
-        callback=lambda run: steps.append(run.step),
+        callbacks=(lambda run: steps.append(run.step),),
     )
     assert {3, 5, 6, 9, 10, 12, 15, 18, 20} <= set(steps)
     assert_same_bits(state(cut), state(fit(20)))
@@ -292,7 +292,10 @@ NO_NOUNS = {
         r"validation is a ndarray; write validation=vaejax.Validation\(data",
     ),
     "a number as a key": ({"key": 0}, r"key = 0; give a random key, such as jax.random.key\(0\)"),
-    "no callback": ({"callback": 3}, "callback = 3 cannot be called; give a function"),
+    "no callback": (
+        {"callbacks": (3,)},
+        "callbacks has 3, which cannot be called",
+    ),
     "no transform": ({"transform": "dynamic"}, "transform = 'dynamic' cannot be called"),
     "no mesh": ({"mesh": "data"}, "mesh = 'data'; give one, such as jax.make_mesh"),
     "a count among the parameters": (

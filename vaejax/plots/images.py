@@ -140,25 +140,42 @@ def require_image(image: PyTree) -> Any:
     """Raises ValueError unless it is one array [h, w], [h, w, 1] or [h, w, 3]."""
     leaves = jax.tree.leaves(image)
     shapes = [tuple(np.shape(leaf)) for leaf in leaves]
-    if leaves != [image] or len(shapes[0]) not in (2, 3) or shapes[0][2:] not in COLOURS:
+    if leaves != [image] or not is_image(shapes[0]):
         channels_first = len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][:1] in COLOURS
         remedy = "move the channels to the end" if channels_first else "give the decoder that shape"
         raise ValueError(
             f"what the model explains has the shape {', '.join(map(str, shapes))}; pictures are of"
-            f" images, one array (h, w), (h, w, 1) or (h, w, 3) of each example: {remedy}"
+            " images, one array (h, w), (h, w, 1) or (h, w, 3) of each example: where the data are"
+            f" images, {remedy}"
         )
     return image
 
 
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape can be shown: [h, w], [h, w, 1] or [h, w, 3]."""
+    return len(shape) in (2, 3) and shape[2:] in COLOURS
+
+
 def reconstructions(
-    model: Model, params: Params, xs: PyTree, key: Key, columns: int = 16
+    model: Model,
+    params: Params,
+    xs: PyTree,
+    key: Key,
+    columns: int = 16,
+    originals: np.ndarray | None = None,
 ) -> Figure:
-    """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
+    """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x).
+
+    `originals` are the images of which the xs were made, such as those that were binarised, [n, h,
+    w] or [n, h, w, 1 or 3] with values in [0, 1]: a row above each pair.
+    """
     require_key(key)
     require_count(columns, "columns")
     check_data(xs, model.support)
     xs = jax.tree.map(jnp.asarray, xs)
     size = len(jax.tree.leaves(xs)[0])
+    if originals is not None and len(originals) != size:
+        raise ValueError(f"{len(originals)} originals of {size} examples; give one of each")
 
     def decoded(params, x, key):
         z = posterior_of(model, params, x).sample(key)
@@ -167,10 +184,9 @@ def reconstructions(
     keys = jax.random.split(key, size)
     means = np.asarray(jax.jit(jax.vmap(decoded, (None, 0, 0)))(params, xs, keys))
     images = np.asarray(jax.vmap(model.observation)(xs))
-    blocks = [
-        block
-        for start in range(0, size, columns)
-        for block in (images[start : start + columns], means[start : start + columns])
-    ]
+    kinds = [images, means] if originals is None else [np.asarray(originals), images, means]
+    blocks = [kind[start : start + columns] for start in range(0, size, columns) for kind in kinds]
     title = "x, and below it the mean of p(x | z) at one z from q(z | x)"
-    return image_grid(np.concatenate(blocks), columns, title, rows_together=2)
+    if originals is not None:
+        title = "the image, x as the model saw it, and the mean of p(x | z) at one z from q(z | x)"
+    return image_grid(np.concatenate(blocks), columns, title, rows_together=len(kinds))

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from vaejax.base.checks import shortened
 from vaejax.base.files import nameable
-from vaejax.runs.config import RUN_RECORD, TrainConfig
+from vaejax.runs.config import TrainConfig
+from vaejax.runs.continuation import RUN_RECORD
 from vaejax.runs.files import read_json
 from vaejax.runs.lock import LOCKS, claimed
 
@@ -20,6 +21,9 @@ PICTURES = ("samples", "reconstructions", "latent", "curves")  # what training d
 RUN_FILES = (
     "checkpoints",
     "metrics.jsonl",
+    "log.csv",
+    "tensorboard",
+    "wandb",
     "result.json",
     *(f"{name}.png" for name in PICTURES),
     "evaluation.json",
