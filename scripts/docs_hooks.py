@@ -1,5 +1,6 @@
 """What mkdocs.yml cannot say: the navigation is of pages that are there, formulas are MathML."""
 
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import docs_formulas
 
 
 def on_config(config: Any) -> None:
+    sys.path.append(str(Path(__file__).parent))  # what docs_griffe.py imports, which griffe loads
     pages = Path(config["docs_dir"])
     there = sorted(page.relative_to(pages).as_posix() for page in pages.rglob("*.md"))
     config["nav"] = navigation(config["nav"], there)
