@@ -15,6 +15,14 @@ def on_config(config: Any) -> None:
     config["nav"] = navigation(config["nav"], there)
 
 
+def named(wanted: Any) -> list[str]:
+    """All pages and patterns of a section, however nested."""
+    if isinstance(wanted, str):
+        return [wanted]
+    parts = wanted.values() if isinstance(wanted, dict) else wanted
+    return [name for part in parts for name in named(part)]
+
+
 def navigation(sections: list, pages: list[str]) -> list:
     """The same sections with the pages that are there: a pattern such as notes/* stands for those,
     by name, that the section does not name; what is not there is left out, and so is a section
@@ -32,7 +40,9 @@ def navigation(sections: list, pages: list[str]) -> list:
                 entries += navigation([entry], pages)
             else:
                 entries += [page for page in pages if page == entry]
-                entries += [page for page in pages if fnmatch(page, entry) and page not in wanted]
+                entries += [
+                    page for page in pages if fnmatch(page, entry) and page not in named(wanted)
+                ]
         chosen += [{title: entries}] if entries else []
     return chosen
 

@@ -85,11 +85,12 @@ def test_links_lead_to_pages_or_to_the_repository():
 
 
 def test_the_navigation_is_of_pages_that_are_there():
-    sections = [{"Home": "index.md"}, {"Notes": ["b.md", "n/z.md", "n/*"]}, {"None": ["m/*"]}]
+    notes = ["b.md", {"Last": ["n/z.md", "n/y.md"]}, "n/*", {"Empty": ["o.md"]}]
+    sections = [{"Home": "index.md"}, {"Notes": notes}, {"None": ["m/*"]}]
     pages = ["index.md", "n/a.md", "n/c.md", "n/z.md"]
     assert navigation(sections, pages) == [
         {"Home": "index.md"},
-        {"Notes": ["n/z.md", "n/a.md", "n/c.md"]},
+        {"Notes": [{"Last": ["n/z.md"]}, "n/a.md", "n/c.md"]},
     ]
 
 
