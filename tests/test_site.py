@@ -100,6 +100,8 @@ def test_the_navigation_is_of_pages_that_are_there():
         (r"\mathbb{E}_q\left[\frac{a}{b}\right]", ("<mi>𝔼</mi>", "<mfrac>", "]")),
         (r"\begin{aligned} a &= b \\ &\le c \end{aligned}", ("<mtable", "text-align: right")),
         (r"\operatorname{KL}(q \| p)", ("<mi>KL</mi>",)),
+        (r"a_{KL(q \| p)} = L", ("<mi>KL</mi>", "<mi>L</mi>")),
+        (r"\mathrm{KL}(q)", (">K</mi>", ">L</mi>")),
         (r"\operatorname*{arg\,max}_q f", ("<munder><mo", 'movablelimits="true"', "argmax")),
         (r"\boldsymbol{\mu} \mathbb{1}", ("𝝁", "𝟙")),
         (r"x \sim p", ("<mo>∼</mo>",)),
