@@ -71,6 +71,11 @@ def gradient(params, xs):
     return ravel_pytree(jax.grad(value)(params))[0]
 
 
+def batch(rows):
+    """These rows of the data; of several sets of rows, as many batches."""
+    return jax.tree.map(lambda leaf: leaf[rows], data)
+
+
 with jax.enable_x64(True):
     x = jnp.linspace(-2, 2, N)[:, None]
     data = {"x": x, "y": jnp.sin(2 * x) + 0.3 * jax.random.normal(jax.random.key(1), x.shape)}
@@ -81,8 +86,7 @@ with jax.enable_x64(True):
     by_size = {}  # {M: the gradient of every minibatch of M, [C(N, M), number of parameters]}
     for M in range(1, N + 1):
         rows = np.array(list(itertools.combinations(range(N), M)))
-        batches = jax.tree.map(lambda leaf: leaf[rows], data)  # noqa: B023
-        by_size[M] = np.asarray(jax.vmap(gradient, (None, 0))(params, batches))
+        by_size[M] = np.asarray(jax.vmap(gradient, (None, 0))(params, batch(rows)))
 
 size = np.linalg.norm(full)
 print(f"{sum(map(len, by_size.values()))} minibatches, {full.size} parameters")
@@ -438,8 +442,8 @@ figure
 #     ```python
 #     order = np.random.default_rng(0).permutation(N)
 #     with jax.enable_x64(True):
-#         halves = [jax.tree.map(lambda leaf: leaf[part], data) for part in np.split(order, 2)]
-#         mean_of_epoch = np.mean([gradient(params, half) for half in halves], axis=0)
+#         halves = [gradient(params, batch(rows)) for rows in np.split(order, 2)]
+#         mean_of_epoch = np.mean(halves, axis=0)
 #     assert np.abs(mean_of_epoch - full).max() < 1e-12 * size
 #     ```
 #
