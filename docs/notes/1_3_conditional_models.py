@@ -24,8 +24,8 @@ GREEN = "#3a9a5b"
 # ## 1.3 Probabilistic models
 #
 # Data are draws of a process that nobody knows, $x \sim p^*(x)$. A probabilistic model is a family
-# of densities, one for each value of the parameters $\theta$, and learning looks for the value at
-# which
+# of densities, $x \sim p_\theta(x)$, one for each value of the parameters $\theta$, and learning
+# looks for the value at which
 #
 # $$p_\theta(x) \approx p^*(x).$$
 #

@@ -99,8 +99,13 @@ for M, gradients in by_size.items():
 # %% [markdown]
 # That is rounding in the last digits: no bias, at any $M$. The factor $N/M$ is what
 # `vaejax.minibatch(..., dataset_size=N)` multiplies by. Without `dataset_size` it is the *mean*
-# over the batch, an unbiased estimate of $\frac{1}{N} \log p_\theta(\mathcal{D})$: the same
-# direction, and nats per example.
+# over the batch, nats per example, and the two sides are
+#
+# $$\frac{1}{N} \log p_\theta(\mathcal{D}) \;\simeq\; \frac{1}{M} \log p_\theta(\mathcal{M})
+#   = \frac{1}{M} \sum_{n \in \mathcal{M}} \log p_\theta(x^{(n)}),$$
+#
+# where $\simeq$ says that the right side is an unbiased estimate of the left one: the same
+# direction, in a unit that does not grow with the data.
 #
 # ### Its variance
 #
