@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import vaejax
-from vaejax.plots import BLUE, GREY, ORANGE, figure_of, finish, legend, ticks_at
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend, ticks_at
 
 # %% [markdown]
 # ## 2.6 Estimation of the marginal likelihood
@@ -276,12 +276,11 @@ for i in (0, 100, 599):
 # %%
 figure, [[axes]] = figure_of(size=(6.4, 3.2))
 steps = np.arange(len(joints))
-axes.fill_between(steps, 0, marginals, color=BLUE, alpha=0.3, lw=0, label="KL(q_D(x) ‖ p(x))")
-axes.fill_between(steps, marginals, joints, color=ORANGE, alpha=0.4, lw=0)
-axes.collections[-1].set_label("E KL(q(z|x) ‖ p(z|x))")
-axes.plot(steps, joints, color=ORANGE, lw=1.2, label="KL(q_D(x) q(z|x) ‖ p(x, z))")
-finish(axes, xlabel="step of training", ylabel="nats", ylim=(0, None), xlim=(0, steps[-1]))
-legend(axes)
+axes.plot(steps, joints, color=INK, lw=2.5, label="KL of the joints, the sum of")
+axes.plot(steps, marginals, color=BLUE, label="KL of the marginals, and")
+axes.plot(steps, posteriors, color=ORANGE, label="mean KL to the posterior")
+finish(axes, xlabel="step of training", ylabel="nats", yscale="log", xlim=(0, steps[-1]))
+legend(axes, "upper right")
 figure
 
 # %% [markdown]

@@ -79,10 +79,10 @@ figure, [[axes]] = figure_of(size=(6.4, 3.0))
 axes.axhline(0, color=GREY, lw=0.8)
 axes.plot(betas, curvatures, color=BLUE)
 axes.axvline(v / sigma**2, color=ORANGE, lw=1, ls="--", label="v / σ²")
-axes.text(0.12, 0.05, "unstable: the latent wakes up", fontsize=9)
-axes.text(0.6, 0.05, "stable: it stays asleep", fontsize=9)
+axes.text(0.02, -0.05, "unstable: the latent wakes up", fontsize=9)
+axes.text(0.62, 0.03, "stable: it stays asleep", fontsize=9)
 finish(axes, xlabel="β, the weight of the KL", ylabel="largest curvature at the collapsed state")
-legend(axes, "lower left")
+legend(axes, "upper right")
 figure
 
 # %% [markdown]
