@@ -28,11 +28,10 @@ not the posterior: calibration p = 7e-26.
 
 import sys
 
-import tyro
-
 from vaejax.runs.command import command_line
 from vaejax.runs.evaluate import evaluate_run
+from vaejax.runs.flags import parsed_flags
 from vaejax.runs.parts import EvaluateConfig
 
 if __name__ == "__main__":
-    sys.exit(command_line(lambda: evaluate_run(tyro.cli(EvaluateConfig))))
+    sys.exit(command_line(lambda: evaluate_run(parsed_flags(EvaluateConfig))))

@@ -9,10 +9,12 @@ import os
 import re
 import shutil
 import sys
-import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jupytext
 import nbclient
@@ -21,8 +23,10 @@ import nbformat
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 ROOT = Path(__file__).resolve().parents[1]
+REPOSITORY = "https://github.com/vaejax/vaejax/blob/main"
 BUILD = ROOT / "build" / "docs"
 AT_ONCE = 2  # pages
+STAMP = ".state"  # the file that holds the state of what lies beside it
 
 # A figure is shown where it is the last expression of a cell, and nowhere else.
 FIGURES = """
@@ -58,6 +62,7 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
         notebook,
         timeout=600,
         kernel_name="python3",
+        coalesce_streams=True,  # what a cell prints is one block
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=[f"--IPKernelApp.exec_lines={FIGURES}", "--IPKernelApp.log_level=ERROR"],
     )
@@ -113,46 +118,69 @@ def described(text: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def state_of(*parts: str | Path) -> str:
-    """A digest of what a page depends on: the parts, the library, the versions of packages."""
+@cache
+def library() -> bytes:
+    """A digest of the library, of the versions of packages, and of this file."""
+    sources = sorted((ROOT / "vaejax").rglob("*.py"))
     digest = hashlib.sha256(sys.version.encode())
-    library = sorted((ROOT / "vaejax").rglob("*.py"))
-    for part in [*parts, *library, ROOT / "constraints.txt", Path(__file__)]:
+    for path in [*sources, ROOT / "constraints.txt", Path(__file__)]:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.digest()
+
+
+def state_of(*parts: str | Path) -> str:
+    """A digest of what a page depends on: the library, and texts or files beside it."""
+    digest = hashlib.sha256(library())
+    for part in parts:
         content = part.read_bytes() if isinstance(part, Path) else part.encode()
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()
 
 
-def state_of_page(path: Path) -> str:
-    text = path.read_text()
-    shared = sorted((ROOT / "experiments" / "lib").glob("*.py")) if "experiments" in text else []
-    return state_of(text, *shared)
+def shared_by_experiments() -> list[Path]:
+    return sorted((ROOT / "experiments" / "lib").glob("*.py"))
 
 
-def once(folder: Path, state: str, make: Callable[[Path], None]) -> bool:
-    """Whether `make(folder)` had to fill the folder, since it was not of this state."""
-    stamp = folder / ".state"
-    if stamp.exists() and stamp.read_text() == state:
-        return False
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    make(folder)
-    stamp.write_text(state)
-    return True
+class Computed(NamedTuple):
+    """A page that computes: its name, such as notes/elbo, the digest of what it depends on, and how
+    its files are made in an empty folder.
+    """
 
+    name: str
+    state: str
+    make: Callable[[Path], None]
 
-def failures_of(jobs: Iterable[Callable[[], None]]) -> list[str]:
-    """Runs all jobs, some at once; the messages of those that failed, in their order."""
-    lock = threading.Lock()
+    def folder(self, build: Path) -> Path:
+        return build / "executed" / self.name
 
-    def message(job: Callable[[], None]) -> str | None:
+    def compute(self, build: Path) -> str | None:
+        """Makes its files, unless those of this state are there. The message, if it fails."""
+        began, folder = time.perf_counter(), self.folder(build)
+        stamp = folder / STAMP
+        if stamp.exists() and stamp.read_text() == self.state:
+            return None
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         try:
-            job()
+            self.make(folder)
         except PageError as error:
-            with lock:
-                print(f"FAILED {error}", file=sys.stderr)
+            print(f"FAILED {error}", file=sys.stderr, flush=True)
             return str(error)
+        stamp.write_text(self.state)
+        print(f"{self.name}: {time.perf_counter() - began:.0f} s", flush=True)
         return None
 
+
+def percent_page(path: Path, docs: Path) -> Computed:
+    """Of a percent file in the folder `docs`."""
+    text = path.read_text()
+    shared = shared_by_experiments() if "experiments" in text else []
+    name = path.relative_to(docs).with_suffix("").as_posix()
+    return Computed(name, state_of(text, *shared), partial(write_page, path))
+
+
+def compute_all(pages: Iterable[Computed], build: Path) -> list[str]:
+    """Computes all pages, some at once; the messages of those that failed."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return [text for text in pool.map(message, jobs) if text is not None]
+        messages = pool.map(lambda page: page.compute(build), pages)
+        return [message for message in messages if message is not None]

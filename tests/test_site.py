@@ -36,20 +36,24 @@ assert x == y, "they differ"
 """
 
 
+def computed(pages, build):
+    return docs.compute_all(docs.percent_pages(pages), build)
+
+
 def test_a_page_is_executed_once_for_each_state(tmp_path):
     pages, build, log = tmp_path / "docs", tmp_path / "build", tmp_path / "log"
     (pages / "notes").mkdir(parents=True)
     page = pages / "notes" / "good.py"
     page.write_text(GOOD.format(log=str(log)))
-    assert docs.execute_all(pages, build) == [] == docs.execute_all(pages, build)
+    assert computed(pages, build) == [] == computed(pages, build)
     assert log.read_text() == "x"
-    collected = docs.collect(pages, build) / "notes"
+    collected = docs.collect(pages, docs.percent_pages(pages), build) / "notes"
     text = (collected / "good.md").read_text()
     (picture,) = re.findall(r"!\[A part\]\((.*)\)", text)
     assert (collected / picture).read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in collected.iterdir()) == ["good.md", picture]
     page.write_text(page.read_text().replace("A part", "Another"))
-    assert docs.execute_all(pages, build) == []
+    assert computed(pages, build) == []
     assert log.read_text() == "xx"
 
 
@@ -59,12 +63,12 @@ def test_a_page_that_fails_says_where_and_the_others_are_executed(tmp_path):
     (pages / "bad.py").write_text(BAD)
     (pages / "good.py").write_text(GOOD.format(log=str(log)))
     (pages / "loud.py").write_text("# %%\nimport warnings\nwarnings.warn('beware')\n")
-    failed, loud = docs.execute_all(pages, build)
+    failed, loud = computed(pages, build)
     assert failed == f"{pages / 'bad.py'}:6, code cell 2: AssertionError: they differ"
     assert loud.startswith(f"{pages / 'loud.py'}:2, code cell 1: it writes to stderr: ")
     assert "beware" in loud
     assert log.read_text() == "x"
-    assert len(docs.execute_all(pages, build)) == 2  # what failed is not kept
+    assert len(computed(pages, build)) == 2  # what failed is not kept
 
 
 def test_links_lead_to_pages_or_to_the_repository():

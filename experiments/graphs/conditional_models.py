@@ -212,7 +212,7 @@ def regression_figure(train: dict, grid: np.ndarray, bands: dict) -> Figure:
 class Labelled:
     """{"image", "label"} as stored -> {"x": pixels, "y": label one-hot}."""
 
-    pixels: vaejax.Pixels
+    pixels: vaejax.Transform
     num_classes: int
 
     def __call__(self, stored, key):
@@ -233,7 +233,9 @@ class Examples(NamedTuple):
         return self.transform(jax.tree.map(lambda leaf: leaf[0], self.train), key)
 
 
-def labelled_examples(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -> Examples:
+def labelled_examples(
+    config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform
+) -> Examples:
     """x an image, y its label."""
     labels, _ = require_labels(
         dataset, "for the parts classification and classes (--parts completion needs none)"
@@ -249,7 +251,7 @@ def with_labels(split: Split) -> dict[str, np.ndarray]:
     return {"image": split.images, "label": np.asarray(split.labels, np.int32)}
 
 
-def classification(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -> Report:
+def classification(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
     """p(y | x) = softmax(net(x)): the test log-likelihood, nats, and the share of test images whose
     likeliest class is theirs.
     """
@@ -284,7 +286,7 @@ class Halves:
     middle row is in x.
     """
 
-    pixels: vaejax.Pixels
+    pixels: vaejax.Transform
 
     def __call__(self, stored, key):
         image = self.pixels(stored["image"], key)
@@ -369,7 +371,7 @@ def compare(config: Config, examples: Examples, key) -> Comparison:
     return Comparison(row, model, network, params["model"], params["network"])
 
 
-def completion(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -> Report:
+def completion(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
     """x the lower half of an image, y the upper one."""
     splits = [{"image": split.images} for split in (dataset.train, dataset.valid, dataset.test)]
     train, valid, test = splits
@@ -389,7 +391,7 @@ def completion(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -
     return report({"task": "lower half given the upper"} | found.row, "completion", images, title)
 
 
-def classes(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -> Report:
+def classes(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
     """x an image, y its label."""
     examples = labelled_examples(config, dataset, pixels)
     key, draw_key = jax.random.split(jax.random.key(config.seed + 2))

@@ -329,7 +329,7 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {"clusters": len(np.unique(clusters)), "purity": share, "nmi": nmi}
 
 
-def labelled_images(config: Config) -> tuple[vaejax.Dataset, vaejax.Pixels, np.ndarray]:
+def labelled_images(config: Config) -> tuple[vaejax.Dataset, vaejax.Transform, np.ndarray]:
     """The data set, its transform, and the labels of the test images."""
     dataset, transform = load_images(config)
     _, labels = require_labels(dataset, "to hold the clusters against")

@@ -85,7 +85,7 @@ class Problem(NamedTuple):
     model: vaejax.VAE
     start: Params
     dataset: vaejax.Dataset
-    transform: vaejax.Pixels
+    transform: vaejax.Transform
     xs: jax.Array
 
     def objective(self, name: str) -> vaejax.Objective:

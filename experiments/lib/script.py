@@ -10,13 +10,13 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 from vaejax.base.mapping import Estimate
 from vaejax.runs.command import command_line, record, use_all_cores
 from vaejax.runs.config import Configuration, check_config
 from vaejax.runs.files import read_json
+from vaejax.runs.flags import parsed_flags
 from vaejax.runs.lock import claimed
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import is_run, place_of
@@ -61,7 +61,7 @@ def run_script(
     """
     if all_cores:
         use_all_cores()
-    sys.exit(command_line(lambda: run(tyro.cli(config_type), experiment)))
+    sys.exit(command_line(lambda: run(parsed_flags(config_type), experiment)))
 
 
 def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[str, Any]:

@@ -1,17 +1,7 @@
 """Tables in Markdown."""
 
-from collections.abc import Iterable
-from typing import Any
-
 from vaejax.base.mapping import Estimate
-
-
-def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """| header |, a rule, and a line for each row of cells."""
-    header = list(header)
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
-    return "\n".join(lines)
+from vaejax.runs.table import markdown as markdown
 
 
 def with_error(estimate: Estimate, digits: int = 3, sign: str = "") -> str:

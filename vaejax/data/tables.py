@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ def read_table(path: Path, label: str | None = None) -> tuple[dict[str, np.ndarr
     delimiter = DELIMITERS[path.suffix.lower()]
     names, header = _columns(path, delimiter)
     number = None if label is None else _number_of(label, names, header, path)
+    if len(list(islice(_lines(path, delimiter), 2))) <= bool(header):
+        raise ValueError(f"{path} has no row of numbers")
     classes: dict[str, int] = {}  # in the order of their rows
 
     def code_of(cell: str) -> int:
@@ -39,8 +42,6 @@ def read_table(path: Path, label: str | None = None) -> tuple[dict[str, np.ndarr
     except ValueError:
         _raise_for_cell(path, delimiter, names, header, number)
         raise
-    if values.size == 0:
-        raise ValueError(f"{path} has no row of numbers")
     if not np.isfinite(values).all():
         _raise_for_cell(path, delimiter, names, header, number)
     if number is None:
