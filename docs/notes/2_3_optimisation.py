@@ -315,6 +315,9 @@ figure
 # [mc_gradient_review.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/mc_gradient_review.py)
 # and
 # [gradient_variance.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/gradient_variance.py).
-# **In the library:** `vaejax.minibatch`, `vaejax.fit`, `vaejax.ScoreFunction`,
-# `vaejax.LeaveOneOut`, `vaejax.gradient_moments`, `vaejax.variance_ratio`. **Which to choose:**
-# [estimators](../choose/estimator.md).
+#
+# **In the API:** [`minibatch`](../api/objectives.md), [`fit`](../api/training.md),
+# [`ScoreFunction`, `LeaveOneOut`](../api/estimators.md), [`gradient_moments`,
+# `variance_ratio`](../api/variance.md). **Which to choose:** [estimators](../choose/estimator.md).
+#
+# Next: [2.4 The reparameterisation trick](2_4_reparameterisation.md).

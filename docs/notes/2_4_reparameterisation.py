@@ -324,5 +324,8 @@ for when in at:
 # [snr_of_tighter_bounds.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/snr_of_tighter_bounds.py),
 # [mc_gradient_review.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/mc_gradient_review.py),
 # [discrete_gradients.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/discrete_gradients.py).
-# **In the library:** `vaejax.Pathwise`, `vaejax.AnalyticKL`, `vaejax.StickTheLanding`,
-# `vaejax.DReG`, `vaejax.gradient_moments`, `vaejax.gradient_spread`, `vaejax.variance_ratio`.
+#
+# **In the API:** [`Pathwise`, `AnalyticKL`, `StickTheLanding`, `DReG`](../api/estimators.md),
+# [`gradient_moments`, `gradient_spread`, `variance_ratio`](../api/variance.md).
+#
+# Next: [2.5 Factorised and full-covariance posteriors](2_5_posteriors.md).

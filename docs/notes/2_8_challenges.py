@@ -19,10 +19,10 @@ from vaejax.plots import BLUE, GREY, ORANGE, figure_of, finish, legend
 # ## 2.8.1 Optimisation issues
 #
 # At the start of a training the decoder says nothing about $z$ yet. The likelihood term $\mathbb
-# E_q \log p(x|z)$ is then weak, and the cheapest thing to do is to make the other term, $KL(q(z|x)
-# \,\|\, p(z))$, zero. The state $q(z|x) = p(z)$ with a decoder that ignores $z$ can be a *stable
-# equilibrium*: everything is consistent, and nothing pulls away from it. This is posterior
-# collapse.
+# E_q \log p(x|z)$ is then weak, and the cheapest thing to do is to make the other term,
+# $\mathrm{KL}(q(z|x) \,\Vert\, p(z))$, zero. The state $q(z|x) = p(z)$ with a decoder that ignores
+# $z$ can be a *stable equilibrium*: everything is consistent, and nothing pulls away from it. This
+# is posterior collapse.
 #
 # For one latent, one pixel and linear nets the stability can be computed. The decoder is $\mathcal
 # N(wz, \sigma^2)$, the encoder $\mathcal N(ax, s^2)$, and the data have mean 0 and variance $v$.
@@ -94,7 +94,7 @@ figure
 # for $\lambda$ all the same,
 #
 # $$\tilde{\mathcal L}_\lambda = \mathbb E_{x \in M}\, \mathbb E_{q(z|x)} [\log p(x|z)] -
-# \sum_j \max\big(\lambda,\ \mathbb E_{x \in M}\, KL(q(z_j|x) \,\|\, p(z_j))\big),$$
+# \sum_j \max\big(\lambda,\ \mathbb E_{x \in M}\, \mathrm{KL}(q(z_j|x) \,\Vert\, p(z_j))\big),$$
 #
 # `vaejax.FreeBits(model, nats)`. Both change what is maximised, neither what is reported: the bound
 # in the history is the ELBO at $\beta = 1$ and without the max.
@@ -160,11 +160,11 @@ figure
 #
 # ## 2.8.2 Blurriness of the generative model
 #
-# Maximising the likelihood minimises $KL(q_{\mathcal D}(x) \,\|\, p_\theta(x))$
+# Maximising the likelihood minimises $\mathrm{KL}(q_{\mathcal D}(x) \,\Vert\, p_\theta(x))$
 # ([2.7](2_6_marginal_likelihood.md)). This KL is an average over the *data*: it is large where data
 # are and the model is not, and it hardly sees mass of the model where no data are. A model that
-# cannot be both must cover, and so it spreads out. The other direction, $KL(p_\theta \,\|\,
-# q_{\mathcal D})$, would rather leave data out.
+# cannot be both must cover, and so it spreads out. The other direction, $\mathrm{KL}(p_\theta
+# \,\Vert\, q_{\mathcal D})$, would rather leave data out.
 #
 # Two clusters and one normal show both. Under the first KL the best normal has the moments of the
 # data, which is a closed form to check against.
@@ -262,5 +262,8 @@ for name, means in zip(("one latent", "sixteen latents"), draws, strict=True):
 # [ladder.py](https://github.com/vaejax/vaejax/blob/main/experiments/graphs/ladder.py),
 # [rate_distortion.py](https://github.com/vaejax/vaejax/blob/main/experiments/representation/rate_distortion.py),
 # [swap_priors.py](https://github.com/vaejax/vaejax/blob/main/experiments/representation/swap_priors.py).
-# **In the library:** `vaejax.Beta`, `vaejax.WarmUp`, `vaejax.Cyclical`, `vaejax.FreeBits`,
-# `vaejax.latent_space`, `vaejax.active_units`, `vaejax.PosteriorCollapseWarning`.
+#
+# **In the API:** [`Beta`, `WarmUp`, `Cyclical`, `FreeBits`](../api/objectives.md),
+# [`latent_space`, `active_units`](../api/evaluation.md).
+#
+# Next: [3 and 4 Beyond](3_beyond.md).
