@@ -33,8 +33,8 @@ from vaejax.plots import BLUE, INK, ORANGE, PALE, figure_of, finish, legend
 #
 # $$p_\theta(z|x) = \frac{p_\theta(x, z)}{p_\theta(x)}.$$
 #
-# So who has one of the two has the other, since the joint is known. Nor can the posterior $p(\theta
-# | \mathcal D)$ over the *parameters* be had: that is the same problem, with more dimensions.
+# So who has one of the two has the other, since the joint is known. Nor can the posterior over the
+# *parameters*, $p(\theta|\mathcal D)$, be had: that is the same problem, with more dimensions.
 #
 # First a model in which both can be had. With $p(z) = \mathcal N(0, I)$ and a linear decoder,
 # $p(x|z) = \mathcal N(Wz + b, \tau^2 I)$, everything is normal: $p(x) = \mathcal N(b, W W^\top +
