@@ -9,7 +9,8 @@
 # $$\mathcal L_{\theta,\phi}(\mathcal D) = \sum_{x \in \mathcal D} \mathcal L_{\theta,\phi}(x),$$
 #
 # and it is maximised by stochastic gradient ascent: a random minibatch in place of the data, a
-# random $z \sim q_\phi(z|x)$ in place of the expectation. In the library the two are two values,
+# random $z \sim q_\phi(z|x)$ in place of the expectation. In the library the two are an objective
+# and an estimator within it,
 #
 # ```python
 # objective = vaejax.minibatch(vaejax.Pathwise(), model)  # the mean of an estimator over a batch
@@ -167,9 +168,10 @@ for baseline, (loc, log_scale) in deviations.items():
 
 # %% [markdown]
 # The mean stays and the noise does not: a constant that is added to $\log p(x, z)$, which changes
-# nothing of the problem, is paid for in variance. In an image model $\log p(x, z)$ is in the
-# hundreds. So nobody uses $b = 0$. With several samples each can take the mean of the others as its
-# baseline, `vaejax.ScoreFunction(num_samples, vaejax.LeaveOneOut())`, which needs no tuning.
+# nothing of the problem, is paid for in variance. In a model of images $\log p(x, z)$ is often a
+# hundred nats and more below zero. So nobody uses $b = 0$. With several samples each can take the
+# mean of the others as its baseline, `vaejax.ScoreFunction(num_samples, vaejax.LeaveOneOut())`,
+# which needs no tuning.
 #
 # ## Unbiased, seen
 #
@@ -293,8 +295,8 @@ figure
 
 # %% [markdown]
 # The score function is the estimator for what cannot be differentiated, a discrete latent or a
-# black box. Where the model is differentiable and has more than a handful of latents, the next page
-# has something better.
+# black box. Where the model is differentiable and has many latents, the next page has something
+# better.
 #
 # ## Exercises
 #
@@ -308,7 +310,7 @@ figure
 #         $b$, least at $b = \mathbb E[f s^2] / \mathbb E[s^2]$. `vaejax.OptimalConstant` estimates
 #         it, from samples of its own so that the gradient stays unbiased.
 #
-# 3. Add 100 to $\log p(x, z)$ in `score_term`. What happens to each of the deviations, and
+# 3. Add 100 to `f` in `score_term`. What happens to each of the deviations, and
 #    what to those of `vaejax.ScoreFunction(4)` with `LeaveOneOut`?
 #
 # **At full scale:**

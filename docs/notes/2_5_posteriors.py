@@ -163,7 +163,7 @@ figure
 #
 # The posterior of a neural decoder is no normal at all. Here are the best members of three
 # families, for images of digits and a decoder with two latents. The third is a flow
-# ([3.2](3_beyond.md)), a normal that is bent by invertible layers, and can be any shape.
+# ([3.2](3_beyond.md)), a normal that is bent by invertible layers into other shapes.
 
 # %%
 digits, binarise = vaejax.prepare_pixels(vaejax.load_dataset("digits"), "static")
