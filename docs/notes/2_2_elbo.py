@@ -338,10 +338,10 @@ figure
 #
 #     ??? example "Solution"
 #         $q(z|x) = p(z|x)$: then the difference is $\log p(x)$ at every $z$, and one sample gives
-#         it exactly, with variance zero. Try `params_of(mean[0], precision**-0.5)` in the cell of
-#         100,000 draws: the first row has a deviation of rounding only, the second has not. So the
-#         estimator of less variance depends on $q$, which is what [2.4](2_4_reparameterisation.md)
-#         uses.
+#         it exactly, with variance zero. Try `params_of(float(mean[0]), precision**-0.5)` in the
+#         cell of 100,000 draws: the first row has a deviation of rounding only, the second has not.
+#         So the estimator of less variance depends on $q$, which is what
+#         [2.4](2_4_reparameterisation.md) uses.
 #
 # 2. Show that $\mathcal L \le \log p(x)$ without a KL, from Jensen's inequality for the logarithm
 #    and $p(x) = \mathbb E_q[p(x, z)/q(z|x)]$. Where does equality hold?

@@ -9,16 +9,11 @@
 # $$\mathcal L_{\theta,\phi}(\mathcal D) = \sum_{x \in \mathcal D} \mathcal L_{\theta,\phi}(x),$$
 #
 # and it is maximised by stochastic gradient ascent: a random minibatch in place of the data, a
-# random $z \sim q_\phi(z|x)$ in place of the expectation. In the library the two are an objective
-# and an estimator within it,
-#
-# ```python
-# objective = vaejax.minibatch(vaejax.Pathwise(), model)  # the mean of an estimator over a batch
-# run = vaejax.fit(objective, params, optax.adam(1e-3), images, key, num_steps=900, batch_size=100)
-# ```
-#
-# and an *estimator* is a function of one example **whose value is a bound and whose gradient is the
-# estimate**: `jax.grad` of it is all there is. This page and [the next](2_4_reparameterisation.md)
+# random $z \sim q_\phi(z|x)$ in place of the expectation. In the library the first is an objective,
+# `vaejax.minibatch(estimator, model)`, which `vaejax.fit` maximises; the second is its *estimator*,
+# such as `vaejax.Pathwise()`, a function of one example **whose value is a bound and whose gradient
+# is the estimate**: `jax.grad` of it is all there is. This page and
+# [the next](2_4_reparameterisation.md)
 # look at that gradient. Here is the model of [2.2](2_2_elbo.md) again, one latent number and one
 # observed number, whose ELBO and its gradient are sums over a grid.
 
