@@ -4,6 +4,7 @@
 # What surprises people who train VAEs, here and elsewhere: each with an example that runs, and what to do about it.
 
 # %%
+import textwrap
 from functools import partial
 
 import jax
@@ -31,7 +32,7 @@ def refusal(function, *args, **kwargs):
     try:
         function(*args, **kwargs)
     except (TypeError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
+        return textwrap.fill(f"{type(error).__name__}: {error}", 80)
     raise AssertionError("nothing was refused")
 
 
