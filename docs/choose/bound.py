@@ -156,7 +156,7 @@ for share in (0.2, 0.8, 1.5):
 # ## What each choice loses
 #
 # - the ELBO: $\mathrm{KL}(q \,\|\, p(z \mid x))$. A model trained on it prefers posteriors that q
-#   can follow.
+#   can follow (Burda et al. 2016).
 # - IWAE: K evaluations of the decoder, the encoder's signal unless `DReG`, and comparability:
 #   IWAE-5 and IWAE-50 are two bounds.
 # - `renyi_bound`: at alpha below 0 it is no lower bound.
