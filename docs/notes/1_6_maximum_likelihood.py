@@ -209,7 +209,7 @@ run = vaejax.fit(
     num_steps=1_000,
     batch_size=20,
     validation=vaejax.Validation(days, every=10),  # so that the callback sees each tenth step
-    callback=lambda run: path.append((run.step, run.params.theta)),
+    callbacks=(lambda run: path.append((run.step, run.params.theta)),),
     progress=False,
 )
 

@@ -13,8 +13,7 @@ from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset
 from vaejax.data.check import check_data
 from vaejax.data.load import load_dataset
-from vaejax.data.pixels import prepare_pixels
-from vaejax.data.transforms import Transform
+from vaejax.data.pixels import Pixels, Unchanged, prepare_pixels
 from vaejax.models.base import Conditional, Factor
 from vaejax.models.priors import VampPrior
 from vaejax.models.vae import VAE
@@ -27,7 +26,7 @@ from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS, named_estimator
 from vaejax.training.fit import fit
 
 
-def load_data(setting: DataSetting) -> tuple[Dataset, Transform]:
+def load_data(setting: DataSetting) -> tuple[Dataset, Pixels | Unchanged]:
     """The data set of a setting, and what makes an example of a stored image.
 
     Raises ValueError where it has fewer examples than the setting asks for.
@@ -77,12 +76,16 @@ def build_objective(config: TrainConfig, model: VAE) -> Objective:
     return minibatch(estimator, model)
 
 
+def learning_rate_of(config: TrainConfig) -> Any:
+    """A number, or a schedule."""
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
+    return config.learning_rate
+
+
 def build_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Adam, with the configuration's schedule and clipping."""
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(rate, config.num_steps)
-    adam = optax.adam(rate)
+    adam = optax.adam(learning_rate_of(config))
     if config.clip_norm is None:
         return adam
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
