@@ -7,7 +7,7 @@
 # | if you | then |
 # |---|---|
 # | train | the ELBO: one sample, `AnalyticKL` or `StickTheLanding` |
-# | train, and q is too simple for the posterior | `DReG(K)`, K from 5 to 50 |
+# | train, and q is too simple for the posterior | `DReG(K)` |
 # | report how good a model is | `evaluate`: the ELBO, IWAE-K for a ladder of K, and k-hat |
 # | report log p(x), and k-hat is above 0.7 | `AIS`, and `AIS.bdmc` for a bound from above |
 # | want an estimate without the 1/K term, and no bound | `jackknife_bound` |
