@@ -188,5 +188,5 @@ def reconstructions(
     blocks = [kind[start : start + columns] for start in range(0, size, columns) for kind in kinds]
     title = "x, and below it the mean of p(x | z) at one z from q(z | x)"
     if originals is not None:
-        title = "the image, x as the model saw it, and the mean of p(x | z) at one z from q(z | x)"
+        title = "the image, x as the model saw it, and the mean of p(x | z)"
     return image_grid(np.concatenate(blocks), columns, title, rows_together=len(kinds))
