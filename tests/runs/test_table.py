@@ -84,6 +84,27 @@ def test_what_is_no_number_is_told(runs):
     assert mean_told(numbers.tolist()) == expected
 
 
+def test_a_run_that_cannot_be_read_is_left_out_by_a_line(runs, capsys):
+    """One of a newer vaejax, and one whose result is damaged."""
+    record = json.loads((runs / "a1" / "config.json").read_text())
+    record["config"]["new_field"] = 1
+    (runs / "a1" / "config.json").write_text(json.dumps(record))
+    (runs / "b0" / "result.json").write_text("[]")
+    assert main(["table", "a0", "a1", "b0"]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("a1 is left out: ") and "new_field" in first
+    assert second.startswith("b0 is left out: ") and "lacks step" in second
+
+
+def test_patience_ends_a_run_where_its_configuration_did(runs):
+    folder = written(runs / "p", -20.0, patience=2, validate_every=10)
+    path = folder / "result.json"
+    result = json.loads(path.read_text()) | {"step": 60}
+    for num_steps, finished in ((100, True), (50, False)):
+        path.write_text(json.dumps(result | {"config": {"num_steps": num_steps}}))
+        assert Summary(folder).is_finished == finished
+
+
 def test_mistakes(runs, capsys):
     for arguments, message in {
         ("other",): "none of these folders holds a run",

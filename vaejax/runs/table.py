@@ -42,13 +42,16 @@ class Summary:
         record = read_json(folder / "config.json", *RUN_RECORD)
         self.images: Mapping[str, str] = record.get("images", {})
         result = folder / "result.json"
-        self.result: Mapping[str, Any] = read_json(result) if result.exists() else {}
+        self.result: Mapping[str, Any] = read_json(result, "step") if result.exists() else {}
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has been evaluated where its configuration ends."""
-        step = self.result.get("step", 0)
-        return step >= self.config.num_steps or (step > 0 and self.config.patience is not None)
+        """Whether it has been evaluated where its configuration ends: at its last step, or where
+        its patience did.
+        """
+        trained_for = self.result.get("config", {}).get("num_steps")
+        stopped = self.config.patience is not None and trained_for == self.config.num_steps
+        return bool(self.result) and (stopped or self.result["step"] >= self.config.num_steps)
 
     @property
     def step(self) -> int:
@@ -68,10 +71,7 @@ def table_of_runs(config: TableConfig) -> dict[str, Any]:
     check_config(config)
     folders = [expanded(name, "runs") for name in config.runs]
     target = None if config.csv is None else _file_of(config.csv)
-    summaries = [Summary(folder) for folder in folders if is_run(folder)]
-    for folder in folders:
-        if not is_run(folder):
-            print(f"{folder} is left out: it holds no run", file=sys.stderr)
+    summaries = list(filter(None, map(summary_of, folders)))
     if not summaries:
         raise ValueError("none of these folders holds a run; name some, such as runs/*")
     print(tables_of(summaries))
@@ -83,6 +83,18 @@ def table_of_runs(config: TableConfig) -> dict[str, Any]:
         "finished": sum(summary.is_finished for summary in summaries),
         "left_out": len(folders) - len(summaries),
     }
+
+
+def summary_of(folder: Path) -> Summary | None:
+    """What the run in a folder says; None, and a line of why, where it holds none."""
+    try:
+        if is_run(folder):
+            return Summary(folder)
+        reason = "it holds no run"
+    except ValueError as error:  # of another vaejax, or damaged
+        reason = str(error)
+    print(f"{folder} is left out: {reason}", file=sys.stderr)
+    return None
 
 
 def _file_of(name: str) -> Path:
