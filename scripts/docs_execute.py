@@ -62,6 +62,7 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
         notebook,
         timeout=600,
         kernel_name="python3",
+        coalesce_streams=True,  # what a cell prints is one block
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=[f"--IPKernelApp.exec_lines={FIGURES}", "--IPKernelApp.log_level=ERROR"],
     )

@@ -26,7 +26,7 @@ objective = vaejax.minibatch(vaejax.StickTheLanding(), model)
 folder = Path(tempfile.mkdtemp()) / "checkpoints"
 
 
-def train(num_steps, folder=None, callback=None, learning_rate=1e-3):
+def train(num_steps, folder=None, callbacks=(), learning_rate=1e-3):
     checkpoints = folder and vaejax.Checkpoints(folder, every=100, resume=True)
     return vaejax.fit(
         objective,
@@ -38,7 +38,7 @@ def train(num_steps, folder=None, callback=None, learning_rate=1e-3):
         batch_size=100,
         transform=pixels,
         checkpoints=checkpoints,
-        callback=callback,
+        callbacks=callbacks,
         progress=False,
     )
 
@@ -50,7 +50,7 @@ def cut_off(run):
 
 
 try:
-    train(500, folder, cut_off)
+    train(500, folder, (cut_off,))
 except KeyboardInterrupt as stopped:
     print(f"stopped at step {stopped.run.step}")
 
@@ -95,6 +95,6 @@ except ValueError as error:
     print(str(error).replace(str(folder), "checkpoints"))
 
 # %% [markdown]
-# Free are the number of steps, the validation, the callback and the [mesh](many_devices.md). A
+# Free are the number of steps, the validation, the callbacks and the [mesh](many_devices.md). A
 # damaged checkpoint is noticed, moved aside with a message, and the one before it used. To look at
 # a run of the command line afterwards: [load a run](load_a_run.md).

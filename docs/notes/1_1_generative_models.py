@@ -21,7 +21,7 @@ from jax.scipy.special import logit
 
 import vaejax
 from vaejax import DirectedGraph, Free, Node, Table, plots
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 
 # %% [markdown]
 # ## Bayes' rule

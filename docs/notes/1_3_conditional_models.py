@@ -16,7 +16,7 @@ import optax
 
 import vaejax
 from vaejax import Free
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 
 GREEN = "#3a9a5b"
 

@@ -12,7 +12,7 @@ import numpy as np
 
 import vaejax
 from vaejax import DirectedGraph, Free, Node, Table, plots
-from vaejax.plots.look import BLUE, GREY, ORANGE, PALE, figure_of, finish, legend
+from vaejax.plots import BLUE, GREY, ORANGE, PALE, figure_of, finish, legend
 
 # %% [markdown]
 # ## 1.5 A data set is a sum

@@ -19,7 +19,7 @@ from jax.scipy.special import logit
 
 import vaejax
 from vaejax import DirectedGraph, Node, Table
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 
 # %% [markdown]
 # ## 1.6 Maximum likelihood
@@ -101,10 +101,10 @@ for M, gradients in by_size.items():
 # ### Its variance
 #
 # What $M$ buys is a smaller variance. With $g_n$ the gradients of the single examples, $\bar g$
-# their mean, and $S^2 = \frac{1}{N-1} \sum_n \lVert g_n - \bar g \rVert^2$, sampling theory says
+# their mean, and $S^2 = \frac{1}{N-1} \sum_n \| g_n - \bar g \|^2$, sampling theory says
 #
-# $$\mathbb{E}\, \Big\lVert \tfrac{N}{M} \textstyle\sum_{n \in \mathcal{M}} g_n - N \bar g
-#   \Big\rVert^2 = N^2 \Big(1 - \frac{M}{N}\Big) \frac{S^2}{M}.$$
+# $$\mathbb{E}\, \left\| \frac{N}{M} \sum_{n \in \mathcal{M}} g_n - N \bar g
+#   \right\|^2 = N^2 \Big(1 - \frac{M}{N}\Big) \frac{S^2}{M}.$$
 #
 # The factor $1 - M/N$ is there because no example is drawn twice: with $M = N$ nothing is left to
 # chance. The library has both parts, $S^2$ as `variance_sources` and the formula as
@@ -200,7 +200,7 @@ run = vaejax.fit(
     num_steps=1_000,
     batch_size=20,
     validation=vaejax.Validation(days, every=10),  # so that the callback sees each tenth step
-    callback=lambda run: path.append((run.step, run.params.theta)),
+    callbacks=(lambda run: path.append((run.step, run.params.theta)),),
     progress=False,
 )
 
@@ -419,7 +419,7 @@ figure
 # The mean of $q$ is right, and the uncertainty grows away from the data, as it should. The scales
 # are too small: exactly, $w$ and $c$ are correlated, since a line that is steeper must start lower,
 # and a diagonal $q$ can not say so. What a family of posteriors leaves out is section
-# [2.5](2_3_optimisation.md). A posterior over all weights of a decoder, and what it is worth when
+# [2.5](2_5_posteriors.md). A posterior over all weights of a decoder, and what it is worth when
 # images are few, is measured by
 # [`bayesian_decoder.py`](https://github.com/vaejax/vaejax/blob/main/experiments/inference/bayesian_decoder.py);
 # maximum likelihood on a graph of seven nodes, with wrong models beside the right one, is

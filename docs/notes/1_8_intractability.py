@@ -176,7 +176,7 @@ trained = vaejax.fit(
     transform=binarise,
     progress=False,
 ).params
-image = binarise(digits.test.images[1], chain_key)
+image = binarise(digits.test.images[7], chain_key)
 log_density = partial(vae.log_joint, trained, image)  # log p(x, z), all that either answer asks for
 
 side = np.linspace(-4, 4, 161)

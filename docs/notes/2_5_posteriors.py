@@ -102,7 +102,7 @@ area = (side[1] - side[0]) ** 2
 
 
 @partial(jax.jit, static_argnums=0)
-def on_grid(model, params, x):
+def on_grid(model, params, x, points):
     """(log p(z|x), log q(z|x)) at the points of the grid."""
     log_joint = jax.vmap(partial(model.log_joint, params, x))(points)
     log_q = jax.vmap(model.posterior(params, x).log_prob)(points)
@@ -155,7 +155,7 @@ def draw(axes, log_p, log_q, title):
 figure, [panels] = figure_of(columns=2, size=(7, 3.6), sharex=True, sharey=True)
 for axes, name in zip(panels, shown, strict=True):
     draw(axes, *shown[name], f"{name}: KL {abs(kl(*shown[name])):.2f}")
-panels[0].set(xlim=(-0.8, 2.2), ylim=(-0.8, 2.2), ylabel="$z_2$")
+panels[0].set(xlim=(-1.4, 2.7), ylim=(-1.4, 2.7), ylabel="$z_2$")
 figure
 
 # %% [markdown]

@@ -216,6 +216,8 @@ class TrainConfig(Setting):
     """Importance samples per example for log p(x)."""
     devices: Count = 1
     """Shard each batch over so many devices."""
+    log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
+    """Beside metrics.jsonl: csv (log.csv), tensorboard (the folder tensorboard) or wandb."""
     out: str = "runs/train"
     """The run's folder."""
     resume: bool = False

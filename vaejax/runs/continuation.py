@@ -15,6 +15,7 @@ RUN_RECORD = ("config", "data", "versions")  # of config.json, whatever the revi
 FREE_TO_CHANGE = {
     "resume",
     "overwrite",
+    "log",
     "num_steps",
     "out",
     "data_folder",
