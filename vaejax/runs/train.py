@@ -257,7 +257,7 @@ def figures_of(training: Training, params: Params, run: Run) -> dict[str, Callab
     def reconstructions() -> Figure:
         stored = dataset.test.images[random_rows(rows_key, len(dataset.test.images), 64)]
         xs = jax.jit(jax.vmap(transform))(stored, jax.random.split(pixels_key, len(stored)))
-        grey = stored / dataset.maximum if transform.policy in ("dynamic", "threshold") else None
+        grey = stored / dataset.unit if transform.policy in ("dynamic", "threshold") else None
         return plots.reconstructions(model, params, xs, reconstruct_key, originals=grey)
 
     def latent() -> Figure:
