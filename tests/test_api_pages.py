@@ -2,12 +2,9 @@
 
 import re
 
-import pytest
-
-pytest.importorskip("griffe", reason="`make docs` installs what builds the site")
-
 import docs_api
-import docs_docstrings
+import pytest
+from docs_markdown import in_markdown
 
 import vaejax
 from vaejax import plots
@@ -45,4 +42,4 @@ def test_the_contents_link_to_each():
     ],
 )
 def test_docstrings_become_markdown(docstring, markdown):
-    assert docs_docstrings.in_markdown(docstring) == markdown
+    assert in_markdown(docstring) == markdown

@@ -81,7 +81,7 @@ figure, [[axes]] = plots.figure_of(size=(6, 3))
 for name, run, colour in (("warm-up", warm, plots.ORANGE), ("none", cold, plots.BLUE)):
     axes.plot(run.history["rate"], color=colour, lw=1, label=name)
 plots.finish(axes, xlabel="step", ylabel="rate (nats per example)")
-plots.legend(axes, "lower right")
+plots.legend(axes, "upper right")
 figure
 
 # %% [markdown]

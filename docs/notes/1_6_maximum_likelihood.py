@@ -71,6 +71,11 @@ def gradient(params, xs):
     return ravel_pytree(jax.grad(value)(params))[0]
 
 
+def batch(rows):
+    """These rows of the data; of several sets of rows, as many batches."""
+    return jax.tree.map(lambda leaf: leaf[rows], data)
+
+
 with jax.enable_x64(True):
     x = jnp.linspace(-2, 2, N)[:, None]
     data = {"x": x, "y": jnp.sin(2 * x) + 0.3 * jax.random.normal(jax.random.key(1), x.shape)}
@@ -81,8 +86,7 @@ with jax.enable_x64(True):
     by_size = {}  # {M: the gradient of every minibatch of M, [C(N, M), number of parameters]}
     for M in range(1, N + 1):
         rows = np.array(list(itertools.combinations(range(N), M)))
-        batches = jax.tree.map(lambda leaf: leaf[rows], data)  # noqa: B023
-        by_size[M] = np.asarray(jax.vmap(gradient, (None, 0))(params, batches))
+        by_size[M] = np.asarray(jax.vmap(gradient, (None, 0))(params, batch(rows)))
 
 size = np.linalg.norm(full)
 print(f"{sum(map(len, by_size.values()))} minibatches, {full.size} parameters")
@@ -95,8 +99,13 @@ for M, gradients in by_size.items():
 # %% [markdown]
 # That is rounding in the last digits: no bias, at any $M$. The factor $N/M$ is what
 # `vaejax.minibatch(..., dataset_size=N)` multiplies by. Without `dataset_size` it is the *mean*
-# over the batch, an unbiased estimate of $\frac{1}{N} \log p_\theta(\mathcal{D})$: the same
-# direction, and nats per example.
+# over the batch, nats per example, and the two sides are
+#
+# $$\frac{1}{N} \log p_\theta(\mathcal{D}) \;\simeq\; \frac{1}{M} \log p_\theta(\mathcal{M})
+#   = \frac{1}{M} \sum_{n \in \mathcal{M}} \log p_\theta(x^{(n)}),$$
+#
+# where $\simeq$ says that the right side is an unbiased estimate of the left one: the same
+# direction, in a unit that does not grow with the data.
 #
 # ### Its variance
 #
@@ -438,8 +447,8 @@ figure
 #     ```python
 #     order = np.random.default_rng(0).permutation(N)
 #     with jax.enable_x64(True):
-#         halves = [jax.tree.map(lambda leaf: leaf[part], data) for part in np.split(order, 2)]
-#         mean_of_epoch = np.mean([gradient(params, half) for half in halves], axis=0)
+#         halves = [gradient(params, batch(rows)) for rows in np.split(order, 2)]
+#         mean_of_epoch = np.mean(halves, axis=0)
 #     assert np.abs(mean_of_epoch - full).max() < 1e-12 * size
 #     ```
 #

@@ -215,13 +215,13 @@ figure
 #
 # **Stick the landing.** The gradient of $\log p_\theta(x, z) - \log q_\phi(z|x)$ in $\phi$ has two
 # parts: through $z$, and directly through the $\phi$ of $\log q_\phi$. The second is minus the
-# score, whose mean is zero: noise alone. `vaejax.StickTheLanding` leaves it out, by one
-# `stop_gradient`. At $q = p(z|x)$ its variance is zero, where that of `Pathwise` is that of the
-# score.
+# score, whose mean is zero: noise, though it may cancel some noise of the first part.
+# `vaejax.StickTheLanding` leaves it out, by one `stop_gradient`. At $q = p(z|x)$ its variance is
+# zero, where that of `Pathwise` is that of the score.
 #
 # **DReG.** With $K$ samples inside of the logarithm, $\log \frac 1K \sum_k w_k$, leaving the score
 # out would be a bias. `vaejax.DReG` reparameterises a second time what the score multiplies. It has
-# the mean of `Pathwise` with `iwae_bound`, and less variance in $\phi$.
+# the mean of `Pathwise` with `iwae_bound`, and usually less variance in $\phi$.
 #
 # The picture compares estimators **at equal cost**, eight evaluations of the decoder each: the
 # variance of $\phi$'s gradient for one image, at the start and after 1,000 steps of training. Those
@@ -324,5 +324,8 @@ for when in at:
 # [snr_of_tighter_bounds.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/snr_of_tighter_bounds.py),
 # [mc_gradient_review.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/mc_gradient_review.py),
 # [discrete_gradients.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/discrete_gradients.py).
-# **In the library:** `vaejax.Pathwise`, `vaejax.AnalyticKL`, `vaejax.StickTheLanding`,
-# `vaejax.DReG`, `vaejax.gradient_moments`, `vaejax.gradient_spread`, `vaejax.variance_ratio`.
+#
+# **In the API:** [`Pathwise`, `AnalyticKL`, `StickTheLanding`, `DReG`](../api/estimators.md),
+# [`gradient_moments`, `gradient_spread`, `variance_ratio`](../api/variance.md).
+#
+# Next: [2.5 Factorised and full-covariance posteriors](2_5_posteriors.md).

@@ -264,6 +264,6 @@ for name, code in codes.items():
 #         The class alone: `vaejax.ByNode(enumerate=("y",))`. The latent takes its path, as in
 #         `Pathwise`.
 #
-# **In the library:** `vaejax.InverseAutoregressive`, `vaejax.RealNVP`, `vaejax.FlowPrior`,
-# `vaejax.GraphModel`, `vaejax.DirectedGraph`, `vaejax.ByNode`, `vaejax.kl_by_node`,
-# `vaejax.posterior_means`, `vaejax.representation`.
+# **In the API:** [`InverseAutoregressive`, `RealNVP`, `FlowPrior`, `GraphModel`,
+# `DirectedGraph`](../api/models.md), [`ByNode`, `kl_by_node`](../api/estimators.md),
+# [`posterior_means`, `representation`](../api/evaluation.md).

@@ -205,6 +205,36 @@ WRONG: dict[str, tuple[Any, str]] = {
         lambda: vaejax.NumPyroPrior(lambda: npd.Normal(jnp.zeros(2), 1.0)),
         r"add \.to_event\(1\)",
     ),
+    "an atom in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(lambda: npd.Delta(jnp.zeros(2)).to_event(1)),
+        "Delta has no density, since all its mass is in a point: .* use a narrow Normal",
+    ),
+    "an atom as family": (
+        lambda: vaejax.VAE(
+            PRIOR, LIKELIHOOD, vaejax.NumPyroConditional(MLP(2, (3,)), lambda loc: npd.Delta(loc))
+        ).init(KEY, X),
+        "Delta has no density",
+    ),
+    "an atom in a mixture": (
+        lambda: vaejax.NumPyroPrior(
+            lambda: npd.MixtureGeneral(
+                npd.Categorical(jnp.ones(2) / 2),
+                [npd.Delta(0.0), npd.Normal(0.0, 1.0)],
+                support=npd.constraints.real,
+            )
+        ),
+        "Delta has no density",
+    ),
+    "an improper prior": (
+        lambda: vaejax.NumPyroPrior(lambda: npd.ImproperUniform(npd.constraints.real, (), (2,))),
+        "ImproperUniform has no density, since its mass is infinite",
+    ),
+    "a transformed atom": (
+        lambda: vaejax.NumPyroPrior(
+            lambda: npd.TransformedDistribution(npd.Delta(0.3), npd.transforms.ExpTransform())
+        ),
+        "Delta has no density",
+    ),
     "a NumPyro model as family": (
         lambda: vaejax.NumPyroConditional(
             MLP(1), lambda x: numpyro.sample("x", npd.Poisson(x)), vaejax.supports.COUNTS
@@ -304,6 +334,14 @@ def test_a_key_is_a_key(key):
     ):
         with pytest.raises(TypeError, match=r"give a random key, such as jax.random.key\(0\)"):
             jax.eval_shape(ask, PARAMS)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (4,), (5, 3)])
+def test_a_raw_key_of_another_length_is_none(shape):
+    raw = jnp.zeros(shape, jnp.uint32)
+    with pytest.raises(TypeError, match="give a random key") as error:
+        jax.eval_shape(lambda p: vaejax.elbo(MODEL, p, X, raw), PARAMS)
+    line_of(error)
 
 
 def test_a_raw_key_is_one_too():

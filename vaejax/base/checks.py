@@ -230,7 +230,10 @@ def _shape_of_keys(keys: Any) -> tuple[int, ...] | None:
         return None
     if is_key(keys):
         return keys.shape
-    return keys.shape[:-1] if keys.dtype == np.uint32 and keys.ndim > 0 else None
+    if keys.dtype != np.uint32 or keys.ndim == 0:
+        return None
+    words = jax.eval_shape(jax.random.PRNGKey, 0).shape  # of a raw key, by JAX's configuration
+    return keys.shape[:-1] if keys.shape[-1:] == words else None
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

@@ -1,6 +1,6 @@
 """What the model sees of a stored image."""
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,9 @@ class Pixels(Transform):
             return jax.random.bernoulli(key, x).astype(x.dtype)
         return (x > 0.5).astype(x.dtype) if self.policy == "threshold" else x
 
+    def originals(self, stored: Any) -> Any:
+        return None if self.policy == "none" else np.asarray(stored) / self.maximum
+
     def check(self, stored: PyTree, support: Any, name: str) -> None:
         x = jax.tree.leaves(stored)[0]
         low, high = x.min(), x.max()
@@ -71,8 +74,6 @@ class Pixels(Transform):
 class Unchanged(Transform):
     """What the model sees of real numbers: themselves."""
 
-    policy: ClassVar[Policy] = "none"  # as of pixels that are not binarised
-
     def __call__(self, stored: ArrayLike, key: Key) -> jax.Array:
         return jnp.asarray(stored, jnp.float32)
 
@@ -95,7 +96,7 @@ def _is_scaled(x: np.ndarray) -> bool:
 
 def prepare_pixels(
     dataset: Dataset, policy: Policy = "dynamic", seed: int = 0
-) -> tuple[Dataset, Pixels | Unchanged]:
+) -> tuple[Dataset, Transform]:
     """(data set, transform) under a binarisation policy; only "static", drawn here once from
     `seed`, changes what is stored. Pixels that are 0 and 1 alone stay as they are under each.
 

@@ -17,6 +17,7 @@ from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
+from vaejax.distributions.atoms import require_density
 from vaejax.distributions.base import Distribution, several, wrong_shape
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
@@ -209,6 +210,7 @@ def _is_of_counts(constraint: Any) -> bool:
 
 def from_numpyro(p: npd.Distribution) -> NumPyroDensity:
     """A NumPyro distribution with all its batch axes in one event."""
+    require_density(p)
     return NumPyroDensity(p.to_event(len(p.batch_shape)) if p.batch_shape else p)
 
 
@@ -218,6 +220,7 @@ def as_distribution(density: Any, source: str) -> Distribution:
     NumPyro's are taken through the adapter; TypeError for anything else.
     """
     if isinstance(density, npd.Distribution):
+        require_density(density)
         density = NumPyroDensity(density)
     if isinstance(density, Distribution):
         density.require_one()

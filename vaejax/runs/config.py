@@ -35,6 +35,8 @@ TestSize = Annotated[Count, AtMost("test")]
 class Configuration:
     """The flags of a command: derive a frozen dataclass, whose fields say what they may hold.
 
+        from vaejax.base.fields import Count, Distinct, Positive
+
         @dataclasses.dataclass(frozen=True)
         class Config(Configuration):
             num_steps: Count = 1_000

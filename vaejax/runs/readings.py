@@ -4,8 +4,8 @@ import re
 
 READINGS = {
     "ELBO": "The mean bound on log p(x) of one example. Higher is better; it is below log p(x) by"
-    " KL(q(z|x) ‖ p(z|x)), so a gap to the bounds below is the encoder's. ± is one standard error"
-    " over the examples.",
+    " KL(q(z|x) ‖ p(z|x)), which the bounds at larger K show. ± is one standard error over the"
+    " examples.",
     "IWAE-K": "The bound from K samples of q: the larger K, the nearer to log p(x). Where it no"
     " longer grows with K, it is log p(x) itself but for the error.",
     "effective samples": "Of so many importance weights the estimate is really made. Near the"

@@ -18,7 +18,7 @@ from vaejax.base.describe import description
 from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset, random_rows
 from vaejax.data.check import check_data
-from vaejax.data.pixels import Pixels, Unchanged
+from vaejax.data.transforms import Transform
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
 from vaejax.models.vae import VAE
@@ -61,7 +61,7 @@ class Training(NamedTuple):
 
     config: TrainConfig
     dataset: Dataset
-    transform: Pixels | Unchanged
+    transform: Transform
     model: VAE
     objective: Objective
     optimizer: optax.GradientTransformation
@@ -257,8 +257,8 @@ def figures_of(training: Training, params: Params, run: Run) -> dict[str, Callab
     def reconstructions() -> Figure:
         stored = dataset.test.images[random_rows(rows_key, len(dataset.test.images), 64)]
         xs = jax.jit(jax.vmap(transform))(stored, jax.random.split(pixels_key, len(stored)))
-        grey = stored / dataset.unit if transform.policy in ("dynamic", "threshold") else None
-        return plots.reconstructions(model, params, xs, reconstruct_key, originals=grey)
+        originals = transform.originals(stored)
+        return plots.reconstructions(model, params, xs, reconstruct_key, originals=originals)
 
     def latent() -> Figure:
         labels = dataset.test.labels

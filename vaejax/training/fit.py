@@ -73,12 +73,8 @@ def fit(
 
     Whatever stops a run hands it back: Ctrl-C and SIGTERM, which wait for the call in hand, an
     error of the callback, of the data, of a validation or of the disk. The run so far is in the
-    attribute `run` of the exception and, where there are checkpoints, saved:
-
-        try:
-            run = vaejax.fit(...)
-        except KeyboardInterrupt as stopped:
-            run = stopped.run
+    attribute `run` of the exception (`except KeyboardInterrupt as stopped: run = stopped.run`) and,
+    where there are checkpoints, saved.
 
     Args:
       objective: such as `vaejax.minibatch(vaejax.Pathwise(), model)`. Its `Terms` are recorded,
