@@ -137,8 +137,12 @@ DOOR = "the door through which a user's own comes: what does not derive from the
 CLOSED_FORM = "a formula for one family, which is dispatched on; others are refused"
 DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.__main__", "run"): (
-        3,
+        6,
         "the subcommand that was typed is the type of its configuration",
+    ),
+    ("vaejax.base.fields", "brief_range"): (
+        3,
+        "an annotation carries anyone's metadata, of which ranges and rules are ours",
     ),
     ("vaejax.base.fields", "_rules_of_value"): (
         3,
