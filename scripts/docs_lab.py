@@ -141,4 +141,6 @@ def claim_of(script: Path) -> str:
 
 def title_of(script: Path) -> str:
     words = script.stem.replace("_", " ").capitalize()
-    return re.sub(r"\b(mcmc|ais|snr)\b", lambda name: name[0].upper(), words, flags=re.IGNORECASE)
+    return re.sub(
+        r"\b(mcmc|mc|ais|snr)\b", lambda name: name[0].upper(), words, flags=re.IGNORECASE
+    )

@@ -33,7 +33,12 @@ def paragraph_in_markdown(part: str) -> str:
         return indented_as(part, f"```pycon\n{inner}\n```")
     if part.startswith("    ") and is_python(inner):
         return f"```python\n{inner}\n```"
-    return definitions(part) or part
+    return part if part.startswith("    ") else indexed(definitions(part) or part)
+
+
+def indexed(text: str) -> str:
+    """The same, where table[row][column] is no link of Markdown."""
+    return re.sub(r"(`[^`]*`)|\]\[", lambda found: found[1] or r"]\[", text)
 
 
 def indented_as(part: str, block: str) -> str:

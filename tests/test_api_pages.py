@@ -38,6 +38,7 @@ def test_the_contents_link_to_each():
             "Own:\n\n```python\nclass A:\n\n    x = 1\n```",
         ),
         ("a   one\n    more\nbc  two", "`a`\n:   one more\n`bc`\n:   two"),
+        ("x[i][j], `x[i][j]`", r"x[i]\[j], `x[i][j]`"),
         ("a sentence  of two\nlines", "a sentence  of two\nlines"),
     ],
 )

@@ -137,8 +137,12 @@ DOOR = "the door through which a user's own comes: what does not derive from the
 CLOSED_FORM = "a formula for one family, which is dispatched on; others are refused"
 DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.__main__", "run"): (
-        3,
+        6,
         "the subcommand that was typed is the type of its configuration",
+    ),
+    ("vaejax.base.fields", "brief_range"): (
+        3,
+        "an annotation carries anyone's metadata, of which ranges and rules are ours",
     ),
     ("vaejax.base.fields", "_rules_of_value"): (
         3,
@@ -158,6 +162,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.estimators.doubly_reparameterised", "is_diag_normal"): (1, CLOSED_FORM),
     ("vaejax.estimators.relaxed", "hard_and_soft"): (1, CLOSED_FORM),
     ("vaejax.models.base", "require_factor"): (1, DOOR),
+    ("vaejax.models.priors", "__post_init__"): (1, DOOR),
     ("vaejax.models.base", "require_params"): (1, DOOR),
     ("vaejax.networks.base", "require_net"): (1, DOOR),
     ("vaejax.models.latents", "require_same_support"): (2, "a Support, or a mapping of them"),

@@ -7,7 +7,7 @@
 # | if you | then |
 # |---|---|
 # | train | the ELBO: one sample, `AnalyticKL` or `StickTheLanding` |
-# | train, and q is too simple for the posterior | `DReG(K)`, K from 5 to 50 |
+# | train, and q is too simple for the posterior | `DReG(K)` |
 # | report how good a model is | `evaluate`: the ELBO, IWAE-K for a ladder of K, and k-hat |
 # | report log p(x), and k-hat is above 0.7 | `AIS`, and `AIS.bdmc` for a bound from above |
 # | want an estimate without the 1/K term, and no bound | `jackknife_bound` |
@@ -156,7 +156,7 @@ for share in (0.2, 0.8, 1.5):
 # ## What each choice loses
 #
 # - the ELBO: $\mathrm{KL}(q \,\|\, p(z \mid x))$. A model trained on it prefers posteriors that q
-#   can follow.
+#   can follow (Burda et al. 2016).
 # - IWAE: K evaluations of the decoder, the encoder's signal unless `DReG`, and comparability:
 #   IWAE-5 and IWAE-50 are two bounds.
 # - `renyi_bound`: at alpha below 0 it is no lower bound.

@@ -22,7 +22,7 @@ model = vaejax.VAE(
 key = jax.random.key(0)
 
 
-def train(model, num_steps=1_500):
+def train(model, num_steps=1_000):
     """A run of this page."""
     return vaejax.fit(
         vaejax.minibatch(vaejax.Pathwise(), model),
@@ -97,7 +97,10 @@ plots.traverse(model, params, xs[3], key)
 # ## From one example to another
 
 # %%
-plots.interpolate(model, params, xs[:3], xs[3:6], key)
+first, second = (
+    [np.flatnonzero(labels == digit)[0] for digit in row] for row in ([0, 1, 3], [6, 7, 4])
+)
+plots.interpolate(model, params, xs[np.array(first)], xs[np.array(second)], key)
 
 # %% [markdown]
 # The examples stand at the ends. On the sphere the path is a great circle; between latents that are
@@ -131,7 +134,7 @@ plots.priors(entries, labels, key)
 # %%
 histories = {"standard normal": run.history, "mixture of 10": other.history}
 results = {
-    name: vaejax.evaluate(m, p, stored, key, num_samples=100, transform=pixels).log_marginal
+    name: vaejax.evaluate(m, p, stored, key, num_samples=50, transform=pixels).log_marginal
     for name, (m, p, _) in entries.items()
 }
 assert all(np.isfinite(result.mean) for result in results.values())

@@ -6,6 +6,7 @@
 
 # %%
 import tempfile
+import textwrap
 from pathlib import Path
 
 import jax
@@ -92,7 +93,7 @@ print("every parameter and every bound of the history is the same")
 try:
     train(600, folder, learning_rate=3e-3)
 except ValueError as error:
-    print(str(error).replace(str(folder), "checkpoints"))
+    print(textwrap.fill(str(error).replace(str(folder), "checkpoints"), 80))
 
 # %% [markdown]
 # Free are the number of steps, the validation, the callbacks and the [mesh](many_devices.md). A

@@ -144,6 +144,11 @@ def numpyro_model():
     return numpyro.sample("z", npd.Normal(0.0, 1.0))
 
 
+def subsampled():
+    with numpyro.plate("n", 10, subsample_size=2):
+        numpyro.sample("z", npd.Normal(0.0, 1.0))
+
+
 NORMAL = npd.Normal(jnp.zeros(2), 1.0).to_event(1)
 DENSITY = vaejax.distributions.standard_normal(jnp.zeros(2))
 UNFROZEN = r"cannot be hashed; make the class a value: @vaejax.component in place of @dataclass on"
@@ -191,11 +196,23 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "a NumPyro model as prior": (
         lambda: vaejax.VAE(numpyro_model, LIKELIHOOD, ENCODER),
-        "is the function numpyro_model: write vaejax.NumPyroPrior",
+        "is the function numpyro_model: a prior is vaejax.NumPyroPrior of a NumPyro model",
     ),
-    "a NumPyro model in NumPyroPrior": (
-        lambda: vaejax.NumPyroPrior(numpyro_model),
-        "no distribution: a NumPyro model draws",
+    "an observed site in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(lambda: numpyro.sample("z", npd.Normal(0.0, 1.0), obs=1.0)),
+        "the site 'z' of a NumPyro model is observed, and a prior is a normalised density",
+    ),
+    "a factor in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(lambda: numpyro.factor("f", 1.0)),
+        "the site 'f' of a NumPyro model is observed",
+    ),
+    "a parameter in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(lambda: numpyro.param("scale", 1.0)),
+        "the site 'scale' of a NumPyro model is a parameter",
+    ),
+    "a subsampled plate in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(subsampled),
+        "is scaled",
     ),
     "a distribution in NumPyroPrior": (
         lambda: vaejax.NumPyroPrior(NORMAL),

@@ -18,7 +18,7 @@ def test_a_number_in_a_name_is_any_number():
 
 
 def test_what_is_shown_is_text():
-    """A folder's name may hold anything, and nothing of it is taken for HTML or for the template."""
+    """A folder may have any name, and nothing of it is taken for HTML or for the template."""
     text = page("<b>$title</b>", [("ELBO", "<i>1</i>", "$rows & more")], ["a < b"], [], {})
     assert "&lt;b&gt;$title&lt;/b&gt;" in text and "&lt;i&gt;1&lt;/i&gt;" in text
     assert "$rows &amp; more" in text and "a &lt; b" in text and READINGS["ELBO"][:30] in text

@@ -1,6 +1,6 @@
 """What the model sees of a stored image."""
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -74,8 +74,6 @@ class Pixels(Transform):
 class Unchanged(Transform):
     """What the model sees of real numbers: themselves."""
 
-    policy: ClassVar[Policy] = "none"  # as of pixels that are not binarised
-
     def __call__(self, stored: ArrayLike, key: Key) -> jax.Array:
         return jnp.asarray(stored, jnp.float32)
 
@@ -98,7 +96,7 @@ def _is_scaled(x: np.ndarray) -> bool:
 
 def prepare_pixels(
     dataset: Dataset, policy: Policy = "dynamic", seed: int = 0
-) -> tuple[Dataset, Pixels | Unchanged]:
+) -> tuple[Dataset, Transform]:
     """(data set, transform) under a binarisation policy; only "static", drawn here once from
     `seed`, changes what is stored. Pixels that are 0 and 1 alone stay as they are under each.
 

@@ -13,6 +13,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base import supports
+from vaejax.base.devices import require_automatic
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Scalar
@@ -120,11 +121,14 @@ class NumPyroDensity(Distribution):
         """log p of each number or vector that stands under `to_event`."""
         parts = without_events(self.base)
         value = jnp.asarray(value)
+        is_vector_normal = isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal)
+        if is_vector_normal:
+            require_automatic(value, self.name)
         held = held_to_support(parts, value.dtype)
         full = jnp.asarray(value, full_dtype(value))
         log_probs = log_probs_of_rounded(held, innermost(self.base), full)
         self._require_shape(log_probs, parts.batch_shape)
-        if isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal):
+        if is_vector_normal:
             return _zero_at_infinity(log_probs, full)
         return log_probs
 

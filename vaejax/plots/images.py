@@ -185,8 +185,19 @@ def reconstructions(
     means = np.asarray(jax.jit(jax.vmap(decoded, (None, 0, 0)))(params, xs, keys))
     images = np.asarray(jax.vmap(model.observation)(xs))
     kinds = [images, means] if originals is None else [np.asarray(originals), images, means]
-    blocks = [kind[start : start + columns] for start in range(0, size, columns) for kind in kinds]
+    columns = min(columns, size)
+    starts = range(0, size, columns)
+    blocks = [
+        whole_row(kind[start : start + columns], columns) for start in starts for kind in kinds
+    ]
     title = "x, and below it the mean of p(x | z) at one z from q(z | x)"
     if originals is not None:
-        title = "the image, x as the model saw it, and the mean of p(x | z) at one z from q(z | x)"
+        title = "the image, x as the model saw it, and the mean of p(x | z)"
     return image_grid(np.concatenate(blocks), columns, title, rows_together=len(kinds))
+
+
+def whole_row(images: np.ndarray, columns: int) -> np.ndarray:
+    """So many images: those given, and white ones after them."""
+    white = 1.0 if images.shape[3:] == (3,) else 0.0  # as `tile` has it
+    shape = (columns - len(images), *images.shape[1:])
+    return np.concatenate([images, np.full(shape, white, images.dtype)])

@@ -13,7 +13,8 @@ from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset
 from vaejax.data.check import check_data
 from vaejax.data.load import load_dataset
-from vaejax.data.pixels import Pixels, Unchanged, prepare_pixels
+from vaejax.data.pixels import prepare_pixels
+from vaejax.data.transforms import Transform
 from vaejax.models.base import Conditional, Factor
 from vaejax.models.priors import VampPrior
 from vaejax.models.vae import VAE
@@ -26,7 +27,7 @@ from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS, named_estimator
 from vaejax.training.fit import fit
 
 
-def load_data(setting: DataSetting) -> tuple[Dataset, Pixels | Unchanged]:
+def load_data(setting: DataSetting) -> tuple[Dataset, Transform]:
     """The data set of a setting, and what makes an example of a stored image.
 
     Raises ValueError where it has fewer examples than the setting asks for.

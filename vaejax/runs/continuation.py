@@ -29,7 +29,7 @@ FREE_TO_CHANGE = {
 
 # Fields that say where a run lies and how it is kept: two runs that differ in no other one
 # compute the same.
-KEPT = ("out", "resume", "overwrite", "data_folder", "checkpoint_every", "devices")
+KEPT = ("out", "log", "resume", "overwrite", "data_folder", "checkpoint_every", "devices")
 
 
 def computed_fields(config: TrainConfig) -> dict[str, Any]:

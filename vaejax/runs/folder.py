@@ -14,8 +14,8 @@ from vaejax.base.compare import differences, told
 from vaejax.base.describe import description
 from vaejax.base.types import Params
 from vaejax.data.base import Dataset
-from vaejax.data.pixels import Pixels, Unchanged
 from vaejax.data.sources import digest_of_data
+from vaejax.data.transforms import Transform
 from vaejax.models.vae import VAE
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.continuation import RUN_RECORD, fixed_fields, saved_config
@@ -44,7 +44,7 @@ class OpenRun:
     model: VAE
     params: Params
     dataset: Dataset
-    transform: Pixels | Unchanged
+    transform: Transform
     checkpoints: Mapping[int, Run]
 
     @property

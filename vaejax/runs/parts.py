@@ -14,7 +14,7 @@ from vaejax.base.fields import Count, CountOrZero, Plural, Seed
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params
 from vaejax.data.mapping import map_dataset
-from vaejax.data.pixels import Pixels, Unchanged
+from vaejax.data.transforms import Transform
 from vaejax.evaluation.evaluate import RELIABLE, Evaluation, evaluate
 from vaejax.evaluation.latents import (
     LatentSpace,
@@ -72,7 +72,7 @@ class Subject:
     model: VAE
     params: Params
     images: np.ndarray
-    transform: Pixels | Unchanged
+    transform: Transform
 
 
 class EvaluationPart(NamedTuple):

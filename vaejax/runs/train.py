@@ -18,7 +18,7 @@ from vaejax.base.describe import description
 from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset, random_rows
 from vaejax.data.check import check_data
-from vaejax.data.pixels import Pixels, Unchanged
+from vaejax.data.transforms import Transform
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
 from vaejax.models.vae import VAE
@@ -61,7 +61,7 @@ class Training(NamedTuple):
 
     config: TrainConfig
     dataset: Dataset
-    transform: Pixels | Unchanged
+    transform: Transform
     model: VAE
     objective: Objective
     optimizer: optax.GradientTransformation
