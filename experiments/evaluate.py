@@ -34,4 +34,4 @@ from vaejax.runs.flags import parsed_flags
 from vaejax.runs.parts import EvaluateConfig
 
 if __name__ == "__main__":
-    sys.exit(command_line(lambda: evaluate_run(parsed_flags(EvaluateConfig))))
+    sys.exit(command_line(lambda: evaluate_run(parsed_flags(EvaluateConfig, description=__doc__))))

@@ -31,4 +31,4 @@ from vaejax.runs.command import command_line
 from vaejax.runs.train import parsed, train
 
 if __name__ == "__main__":
-    sys.exit(command_line(lambda: train(parsed())))
+    sys.exit(command_line(lambda: train(parsed(description=__doc__))))

@@ -19,12 +19,13 @@ def parsed_flags(
     arguments: Sequence[str] | None = None,
     *,
     prog: str | None = None,
+    description: str | None = None,
     default: AnyConfig | None = None,
 ) -> AnyConfig:
     """The configuration of a command line; what is not given is as in `default`.
 
-    `--help` prints the docstring of the module that a script is, or else that of the configuration,
-    and says of each number what it may be.
+    `--help` prints the description, and says of each number what it may be. Where none is given, it
+    is the docstring of the script that declares the configuration, else that of the configuration.
     """
     kind = with_ranges(config_type)
     start = None if default is None else kind(**_values(default))
@@ -32,14 +33,14 @@ def parsed_flags(
         kind,
         args=arguments,
         prog=prog,
-        description=description_of(config_type),
+        description=description or description_of(config_type),
         default=start,
     )
     return config_type(**_values(found))
 
 
 def description_of(config_type: type) -> str | None:
-    """The docstring of the script that declares a configuration, else that of the configuration."""
+    """Of a script its docstring, of a command of vaejax that of its configuration."""
     home = sys.modules[config_type.__module__]
     is_script = config_type.__module__.rpartition(".")[0] != "vaejax.runs"
     return home.__doc__ if is_script else config_type.__doc__

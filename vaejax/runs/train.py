@@ -275,11 +275,15 @@ def figures_of(training: Training, params: Params, run: Run) -> dict[str, Callab
     }
 
 
-def parsed(arguments: Sequence[str] | None = None, prog: str | None = None) -> TrainConfig:
+def parsed(
+    arguments: Sequence[str] | None = None,
+    prog: str | None = None,
+    description: str | None = None,
+) -> TrainConfig:
     """The configuration of a command line. With --resume, flags that are not given are the run's
     own.
     """
-    config = parsed_flags(TrainConfig, arguments, prog=prog)
+    config = parsed_flags(TrainConfig, arguments, prog=prog, description=description)
     if not config.resume:
         return config
     if config.overwrite:
