@@ -280,7 +280,7 @@ assert history["bound"][0] == plain["bound"][0] < history["objective"][0]
 # ## BatchNorm is not a function of one example
 #
 # With batch normalisation $q(z \mid x)$ depends on the other examples of its minibatch: the "ELBO of x" is then no function of x, and
-# neither a bound nor a gradient estimator means what it says. Take `norm="layer"` or `norm="group"`.
+# neither a bound nor a gradient estimator means what it says. Take `norm="layer"` or `norm="group"`; [nets of your own](howto/own_net.md) says more.
 
 # %% [markdown]
 # ## Seeds and devices

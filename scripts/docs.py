@@ -25,7 +25,8 @@ from pathlib import Path
 import docs_api
 import docs_gallery
 import docs_lab
-from docs_execute import BUILD, REPOSITORY, ROOT, STAMP, Computed, compute_all, percent_page
+from docs_cache import BUILD, REPOSITORY, ROOT, STAMP, Computed, compute_all
+from docs_execute import percent_page
 
 DOCS = ROOT / "docs"
 COPIED = {ROOT / "CHANGELOG.md": "changelog.md", ROOT / "CONTRIBUTING.md": "contributing.md"}
@@ -92,7 +93,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="executes the pages that compute; builds the site")
     parser.add_argument("--pages", nargs="+", help="execute these alone, and build nothing")
     wanted = tuple(parser.parse_args().pages or [""])
-    computed = [*percent_pages(DOCS), *map(docs_lab.computed, docs_lab.scripts())]
+    computed = [*percent_pages(DOCS), *map(docs_lab.computed, docs_lab.drawn())]
     failures = compute_all([page for page in computed if page.name.startswith(wanted)], BUILD)
     if failures:
         print(f"\n{len(failures)} pages failed:", *failures, sep="\n", file=sys.stderr)

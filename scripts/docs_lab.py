@@ -15,8 +15,7 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
-from docs_docstrings import in_markdown
-from docs_execute import (
+from docs_cache import (
     REPOSITORY,
     ROOT,
     Computed,
@@ -25,6 +24,7 @@ from docs_execute import (
     shared_by_experiments,
     state_of,
 )
+from docs_markdown import in_markdown
 
 EXPERIMENTS = ROOT / "experiments"
 TOPICS = {
@@ -42,6 +42,8 @@ FIGURES = {
 }
 CONTENTS = """One script is one result: what it claims, the command, how long it takes, and the
 figures that it measured. Each runs on the embedded digits, and downloads nothing."""
+# Most of the time of a short run is the compiler's.
+IN_HASTE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 IN_MINIATURE = """The build of this page has run the script with few steps, draws and seeds, to show
 what it draws. The figures above are of the full size."""
 
@@ -56,9 +58,18 @@ def scripts() -> list[Path]:
     ]
 
 
+def drawn() -> list[Path]:
+    """Those that the build runs."""
+    return [script for script in scripts() if script.stem in flags()]
+
+
+def flags() -> dict[str, str]:
+    """{name of a script: the flags of its run in miniature}."""
+    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
+
+
 def flags_of(script: Path) -> str:
-    table = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
-    return table[script.parent.name][script.stem]
+    return flags()[script.stem]
 
 
 def command_of(script: Path) -> str:
@@ -75,7 +86,7 @@ def run_in_miniature(script: Path, folder: Path) -> None:
     scratch = folder / "scratch"
     done = subprocess.run(
         [sys.executable, str(script), *shlex.split(flags_of(script)), "--out", str(scratch)],
-        env=environment(),
+        env={**environment(), "XLA_FLAGS": IN_HASTE},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -109,7 +120,9 @@ def page(script: Path, build: Path) -> str:
     place = script.relative_to(ROOT)
     lines = [f"# {title_of(script)}", "", in_markdown(docstring_of(script)), ""]
     lines += [f"The script is [{place}]({REPOSITORY}/{place}).", ""]
-    pictures = sorted(computed(script).folder(build).glob("*.png"))
+    pictures = []
+    if script in drawn():
+        pictures = sorted(computed(script).folder(build).glob("*.png"))
     if pictures:
         lines += ["## In miniature", "", IN_MINIATURE, "", f"    {command_of(script)}", ""]
     for picture in pictures:
@@ -128,4 +141,6 @@ def claim_of(script: Path) -> str:
 
 def title_of(script: Path) -> str:
     words = script.stem.replace("_", " ").capitalize()
-    return re.sub(r"\b(mcmc|ais|snr)\b", lambda name: name[0].upper(), words, flags=re.IGNORECASE)
+    return re.sub(
+        r"\b(mcmc|mc|ais|snr)\b", lambda name: name[0].upper(), words, flags=re.IGNORECASE
+    )

@@ -51,6 +51,12 @@ def test_links_of_the_readme_are_absolute():
     assert targets and all(target.startswith(("https://", "#")) for target in targets)
 
 
+def test_no_page_hides_a_module_of_python():
+    """A script's folder comes first on the path: of one named logging.py, jax would import that."""
+    names = {path.stem for path in (ROOT / "docs").rglob("*.py")}
+    assert names.isdisjoint(sys.stdlib_module_names)
+
+
 def recipes() -> dict[str, str]:
     """{heading: its code} of CONTRIBUTING.md."""
     sections = re.split(r"^## ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)[1:]

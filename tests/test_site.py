@@ -85,11 +85,12 @@ def test_links_lead_to_pages_or_to_the_repository():
 
 
 def test_the_navigation_is_of_pages_that_are_there():
-    sections = [{"Home": "index.md"}, {"Notes": ["b.md", "n/z.md", "n/*"]}, {"None": ["m/*"]}]
+    notes = ["b.md", {"Last": ["n/z.md", "n/y.md"]}, "n/*", {"Empty": ["o.md"]}]
+    sections = [{"Home": "index.md"}, {"Notes": notes}, {"None": ["m/*"]}]
     pages = ["index.md", "n/a.md", "n/c.md", "n/z.md"]
     assert navigation(sections, pages) == [
         {"Home": "index.md"},
-        {"Notes": ["n/z.md", "n/a.md", "n/c.md"]},
+        {"Notes": [{"Last": ["n/z.md"]}, "n/a.md", "n/c.md"]},
     ]
 
 
@@ -99,6 +100,8 @@ def test_the_navigation_is_of_pages_that_are_there():
         (r"\mathbb{E}_q\left[\frac{a}{b}\right]", ("<mi>𝔼</mi>", "<mfrac>", "]")),
         (r"\begin{aligned} a &= b \\ &\le c \end{aligned}", ("<mtable", "text-align: right")),
         (r"\operatorname{KL}(q \| p)", ("<mi>KL</mi>",)),
+        (r"a_{KL(q \| p)} = L", ("<mi>KL</mi>", "<mi>L</mi>")),
+        (r"\mathrm{KL}(q)", (">K</mi>", ">L</mi>")),
         (r"\operatorname*{arg\,max}_q f", ("<munder><mo", 'movablelimits="true"', "argmax")),
         (r"\boldsymbol{\mu} \mathbb{1}", ("𝝁", "𝟙")),
         (r"x \sim p", ("<mo>∼</mo>",)),

@@ -18,6 +18,8 @@
 # | several of these | a [graph](../howto/conditional_model.md), a node for each |
 
 # %%
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,7 @@ binary = vaejax.VAE(prior, vaejax.Bernoulli(decoder), q)
 try:
     vaejax.elbo(binary, binary.init(init_key, levels[0]), levels[0], test_key)
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # ## Masses and densities do not compare

@@ -20,6 +20,8 @@
 # its family, the *amortisation gap* (Cremer et al. 2018).
 
 # %%
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -160,7 +162,7 @@ model = vaejax.VAE(prior, likelihood, flow)
 try:
     vaejax.StickTheLanding()(model, model.init(init_key, xs[0]), xs[0], test_key)
 except TypeError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # ## What each choice loses

@@ -9,6 +9,8 @@
 # shares a parameter between likelihood and prior's scale, and its q is linear in x.
 
 # %%
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,4 +96,4 @@ try:
         support = vaejax.supports.REAL
 
 except TypeError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))

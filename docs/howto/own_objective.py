@@ -4,9 +4,9 @@
 # After this page you can train on something else than the mean bound of a batch, and write a bound
 # of your own, while what is reported stays the bound.
 #
-# An objective gives two numbers, `Terms(bound, objective)`: what is reported, and what is
-# maximised. Here the ELBO with a normal prior on the decoder's weights, so that training finds
-# their most probable values. `Around` takes all but the call from the objective inside.
+# An objective gives `Terms(bound, objective)`: what is reported, and what is maximised. Here the
+# ELBO with a normal prior on the decoder's weights, so that training finds their most probable
+# values. `Around` takes all but the call from the objective inside.
 
 # %%
 import jax
@@ -28,8 +28,9 @@ class MostProbableWeights(vaejax.Around):
     dataset_size: int
 
     def __call__(self, params, xs, key, step):
-        bound, objective = self.inner(params, xs, key, step)
-        return vaejax.Terms(bound, objective + log_prior(params) / self.dataset_size)
+        terms = self.inner(params, xs, key, step)
+        penalty = log_prior(params) / self.dataset_size
+        return terms._replace(objective=terms.objective + penalty)
 
 
 data, pixels = vaejax.prepare_pixels(vaejax.load_dataset("digits"), "threshold")
@@ -64,8 +65,9 @@ for name, objective in (("the ELBO alone", plain), ("with a prior on the weights
 # %% [markdown]
 # ## What each line is for
 #
-# - `self.inner(params, xs, key, step)` gives the two numbers of the objective inside. Any objective
-#   stands there: `vaejax.minibatch(vaejax.Beta(2.0), model)`, another one of your own.
+# - `self.inner(params, xs, key, step)` gives the `Terms` of the objective inside; `_replace`
+#   changes one of them. Any objective stands there: `vaejax.minibatch(vaejax.Beta(2.0), model)`,
+#   another one of your own.
 # - The bound is passed on as it was. So the history, the validation and early stopping see the
 #   ELBO, whatever is maximised, and runs with different penalties compare.
 # - `Around` has the model, the support of the data and the schedules of the inner objective, so

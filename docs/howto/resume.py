@@ -6,6 +6,7 @@
 
 # %%
 import tempfile
+import textwrap
 from pathlib import Path
 
 import jax
@@ -26,7 +27,7 @@ objective = vaejax.minibatch(vaejax.StickTheLanding(), model)
 folder = Path(tempfile.mkdtemp()) / "checkpoints"
 
 
-def train(num_steps, folder=None, callback=None, learning_rate=1e-3):
+def train(num_steps, folder=None, callbacks=(), learning_rate=1e-3):
     checkpoints = folder and vaejax.Checkpoints(folder, every=100, resume=True)
     return vaejax.fit(
         objective,
@@ -38,7 +39,7 @@ def train(num_steps, folder=None, callback=None, learning_rate=1e-3):
         batch_size=100,
         transform=pixels,
         checkpoints=checkpoints,
-        callback=callback,
+        callbacks=callbacks,
         progress=False,
     )
 
@@ -50,7 +51,7 @@ def cut_off(run):
 
 
 try:
-    train(500, folder, cut_off)
+    train(500, folder, (cut_off,))
 except KeyboardInterrupt as stopped:
     print(f"stopped at step {stopped.run.step}")
 
@@ -92,9 +93,9 @@ print("every parameter and every bound of the history is the same")
 try:
     train(600, folder, learning_rate=3e-3)
 except ValueError as error:
-    print(str(error).replace(str(folder), "checkpoints"))
+    print(textwrap.fill(str(error).replace(str(folder), "checkpoints"), 80))
 
 # %% [markdown]
-# Free are the number of steps, the validation, the callback and the [mesh](many_devices.md). A
+# Free are the number of steps, the validation, the callbacks and the [mesh](many_devices.md). A
 # damaged checkpoint is noticed, moved aside with a message, and the one before it used. To look at
 # a run of the command line afterwards: [load a run](load_a_run.md).

@@ -17,8 +17,8 @@ from jax.scipy.stats import norm
 
 import vaejax
 from vaejax import DirectedGraph, Free, Node, Table
-from vaejax.plots.images import show_image, tile
-from vaejax.plots.look import ORANGE, figure_of, finish, legend
+from vaejax.plots import ORANGE, figure_of, finish, legend, tile
+from vaejax.plots.images import show_image
 
 # %% [markdown]
 # ## 1.7.1 What is not in the data
@@ -47,10 +47,9 @@ def two_arcs(size, seed):
     generator = np.random.default_rng(seed)
     angle, upper = np.pi * generator.random(size), generator.random(size) < 0.5
     arc = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    points = np.where(upper[:, None], arc, [1.0, 0.5] - arc) + 0.1 * generator.normal(
-        size=arc.shape
-    )
-    return points.astype(np.float32)
+    points = np.where(upper[:, None], arc, [1.0, 0.5] - arc)
+    noise = 0.1 * generator.normal(size=points.shape)
+    return (points + noise).astype(np.float32)
 
 
 train, test = two_arcs(1_000, seed=0), two_arcs(1_000, seed=1)
@@ -131,11 +130,17 @@ def middles(K, dim):
     return jnp.stack(jnp.meshgrid(*dim * [axis]), axis=-1).reshape(-1, dim)
 
 
+@partial(jax.jit, static_argnames="graph")
+def log_likelihoods(graph, theta, x, zs):
+    """log p(x | z) of each z, nats."""
+    joint = graph(theta)
+    return jax.vmap(lambda z: joint.factor("x", {"z": z}).log_prob(x))(zs)
+
+
 def log_marginal(graph, K, dim, params, x, key=None):
     """log (1/K^dim) sum_k p(x | z_k), nats."""
-    joint, zs = graph(params.theta), middles(K, dim)
-    log_p = jax.vmap(lambda z: joint.factor("x", {"z": z}).log_prob(x))(zs)
-    return logsumexp(log_p) - jnp.log(len(zs))
+    log_p = log_likelihoods(graph, params.theta, x, middles(K, dim))
+    return logsumexp(log_p) - jnp.log(len(log_p))
 
 
 # %% [markdown]
@@ -288,26 +293,17 @@ for name, (formula, line) in lines.items():
 # prior mass. For a check, two other ways to do the same integral: Gauss-Hermite quadrature, which
 # knows the normal weight, and Monte Carlo, the mean of $p(x \mid z)$ over draws from the prior.
 
-
 # %%
-def gauss_hermite(params, x, K=30):
-    """log sum_ij w_i w_j p(x | z_i, z_j)."""
-    nodes, weights = np.polynomial.hermite_e.hermegauss(K)
-    zs = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2)
-    log_weights = np.log(np.outer(weights, weights).ravel() / (2 * np.pi))
-    joint = images(params.theta)
-    log_p = jax.vmap(lambda z: joint.factor("x", {"z": z}).log_prob(x))(
-        jnp.asarray(zs, jnp.float32)
-    )
-    return logsumexp(log_p + log_weights)
+by_grid = log_marginal(images, 60, 2, vaejax.Params(theta, ()), x)
 
+nodes, weights = np.polynomial.hermite_e.hermegauss(30)
+zs = np.stack(np.meshgrid(nodes, nodes), -1).reshape(-1, 2).astype(np.float32)
+log_weights = np.log(np.outer(weights, weights).ravel() / (2 * np.pi))
+by_hermite = logsumexp(log_likelihoods(images, theta, x, zs) + log_weights)
 
-params = vaejax.Params(theta, ())
-by_grid = log_marginal(images, 60, 2, params, x)
-by_hermite = gauss_hermite(params, x)
 draws = jax.random.normal(jax.random.key(1), (20_000, 2))
-log_p_of_draws = jax.vmap(lambda z: images(theta).factor("x", {"z": z}).log_prob(x))(draws)
-ratio = jnp.exp(log_p_of_draws - by_grid)  # p(x | z) / p(x): each by itself is near the least float
+log_p_of_draws = log_likelihoods(images, theta, x, draws)
+ratio = jnp.exp(log_p_of_draws - by_grid)  # p(x | z) / p(x), since p(x) itself is 1e-20
 by_draws, error = by_grid + jnp.log(ratio.mean()), ratio.std() / 20_000**0.5
 
 assert abs(by_grid - by_hermite) < 5e-3 and abs(by_draws - by_hermite) < 5 * error
@@ -335,10 +331,9 @@ params = vaejax.Params(theta, ())
 
 @jax.jit
 def posterior_on_grid(xs):
-    """log p(x) [n], and the mass of p(z | x) on the grid [n, 40 * 40]."""
-    zs, joint = middles(40, 2), images(theta)
-    log_p = jax.vmap(lambda z: jax.vmap(joint.factor("x", {"z": z}).log_prob)(xs))(zs)  # [K^2, n]
-    return logsumexp(log_p, axis=0) - jnp.log(len(zs)), jax.nn.softmax(log_p, axis=0).T
+    """log p(x) [n], and the mass of p(z | x) on the grid [n, 32 * 32]."""
+    log_p = jax.vmap(lambda x: log_likelihoods(images, theta, x, middles(32, 2)))(xs)
+    return logsumexp(log_p, axis=1) - jnp.log(32**2), jax.nn.softmax(log_p, axis=1)
 
 
 log_p, mass = posterior_on_grid(test)
@@ -357,9 +352,10 @@ print(f"test log p(x), two latents           {log_p.mean():8.2f} nats")
 
 # %%
 shown = middles(14, 2)
-decoded = jax.vmap(lambda z: images(theta).factor("x", {"z": z}).mean())(shown)
+decoded = jax.jit(jax.vmap(lambda z: images(theta).factor("x", {"z": z}).mean()))(shown)
 decoded = decoded.reshape(14, 14, 8, 8)[::-1].reshape(-1, 8, 8)  # z_2 goes up
-means = mass @ norm.cdf(middles(40, 2))  # in units of the prior's mass, as the left panel
+# Phi(z), so that equal areas have equal prior mass, as on the left
+means = np.asarray(mass @ norm.cdf(middles(32, 2)))
 
 figure, [[left, right]] = figure_of(columns=2, size=(7.4, 3.7))
 show_image(left, tile(np.asarray(decoded), 14))
@@ -382,7 +378,7 @@ chosen = np.argsort(entropy)[[len(test) // 4, len(test) // 2, -10, -1]]
 figure, panels = figure_of(rows=2, columns=4, size=(7.2, 3), height_ratios=[1, 2])
 for (above, below), row in zip(panels.T, chosen, strict=True):
     show_image(above, test[row])
-    below.imshow(mass[row].reshape(40, 40), origin="lower", extent=(0, 1, 0, 1), cmap="Blues")
+    below.imshow(mass[row].reshape(32, 32), origin="lower", extent=(0, 1, 0, 1), cmap="Blues")
     below.set(xticks=[], yticks=[], xlabel=f"log p(x) = {log_p[row]:.1f} nats")
 panels[1, 0].set_ylabel("p(z | x)")
 figure
@@ -419,7 +415,7 @@ figure
 #
 # **2.** After training, is the grid of 16 x 16 still fine enough? The net might have become good at
 # its 256 points alone. Compare the mean of $\log p(x)$ over the training images by that grid and by
-# the one of 40 x 40.
+# the one of 32 x 32.
 #
 # ??? example "Solution"
 #     It is: the posteriors are wide compared with its cells.

@@ -33,8 +33,8 @@ from vaejax.plots import BLUE, INK, ORANGE, PALE, figure_of, finish, legend
 #
 # $$p_\theta(z|x) = \frac{p_\theta(x, z)}{p_\theta(x)}.$$
 #
-# So who has one of the two has the other, since the joint is known. Nor can the posterior $p(\theta
-# | \mathcal D)$ over the *parameters* be had: that is the same problem, with more dimensions.
+# So who has one of the two has the other, since the joint is known. Nor can the posterior over the
+# *parameters*, $p(\theta|\mathcal D)$, be had: that is the same problem, with more dimensions.
 #
 # First a model in which both can be had. With $p(z) = \mathcal N(0, I)$ and a linear decoder,
 # $p(x|z) = \mathcal N(Wz + b, \tau^2 I)$, everything is normal: $p(x) = \mathcal N(b, W W^\top +
@@ -176,7 +176,7 @@ trained = vaejax.fit(
     transform=binarise,
     progress=False,
 ).params
-image = binarise(digits.test.images[1], chain_key)
+image = binarise(digits.test.images[7], chain_key)
 log_density = partial(vae.log_joint, trained, image)  # log p(x, z), all that either answer asks for
 
 side = np.linspace(-4, 4, 161)
@@ -241,7 +241,7 @@ assert np.abs(off).max() < 5
 # Or choose a family that is tractable, and find its member nearest to the posterior by
 # optimisation,
 #
-# $$q^* = \arg\min_q KL(q(z) \,\|\, p_\theta(z|x)),$$
+# $$q^* = \arg\min_q \mathrm{KL}(q(z) \,\Vert\, p_\theta(z|x)),$$
 #
 # which is the maximum of the ELBO, and needs no $p_\theta(x)$ either ([2.2](2_2_elbo.md)). That is
 # `vaejax.Refined`: gradient steps on one example's ELBO, here 300 from $\mathcal N(0, I)$.
@@ -318,5 +318,10 @@ figure
 # [bayesian_decoder.py](https://github.com/vaejax/vaejax/blob/main/experiments/inference/bayesian_decoder.py)
 # (a posterior over the decoder's weights),
 # [ais_sandwich.py](https://github.com/vaejax/vaejax/blob/main/experiments/inference/ais_sandwich.py)
-# ($\log p(x)$ from both sides). **In the library:** `Model.log_joint`, `vaejax.Refined`,
-# `vaejax.log_marginal`, `vaejax.AIS`.
+# ($\log p(x)$ from both sides).
+#
+# **In the API:** [`Model.log_joint`](../api/models.md),
+# [`Refined`, `AIS`](../api/inference.md),
+# [`log_marginal`](../api/bounds.md).
+#
+# Next: [2.1 The encoder](2_1_encoder.md).

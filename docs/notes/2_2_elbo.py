@@ -95,7 +95,7 @@ def on_grid(function):
 # &= \mathbb E_q \Big[\log \frac{p(x, z)}{q(z|x)} \cdot \frac{q(z|x)}{p(z|x)}\Big]
 #   && \text{times one} \\
 # &= \underbrace{\mathbb E_q \Big[\log \frac{p(x, z)}{q(z|x)}\Big]}_{\text{the ELBO}} +
-#  \underbrace{\mathbb E_q \Big[\log \frac{q(z|x)}{p(z|x)}\Big]}_{KL(q(z|x)\,\|\,p(z|x))}
+#  \underbrace{\mathbb E_q \Big[\log \frac{q(z|x)}{p(z|x)}\Big]}_{KL(q(z|x)\,\Vert\,p(z|x))}
 #   && \text{a log of a product is a sum}
 # \end{aligned}$$
 #
@@ -137,8 +137,8 @@ print(f"\nELBO {elbo:.6f} + KL {kl_to_posterior:.6f}")
 
 # %% [markdown]
 # The KL is never negative, so the ELBO is never above $\log p(x)$: it is a *lower bound* on the
-# evidence, and what it misses is exactly $KL(q(z|x) \,\|\, p(z|x))$. That gap has two readings: how
-# far $q$ is from the posterior, and how loose the bound is. They are one number.
+# evidence, and what it misses is exactly $\mathrm{KL}(q(z|x) \,\Vert\, p(z|x))$. That gap has two
+# readings: how far $q$ is from the posterior, and how loose the bound is. They are one number.
 #
 # The picture moves $q$ through a family of normals. The top of the blue area is the ELBO, and the
 # orange rest is the KL. Their sum does not move.
@@ -173,7 +173,7 @@ figure
 #
 # The joint density has two factors, $p(x, z) = p(x|z)\, p(z)$, and so the ELBO is also
 #
-# $$\mathcal L(x) = \mathbb E_q[\log p(x|z)] - KL(q(z|x) \,\|\, p(z)):$$
+# $$\mathcal L(x) = \mathbb E_q[\log p(x|z)] - \mathrm{KL}(q(z|x) \,\Vert\, p(z)):$$
 #
 # how well $x$ is reconstructed, minus what the code costs beyond the prior. The second term often
 # has a closed form, `vaejax.kl_divergence(q, p)`, and `vaejax.AnalyticKL` is the estimator that
@@ -211,7 +211,7 @@ for name, estimator in estimators.items():
 # ## 2.2.1 Two for one
 #
 # Maximising the ELBO in all its parameters does two useful things at once. Read
-# $\mathcal L = \log p_\theta(x) - KL(q_\phi(z|x) \,\|\, p_\theta(z|x))$ again:
+# $\mathcal L = \log p_\theta(x) - \mathrm{KL}(q_\phi(z|x) \,\Vert\, p_\theta(z|x))$ again:
 #
 # - $\phi$ is in the second term alone. Moving $\phi$ uphill makes $q$ a better posterior, and does
 #   nothing else: $\nabla_\phi \mathcal L = -\nabla_\phi KL$.
@@ -338,10 +338,10 @@ figure
 #
 #     ??? example "Solution"
 #         $q(z|x) = p(z|x)$: then the difference is $\log p(x)$ at every $z$, and one sample gives
-#         it exactly, with variance zero. Try `params_of(mean[0], precision**-0.5)` in the cell of
-#         100,000 draws: the first row has a deviation of rounding only, the second has not. So the
-#         estimator of less variance depends on $q$, which is what [2.4](2_4_reparameterisation.md)
-#         uses.
+#         it exactly, with variance zero. Try `params_of(float(mean[0]), precision**-0.5)` in the
+#         cell of 100,000 draws: the first row has a deviation of rounding only, the second has not.
+#         So the estimator of less variance depends on $q$, which is what
+#         [2.4](2_4_reparameterisation.md) uses.
 #
 # 2. Show that $\mathcal L \le \log p(x)$ without a KL, from Jensen's inequality for the logarithm
 #    and $p(x) = \mathbb E_q[p(x, z)/q(z|x)]$. Where does equality hold?
@@ -352,6 +352,11 @@ figure
 #
 # **At full scale:**
 # [inference_gap.py](https://github.com/vaejax/vaejax/blob/main/experiments/inference/inference_gap.py)
-# splits the gap of a trained VAE into what the family and what the encoder is to blame for. **In
-# the library:** `vaejax.elbo`, `vaejax.AnalyticKL`, `vaejax.kl_divergence`, `Model.log_joint`,
-# `Model.posterior`.
+# splits the gap of a trained VAE into what the family and what the encoder is to blame for.
+#
+# **In the API:** [`elbo`](../api/bounds.md),
+# [`AnalyticKL`](../api/estimators.md),
+# [`kl_divergence`](../api/distributions.md),
+# [`Model.log_joint`, `Model.posterior`](../api/models.md).
+#
+# Next: [2.3 Stochastic gradients of the ELBO](2_3_optimisation.md).

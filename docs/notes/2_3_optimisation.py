@@ -9,15 +9,11 @@
 # $$\mathcal L_{\theta,\phi}(\mathcal D) = \sum_{x \in \mathcal D} \mathcal L_{\theta,\phi}(x),$$
 #
 # and it is maximised by stochastic gradient ascent: a random minibatch in place of the data, a
-# random $z \sim q_\phi(z|x)$ in place of the expectation. In the library the two are two values,
-#
-# ```python
-# objective = vaejax.minibatch(vaejax.Pathwise(), model)  # the mean of an estimator over a batch
-# run = vaejax.fit(objective, params, optax.adam(1e-3), images, key, num_steps=900, batch_size=100)
-# ```
-#
-# and an *estimator* is a function of one example **whose value is a bound and whose gradient is the
-# estimate**: `jax.grad` of it is all there is. This page and [the next](2_4_reparameterisation.md)
+# random $z \sim q_\phi(z|x)$ in place of the expectation. In the library the first is an objective,
+# `vaejax.minibatch(estimator, model)`, which `vaejax.fit` maximises; the second is its *estimator*,
+# such as `vaejax.Pathwise()`, a function of one example **whose value is a bound and whose gradient
+# is the estimate**: `jax.grad` of it is all there is. This page and
+# [the next](2_4_reparameterisation.md)
 # look at that gradient. Here is the model of [2.2](2_2_elbo.md) again, one latent number and one
 # observed number, whose ELBO and its gradient are sums over a grid.
 
@@ -167,9 +163,10 @@ for baseline, (loc, log_scale) in deviations.items():
 
 # %% [markdown]
 # The mean stays and the noise does not: a constant that is added to $\log p(x, z)$, which changes
-# nothing of the problem, is paid for in variance. In an image model $\log p(x, z)$ is in the
-# hundreds. So nobody uses $b = 0$. With several samples each can take the mean of the others as its
-# baseline, `vaejax.ScoreFunction(num_samples, vaejax.LeaveOneOut())`, which needs no tuning.
+# nothing of the problem, is paid for in variance. In a model of images $\log p(x, z)$ is often a
+# hundred nats and more below zero. So nobody uses $b = 0$. With several samples each can take the
+# mean of the others as its baseline, `vaejax.ScoreFunction(num_samples, vaejax.LeaveOneOut())`,
+# which needs no tuning.
 #
 # ## Unbiased, seen
 #
@@ -293,8 +290,8 @@ figure
 
 # %% [markdown]
 # The score function is the estimator for what cannot be differentiated, a discrete latent or a
-# black box. Where the model is differentiable and has more than a handful of latents, the next page
-# has something better.
+# black box. Where the model is differentiable and has many latents, the next page has something
+# better.
 #
 # ## Exercises
 #
@@ -308,13 +305,16 @@ figure
 #         $b$, least at $b = \mathbb E[f s^2] / \mathbb E[s^2]$. `vaejax.OptimalConstant` estimates
 #         it, from samples of its own so that the gradient stays unbiased.
 #
-# 3. Add 100 to $\log p(x, z)$ in `score_term`. What happens to each of the deviations, and
+# 3. Add 100 to `f` in `score_term`. What happens to each of the deviations, and
 #    what to those of `vaejax.ScoreFunction(4)` with `LeaveOneOut`?
 #
 # **At full scale:**
 # [mc_gradient_review.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/mc_gradient_review.py)
 # and
 # [gradient_variance.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/gradient_variance.py).
-# **In the library:** `vaejax.minibatch`, `vaejax.fit`, `vaejax.ScoreFunction`,
-# `vaejax.LeaveOneOut`, `vaejax.gradient_moments`, `vaejax.variance_ratio`. **Which to choose:**
-# [estimators](../choose/estimator.md).
+#
+# **In the API:** [`minibatch`](../api/objectives.md), [`fit`](../api/training.md),
+# [`ScoreFunction`, `LeaveOneOut`](../api/estimators.md), [`gradient_moments`,
+# `variance_ratio`](../api/variance.md). **Which to choose:** [estimators](../choose/estimator.md).
+#
+# Next: [2.4 The reparameterisation trick](2_4_reparameterisation.md).

@@ -78,7 +78,7 @@ with jax.enable_x64(True):
 # + \tau^2)$. The best factorised normal has the right mean and the precisions $\Lambda_{ii}$, so it
 # is *too narrow*, and it leaves
 #
-# $$KL(q^* \,\|\, p(z|x)) = \tfrac 12 \Big(\sum_i \log \Lambda_{ii} - \log \det \Lambda\Big)
+# $$\mathrm{KL}(q^* \,\Vert\, p(z|x)) = \tfrac 12 \Big(\sum_i \log \Lambda_{ii} - \log \det \Lambda\Big)
 # = -\tfrac 12 \log(1 - \rho^2),$$
 #
 # whatever the encoder does. A full covariance leaves nothing. We let `vaejax.Refined` find the best
@@ -102,7 +102,7 @@ area = (side[1] - side[0]) ** 2
 
 
 @partial(jax.jit, static_argnums=0)
-def on_grid(model, params, x):
+def on_grid(model, params, x, points):
     """(log p(z|x), log q(z|x)) at the points of the grid."""
     log_joint = jax.vmap(partial(model.log_joint, params, x))(points)
     log_q = jax.vmap(model.posterior(params, x).log_prob)(points)
@@ -155,7 +155,7 @@ def draw(axes, log_p, log_q, title):
 figure, [panels] = figure_of(columns=2, size=(7, 3.6), sharex=True, sharey=True)
 for axes, name in zip(panels, shown, strict=True):
     draw(axes, *shown[name], f"{name}: KL {abs(kl(*shown[name])):.2f}")
-panels[0].set(xlim=(-0.8, 2.2), ylim=(-0.8, 2.2), ylabel="$z_2$")
+panels[0].set(xlim=(-1.4, 2.7), ylim=(-1.4, 2.7), ylabel="$z_2$")
 figure
 
 # %% [markdown]
@@ -163,7 +163,7 @@ figure
 #
 # The posterior of a neural decoder is no normal at all. Here are the best members of three
 # families, for images of digits and a decoder with two latents. The third is a flow
-# ([3.2](3_beyond.md)), a normal that is bent by invertible layers, and can be any shape.
+# ([3.2](3_beyond.md)), a normal that is bent by invertible layers into other shapes.
 
 # %%
 digits, binarise = vaejax.prepare_pixels(vaejax.load_dataset("digits"), "static")
@@ -213,8 +213,9 @@ figure
 #
 # ## Exercises
 #
-# 1. Derive the factorised $q^*$: write $KL(q \,\|\, p(z|x))$ of two normals and set its derivatives
-#    to zero. What would the best factorised $q$ be under the other KL, $KL(p(z|x) \,\|\, q)$?
+# 1. Derive the factorised $q^*$: write $\mathrm{KL}(q \,\Vert\, p(z|x))$ of two normals and set its
+#    derivatives to zero. What would the best factorised $q$ be under the other KL,
+#    $\mathrm{KL}(p(z|x) \,\Vert\, q)$?
 #
 #     ??? example "Solution"
 #         The terms with $\sigma_i$ are $\frac 12 \Lambda_{ii} \sigma_i^2 - \log \sigma_i$, so
@@ -229,6 +230,9 @@ figure
 # **At full scale:**
 # [inference_gap.py](https://github.com/vaejax/vaejax/blob/main/experiments/inference/inference_gap.py),
 # [mcmc_posterior.py](https://github.com/vaejax/vaejax/blob/main/experiments/inference/mcmc_posterior.py).
-# **In the library:** `vaejax.DiagNormal`, `vaejax.FullNormal`, `vaejax.LowRankNormal`,
-# `vaejax.RealNVP`, `vaejax.Free`, `vaejax.Refined`. **Choose** a [family of
-# posteriors](../choose/posterior.md).
+#
+# **In the API:** [`DiagNormal`, `FullNormal`, `LowRankNormal`, `RealNVP`](../api/models.md),
+# [`Free`](../api/networks.md),
+# [`Refined`](../api/inference.md). **Choose** a [family of posteriors](../choose/posterior.md).
+#
+# Next: [2.6 and 2.7 The marginal likelihood](2_6_marginal_likelihood.md).

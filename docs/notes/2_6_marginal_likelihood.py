@@ -14,7 +14,7 @@ import numpy as np
 import optax
 
 import vaejax
-from vaejax.plots import BLUE, GREY, ORANGE, figure_of, finish, legend, ticks_at
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend, ticks_at
 
 # %% [markdown]
 # ## 2.6 Estimation of the marginal likelihood
@@ -193,22 +193,22 @@ assert abs(off[0]) < 0.05
 # Write $q_{\mathcal D}(x)$ for the distribution of the data. Maximum likelihood minimises a
 # divergence between two distributions over $x$,
 #
-# $$KL(q_{\mathcal D}(x) \,\|\, p_\theta(x))
+# $$\mathrm{KL}(q_{\mathcal D}(x) \,\Vert\, p_\theta(x))
 # = -\mathbb E_{q_{\mathcal D}(x)}[\log p_\theta(x)] + \text{const},$$
 #
 # and the ELBO one between two distributions over $(x, z)$: one draws data and then encodes,
 # $q_{\mathcal D, \phi}(x, z) = q_{\mathcal D}(x)\, q_\phi(z|x)$, the other draws a latent and then
 # decodes:
 #
-# $$KL(q_{\mathcal D, \phi}(x, z) \,\|\, p_\theta(x, z))
+# $$\mathrm{KL}(q_{\mathcal D, \phi}(x, z) \,\Vert\, p_\theta(x, z))
 # = -\mathbb E_{q_{\mathcal D}(x)}[\mathcal L_{\theta, \phi}(x)] + \text{const}.$$
 #
 # The constant, $-\mathcal H(q_{\mathcal D})$, is the same. The second divergence is the first one
 # plus what the encoder misses,
 #
-# $$KL(q_{\mathcal D, \phi}(x, z) \,\|\, p_\theta(x, z))
-# = KL(q_{\mathcal D}(x) \,\|\, p_\theta(x)) +
-# \mathbb E_{q_{\mathcal D}(x)}\big[KL(q_\phi(z|x) \,\|\, p_\theta(z|x))\big],$$
+# $$\mathrm{KL}(q_{\mathcal D, \phi}(x, z) \,\Vert\, p_\theta(x, z))
+# = \mathrm{KL}(q_{\mathcal D}(x) \,\Vert\, p_\theta(x)) +
+# \mathbb E_{q_{\mathcal D}(x)}\big[\mathrm{KL}(q_\phi(z|x) \,\Vert\, p_\theta(z|x))\big],$$
 #
 # so the extra variable $z$ can only make it larger. To see all three exactly, take four pixels and
 # three switches for latents, so that every expectation is a finite sum: `vaejax.Enumerate()` *is*
@@ -276,12 +276,11 @@ for i in (0, 100, 599):
 # %%
 figure, [[axes]] = figure_of(size=(6.4, 3.2))
 steps = np.arange(len(joints))
-axes.fill_between(steps, 0, marginals, color=BLUE, alpha=0.3, lw=0, label="KL(q_D(x) ‖ p(x))")
-axes.fill_between(steps, marginals, joints, color=ORANGE, alpha=0.4, lw=0)
-axes.collections[-1].set_label("E KL(q(z|x) ‖ p(z|x))")
-axes.plot(steps, joints, color=ORANGE, lw=1.2, label="KL(q_D(x) q(z|x) ‖ p(x, z))")
-finish(axes, xlabel="step of training", ylabel="nats", ylim=(0, None), xlim=(0, steps[-1]))
-legend(axes)
+axes.plot(steps, joints, color=INK, lw=2.5, label="KL of the joints, the sum of")
+axes.plot(steps, marginals, color=BLUE, label="KL of the marginals, and")
+axes.plot(steps, posteriors, color=ORANGE, label="mean KL to the posterior")
+finish(axes, xlabel="step of training", ylabel="nats", yscale="log", xlim=(0, steps[-1]))
+legend(axes, "upper right")
 figure
 
 # %% [markdown]
@@ -301,15 +300,19 @@ figure
 # 2. For which scales of $q$ is $\mathrm{Var}[w]$ infinite in the first model? What does the picture
 #    look like there?
 #
-# 3. The joint KL splits the other way round too, by $z$ first: $KL(q_\phi(z) \,\|\, p_\theta(z)) +
-#    \mathbb E_{q_\phi(z)} KL(q_\phi(x|z) \,\|\, p_\theta(x|z))$ with the *aggregated posterior*
-#    $q_\phi(z) = \mathbb E_{q_{\mathcal D}} q_\phi(z|x)$. Add it to `three`. (`vaejax.latent_space`
-#    measures its first term for a whole data set.)
+# 3. The joint KL splits the other way round too, by $z$ first: $\mathrm{KL}(q_\phi(z) \,\Vert\,
+#    p_\theta(z)) + \mathbb E_{q_\phi(z)} \mathrm{KL}(q_\phi(x|z) \,\Vert\, p_\theta(x|z))$ with the
+#    *aggregated posterior* $q_\phi(z) = \mathbb E_{q_{\mathcal D}} q_\phi(z|x)$. Add it to `three`.
+#    (`vaejax.latent_space` measures its first term for a whole data set.)
 #
 # **At full scale:**
 # [ais_sandwich.py](https://github.com/vaejax/vaejax/blob/main/experiments/inference/ais_sandwich.py),
 # [snr_of_tighter_bounds.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/snr_of_tighter_bounds.py),
 # [rate_distortion.py](https://github.com/vaejax/vaejax/blob/main/experiments/representation/rate_distortion.py).
-# **In the library:** `vaejax.log_marginal`, `vaejax.iwae`, `vaejax.log_weights`,
-# `vaejax.iwae_bound`, `vaejax.Enumerate`, `vaejax.evaluate`, `vaejax.AIS`. **Choose** a
-# [bound](../choose/bound.md).
+#
+# **In the API:** [`log_marginal`, `iwae`, `log_weights`, `iwae_bound`](../api/bounds.md),
+# [`Enumerate`](../api/estimators.md),
+# [`evaluate`](../api/evaluation.md),
+# [`AIS`](../api/inference.md). **Choose** a [bound](../choose/bound.md).
+#
+# Next: [2.8 Challenges](2_8_challenges.md).

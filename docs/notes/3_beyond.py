@@ -244,8 +244,9 @@ for name, code in codes.items():
     print(f"{name:<28}{np.mean(scores):.3f}")
 
 # %% [markdown]
-# A code of ten numbers is not automatically better than ten principal components, and the pixels of
-# such small images are hard to beat. Measure it on your own task.
+# In this run the two codes of ten numbers are level, and both are ahead of the pixels: 64 inputs
+# are many for 100 labels. Neither holds in general, so measure it on your own task; the experiment
+# does so from 10 to 1,000 labels.
 #
 # **At full scale:**
 # [representation.py](https://github.com/vaejax/vaejax/blob/main/experiments/representation/representation.py),
@@ -263,6 +264,6 @@ for name, code in codes.items():
 #         The class alone: `vaejax.ByNode(enumerate=("y",))`. The latent takes its path, as in
 #         `Pathwise`.
 #
-# **In the library:** `vaejax.InverseAutoregressive`, `vaejax.RealNVP`, `vaejax.FlowPrior`,
-# `vaejax.GraphModel`, `vaejax.DirectedGraph`, `vaejax.ByNode`, `vaejax.kl_by_node`,
-# `vaejax.posterior_means`, `vaejax.representation`.
+# **In the API:** [`InverseAutoregressive`, `RealNVP`, `FlowPrior`, `GraphModel`,
+# `DirectedGraph`](../api/models.md), [`ByNode`, `kl_by_node`](../api/estimators.md),
+# [`posterior_means`, `representation`](../api/evaluation.md).

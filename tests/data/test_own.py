@@ -197,6 +197,9 @@ BAD_TABLES = {
     "labels alone": ("a\nx\ny\n", "a", "no column but the labels"),
     "labels of halves": ("a,b\n1,0.5\n2,1\n" * 1, "b", "has the label 0.5"),
     "no label": ("a,b\n1,x\n2,\n", "b", "a row without a label"),
+    "numbers of columns": ("0,1,2\n5,6,7\n", None, "numbers of columns as pandas writes them"),
+    "underscores": ("a,b\n1_000,2\n", None, "is no table of numbers"),
+    "latin-1": ("a,b\n1,\udcff\n", None, "no table in UTF-8"),
     "half a header": ("a,2\n1,2\n", None, "line 1, column '1' is 'a'"),
 }
 
@@ -205,7 +208,7 @@ BAD_TABLES = {
 def test_tables_that_are_refused(case, tmp_path):
     text, label, message = case
     path = tmp_path / "t.csv"
-    path.write_text(text)
+    path.write_text(text, errors="surrogateescape")
     with pytest.raises(ValueError, match=message) as error:
         load(path, label=label)
     assert "\n" not in str(error.value) and str(path) in str(error.value)

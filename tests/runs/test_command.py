@@ -221,6 +221,32 @@ def test_help_reads_well(subcommand, flags, capsys):
     assert stop.value.code == 0 and all(flag in shown for flag in flags)
 
 
+def test_help_says_the_ranges(capsys, monkeypatch):
+    """Of numbers, of those in a list, and of those that may be None; and of nothing else."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for told in (
+        "Dimensions of z. (at least 1; default: 2)",
+        "Widths of the hidden layers (mlp and gated). (each at least 1; default: 200 200)",
+        "Of Adam. (above 0; default: 0.001)",
+        "(from 0 to 4294967295; default: 0)",
+        "likewise. (a fraction below 1, or a count; default: None)",
+        "--data STR digits, mnist,",
+        "encoder and decoder. (default: mlp)",
+    ):
+        assert told in shown, told
+
+
+def test_help_of_a_script_is_its_docstring():
+    script = ROOT / "experiments" / "graphs" / "maximum_likelihood.py"
+    command = [sys.executable, str(script), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "Measured by the command above on two cores" in done.stdout
+    assert "(at least 1; default: 2000)" in done.stdout
+
+
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train", "--priro", "vamp:3"]], ids=str)
 def test_a_command_that_is_not_there_has_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -254,6 +280,9 @@ def test_draws_are_written_over_draws_alone(tmp_path):
     (tmp_path / "photo.png").touch()
     for out in ("table", "text.npz", "photo"):
         with pytest.raises(ValueError, match="which are no draws of a run; name another file"):
+            path(out)
+    for out in ("x.png", "new/x.PDF", "x.npy"):
+        with pytest.raises(ValueError, match=r"arrays in a .npz file.*; give x.npz"):
             path(out)
     for out in (".", "/", str(tmp_path)):
         with pytest.raises(ValueError, match="is a folder; name a file"):

@@ -42,6 +42,9 @@ SCRIPTS = sorted(
 MAY_BE_EMPTY = {
     "hidden": "a linear net",
     "also": "IWAE and DReG alone",
+    "log": "metrics.jsonl alone",
+    "fetch": "the table of sets alone",
+    "over": "a sweep over seeds alone",
 }
 
 

@@ -9,7 +9,7 @@ from tests.lib.cases import cases
 from tests.lib.runs import files_in
 from vaejax.__main__ import main
 from vaejax.runs import sweep as sweeping
-from vaejax.runs.sweep import SweepConfig, combinations
+from vaejax.runs.sweep import SweepConfig, swept_runs
 
 TINY = [
     *("--hidden", "4", "--num-steps", "4", "--batch-size", "20"),
@@ -23,7 +23,7 @@ def run_sweep(*flags):
 
 def test_every_combination_and_seed_is_a_run():
     over = ("prior=normal,vamp:50", "learning-rate=1e-3,3e-4", "hidden=200,400 400")
-    runs = combinations(SweepConfig(seeds=(3, 4), over=over, out="s"))
+    runs = swept_runs(SweepConfig(seeds=(3, 4), over=over, out="s"))
     assert len(runs) == 16
     run = runs["prior=vamp:50,learning_rate=3e-4,hidden=400-400,seed=4"]
     assert (run.prior, run.learning_rate, run.hidden, run.seed) == ("vamp:50", 3e-4, (400, 400), 4)

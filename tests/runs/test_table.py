@@ -9,7 +9,7 @@ import pytest
 
 from vaejax.__main__ import main
 from vaejax.runs.config import TrainConfig
-from vaejax.runs.table import Summary, differing, markdown, mean_told, tables_of
+from vaejax.runs.table import RunSummary, differing, markdown, mean_told, tables_of
 
 
 def written(folder, elbo=None, **fields):
@@ -65,23 +65,44 @@ def test_runs_of_other_images_do_not_compare(runs):
     record = json.loads((runs / "a1" / "config.json").read_text())
     record["images"] = {"test": "b"}
     (runs / "a1" / "config.json").write_text(json.dumps(record))
-    text = tables_of([Summary(runs / name) for name in ("a0", "a1")])
+    text = tables_of([RunSummary(runs / name) for name in ("a0", "a1")])
     assert "not all of the same images" in text and "over seeds" not in text
 
 
 def test_what_says_only_where_a_run_lies_is_no_difference(runs):
     written(runs / "c", -20.0, devices=2, checkpoint_every=7)
-    assert differing([Summary(runs / name) for name in ("a0", "c")]) == []
+    assert differing([RunSummary(runs / name) for name in ("a0", "c")]) == []
 
 
 def test_what_is_no_number_is_told(runs):
     path = runs / "a0" / "result.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"test_elbo": None}))
-    assert "not finite" in tables_of([Summary(runs / "a0")])
+    assert "not finite" in tables_of([RunSummary(runs / "a0")])
     assert mean_told([1.0, None]) == "not finite"
     numbers = np.random.default_rng(0).normal(size=7)
     expected = f"{numbers.mean():.2f} ± {numbers.std(ddof=1) / 7**0.5:.2f}"
     assert mean_told(numbers.tolist()) == expected
+
+
+def test_a_run_that_cannot_be_read_is_left_out_by_a_line(runs, capsys):
+    """One of a newer vaejax, and one whose result is damaged."""
+    record = json.loads((runs / "a1" / "config.json").read_text())
+    record["config"]["new_field"] = 1
+    (runs / "a1" / "config.json").write_text(json.dumps(record))
+    (runs / "b0" / "result.json").write_text("[]")
+    assert main(["table", "a0", "a1", "b0"]) == 0
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("a1 is left out: ") and "new_field" in first
+    assert second.startswith("b0 is left out: ") and "lacks step" in second
+
+
+def test_patience_ends_a_run_where_its_configuration_did(runs):
+    folder = written(runs / "p", -20.0, patience=2, validate_every=10)
+    path = folder / "result.json"
+    result = json.loads(path.read_text()) | {"step": 60}
+    for num_steps, finished in ((100, True), (50, False)):
+        path.write_text(json.dumps(result | {"config": {"num_steps": num_steps}}))
+        assert RunSummary(folder).is_finished == finished
 
 
 def test_mistakes(runs, capsys):

@@ -39,9 +39,9 @@ def read_table(path: Path, label: str | None = None) -> tuple[dict[str, np.ndarr
             ndmin=2,
             encoding="utf-8-sig",
         )
-    except ValueError:
+    except ValueError as error:
         _raise_for_cell(path, delimiter, names, header, number)
-        raise
+        raise ValueError(f"{path} is no table of numbers ({error})") from None
     if not np.isfinite(values).all():
         _raise_for_cell(path, delimiter, names, header, number)
     if number is None:
@@ -87,6 +87,11 @@ def _columns(path: Path, delimiter: str) -> tuple[list[str], int]:
         raise ValueError(
             f"{path}: column {blank} has no name; is it an index, as pandas writes it? Write the"
             " table anew, by to_csv(index=False)"
+        )
+    if len(first) > 1 and first == [str(number) for number in range(len(first))]:
+        raise ValueError(
+            f"{path} starts with 0, 1, ..., which are an example, or numbers of columns as pandas"
+            " writes them: name the columns, or leave that line out"
         )
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:

@@ -15,6 +15,7 @@ RUN_RECORD = ("config", "data", "versions")  # of config.json, whatever the revi
 FREE_TO_CHANGE = {
     "resume",
     "overwrite",
+    "log",
     "num_steps",
     "out",
     "data_folder",
@@ -28,7 +29,7 @@ FREE_TO_CHANGE = {
 
 # Fields that say where a run lies and how it is kept: two runs that differ in no other one
 # compute the same.
-KEPT = ("out", "resume", "overwrite", "data_folder", "checkpoint_every", "devices")
+KEPT = ("out", "log", "resume", "overwrite", "data_folder", "checkpoint_every", "devices")
 
 
 def computed_fields(config: TrainConfig) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.continuation import computed_fields, require_same_run, saved_config
 from vaejax.runs.flags import parsed_flags
 from vaejax.runs.place import is_run, place_of, require_free
-from vaejax.runs.table import Summary, tables_of
+from vaejax.runs.table import RunSummary, tables_of
 from vaejax.runs.train import prepared_training, train
 
 NOT_SWEPT = ("out", "resume", "overwrite", "seed", "data_folder")
@@ -58,7 +58,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     at the end, by a SweepError, and the others go on.
     """
     check_config(config)
-    runs = combinations(config)
+    runs = swept_runs(config)
     todo = {name: run for name, run in runs.items() if not is_finished(run)}
     check_all(todo)
     failed: dict[str, str] = {}
@@ -73,14 +73,14 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
                 sys.excepthook(type(error), error, error.__traceback__)
     made = [Path(run.out) for run in runs.values() if is_run(Path(run.out))]
     if made:
-        print("\n" + tables_of([Summary(folder) for folder in made]))
+        print("\n" + tables_of([RunSummary(folder) for folder in made]))
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise SweepError(f"{len(failed)} of {len(runs)} runs failed: {reasons}")
     return {"runs": len(runs), "trained": len(todo), "out": str(place_of(config.out))}
 
 
-def combinations(config: SweepConfig) -> dict[str, TrainConfig]:
+def swept_runs(config: SweepConfig) -> dict[str, TrainConfig]:
     """{name: the configuration of a run}, of every combination and every seed."""
     names = [field.name for field in fields(TrainConfig)]
     base = TrainConfig(**{name: getattr(config, name) for name in names})
@@ -134,7 +134,7 @@ def is_finished(run: TrainConfig) -> bool:
     folder = Path(run.out)
     if not is_run(folder):
         return False
-    summary = Summary(folder)
+    summary = RunSummary(folder)
     return summary.is_finished and computed_fields(summary.config) == computed_fields(run)
 
 

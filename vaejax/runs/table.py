@@ -7,11 +7,12 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import tyro
 
+from vaejax.base.fields import Distinct
 from vaejax.base.files import whole
 from vaejax.runs.config import Configuration, TrainConfig, check_config
 from vaejax.runs.continuation import RUN_RECORD, computed_fields, saved_config
@@ -27,13 +28,13 @@ Row = dict[str, str]
 class TableConfig(Configuration):
     """Prints trained runs side by side: what differs in their configurations, and their results."""
 
-    runs: Annotated[tuple[str, ...], tyro.conf.Positional]
+    runs: tyro.conf.Positional[Distinct[str]]
     """Their folders, such as runs/*."""
     csv: str | None = None
     """Writes the table of runs into this file too, each number in full."""
 
 
-class Summary:
+class RunSummary:
     """What one run's folder says."""
 
     def __init__(self, folder: Path):
@@ -42,13 +43,16 @@ class Summary:
         record = read_json(folder / "config.json", *RUN_RECORD)
         self.images: Mapping[str, str] = record.get("images", {})
         result = folder / "result.json"
-        self.result: Mapping[str, Any] = read_json(result) if result.exists() else {}
+        self.result: Mapping[str, Any] = read_json(result, "step") if result.exists() else {}
 
     @property
     def is_finished(self) -> bool:
-        """Whether it has been evaluated where its configuration ends."""
-        step = self.result.get("step", 0)
-        return step >= self.config.num_steps or (step > 0 and self.config.patience is not None)
+        """Whether it has been evaluated where its configuration ends: at its last step, or where
+        its patience did.
+        """
+        trained_for = self.result.get("config", {}).get("num_steps")
+        stopped = self.config.patience is not None and trained_for == self.config.num_steps
+        return bool(self.result) and (stopped or self.result["step"] >= self.config.num_steps)
 
     @property
     def step(self) -> int:
@@ -68,10 +72,7 @@ def table_of_runs(config: TableConfig) -> dict[str, Any]:
     check_config(config)
     folders = [expanded(name, "runs") for name in config.runs]
     target = None if config.csv is None else _file_of(config.csv)
-    summaries = [Summary(folder) for folder in folders if is_run(folder)]
-    for folder in folders:
-        if not is_run(folder):
-            print(f"{folder} is left out: it holds no run", file=sys.stderr)
+    summaries = list(filter(None, map(summary_of, folders)))
     if not summaries:
         raise ValueError("none of these folders holds a run; name some, such as runs/*")
     print(tables_of(summaries))
@@ -85,6 +86,18 @@ def table_of_runs(config: TableConfig) -> dict[str, Any]:
     }
 
 
+def summary_of(folder: Path) -> RunSummary | None:
+    """What the run in a folder says; None, and a line of why, where it holds none."""
+    try:
+        if is_run(folder):
+            return RunSummary(folder)
+        reason = "it holds no run"
+    except ValueError as error:  # of another vaejax, or damaged
+        reason = str(error)
+    print(f"{folder} is left out: {reason}", file=sys.stderr)
+    return None
+
+
 def _file_of(name: str) -> Path:
     path = expanded(name, "csv")
     if path.is_dir():
@@ -93,7 +106,7 @@ def _file_of(name: str) -> Path:
     return path
 
 
-def tables_of(summaries: Sequence[Summary]) -> str:
+def tables_of(summaries: Sequence[RunSummary]) -> str:
     """The tables in Markdown: of the runs, and of the means over seeds where there are some."""
     fields = differing(summaries)
     rows = [
@@ -112,17 +125,17 @@ def tables_of(summaries: Sequence[Summary]) -> str:
     return "\n\n".join(parts)
 
 
-def differing(summaries: Sequence[Summary]) -> list[str]:
+def differing(summaries: Sequence[RunSummary]) -> list[str]:
     """The fields of the configuration in which the runs differ."""
     first, *others = (computed_fields(summary.config) for summary in summaries)
     return [name for name in first if any(other[name] != first[name] for other in others)]
 
 
-def over_seeds(summaries: Sequence[Summary], fields: Sequence[str]) -> list[Row]:
+def over_seeds(summaries: Sequence[RunSummary], fields: Sequence[str]) -> list[Row]:
     """For each configuration that finished with two seeds or more: the means, and the standard
     errors of these by how the seeds differ.
     """
-    groups: dict[str, list[Summary]] = {}
+    groups: dict[str, list[RunSummary]] = {}
     others = [name for name in fields if name != "seed"]
     for summary in summaries:
         if summary.is_finished:
@@ -146,7 +159,7 @@ def mean_told(numbers: Sequence[float | None]) -> str:
     return f"{values.mean():.2f} ± {error:.2f}" if np.isfinite(values).all() else "not finite"
 
 
-def _shown(summary: Summary, fields: Sequence[str]) -> Row:
+def _shown(summary: RunSummary, fields: Sequence[str]) -> Row:
     values = asdict(summary.config)
     return {name.replace("_", " "): _cell(values[name]) for name in fields}
 
@@ -155,7 +168,7 @@ def _cell(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _results(summary: Summary) -> Row:
+def _results(summary: RunSummary) -> Row:
     """The results with their standard errors over the test set; blank where there are none."""
     result, row = summary.result, {}
     for name, title in RESULTS.items():
@@ -187,7 +200,7 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join([lines[0], rule, *lines[1:]])
 
 
-def csv_of(summaries: Sequence[Summary]) -> str:
+def csv_of(summaries: Sequence[RunSummary]) -> str:
     """The runs with each field in which they differ, and each result in full."""
     fields, file = differing(summaries), io.StringIO()
     results = [f"{name}{end}" for name in RESULTS for end in ("", "_standard_error")]
