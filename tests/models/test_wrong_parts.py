@@ -248,7 +248,9 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "a transformed atom": (
         lambda: vaejax.NumPyroPrior(
-            lambda: npd.TransformedDistribution(npd.Delta(0.3), npd.transforms.ExpTransform())
+            lambda: npd.TransformedDistribution(
+                npd.Delta(jnp.zeros(2)), npd.transforms.ExpTransform()
+            ).to_event(1)
         ),
         "Delta has no density",
     ),

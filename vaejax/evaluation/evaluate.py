@@ -25,7 +25,7 @@ from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, flattened, posterior_mean
 from vaejax.evaluation.pareto import FEWEST_VALUES, pareto_k
 from vaejax.models.base import Model, posterior_of
-from vaejax.models.given import check_given, shapes_of_one
+from vaejax.models.given import check_given
 
 RELIABLE = 0.7  # a Pareto k-hat up to which an importance-sampling estimate is to be trusted
 
@@ -110,7 +110,7 @@ def evaluate(
     """
     require_key(key)
     source = as_source(xs)
-    check_given(model, params, source, transform)
+    example = check_given(model, params, source, transform)
     counts = {"num_samples": num_samples, "batch_size": batch_size, "chunk": chunk}
     for name, count in counts.items():
         require_count(count, name)
@@ -135,9 +135,7 @@ def evaluate(
         effective_samples=estimate(by_example["effective_samples"]),
         unreliable=_unreliable(by_example["k_hat"], num_samples),
         active_units=_num_active(by_example["mean"]),
-        bits_per_dim=_bits_per_dim(
-            model, shapes_of_one(source, transform), by_example[f"iwae_{num_samples}"]
-        ),
+        bits_per_dim=_bits_per_dim(model, example, by_example[f"iwae_{num_samples}"]),
         num_samples=num_samples,
         by_example=by_example,
     )

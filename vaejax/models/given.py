@@ -15,12 +15,16 @@ from vaejax.models.base import Model, require_params
 
 def check_given(
     model: Model, params: Params, source: Source, transform: Callable | None = None
-) -> None:
-    """Raises ValueError for data outside the model's support, and for parameters that are not those
-    of this model, before anything compiles.
+) -> PyTree:
+    """One example as the model sees it: its shapes. Raises ValueError for data outside the model's
+    support, and for parameters that are not those of this model, before anything compiles.
     """
     check_data(source, model.support, transform)
-    require_params_of(model, params, shapes_of_one(source, transform))
+    example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
+    if transform is not None:
+        example = jax.eval_shape(transform, example, jax.random.key(0))
+    require_params_of(model, params, example)
+    return example
 
 
 def require_params_of(model: Model, params: Params, example: PyTree) -> None:
@@ -41,14 +45,6 @@ def require_params_of(model: Model, params: Params, example: PyTree) -> None:
             f" {type(model).__name__}.init {_made(made.get(path))}; give those that were trained"
             " with this model"
         )
-
-
-def shapes_of_one(source: Source, transform: Callable | None) -> PyTree:
-    """One example as the model sees it: its shapes."""
-    stored = jax.tree.map(lambda leaf: leaf[0], first_example(source))
-    if transform is None:
-        return stored
-    return jax.eval_shape(transform, stored, jax.random.key(0))
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
