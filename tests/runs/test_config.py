@@ -6,7 +6,14 @@ import json
 import pytest
 
 from vaejax.runs.config import Setting, TrainConfig, check_config, training_config
-from vaejax.runs.continuation import FREE_TO_CHANGE, fixed_fields, require_same_run, saved_config
+from vaejax.runs.continuation import (
+    FREE_TO_CHANGE,
+    LATER,
+    fixed_fields,
+    require_same_run,
+    saved_config,
+    saved_fields,
+)
 
 # config.json of a run of the revision before.
 SAVED = {
@@ -103,6 +110,13 @@ def test_a_continuation_may_go_farther_and_elsewhere_and_nothing_else():
         require_same_run(config, dataclasses.replace(config, seed=1))
     cosine = dataclasses.replace(config, schedule="cosine")
     assert "num_steps" in fixed_fields(cosine) and "num_steps" not in fixed_fields(config)
+
+
+def test_a_run_saved_before_a_field_was_there_had_its_default():
+    config = TrainConfig()
+    assert set(fixed_fields(config)) - set(saved_fields(config)) == set(LATER)
+    labelled = dataclasses.replace(config, label="kind", split_seed=1)
+    assert set(LATER) & set(saved_fields(labelled)) == {"label", "split_seed"}
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ def test_a_file_is_the_old_one_or_the_new_one(tmp_path):
 
 @pytest.mark.parametrize("folder", ["vaejax/runs", "experiments", "scripts"])
 def test_json_and_text_are_written_by_one_module(folder):
-    """In one move, strictly, and in UTF-8; docs are made by hand."""
+    """In one move, strictly, and in UTF-8; what builds the site makes its folder anew."""
     for path in (ROOT / folder).rglob("*.py"):
-        if path.name not in ("files.py", "mutants.py"):
+        if path.name not in ("files.py", "mutants.py") and not path.name.startswith("docs"):
             text = path.read_text()
             assert "json.dump" not in text and ".write_text(" not in text, path
 

@@ -26,6 +26,8 @@ FREE_TO_CHANGE = {
     "validate_every",
 }
 
+# Fields that came after runs had been saved, which are resumed as if they had had the defaults.
+LATER = ("label", "validation", "test", "split_seed")
 
 # Fields that say where a run lies and how it is kept: two runs that differ in no other one
 # compute the same.
@@ -75,6 +77,14 @@ def fixed_fields(config: TrainConfig) -> dict[str, Any]:
     free |= {"data"} if is_path(config.data) else set()
     values = dataclasses.asdict(config)
     return {name: value for name, value in values.items() if name not in free}
+
+
+def saved_fields(config: TrainConfig) -> dict[str, Any]:
+    """Those of `fixed_fields` that are saved with each checkpoint, and held against it."""
+    defaults = {field.name: field.default for field in dataclasses.fields(TrainConfig)}
+    fixed = fixed_fields(config)
+    usual = {name for name in LATER if fixed[name] == defaults[name]}
+    return {name: value for name, value in fixed.items() if name not in usual}
 
 
 def require_same_run(saved: TrainConfig, config: TrainConfig) -> None:

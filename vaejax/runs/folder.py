@@ -18,7 +18,7 @@ from vaejax.data.sources import digest_of_data
 from vaejax.data.transforms import Transform
 from vaejax.models.vae import VAE
 from vaejax.runs.config import TrainConfig
-from vaejax.runs.continuation import RUN_RECORD, fixed_fields, saved_config
+from vaejax.runs.continuation import RUN_RECORD, saved_config, saved_fields
 from vaejax.runs.files import read_json
 from vaejax.runs.place import expanded
 from vaejax.training.checkpoints import CheckpointMismatchError
@@ -111,7 +111,7 @@ def open_run(
             transform=transform,
             validated=True,
             data=images,
-            config={name: part for name, part in fixed_fields(config).items() if name != "data"},
+            config={name: part for name, part in saved_fields(config).items() if name != "data"},
         )
     except CheckpointMismatchError as error:
         if error.parts != ("data",):

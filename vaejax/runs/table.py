@@ -13,10 +13,9 @@ import numpy as np
 import tyro
 
 from vaejax.base.fields import Distinct
-from vaejax.base.files import whole
 from vaejax.runs.config import Configuration, TrainConfig, check_config
 from vaejax.runs.continuation import RUN_RECORD, computed_fields, saved_config
-from vaejax.runs.files import read_json
+from vaejax.runs.files import read_json, write_text
 from vaejax.runs.place import expanded, is_run, place_of
 
 RESULTS = {"test_elbo": "test ELBO", "test_log_marginal": "test log p(x)"}  # nats, with errors
@@ -77,8 +76,7 @@ def table_of_runs(config: TableConfig) -> dict[str, Any]:
         raise ValueError("none of these folders holds a run; name some, such as runs/*")
     print(tables_of(summaries))
     if target is not None:
-        with whole(target) as partial:
-            partial.write_text(csv_of(summaries), encoding="utf-8")
+        write_text(target, csv_of(summaries))
     return {
         "runs": len(summaries),
         "finished": sum(summary.is_finished for summary in summaries),

@@ -33,7 +33,7 @@ from vaejax.runs.build import (
 )
 from vaejax.runs.command import environment, record
 from vaejax.runs.config import TrainConfig, check_config
-from vaejax.runs.continuation import fixed_fields, require_same_run, saved_config
+from vaejax.runs.continuation import require_same_run, saved_config, saved_fields
 from vaejax.runs.files import write_json
 from vaejax.runs.flags import parsed_flags
 from vaejax.runs.folder import (
@@ -176,7 +176,7 @@ def fitted(training: Training, out: Path, callbacks: Sequence[Callback]) -> Run:
             training.dataset.valid.images, config.validate_every, config.patience
         ),
         checkpoints=Checkpoints(
-            out / "checkpoints", config.checkpoint_every, config.resume, fixed_fields(config)
+            out / "checkpoints", config.checkpoint_every, config.resume, saved_fields(config)
         ),
         mesh=training.mesh,
         callbacks=(WhenStarted(write_facts), *callbacks),
