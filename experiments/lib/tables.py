@@ -1,9 +1,12 @@
 """Tables in Markdown."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from vaejax.base.mapping import Estimate
+
+def table(header: str, line: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """A line for each row: `table("prior | ELBO", "{prior} | {elbo:.2f}", rows)`."""
+    return markdown(header.split(" | "), (line.format(**row).split(" | ") for row in rows))
 
 
 def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
@@ -12,16 +15,6 @@ def markdown(header: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     lines += ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
     return "\n".join(lines)
-
-
-def with_error(estimate: Estimate, digits: int = 3, sign: str = "") -> str:
-    """mean ± standard error; `sign="+"` shows that of a mean above zero too."""
-    return f"{estimate.mean:{sign}.{digits}f} ± {estimate.standard_error:.{digits}f}"
-
-
-def percent(estimate: Estimate, sign: str = "") -> str:
-    """100 times the mean ± standard error."""
-    return with_error(Estimate(100 * estimate.mean, 100 * estimate.standard_error), 1, sign)
 
 
 def bold_if(best: bool, cell: str) -> str:

@@ -145,11 +145,16 @@ class Setting(DataSetting):
     """Steps over which the weight of the KL rises from 0 to 1 (estimator pathwise only)."""
 
     def check_together(self) -> None:
-        if self.warm_up > self.num_steps:
-            raise ValueError(
-                f"warm_up = {self.warm_up}, but num_steps = {self.num_steps}: the KL would never"
-                " have its full weight; train longer"
-            )
+        require_full_weight(self.warm_up, self.num_steps)
+
+
+def require_full_weight(warm_up: int, num_steps: int) -> None:
+    """Raises ValueError for a warm-up that is longer than the training."""
+    if warm_up > num_steps:
+        raise ValueError(
+            f"warm_up = {warm_up}, but num_steps = {num_steps}: the KL would never have its full"
+            " weight; train longer"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,45 @@
+"""One language: a flag of one name has one type and one meaning, in all scripts and commands."""
+
+import dataclasses
+from collections import defaultdict
+from typing import Annotated, get_args, get_origin, get_type_hints
+
+from tests.lib.configs import configurations, is_help, meaning
+
+# What has one name, and yet not one type and meaning; and why.
+REASONS = {
+    "parts": "each experiment has its own",
+    "warm_up": "a warm-up of `train` is for pathwise alone, that of the ladder for its objectives",
+    "learning_rate": "of Adam, but of SGD where maximum likelihood and the review use it",
+    "encoder": "a VAE with Bernoulli latents has no other encoder",
+    "estimators": "those of Bernoulli latents are not those of `train`; with K, or at several K",
+    "eval_size": "the examples that are shown in a picture are measured first",
+    "prior": "`train` lists the names",
+    "run": "of another one's, or of a run's checkpoints",
+    "resume": "of a training, or of a table of variances",
+    "overwrite": "of a run, or of a result",
+    "out": "of a run, of a result, or the file of draws",
+    "data_folder": "of what a run was trained on",
+    "batch_size": "of examples that are evaluated",
+    "num_samples": "of a bound; of draws from a model; of the largest bound of an evaluation",
+    "num_chains": "`evaluate` runs those of AIS alone",
+}
+
+
+def type_of(hint) -> str:
+    """The annotation without the help of a shared flag."""
+    if get_origin(hint) is Annotated and any(map(is_help, get_args(hint))):
+        kind, *rules = get_args(hint)
+        rules = [rule for rule in rules if not is_help(rule)]
+        hint = Annotated[kind, *rules] if rules else kind
+    return repr(hint)
+
+
+def test_a_flag_has_one_type_and_one_meaning():
+    found = defaultdict(set)
+    for config in map(type, configurations().values()):
+        hints = get_type_hints(config, include_extras=True)
+        for field in dataclasses.fields(config):
+            found[field.name].add((type_of(hints[field.name]), meaning(config, field.name)))
+    several = {name: said for name, said in found.items() if len(said) > 1}
+    assert several.keys() == REASONS.keys(), several.keys() ^ REASONS.keys()
