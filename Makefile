@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 
-.PHONY: help demo test test-all mutants check bench numerics constraints clean
+.PHONY: help demo test test-all docs mutants check bench numerics constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
@@ -14,6 +14,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "vaejax needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.documented: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,docs]'
 	@touch $@
 
 demo: $(VENV)/.installed  ## train the default VAE on the embedded digits, evaluate it and draw it (runs/demo)
@@ -27,6 +31,9 @@ test: $(VENV)/.installed  ## the tests, without the slow ones
 
 test-all: $(VENV)/.installed  ## every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal $(TESTS)
+
+docs: $(VENV)/.documented  ## the site, build/site; what its pages compute is kept in build/docs
+	$(BIN)/python scripts/docs.py
 
 mutants: $(VENV)/.installed  ## plant the bugs of tests/mutants one at a time: each must be caught by its tests
 	$(BIN)/python scripts/mutants.py

@@ -169,6 +169,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.objectives.base", "require_objective"): (1, DOOR),
     ("vaejax.objectives.base", "per_example"): (3, DOOR),
     ("vaejax.objectives.base", "__call__"): (1, DOOR),
+    ("vaejax.networks.stochastic", "_is_stochastic"): (1, "a node of a tree is told by its class"),
     ("vaejax.objectives.free_bits", "require_diagonal"): (2, CLOSED_FORM),
     ("vaejax.objectives.optimal_scale", "require_learned_scale"): (2, CLOSED_FORM),
     ("vaejax.objectives.schedules", "require_weights"): (1, DOOR),

@@ -11,13 +11,11 @@ import numpy as np
 import numpyro.distributions as npd
 import optax
 import pytest
-from flax import nnx
 from jax.flatten_util import ravel_pytree
 
 import vaejax
 from tests.lib.oracles import assert_mean
-from tests.lib.recipes import OWNERS, recipe, recipes
-from vaejax.networks.base import Net
+from tests.lib.recipes import OWNERS, recipe
 
 REAL, POSITIVE, BINARY = (vaejax.supports.REAL, vaejax.supports.POSITIVE, vaejax.supports.BINARY)
 XS = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
@@ -280,42 +278,7 @@ def test_a_schedule():
         trained(objective, model, BITS, num_steps=10)
 
 
-# Nets of other libraries, and data from elsewhere.
-
-
-class TwoHeads(nnx.Module):
-    """x -> (loc, log_scale)."""
-
-    def __init__(self, rngs: nnx.Rngs):
-        self.inner = nnx.Linear(3, 4, rngs=rngs)
-        self.outer = nnx.Linear(4, 4, rngs=rngs)
-
-    def __call__(self, x):
-        h = self.outer(nnx.tanh(self.inner(x)))
-        return h[:2], h[2:]
-
-
-def test_a_net_in_flax_nnx():
-    from_nnx = recipes(Net)["FromNNX"]
-    encoder = vaejax.DiagNormal(from_nnx(TwoHeads))
-    used(vaejax.VAE(vaejax.StandardNormal(2), vaejax.Bernoulli(net(3)), encoder), BITS, XS)
-    assert from_nnx(TwoHeads) == from_nnx(TwoHeads)
-    params = from_nnx(TwoHeads).init(KEY, BITS[0])
-    expected = TwoHeads(nnx.Rngs(KEY))(BITS[0])
-    for head, other in zip(from_nnx(TwoHeads).apply(params, BITS[0]), expected, strict=True):
-        np.testing.assert_allclose(head, other, rtol=1e-5)
-
-
-def test_a_net_in_equinox():
-    eqx = pytest.importorskip("equinox")
-    from_equinox = recipes(Net)["FromEquinox"]
-
-    def decoder(key):
-        return eqx.nn.MLP(2, 3, 4, 1, key=key)
-
-    likelihood = vaejax.Bernoulli(from_equinox(decoder))
-    model = vaejax.VAE(vaejax.StandardNormal(2), likelihood, vaejax.DiagNormal(net(2, 2)))
-    used(model, BITS, XS)
+# Data from elsewhere.
 
 
 def test_a_source(tmp_path):

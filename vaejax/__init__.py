@@ -1,5 +1,7 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
+__version__ = "0.1.0"  # here alone: pyproject.toml reads it
+
 from vaejax import distributions as distributions
 from vaejax.base import supports as supports
 from vaejax.base.types import Params as Params
@@ -17,10 +19,13 @@ from vaejax.bounds import log_weights as log_weights
 from vaejax.bounds import renyi_bound as renyi_bound
 from vaejax.data.base import Dataset as Dataset
 from vaejax.data.base import Source as Source
+from vaejax.data.fetch import fetch_dataset as fetch_dataset
 from vaejax.data.load import load_dataset as load_dataset
 from vaejax.data.mapping import map_dataset as map_dataset
 from vaejax.data.mapping import map_source as map_source
+from vaejax.data.own import dataset as dataset
 from vaejax.data.pixels import Pixels as Pixels
+from vaejax.data.pixels import Unchanged as Unchanged
 from vaejax.data.pixels import prepare_pixels as prepare_pixels
 from vaejax.data.sources import Arrays as Arrays
 from vaejax.data.sources import RandomAccess as RandomAccess
@@ -110,14 +115,21 @@ from vaejax.models.priors import StandardNormal as StandardNormal
 from vaejax.models.priors import UniformOnSphere as UniformOnSphere
 from vaejax.models.priors import VampPrior as VampPrior
 from vaejax.models.vae import VAE as VAE
+from vaejax.networks.adapters import from_equinox as from_equinox
+from vaejax.networks.adapters import from_haiku as from_haiku
+from vaejax.networks.adapters import from_linen as from_linen
+from vaejax.networks.adapters import from_nnx as from_nnx
 from vaejax.networks.images import ConvDecoder as ConvDecoder
 from vaejax.networks.images import ConvEncoder as ConvEncoder
 from vaejax.networks.images import ResidualDecoder as ResidualDecoder
 from vaejax.networks.images import ResidualEncoder as ResidualEncoder
 from vaejax.networks.precision import HalfPrecision as HalfPrecision
+from vaejax.networks.stochastic import Stochastic as Stochastic
+from vaejax.networks.stochastic import draw_nets as draw_nets
 from vaejax.networks.vectors import MLP as MLP
 from vaejax.networks.vectors import Free as Free
 from vaejax.networks.vectors import GatedMLP as GatedMLP
+from vaejax.networks.vectors import Table as Table
 from vaejax.objectives.base import Around as Around
 from vaejax.objectives.base import Objective as Objective
 from vaejax.objectives.base import minibatch as minibatch

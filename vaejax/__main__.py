@@ -3,11 +3,11 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import tyro
 
+from vaejax import __version__
 from vaejax.runs.command import command_line
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.draw import SampleConfig, sample_run
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status of the command `vaejax`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if list(arguments) == ["--version"]:
-        print(f"vaejax {version('vaejax')}")
+        print(f"vaejax {__version__}")
         return 0
     return command_line(lambda: run(arguments))
 

@@ -12,6 +12,7 @@ gradient.
 
 import math
 from numbers import Real
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,21 +45,60 @@ check_fields_of(Bound, require_bound)
 stopped = jax.lax.stop_gradient
 
 
+class Weights(NamedTuple):
+    """log w_k of K samples, and log p_theta(x | z_k) where the model knows it apart; nats."""
+
+    log_w: Float[Array, " *k"]
+    log_p_x: Float[Array, " *k"] | None
+
+
+def weights(model: Model, params: Params, x: PyTree, q: Distribution, zs: PyTree) -> Weights:
+    """log w_k = log p_theta(x, z_k) - log q(z_k), for K given samples `zs` along the leading
+    axis.
+    """
+
+    def weight(z):
+        log_joint, log_p_x = model.log_densities(params, x, z)
+        return Weights(log_joint - q.log_prob(z), log_p_x)
+
+    return map_samples(weight, zs)
+
+
 def log_weights(
     model: Model, params: Params, x: PyTree, q: Distribution, zs: PyTree
 ) -> Float[Array, " k"]:
-    """log w_k = log p_theta(x, z_k) - log q(z_k), nats, for K given samples `zs` along the leading
-    axis.
-    """
-    return map_samples(lambda z: model.log_joint(params, x, z) - q.log_prob(z), zs)
+    """The log w_k of `weights` alone, nats."""
+    return weights(model, params, x, q, zs).log_w
+
+
+def sample_weight(model: Model, params: Params, x: PyTree, q: Distribution, key: Key) -> Weights:
+    """Of one sample of q: all that a bound needs of q is the log-density of its own samples."""
+    z, log_q = q.sample_and_log_prob(key)
+    log_joint, log_p_x = model.log_densities(params, x, z)
+    return Weights(log_joint - log_q, log_p_x)
 
 
 def sample_log_weight(model: Model, params: Params, x: PyTree, q: Distribution, key: Key) -> Scalar:
-    """log w of one sample of q, nats: all that a bound needs of q is the log-density of its own
-    samples.
-    """
-    z, log_q = q.sample_and_log_prob(key)
-    return model.log_joint(params, x, z) - log_q
+    """log w of one sample of q, nats."""
+    return sample_weight(model, params, x, q, key).log_w
+
+
+def sample_weights(
+    model: Model,
+    params: Params,
+    x: PyTree,
+    q: Distribution,
+    key: Key,
+    num_samples: int,
+    noise: Noise = INDEPENDENT,
+) -> Weights:
+    """Of K samples of q, independent or as `noise` has them."""
+    require_count(num_samples, "num_samples")
+    require_key(key)
+    return map_samples(
+        lambda source: sample_weight(model, params, x, *noise.at(q, source)),
+        noise.sources(q, key, num_samples),
+    )
 
 
 def sample_log_weights(
@@ -70,13 +110,8 @@ def sample_log_weights(
     num_samples: int,
     noise: Noise = INDEPENDENT,
 ) -> Float[Array, " k"]:
-    """log w_k of K samples of q, nats, independent or as `noise` has them."""
-    require_count(num_samples, "num_samples")
-    require_key(key)
-    return map_samples(
-        lambda source: sample_log_weight(model, params, x, *noise.at(q, source)),
-        noise.sources(q, key, num_samples),
-    )
+    """The log w_k of `sample_weights` alone, nats."""
+    return sample_weights(model, params, x, q, key, num_samples, noise).log_w
 
 
 def elbo_bound(log_w: Float[Array, " k"]) -> Scalar:

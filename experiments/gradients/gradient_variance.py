@@ -60,9 +60,9 @@ from vaejax.runs.config import (
     check_config,
     require_examples,
     require_seeds,
-    saved_config,
     training_config,
 )
+from vaejax.runs.continuation import saved_config
 from vaejax.runs.files import json_text, read_json, write_json
 from vaejax.runs.folder import open_run
 from vaejax.runs.place import place_of

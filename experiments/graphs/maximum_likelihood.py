@@ -48,7 +48,6 @@ from experiments.lib.flags import NumExamples, Script
 from experiments.lib.script import Report, run_script
 from vaejax import plots
 from vaejax.base.fields import Count, Positive, PositiveOrZero, Seed
-from vaejax.networks.layers import flat
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 from vaejax.runs.config import TrainSize
 
@@ -94,28 +93,14 @@ def require_at_most(name: str, value: int, name_of_most: str, most: int) -> None
 # The models.
 
 
-@vaejax.component
-class Table:
-    """One free logit for each state of so many binary parents."""
-
-    num_parents: int
-
-    def init(self, key, example):
-        return jnp.zeros((2,) * self.num_parents)
-
-    def apply(self, params, example):
-        state = flat(example).astype(int) if self.num_parents else ()
-        return params[tuple(state)][None]
-
-
 def table_of(names: tuple[str, ...]):
     """A number for each state of the parents."""
-    return Table(len(names))
+    return vaejax.Table(1, (2,) * len(names))
 
 
 def logistic(names: tuple[str, ...]):
     """sigmoid(w . parents + b)."""
-    return vaejax.MLP(1, hidden=()) if names else Table(0)
+    return vaejax.MLP(1, hidden=()) if names else table_of(names)
 
 
 def binary_graph(parents: dict[str, tuple[str, ...]], net=table_of) -> vaejax.DirectedGraph:
@@ -185,7 +170,8 @@ def counted(graph: vaejax.DirectedGraph, data: dict[str, np.ndarray]) -> dict:
                 f"{node.name!r} lacks one of its values at some state of its parents, so its"
                 " log-odds are infinite; more examples"
             )
-        params[node.name] = jnp.asarray(np.log(counts[..., 1]) - np.log(counts[..., 0]))
+        log_odds = np.log(counts[..., 1:]) - np.log(counts[..., :1])
+        params[node.name] = {"logits": jnp.asarray(log_odds)}
     return params
 
 

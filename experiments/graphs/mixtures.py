@@ -343,7 +343,7 @@ def digits(
             partial(cluster, model),
         )
     )
-    pixels = [images.reshape(len(images), -1) / dataset.maximum for images in (train, test)]
+    pixels = [images.reshape(len(images), -1) / dataset.unit for images in (train, test)]
     _, nearest = k_means(pixels[0], config.num_clusters, config.seed)
     row = {
         "bound": estimate(bound),

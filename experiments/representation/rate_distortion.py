@@ -105,7 +105,8 @@ class Weighted(vaejax.Estimator):
         q = model.posterior(params, x)
         log_p_x = model.p_x_given_z(params, q.sample(key)).log_prob(x)
         kl = vaejax.kl_divergence(q, model.p_z(params))
-        return vaejax.Terms(log_p_x - kl, log_p_x - jax.lax.stop_gradient(params.psi) * kl)
+        weight = jax.lax.stop_gradient(params.psi)
+        return vaejax.Terms(log_p_x - kl, log_p_x - weight * kl, log_p_x)
 
 
 def trained_at_each(betas, model: vaejax.VAE, images, transform, key, rate, **settings):

@@ -119,7 +119,7 @@ def learned_features(config: Config, dataset: vaejax.Dataset, transform) -> Feat
     means = partial(vaejax.posterior_means, model, params, transform=transform)
     codes_key, dim = jax.random.key(config.seed + 1), config.latent_dim
     raw, raw_test = (
-        np.asarray(stored, np.float64).reshape(len(stored), -1) / dataset.maximum
+        np.asarray(stored, np.float64).reshape(len(stored), -1) / dataset.unit
         for stored in (images, test)
     )
     centre = raw.mean(axis=0)

@@ -54,7 +54,7 @@ FILES = {
     "json": (json.dumps({"x_train": [0]}).encode(), "something else, it starts with"),
     "pickled objects": (npz(x_train=OBJECTS), "holds Python objects, which are not loaded"),
     "nothing in it": (npz(), "holds nothing; it needs x_train"),
-    "no x_train": (npz(images=IMAGES), "holds images; it needs x_train"),
+    "no x_train": (npz(x_test=IMAGES, y_test=LABELS), "holds x_test, y_test; it needs x_train"),
     "a slip": (npz(**GOOD, x_vaild=IMAGES[:5]), "holds x_test, x_train, x_vaild, .*nothing else"),
     "twice": (npz(**GOOD, x_val=IMAGES[:5], x_valid=IMAGES[:5]), "each once"),
     "labels of no images": (npz(**GOOD, y_valid=LABELS[:5]), "y_valid has labels of no images"),

@@ -180,7 +180,7 @@ EVIDENT = {
 }
 CONTRADICTED = {
     "4 bits": (LEVELS * 5, r"up to 15 alone, far below 255, the usual maximum of mnist"),
-    "percent": (LEVELS * 33.0, r"up to 99 alone.*maximum=99\) or --maximum 99 if it is that"),
+    "percent": (LEVELS * 33.0, r"up to 99 alone.*maximum=99 or --maximum 99 if it is that"),
     "floats a little above 1": (LEVELS / 3 + 1e-3, "up to 1.001 alone"),
     "16 bits": (LEVELS.astype(np.uint16) * 21845, "up to 65535, above 255"),
     "-1..1": (LEVELS / 1.5 - 1, r"in \[-1, 1\], and stored pixels are 0..maximum"),

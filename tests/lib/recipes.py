@@ -1,7 +1,5 @@
 """The recipes in the docstrings of the base classes, made into the classes that they define."""
 
-import contextlib
-import importlib
 import inspect
 import re
 import textwrap
@@ -13,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
-from flax import nnx
 
 import vaejax
 from vaejax.data.base import Source
@@ -23,11 +20,8 @@ from vaejax.data.base import Source
 def recipes(owner: type) -> dict[str, type]:
     """{name: class} of what the indented lines of a docstring define, run as they stand."""
     blocks = re.findall(r"(?:^    .*\n|^\n(?=    ))+", inspect.getdoc(owner) + "\n", re.MULTILINE)
-    modules = {"vaejax": vaejax, "jax": jax, "jnp": jnp, "np": np, "npd": npd, "nnx": nnx}
+    modules = {"vaejax": vaejax, "jax": jax, "jnp": jnp, "np": np, "npd": npd}
     names = {**modules, "Any": Any, "Callable": Callable, "__name__": __name__}
-    if "eqx" in inspect.getdoc(owner):
-        with contextlib.suppress(ImportError):  # its class only looks for it when it is used
-            names["eqx"] = importlib.import_module("equinox")
     before = set(names)
     for block in blocks:
         exec(textwrap.dedent(block), names)

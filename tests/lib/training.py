@@ -7,6 +7,7 @@ import numpy as np
 import optax
 
 import vaejax
+from vaejax.training.run import NO_HISTORY
 
 XS = vaejax.load_dataset("digits").train.images
 PIXELS = vaejax.Pixels(16)
@@ -18,6 +19,9 @@ MODEL = vaejax.VAE(
 PARAMS = MODEL.init(jax.random.key(0), XS[0])
 OBJECTIVE = vaejax.minibatch(vaejax.Pathwise(), MODEL)
 KEY = jax.random.key(1)
+
+# Of a history, where the objective knows the parts of its bound and the optimiser no rate.
+NAMES = (*NO_HISTORY, "reconstruction", "rate")
 
 
 def fit(num_steps=20, batch_size=32, **settings):

@@ -77,7 +77,7 @@ def test_the_two_node_graph_is_the_vae(estimator):
 
     (_, terms), gradient = terms_and_gradient(model, params)
     (_, graph_terms), graph_gradient = terms_and_gradient(graph_model, graph_params)
-    np.testing.assert_allclose(graph_terms, terms, rtol=1e-5)
+    np.testing.assert_allclose(graph_terms[:2], terms[:2], rtol=1e-5)
     for graph_part, vae_part in (
         (graph_gradient.theta["x"], gradient.theta["likelihood"]),
         (graph_gradient.phi, gradient.phi),

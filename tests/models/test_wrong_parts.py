@@ -46,15 +46,15 @@ class NeedsRandomNumbers:  # as what `hk.transform` gives
 
 
 NO_NETS = {
-    "NNX": (InNNX(nnx.Rngs(0)), "write FromNNX"),
-    "NNX class": (InNNX, "write FromNNX"),
-    "Equinox": (eqx.nn.MLP(2, 3, 4, 1, key=KEY), "write FromEquinox"),
+    "NNX": (InNNX(nnx.Rngs(0)), "write vaejax.from_nnx"),
+    "NNX class": (InNNX, "write vaejax.from_nnx"),
+    "Equinox": (eqx.nn.MLP(2, 3, 4, 1, key=KEY), "write vaejax.from_equinox"),
     "Linen class": (MLP, r"is the class MLP; write MLP\(\.\.\.\)"),
     "pair": ((jnp.zeros, jnp.ones), "write FromFunctions"),
     "function": (lambda params, x: x, "write FromFunctions"),
     "number": (3, "write FromFunctions"),
     "None": (None, "write FromFunctions"),
-    "Haiku": (NeedsRandomNumbers(), "hk.without_apply_rng"),
+    "Haiku": (NeedsRandomNumbers(), r"vaejax.from_haiku\(f\)"),
 }
 # All that takes a net, of the net.
 OF_NET = {

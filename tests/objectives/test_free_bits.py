@@ -40,7 +40,7 @@ def test_free_bits(x64):
     terms, gradient = jax.jit(terms_and_gradient(FreeBits(LINES, floor)))(params, xs, KEY)
     log_p_x = stats.norm.logpdf(xs, 0.2, 0.8).sum(1).mean()
     np.testing.assert_allclose(
-        terms, [log_p_x - kl.mean(0).sum(), log_p_x - floor - kl.mean(0)[1]], rtol=1e-12
+        terms[:2], [log_p_x - kl.mean(0).sum(), log_p_x - floor - kl.mean(0)[1]], rtol=1e-12
     )
     np.testing.assert_allclose(gradient.phi["a"], [0, -a[1] * (xs[:, 1] ** 2).mean()], rtol=1e-12)
     np.testing.assert_allclose(

@@ -11,7 +11,8 @@ from vaejax.base.compare import differences
 from vaejax.base.describe import description
 from vaejax.data.pixels import Pixels, prepare_pixels
 from vaejax.runs.build import build_model, build_objective, build_optimizer, initial_params
-from vaejax.runs.config import TrainConfig, fixed_fields
+from vaejax.runs.config import TrainConfig
+from vaejax.runs.continuation import fixed_fields
 
 DIGITS = vaejax.load_dataset("digits")
 

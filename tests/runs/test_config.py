@@ -5,16 +5,8 @@ import json
 
 import pytest
 
-from vaejax.runs.config import (
-    FREE_TO_CHANGE,
-    Setting,
-    TrainConfig,
-    check_config,
-    fixed_fields,
-    require_same_run,
-    saved_config,
-    training_config,
-)
+from vaejax.runs.config import Setting, TrainConfig, check_config, training_config
+from vaejax.runs.continuation import FREE_TO_CHANGE, fixed_fields, require_same_run, saved_config
 
 # config.json of a run of the revision before.
 SAVED = {

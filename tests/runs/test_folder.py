@@ -15,7 +15,8 @@ from vaejax.data.base import Split
 from vaejax.runs import build
 from vaejax.runs import train as training
 from vaejax.runs.build import load_data
-from vaejax.runs.config import TrainConfig, saved_config
+from vaejax.runs.config import TrainConfig
+from vaejax.runs.continuation import saved_config
 from vaejax.runs.folder import (
     MetricsLog,
     evaluated_params,

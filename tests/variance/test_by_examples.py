@@ -258,8 +258,8 @@ class Weighted(vaejax.Around):
         return self.inner.independent_example
 
     def __call__(self, params, xs, key, step):
-        bound, objective = self.inner(params, xs, key, step)
-        return vaejax.Terms(bound * self.weight, objective * self.weight)
+        terms = self.inner(params, xs, key, step)
+        return jax.tree.map(lambda number: number * self.weight, terms)
 
 
 def test_an_objective_of_ones_own_goes_by_examples():

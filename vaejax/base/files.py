@@ -25,6 +25,11 @@ def whole(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def absolute_path(name: str | Path) -> Path:
+    """The path from the root on, "~" being the home folder where that is known."""
+    return Path(os.path.expanduser(str(name))).absolute()
+
+
 def nameable(path: str | Path, name: str) -> Path:
     """The absolute path. Raises ValueError where there is none, or where it is no UTF-8, which is
     all that the library beneath the checkpoints takes: it would be found out at the first save.

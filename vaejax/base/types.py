@@ -24,8 +24,10 @@ class Params(NamedTuple):
 class Terms(NamedTuple):
     """What an objective gives, nats: the bound on log p(x) that is reported, and what is maximised.
 
-    They are one number where training maximises the bound itself.
+    They are one number where training maximises the bound itself. An objective whose bound is E_q
+    log p(x | z) less a rate, such as KL(q || p), and that knows the two apart, says the first.
     """
 
     bound: Scalar
     objective: Scalar
+    reconstruction: Scalar | None = None

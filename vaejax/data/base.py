@@ -51,16 +51,21 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """Stored pixels 0..maximum in three splits. `source` says where they came from and how they
-    were split.
+    """Stored pixels 0..maximum in three splits, or, where the maximum is None, real numbers.
+    `source` says where they came from and how they were split.
     """
 
     name: str
     train: Split
     valid: Split
     test: Split
-    maximum: float
+    maximum: float | None
     source: str
+
+    @property
+    def unit(self) -> float:
+        """What a stored number is divided by: the maximum of pixels, 1 of real numbers."""
+        return 1 if self.maximum is None else self.maximum
 
 
 def batch_rows(key: Key, size: int, batch_size: int, start: int, stop: int) -> np.ndarray:

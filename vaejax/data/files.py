@@ -4,6 +4,7 @@ is said with its path.
 
 import gzip
 import math
+import re
 import zipfile
 import zlib
 from collections import Counter
@@ -25,7 +26,8 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, KeyError, NotImp
 
 SPLITS = {"train": "train", "test": "test", "valid": "valid"}
 SPLITS |= dict.fromkeys(("val", "validation", "dev"), "valid")
-ROLES = {"x": "x", "image": "x", "images": "x", "y": "y", "label": "y", "labels": "y"}
+ROLES: dict[str, str] = dict.fromkeys(("x", "image", "images", "data", "features"), "x")
+ROLES |= dict.fromkeys(("y", "label", "labels", "target", "targets"), "y")
 PACKED = 98  # bytes of 28x28 bits
 
 # Each file of an idx set: its name and the number of its axes. It may end in .gz, and be compressed
@@ -41,7 +43,8 @@ IDX = {
 def read_npz(path: Path, *, packed: bool) -> dict[str, np.ndarray]:
     """{x_train, y_train, x_valid, ...} of an .npz file. `packed`: rows of 98 bytes are 28x28 bits.
 
-    Its names may be x_train, train_images or train; x_val or x_validation; y_ or labels.
+    Its names may be x_train, train_images, images or train; x_val or x_validation; y_ or labels. A
+    single array may have any.
     """
     require_start(path, b"PK", ".npz")
     try:
@@ -55,25 +58,76 @@ def read_npz(path: Path, *, packed: bool) -> dict[str, np.ndarray]:
             ) from None
         raise _damaged(path, error) from None
     keys = {name: _key(name) for name in stored}
+    if len(keys) == 1:
+        keys = {name: key or "x_train" for name, key in keys.items()}
     wrong = [name for name, key in keys.items() if key is None]
     twice = [key for key, count in Counter(keys.values()).items() if count > 1]
     if wrong or twice or "x_train" not in keys.values():
         raise ValueError(
-            f"{path} holds {', '.join(sorted(stored)) or 'nothing'}; it needs x_train, and may have"
-            " y_train, x_valid, y_valid, x_test and y_test, each once, and nothing else"
+            f"{path} holds {', '.join(sorted(stored)) or 'nothing'}; it needs x_train (or images),"
+            " and may have y_train (or labels), x_valid, y_valid, x_test and y_test, each once, and"
+            " nothing else"
         )
     arrays = {str(keys[name]): array for name, array in stored.items()}
     return {key: unpacked(a) if packed and key[0] == "x" else a for key, a in arrays.items()}
 
 
 def _key(name: str) -> str | None:
-    """x_valid for val_images and its kin; None for what is no name of an array of a set."""
+    """x_valid for val_images and its kin, x_train for images; None for what is no name of an array
+    of a set.
+    """
     words = name.lower().split("_")
     parts = [SPLITS[word] for word in words if word in SPLITS]
     roles = [ROLES[word] for word in words if word in ROLES]
-    if len(parts) != 1 or len(parts) + len(roles) != len(words) or len(roles) > 1:
+    if len(parts) > 1 or len(roles) > 1 or len(parts) + len(roles) != len(words):
         return None
-    return f"{roles[0] if roles else 'x'}_{parts[0]}"
+    return f"{roles[0] if roles else 'x'}_{parts[0] if parts else 'train'}"
+
+
+def read_npy(path: Path) -> dict[str, np.ndarray]:
+    """{x_train: the array} of a file of np.save."""
+    require_start(path, b"\x93NUMPY", ".npy")
+    try:
+        return {"x_train": np.load(path, allow_pickle=False)}
+    except DAMAGE as error:
+        raise _damaged(path, error) from None
+
+
+BITS_LINE = re.compile(rb"(?:[01] ){783}[01] ?\r?\n")
+AMAT = {f"x_{part}": f"binarized_mnist_{part}.amat" for part in ("train", "valid", "test")}
+
+
+def read_amat_folder(folder: Path) -> dict[str, np.ndarray]:
+    """{x_train, x_valid, x_test} of the static binarised MNIST as it is published: a line of 784
+    digits 0 and 1 for each image.
+    """
+    missing = [name for name in AMAT.values() if not (folder / name).is_file()]
+    if missing:
+        raise ValueError(f"{folder} has no {' and no '.join(missing)}; put all three files there")
+    return {key: read_amat(folder / name) for key, name in AMAT.items()}
+
+
+def read_amat(path: Path) -> np.ndarray:
+    """[n, 28, 28] bits of lines of digits."""
+    content = path.read_bytes()
+    digits = np.frombuffer(content.translate(None, b" \r\n"), np.uint8) - ord("0")
+    if not BITS_LINE.match(content) or digits.size % 784 or digits.max() > 1:
+        raise ValueError(f"{path} is {kind_of(content[:64])} (it is no file of lines of 784 bits)")
+    return digits.reshape(-1, 28, 28)
+
+
+def read_mat(path: Path) -> dict[str, np.ndarray]:
+    """{x_train, x_test} of the 28x28 Omniglot of Burda et al. 2016, chardata.mat: its `data` and
+    `testdata` have a column for each image, whose pixels are stored column by column.
+    """
+    from scipy.io import loadmat
+
+    try:
+        stored = loadmat(path)
+        pairs = {"x_train": stored["data"], "x_test": stored["testdata"]}
+    except (*DAMAGE, OSError, TypeError) as error:
+        raise _damaged(path, error) from None
+    return {key: columns.T.reshape(-1, 28, 28).swapaxes(1, 2) for key, columns in pairs.items()}
 
 
 def unpacked(images: np.ndarray) -> np.ndarray:

@@ -67,6 +67,25 @@ class Pixels(Transform):
             )
 
 
+@component
+class Unchanged(Transform):
+    """What the model sees of real numbers: themselves."""
+
+    def __call__(self, stored: ArrayLike, key: Key) -> jax.Array:
+        return jnp.asarray(stored, jnp.float32)
+
+    def check(self, stored: PyTree, support: Any, name: str) -> None:
+        x = jax.tree.leaves(stored)[0]
+        wanted = supports_of_leaves(x, support)[0]
+        if not wanted.contains(x):
+            raise ValueError(
+                f"{name} has real numbers in [{x.min():g}, {x.max():g}], and this likelihood is for"
+                f" {wanted.description}: choose one of real numbers, such as Gaussian (--likelihood"
+                " gaussian), or, where they are pixels, say the largest that there can be, by"
+                " maximum= (--maximum)"
+            )
+
+
 def _is_scaled(x: np.ndarray) -> bool:
     """Whether these values of [0, 1] are no stored levels 0, 1, ...: booleans, or fractions."""
     return x.dtype == np.bool_ or not BINARY.contains(x)
@@ -74,16 +93,25 @@ def _is_scaled(x: np.ndarray) -> bool:
 
 def prepare_pixels(
     dataset: Dataset, policy: Policy = "dynamic", seed: int = 0
-) -> tuple[Dataset, Pixels]:
+) -> tuple[Dataset, Transform]:
     """(data set, transform) under a binarisation policy; only "static", drawn here once from
     `seed`, changes what is stored. Pixels that are 0 and 1 alone stay as they are under each.
 
-    Results under "static" and "dynamic" are not comparable: say which.
+    Results under "static" and "dynamic" are not comparable: say which. Real numbers, of a data set
+    without a maximum, stay as they are under "none", and are refused under the others.
     """
     require_in(seed, "seed", SEEDS)
     if policy not in get_args(Policy):
         raise ValueError(unknown_name("binarisation", policy, list(get_args(Policy))))
     parts = (dataset.train, dataset.valid, dataset.test)
+    if dataset.maximum is None:
+        if policy == "none":
+            return dataset, Unchanged()
+        raise ValueError(
+            f"binarisation = {policy!r} is for pixels, and {dataset.source}: give the policy none"
+            " and a likelihood of real numbers (--binarisation none --likelihood gaussian), or,"
+            " where they are pixels, the largest that there can be, by maximum= (--maximum)"
+        )
     if dataset.maximum == 1 and all(BINARY.contains(np.asarray(part.images)) for part in parts):
         return dataset, Pixels(1, "none")
     if policy != "static":

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vaejax.base.files import whole
+from vaejax.base.files import absolute_path, whole
 from vaejax.data.files import DAMAGE
 
 CACHE_VARIABLE = "VAEJAX_CACHE"
@@ -27,8 +27,7 @@ def load_prepared(name: str, missing: str) -> tuple[dict[str, np.ndarray], str]:
     """
     builder = _builder(name)
     record = origin_of(builder)
-    folder = Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/vaejax").expanduser()
-    cache = folder / (re.sub(r"[^\w.-]", "@", f"{'/'.join(record['set'])}") + ".npz")
+    cache = cache_folder() / (re.sub(r"[^\w.-]", "@", f"{'/'.join(record['set'])}") + ".npz")
     source = f"TFDS {'/'.join(record['set'])}, decoded in {cache}"
     arrays = read_kept(cache, record)
     if arrays is not None:
@@ -44,6 +43,16 @@ def load_prepared(name: str, missing: str) -> tuple[dict[str, np.ndarray], str]:
     except OSError as error:  # a folder that is read alone costs the next call its time, no more
         source = f"TFDS {'/'.join(record['set'])}, not kept in {cache} ({error.strerror})"
     return arrays, source
+
+
+def cache_folder() -> Path:
+    """Where vaejax keeps what it has fetched or decoded."""
+    return absolute_path(os.environ.get(CACHE_VARIABLE) or "~/.cache/vaejax")
+
+
+def is_prepared(name: str) -> bool:
+    """Whether TFDS has prepared a set on this machine."""
+    return bool(origin_of(_builder(name))["prepared"])
 
 
 def origin_of(builder: Any) -> dict[str, Any]:

@@ -27,7 +27,8 @@ def checked_arrays(arrays: Images, where: str) -> Images:
             continue
         if array.ndim < 2 or array.size == 0:
             raise ValueError(
-                f"{name} has shape {array.shape}; images are [n, height, width], with channels last"
+                f"{name} has shape {array.shape}; images are [n, height, width], with channels"
+                " last, and vectors [n, columns]"
             )
         if (array.shape[1:], array.dtype) != (first.shape[1:], native(first).dtype):
             raise ValueError(
@@ -61,10 +62,11 @@ def _checked_labels(labels: np.ndarray, images: np.ndarray | None, name: str) ->
 
 
 def settled_maximum(
-    arrays: Images, where: str, name: str, usual: float, said: float | None
-) -> float:
+    arrays: Images, where: str, name: str, usual: float | None, said: float | None
+) -> float | None:
     """The largest value that a pixel can have: what was said, else 1 where no pixel is above 1,
-    which booleans, bits and floats in [0, 1] are; else the usual one of the set.
+    which booleans, bits and floats in [0, 1] are; else the usual one of the set. Where none is
+    usual, other numbers are no pixels: None.
 
     ValueError where the pixels are not within it, or so far below that they have another: 4 bits,
     or percent.
@@ -73,21 +75,23 @@ def settled_maximum(
     low, high = min(float(x.min()) for x in images), max(float(x.max()) for x in images)
     if said is not None:
         require_positive(said, "maximum")
+    elif usual is None and not 0 <= low <= high <= 1:
+        return None
     if low < 0 or high == 0:
         raise ValueError(
             f"{where} has pixels in [{low:g}, {high:g}], and stored pixels are 0..maximum: shift"
             " and scale them in the file"
         )
-    maximum = said if said is not None else 1 if high <= 1 else usual
+    maximum = said if said is not None else 1 if high <= 1 or usual is None else usual
     if high > maximum:
         raise ValueError(
             f"{where} has pixels up to {high:g}, above {maximum:g}, {_whose(said, name)}:"
-            f" {_remedy(name, high)}"
+            f" {_remedy(high)}"
         )
     if said is None and 1 < high <= FAR_BELOW * maximum:
         raise ValueError(
             f"{where} has pixels up to {high:g} alone, far below {maximum:g}, {_whose(said, name)}:"
-            f" {_remedy(name, high)}"
+            f" {_remedy(high)}"
         )
     return maximum
 
@@ -96,8 +100,8 @@ def _whose(said: float | None, name: str) -> str:
     return f"the usual maximum of {name}" if said is None else "the maximum that was given"
 
 
-def _remedy(name: str, high: float) -> str:
+def _remedy(high: float) -> str:
     return (
-        f"say the largest value that a pixel can have, load_dataset({name!r}, maximum={high:g}) or"
-        f" --maximum {high:g} if it is that, or store them on the usual scale"
+        f"say the largest value that a pixel can have, maximum={high:g} or --maximum {high:g} if it"
+        " is that, or store them on the usual scale"
     )

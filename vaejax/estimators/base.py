@@ -11,9 +11,9 @@ from jaxtyping import Array, Float
 from vaejax.base.checks import Integers, require_key, require_no_class, require_scalar, shortened
 from vaejax.base.contracts import hold
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
+from vaejax.base.types import Bound, Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
-from vaejax.bounds import sample_posterior, stopped
+from vaejax.bounds import elbo_bound, sample_posterior, stopped
 from vaejax.distributions.base import Distribution
 from vaejax.models.base import Model, posterior_of
 
@@ -63,9 +63,53 @@ def _bound_of_one(
 ) -> Scalar:
     if key is not None:  # as of an estimator that draws nothing
         require_key(key)
-    bound = method(model, params, x, key)
+    return _require_bound(estimator, method(model, params, x, key))
+
+
+def _parts_of_one(
+    estimator: Estimator, method: Callable, model: Model, params: Params, x: PyTree, key: Key
+) -> tuple[Scalar, Scalar | None]:
+    if key is not None:
+        require_key(key)
+    bound, reconstruction = method(model, params, x, key)
+    return _require_bound(estimator, bound), reconstruction
+
+
+def _require_bound(estimator: Estimator, bound: Scalar) -> Scalar:
     name = f"the bound of {type(estimator).__name__}"
     return require_scalar(bound, name, "it is of one example, over which it is summed")
+
+
+class ELBOInParts(Estimator):
+    """An estimator that knows apart what its ELBO is made of: E_q log p(x | z), the reconstruction,
+    less a rate. Derive from it, and give `parts` in place of `__call__`.
+    """
+
+    def __init_subclass__(cls, **keywords):
+        super().__init_subclass__(**keywords)
+        if "__call__" in vars(cls) and "parts" not in vars(cls):  # a bound of another kind
+            cls.terms = Estimator.terms
+        hold(cls, {"parts": _parts_of_one})
+
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
+        """(the bound, its reconstruction) of one example, nats; None of a bound that is no
+        difference of the two, or where the model does not tell them apart.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.parts")
+
+    def __call__(self, model: Model, params: Params, x: PyTree, key: Key) -> Scalar:
+        return self.parts(model, params, x, key)[0]
+
+    def terms(self, model: Model, params: Params, x: PyTree, key: Key, step: ArrayLike) -> Terms:
+        bound, reconstruction = self.parts(model, params, x, key)
+        return Terms(bound, bound, reconstruction)
+
+
+def mean_reconstruction(bound: Bound, log_p_x: Float[Array, " k"] | None) -> Scalar | None:
+    """mean_k log p(x | z_k) where the bound of the log-weights is their mean."""
+    return jnp.mean(log_p_x) if bound is elbo_bound and log_p_x is not None else None
 
 
 @component
@@ -174,6 +218,9 @@ def require_samples(owner, fewest: int, why: str) -> None:
 def fixed_samples(
     model: Model, params: Params, x: ArrayLike, q: Distribution, key: Key, num_samples: int
 ):
-    """log p(x, z_k) and log q(z_k | x) of K samples that are held fixed."""
+    """log p(x, z_k), log q(z_k | x) and, where the model knows it apart, log p(x | z_k), of K
+    samples that are held fixed.
+    """
     zs = stopped(sample_posterior(q, key, num_samples))
-    return map_samples(lambda z: model.log_joint(params, x, z), zs), map_samples(q.log_prob, zs)
+    log_joint, log_p_x = map_samples(lambda z: model.log_densities(params, x, z), zs)
+    return log_joint, map_samples(q.log_prob, zs), log_p_x

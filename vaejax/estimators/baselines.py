@@ -17,7 +17,7 @@ from vaejax.base.checks import require_kind, require_number, require_said
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import check_fields_of, component
 from vaejax.bounds import mean_of_others
-from vaejax.networks.base import Net
+from vaejax.networks.base import Net, apply_net, init_net
 
 
 class Baseline:
@@ -126,10 +126,10 @@ class LearnedBaseline(Baseline):
     fewest_samples = 1
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
-        return self.net.init(key, x)
+        return init_net(self.net, key, x)
 
     def __call__(self, psi: PyTree, x: ArrayLike, log_w: Float[Array, " k"]) -> jax.Array:
-        b = self.net.apply(psi, x)
+        b = apply_net(self.net, psi, x)
         if isinstance(b, tuple) or b.size != 1:
             raise TypeError("LearnedBaseline wants a net of one output, such as vaejax.MLP(1)")
         return b.reshape(())

@@ -18,6 +18,7 @@ from vaejax.bounds import stopped
 from vaejax.distributions.base import Distribution
 from vaejax.distributions.kl import kl_divergence
 from vaejax.estimators.base import (
+    ELBOInParts,
     Estimator,
     mean_under,
     posterior_in,
@@ -163,7 +164,7 @@ def require_named_latents(model: Model) -> None:
 
 
 @component
-class KLByNode(Estimator):
+class KLByNode(ELBOInParts):
     """Value: mean_k [log p(x | z_k) - sum_j KL_j(z_k)], z_k ~ q. Gradient: its total derivative.
 
     `AnalyticKL` of a hierarchy: unbiased for the gradient of the ELBO, with the KL in closed form
@@ -175,9 +176,11 @@ class KLByNode(Estimator):
     def __post_init__(self):
         require_count(self.num_samples, "KLByNode.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         log_p_x, kl = sampled_kl(self, model, params, x, key)
-        return log_p_x - sum(kl.values(), start=jnp.zeros(()))
+        return log_p_x - sum(kl.values(), start=jnp.zeros(())), log_p_x
 
 
 def sampled_kl(

@@ -30,7 +30,7 @@ from vaejax.estimators.base import (
     with_gradient_of,
 )
 from vaejax.models.base import Model, posterior_of
-from vaejax.networks.base import Net
+from vaejax.networks.base import Net, apply_net, init_net
 
 Latents = Float[Array, "..."]
 Function = Callable[[Latents], Scalar]
@@ -237,11 +237,11 @@ class RELAX(RelaxedControl):
         """psi: eta, log T and the net's parameters."""
         net_key, z_key = jax.random.split(key)
         z = posterior_of(model, params, x).sample(z_key)
-        return REBAR().init(model, params, x, key) | {"net": self.net.init(net_key, z)}
+        return REBAR().init(model, params, x, key) | {"net": init_net(self.net, net_key, z)}
 
     def control(self, psi: PyTree, f: Function) -> Function:
         relaxed = REBAR().control(psi, f)
-        return lambda z: relaxed(z) + jnp.reshape(self.net.apply(psi["net"], z), ())
+        return lambda z: relaxed(z) + jnp.reshape(apply_net(self.net, psi["net"], z), ())
 
 
 def rebar_gradient(

@@ -1,24 +1,25 @@
 """The ELBO of finitely many latents, exactly."""
 
 import jax
-from jax.typing import ArrayLike
 
-from vaejax.base.types import Key, Params, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.distributions.base import NotKnownError
-from vaejax.estimators.base import Estimator, mean_under
+from vaejax.estimators.base import ELBOInParts, mean_under
 from vaejax.models.base import Model, posterior_of
 
 
 @component
-class Enumerate(Estimator):
+class Enumerate(ELBOInParts):
     """Value: sum_z q(z|x) [log p(x, z) - log q(z|x)], the ELBO itself. Gradient: its own, exact.
 
     Of a q that knows its `states`: a Bernoulli or an OneHotCategorical with at most 65,536 of them,
     an enumerable NumPyro distribution, or a graph of such. The key is not used.
     """
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = posterior_of(model, params, x)
         try:
             zs = q.states()
@@ -29,5 +30,6 @@ class Enumerate(Estimator):
                 " smoothly"
             ) from None
         log_q = jax.vmap(q.log_prob)(zs)
-        log_joint = jax.vmap(lambda z: model.log_joint(params, x, z))(zs)
-        return mean_under(log_q, log_joint - log_q)
+        log_joint, log_p_x = jax.vmap(lambda z: model.log_densities(params, x, z))(zs)
+        reconstruction = None if log_p_x is None else mean_under(log_q, log_p_x)
+        return mean_under(log_q, log_joint - log_q), reconstruction

@@ -109,7 +109,7 @@ def multi_sample_score(
     is no gradient. So the mean is the gradient of E[L], over the samples of which L is finite.
     """
     q = posterior_of(model, params, x)
-    log_joint, log_q = fixed_samples(model, params, x, q, key, num_samples)
+    log_joint, log_q, _ = fixed_samples(model, params, x, q, key, num_samples)
     log_w = stopped(log_joint - log_q)
     w, bound = normalised_weights(log_w), iwae_bound(log_w)
     taken_off = control(log_w)

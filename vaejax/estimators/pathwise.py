@@ -14,26 +14,31 @@ from jax.typing import ArrayLike
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import is_finite, require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Bound, Key, Params, Scalar
+from vaejax.base.types import Bound, Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import (
     INDEPENDENT,
     elbo_bound,
-    log_weights,
     sample_log_weight,
-    sample_log_weights,
     sample_posterior,
+    sample_weights,
     stopped,
+    weights,
 )
 from vaejax.distributions.base import Distribution
 from vaejax.distributions.kl import kl_divergence
 from vaejax.distributions.noise import Noise
-from vaejax.estimators.base import Estimator, reparameterised_posterior, score_of
+from vaejax.estimators.base import (
+    ELBOInParts,
+    mean_reconstruction,
+    reparameterised_posterior,
+    score_of,
+)
 from vaejax.models.base import Model, prior_of
 
 
 @component
-class Pathwise(Estimator):
+class Pathwise(ELBOInParts):
     """Value: bound(log w). Gradient: its total derivative, through z = T(noise; phi) and through
     log q itself.
 
@@ -49,15 +54,16 @@ class Pathwise(Estimator):
     def __post_init__(self):
         require_count(self.num_samples, "Pathwise.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = reparameterised_posterior(self, model, params, x)
-        return self.bound(
-            sample_log_weights(model, params, x, q, key, self.num_samples, self.noise)
-        )
+        log_w, log_p_x = sample_weights(model, params, x, q, key, self.num_samples, self.noise)
+        return self.bound(log_w), mean_reconstruction(self.bound, log_p_x)
 
 
 @component
-class AnalyticKL(Estimator):
+class AnalyticKL(ELBOInParts):
     """Value: mean_k log p_theta(x | z_k) - KL(q_phi(z|x) || p_theta(z)). Gradient: its total
     derivative.
 
@@ -72,15 +78,17 @@ class AnalyticKL(Estimator):
     def __post_init__(self):
         require_count(self.num_samples, "AnalyticKL.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = reparameterised_posterior(self, model, params, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
-        log_p_x = jax.vmap(lambda z: model.log_likelihood(params, x, z))(zs)
-        return jnp.mean(log_p_x) - kl_divergence(q, prior_of(model, params, x))
+        log_p_x = jnp.mean(jax.vmap(lambda z: model.log_likelihood(params, x, z))(zs))
+        return log_p_x - kl_divergence(q, prior_of(model, params, x)), log_p_x
 
 
 @component
-class StickTheLanding(Estimator):
+class StickTheLanding(ELBOInParts):
     """Value: bound(log w). Gradient: that of `Pathwise` plus c times the score of q, weighted
     alike: at c = 1 the path derivative alone.
 
@@ -106,7 +114,9 @@ class StickTheLanding(Estimator):
             )
         require_count(self.num_pilot, "StickTheLanding.num_pilot", least=2)
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = reparameterised_posterior(self, model, params, x)
         c: Any = self.coefficient
         if isinstance(c, str):
@@ -115,13 +125,14 @@ class StickTheLanding(Estimator):
 
         # log w_k with q's parameters stopped: its gradient is the path derivative
         zs = sample_posterior(q, key, self.num_samples, self.noise)
-        path = log_weights(model, params, x, stopped(q), zs)
+        path, log_p_x = weights(model, params, x, stopped(q), zs)
+        reconstruction = mean_reconstruction(self.bound, log_p_x)
         if isinstance(c, float) and c == 1:
-            return self.bound(path)
+            return self.bound(path), reconstruction
 
         # + (1 - c) times a term of value zero, whose gradient is minus the score
         minus_score = map_samples(lambda z: stopped(q).log_prob(z) - q.log_prob(z), zs)
-        return self.bound(path + (1 - c) * minus_score)
+        return self.bound(path + (1 - c) * minus_score), reconstruction
 
 
 def best_coefficient(

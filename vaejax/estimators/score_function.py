@@ -15,11 +15,12 @@ from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
-from vaejax.bounds import stopped
+from vaejax.bounds import elbo_bound, stopped
 from vaejax.distributions.base import Distribution
 from vaejax.estimators.base import (
-    Estimator,
+    ELBOInParts,
     fixed_samples,
+    mean_reconstruction,
     require_samples,
     score_of,
     with_gradient_of,
@@ -29,7 +30,7 @@ from vaejax.models.base import Model, posterior_of
 
 
 @component
-class ScoreFunction(Estimator):
+class ScoreFunction(ELBOInParts):
     """Value: mean_k f_k. Gradient: mean_k [grad log p_theta(x, z_k) + (f_k - b_k) score_k].
 
     Unbiased for the gradient of the ELBO, whatever the `baseline`; usually with far more variance
@@ -48,15 +49,18 @@ class ScoreFunction(Estimator):
         """psi, the parameters of the baseline."""
         return self.baseline.init(key, x)
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = posterior_of(model, params, x)
-        log_joint, log_q = fixed_samples(model, params, x, q, key, self.num_samples)
+        log_joint, log_q, log_p_x = fixed_samples(model, params, x, q, key, self.num_samples)
         f = stopped(log_joint - log_q)
         b = self._baseline(params.psi, x, f)
         surrogate = jnp.mean(log_joint + (f - stopped(b)) * log_q)
         if self.baseline.learned:
             surrogate -= 0.5 * jnp.mean((f - b) ** 2)
-        return with_gradient_of(jnp.mean(f), surrogate)
+        bound = with_gradient_of(jnp.mean(f), surrogate)
+        return bound, mean_reconstruction(elbo_bound, log_p_x)
 
     def _baseline(self, psi: PyTree, x: ArrayLike, f: Float[Array, " k"]) -> jax.Array:
         """b_k, or one b for all samples; ValueError for what would be broadcast against them."""
@@ -70,7 +74,7 @@ class ScoreFunction(Estimator):
 
 
 @component
-class OptimalConstant(Estimator):
+class OptimalConstant(ELBOInParts):
     """Value and gradient as `ScoreFunction` with b = E[f |score|^2] / E[|score|^2], the constant of
     least variance.
 
@@ -85,13 +89,16 @@ class OptimalConstant(Estimator):
         require_samples(self, 1, "")
         require_count(self.num_pilot, "OptimalConstant.num_pilot")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         key, pilot_key = jax.random.split(key)
         q = posterior_of(model, params, x)
-        log_joint, log_q = fixed_samples(model, params, x, q, key, self.num_samples)
+        log_joint, log_q, log_p_x = fixed_samples(model, params, x, q, key, self.num_samples)
         f = stopped(log_joint - log_q)
         b = stopped(optimal_constant(model, params, x, q, pilot_key, self.num_pilot))
-        return with_gradient_of(jnp.mean(f), jnp.mean(log_joint + (f - b) * log_q))
+        bound = with_gradient_of(jnp.mean(f), jnp.mean(log_joint + (f - b) * log_q))
+        return bound, mean_reconstruction(elbo_bound, log_p_x)
 
 
 def optimal_constant(

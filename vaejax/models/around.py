@@ -46,6 +46,9 @@ class AroundModel(Model):
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         return self.model.log_joint(params, x, z)
 
+    def log_densities(self, params: Params, x: PyTree, z: PyTree) -> tuple[Scalar, Scalar | None]:
+        return self.model.log_densities(params, x, z)
+
     def simulate(
         self, params: Params, z_key: Key, x_key: Key, x: PyTree = None
     ) -> tuple[PyTree, PyTree]:

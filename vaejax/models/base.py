@@ -6,13 +6,13 @@ what a user's own model gives gets the same checks as ours.
 """
 
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import numpyro.distributions as npd
 
-from vaejax.base.checks import require_key, require_kind, require_said, require_scalar, shortened
+from vaejax.base.checks import require_key, require_kind, require_said, shortened
 from vaejax.base.contracts import hold
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
@@ -20,6 +20,7 @@ from vaejax.data.check import check_values
 from vaejax.distributions.averages import mean_or_average
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.numpyro import as_distribution
+from vaejax.models.contracts import CONTRACTS, joint_alone
 
 Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
 
@@ -140,7 +141,9 @@ class Model:
         require_said(cls, Model, "support", question)
         question = "the values that z is for, such as vaejax.supports.REAL"
         require_said(cls, Model, "latent_support", question)
-        hold(cls, _CONTRACTS)
+        if "log_joint" in vars(cls) and "log_densities" not in vars(cls):
+            cls.log_densities = joint_alone
+        hold(cls, CONTRACTS)
 
     def init(self, key: Key, x: PyTree) -> Params:
         """Parameters for examples like x."""
@@ -184,7 +187,15 @@ class Model:
 
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         """log p_theta(x, z), nats."""
-        return prior_of(self, params, x).log_prob(z) + self.log_likelihood(params, x, z)
+        return self.log_densities(params, x, z)[0]
+
+    def log_densities(self, params: Params, x: PyTree, z: PyTree) -> tuple[Scalar, Scalar | None]:
+        """(log p_theta(x, z), log p_theta(x | z)), nats, from one evaluation of the decoder. The
+        second is None of a model that defines `log_joint` alone.
+        """
+        log_p_z = prior_of(self, params, x).log_prob(z)
+        log_p_x = self.log_likelihood(params, x, z)
+        return log_p_z + log_p_x, log_p_x
 
     def simulate(
         self, params: Params, z_key: Key, x_key: Key, x: PyTree = None
@@ -217,23 +228,7 @@ class Model:
         return mean_or_average(likelihood_of(self, params, z, x), jax.random.fold_in(key, 1))
 
 
-# What each model is held to, whoever wrote it and whoever asks.
-
-
-def _log_density(model: Model, method: Callable, *arguments: Any, **keywords: Any) -> Scalar:
-    number = method(*arguments, **keywords)
-    name = f"{type(model).__name__}.{method.__name__}"
-    return require_scalar(number, name, "sum it over the one example and its latent")
-
-
-def _init(model: Model, method: Callable, key: Key, *arguments: Any, **keywords: Any) -> Params:
-    if key is not None:  # as of a model that draws none of its parameters
-        require_key(key)
-    return method(key, *arguments, **keywords)
-
-
-_CONTRACTS = {"init": _init, "log_joint": _log_density, "log_likelihood": _log_density}
-hold(Model, _CONTRACTS)
+hold(Model, CONTRACTS)
 
 
 def _names_of(model: Model) -> list[str]:

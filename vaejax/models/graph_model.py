@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from vaejax.base.checks import require_kind
 from vaejax.base.types import Key, Params, PyTree, Scalar
@@ -144,10 +145,12 @@ class GraphModel(Model):
         require_params(self, params, self.graph.by_name)
         return self.graph(params.theta, self._given(params, given))
 
-    def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
-        """log p_theta(x, z | u), nats."""
+    def log_densities(self, params: Params, x: PyTree, z: PyTree) -> tuple[Scalar, Scalar | None]:
+        """(log p_theta(x, z | u), the sum of the factors of the observed nodes), nats."""
         check_example(self, x)
-        return self.joint(params, x).log_prob(self.assignment(x, z))
+        log_p = self.joint(params, x).log_probs(self.assignment(x, z))
+        nothing = jnp.zeros(())
+        return sum(log_p.values(), nothing), sum((log_p[name] for name in self.observed), nothing)
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:
         """The approximate posterior q_phi(z | x, u)."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
-from vaejax.networks.base import Net
+from vaejax.networks.base import Net, init_net
 
 HALF = ("bfloat16", "float16")
 
@@ -33,7 +33,7 @@ class HalfPrecision:
             raise ValueError(f"HalfPrecision.dtype = {self.dtype!r}; give one of {HALF}")
 
     def init(self, key: Key, example: Any) -> PyTree:
-        return self.net.init(key, example)
+        return init_net(self.net, key, example)
 
     def apply(self, params: PyTree, example: Any) -> Any:
         return self.net.apply(*jax.tree.map(self._rounded, (params, example)))

@@ -6,12 +6,15 @@ with more a tuple of arrays.
 """
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
-from vaejax.base.checks import require_shape
+from vaejax.base.checks import require_count, require_shape
+from vaejax.base.floats import widened
 from vaejax.base.values import component
 from vaejax.networks.layers import (
     Dense,
@@ -85,3 +88,58 @@ class Free:
     def apply(self, params, example):
         arrays = [params[name] for name in self.names]
         return tuple(arrays) if len(arrays) > 1 else arrays[0]
+
+
+@component
+class Table:
+    """One learned array of shape `out` for each name and each combination of the states of discrete
+    parents: params[name][state of parent 1, ..., state of parent n].
+
+    `states` counts the values of each parent: k of a one-hot vector [k], 2 of one binary number,
+    shape [1]. As logits the arrays are conditional probability tables,
+    `OneHotCategorical(Table(3, (2,)))`; with `names=("loc", "log_scale")`, the components of a
+    mixture. Between the states the arrays are interpolated, linearly in each parent, so that
+    relaxed parents have gradients; the numbers are finite, therefore.
+    """
+
+    out: Shape
+    states: tuple[int, ...]
+    names: tuple[str, ...] = ("logits",)
+
+    def __post_init__(self):
+        require_shape(self.out, "Table.out")
+        if not isinstance(self.states, tuple):
+            raise TypeError(f"Table.states = {self.states!r}; give a tuple, such as (2,)")
+        for count in self.states:
+            require_count(count, "Table.states", least=2)
+
+    def init(self, key, example):
+        out = self.out if isinstance(self.out, tuple) else (self.out,)
+        return {name: jnp.zeros((*self.states, *out)) for name in self.names}
+
+    def apply(self, params, example):
+        weights = self._weights(example)
+        # sum over the states of parent 1 of its weights * table, and so on
+        arrays = [
+            reduce(lambda table, weight: jnp.tensordot(weight, table, 1), weights, params[name])
+            for name in self.names
+        ]
+        return tuple(arrays) if len(arrays) > 1 else arrays[0]
+
+    def _weights(self, example) -> list[jax.Array]:
+        """One-hot [k] of each parent."""
+        parents = jax.tree.leaves(example) if self.states else []
+        shapes = [jnp.shape(parent) for parent in parents]
+        fit = [
+            shape == (count,) or (shape, count) == ((1,), 2)
+            for shape, count in zip(shapes, self.states, strict=False)
+        ]
+        if len(parents) != len(self.states) or not all(fit):
+            raise ValueError(
+                f"Table.states = {self.states}, and the parents have the shapes {shapes}; count"
+                " the states of each parent: k of a one-hot vector [k], 2 of one binary number [1]"
+            )
+        return [
+            jnp.concatenate([1 - parent, parent]) if len(parent) == 1 else parent
+            for parent in map(widened, parents)
+        ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
@@ -16,6 +17,7 @@ from vaejax.base.values import component
 from vaejax.data.mapping import map_batch
 from vaejax.estimators.base import Estimator, as_estimator
 from vaejax.models.base import Model, Supports
+from vaejax.networks.stochastic import draw_nets
 
 
 class Objective:
@@ -46,8 +48,8 @@ class Objective:
                 return self.inner.scale
 
             def __call__(self, params, xs, key, step):
-                bound, objective = self.inner(params, xs, key, step)
-                return vaejax.Terms(bound, objective / 2)
+                terms = self.inner(params, xs, key, step)
+                return terms._replace(objective=terms.objective / 2)
 
             def bound(self, params, x, key):
                 return self.inner.bound(params, x, key)
@@ -94,7 +96,8 @@ SUM_OVER_EXAMPLE = "sum it over the one example, and take the mean over a batch"
 
 
 def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
-    """What an objective gives, or a TypeError where that is not two numbers."""
+    """What an objective gives, or a TypeError; of one example, its nets are drawn for it."""
+    params, key = draw_nets(params, key) if objective.of_one_example else (params, key)
     terms = objective(params, xs, key, step)
     if not isinstance(terms, Terms):
         raise TypeError(
@@ -102,7 +105,8 @@ def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: A
             " vaejax.Terms(bound, objective), the same number twice where it is one"
         )
     for name, number in terms._asdict().items():
-        require_scalar(number, f"the {name} of {type(objective).__name__}", SUM_OVER_EXAMPLE)
+        if number is not None:
+            require_scalar(number, f"the {name} of {type(objective).__name__}", SUM_OVER_EXAMPLE)
     return terms
 
 
@@ -251,7 +255,7 @@ class Minibatch(Objective):
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
         terms_at = partial(terms_of, self.example, params)
         terms = map_batch(lambda x, key: terms_at(x, key, step), self.support, xs, key)
-        return Terms(*(jnp.mean(values) * self.scale for values in terms))
+        return jax.tree.map(lambda values: jnp.mean(values) * self.scale, terms)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return self.example.bound(params, x, key)

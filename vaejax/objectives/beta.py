@@ -49,4 +49,5 @@ class Beta(Estimator):
 
         samples = map_samples(parts, jax.random.split(key, self.num_samples))
         log_p_x, log_ratio = map(jnp.mean, samples)
-        return Terms(log_p_x + log_ratio, log_p_x + at_step(self.weight, step) * log_ratio)
+        objective = log_p_x + at_step(self.weight, step) * log_ratio
+        return Terms(log_p_x + log_ratio, objective, log_p_x)

@@ -18,6 +18,7 @@ from vaejax.estimators.by_node import KLByNode, require_named_latents, sampled_k
 from vaejax.estimators.pathwise import AnalyticKL
 from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.models.graph_model import GraphModel
+from vaejax.networks.stochastic import draw_nets
 from vaejax.objectives.base import Objective
 from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
 
@@ -48,15 +49,17 @@ class FreeBits(Objective):
         model = self.model
 
         def parts(x, key):
-            prior = prior_of(model, params, x)
-            q, p = require_diagonal("FreeBits", posterior_of(model, params, x), prior)
+            drawn, key = draw_nets(params, key)
+            prior = prior_of(model, drawn, x)
+            q, p = require_diagonal("FreeBits", posterior_of(model, drawn, x), prior)
             zs = sample_posterior(q, key, self.num_samples)
-            log_p_x = map_samples(lambda z: model.log_likelihood(params, x, z), zs)
+            log_p_x = map_samples(lambda z: model.log_likelihood(drawn, x, z), zs)
             return jnp.mean(log_p_x), kl_per_dimension(q, p)
 
         log_p_x, kl = map_batch(parts, model.support, xs, key)
         log_p_x, kl = jnp.mean(log_p_x), jnp.mean(kl, axis=0)
-        return Terms(log_p_x - jnp.sum(kl), log_p_x - jnp.sum(jnp.maximum(kl, self.nats)))
+        paid = jnp.sum(jnp.maximum(kl, self.nats))
+        return Terms(log_p_x - jnp.sum(kl), log_p_x - paid, log_p_x)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return AnalyticKL(self.num_samples)(self.model, params, x, key)
@@ -106,14 +109,17 @@ class FreeBitsByNode(Objective):
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
         model = self.model
-        terms = map_batch(
-            lambda x, key: sampled_kl(self, model, params, x, key), model.support, xs, key
-        )
+
+        def parts(x, key):
+            drawn, key = draw_nets(params, key)
+            return sampled_kl(self, model, drawn, x, key)
+
+        terms = map_batch(parts, model.support, xs, key)
         log_p_x, kl = jax.tree.map(jnp.mean, terms)
         nothing = jnp.zeros(())
         paid = sum((jnp.maximum(nats, self.nats) for nats in kl.values()), start=nothing)
         bound = log_p_x - sum(kl.values(), start=nothing)
-        return Terms(bound, log_p_x - at_step(self.weight, step) * paid)
+        return Terms(bound, log_p_x - at_step(self.weight, step) * paid, log_p_x)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return KLByNode(self.num_samples)(self.model, params, x, key)

@@ -17,6 +17,7 @@ from vaejax.models.base import Model, posterior_of
 from vaejax.models.conditionals.base import MAX_LOG_SCALE
 from vaejax.models.conditionals.real import Gaussian
 from vaejax.models.vae import VAE
+from vaejax.networks.stochastic import require_no_noise
 from vaejax.objectives.base import Around, Objective, require_objective, terms_of
 
 
@@ -49,6 +50,7 @@ class OptimalScale(Around):
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
         model: Any = self.model
+        require_no_noise("the optimal scale", params)
         best = jax.lax.stop_gradient(_best_log_scale(model, params, xs, key))
         terms = terms_of(self.inner, _with_log_scale(params, best), xs, key, step)
         # What the mean of log p(x|z) is of the learned scale; its value is taken off again.

@@ -17,6 +17,7 @@ from vaejax.bounds import elbo, sample_posterior
 from vaejax.data.mapping import map_batch
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.models.base import Model, posterior_of, prior_of
+from vaejax.networks.stochastic import require_no_noise
 from vaejax.objectives.base import Objective
 from vaejax.objectives.free_bits import require_diagonal
 from vaejax.objectives.schedules import Schedule, Weight, at_step, require_weights, scheduled
@@ -180,6 +181,7 @@ class TCVAE(Objective):
         return scheduled(alpha=self.alpha, beta=self.beta, gamma=self.gamma)
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
+        require_no_noise("TCVAE", params)
         log_p_x, parts = sampled_parts(
             "TCVAE", self.model, params, xs, key, self.dataset_size, self.estimator
         )
@@ -187,7 +189,7 @@ class TCVAE(Objective):
         weights = (at_step(weight, step) for weight in (self.alpha, self.beta, self.gamma))
         # As what is added to the bound, so that a weight of 1 adds exactly nothing.
         added = sum((weight - 1) * part for weight, part in zip(weights, parts, strict=True))
-        return Terms(bound, bound - added)
+        return Terms(bound, bound - added, log_p_x)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return elbo(self.model, params, x, key)

@@ -65,7 +65,7 @@ class VariationalBayes(Around):
         log_prior_scale = jnp.full_like(q.loc, math.log(self.prior_scale))
         prior = DiagNormalDensity(jnp.zeros_like(q.loc), log_prior_scale)
         kl = kl_divergence(q, prior) / self.dataset_size * self.scale
-        return Terms(terms.bound - kl, terms.objective - kl)
+        return terms._replace(bound=terms.bound - kl, objective=terms.objective - kl)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return self.inner.bound(params._replace(theta=params.theta["loc"]), x, key)

@@ -25,7 +25,8 @@ def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
         fill, border = "lightgrey" if name in observed else "white", int(name not in graph.inputs)
         circle = Circle(place, RADIUS, facecolor=fill, edgecolor=INK, lw=border)
         circles[name] = axes.add_patch(circle)
-        axes.text(*place, name, ha="center", va="center", fontsize=12)
+        points = min(12, 100 / len(name))  # a long name fits into its circle
+        axes.text(*place, name, ha="center", va="center", fontsize=points)
     for name in graph.order:
         for parent in graph[name].parents:
             _show_arrow(axes, places, circles, parent, name)

@@ -140,14 +140,20 @@ def require_image(image: PyTree) -> Any:
     """Raises ValueError unless it is one array [h, w], [h, w, 1] or [h, w, 3]."""
     leaves = jax.tree.leaves(image)
     shapes = [tuple(np.shape(leaf)) for leaf in leaves]
-    if leaves != [image] or len(shapes[0]) not in (2, 3) or shapes[0][2:] not in COLOURS:
+    if leaves != [image] or not is_image(shapes[0]):
         channels_first = len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][:1] in COLOURS
         remedy = "move the channels to the end" if channels_first else "give the decoder that shape"
         raise ValueError(
             f"what the model explains has the shape {', '.join(map(str, shapes))}; pictures are of"
-            f" images, one array (h, w), (h, w, 1) or (h, w, 3) of each example: {remedy}"
+            " images, one array (h, w), (h, w, 1) or (h, w, 3) of each example: where the data are"
+            f" images, {remedy}"
         )
     return image
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Whether an array of this shape can be shown: [h, w], [h, w, 1] or [h, w, 3]."""
+    return len(shape) in (2, 3) and shape[2:] in COLOURS
 
 
 def reconstructions(

@@ -17,6 +17,7 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.distributions.base import NotKnownError
 from vaejax.models.base import Model, prior_of
 from vaejax.plots.images import (
+    is_image,
     mean_image,
     prior_draws,
     prior_images,
@@ -55,7 +56,7 @@ def latent(
     means = _rows(means)
     labels = require_labels(labels, len(means))
     real = all(support == REAL for _, support in support_parts(model.latent_support))
-    manifold = means.shape[1] == 2 and real and not model.inputs and _has_prior(model, params)
+    manifold = means.shape[1] == 2 and real and not model.inputs and _draws_images(model, params)
     figure, [panels] = figure_of(columns=1 + manifold, size=(11.5 if manifold else 6.2, 5.4))
     points, names = means, ("$z_1$", "$z_2$")
     if means.shape[1] > 2:
@@ -86,13 +87,16 @@ def require_labels(labels: Any, size: int) -> np.ndarray | None:
     )
 
 
-def _has_prior(model: Model, params: Params) -> bool:
-    """Whether the latents have a density of their own: not where one depends on observed nodes."""
+def _draws_images(model: Model, params: Params) -> bool:
+    """Whether the model draws images: not where a latent depends on observed nodes, nor where what
+    it draws is a vector, or several arrays.
+    """
     try:
         prior_of(model, params)
     except NotKnownError:
         return False
-    return True
+    x, _ = jax.eval_shape(lambda key: model.sample(params, key), jax.random.key(0))
+    return isinstance(x, jax.ShapeDtypeStruct) and is_image(x.shape)
 
 
 def _rows(latents: PyTree) -> np.ndarray:

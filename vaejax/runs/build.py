@@ -13,7 +13,8 @@ from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset
 from vaejax.data.check import check_data
 from vaejax.data.load import load_dataset
-from vaejax.data.pixels import Pixels, prepare_pixels
+from vaejax.data.pixels import prepare_pixels
+from vaejax.data.transforms import Transform
 from vaejax.models.base import Conditional, Factor
 from vaejax.models.priors import VampPrior
 from vaejax.models.vae import VAE
@@ -26,12 +27,20 @@ from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS, named_estimator
 from vaejax.training.fit import fit
 
 
-def load_data(setting: DataSetting) -> tuple[Dataset, Pixels]:
+def load_data(setting: DataSetting) -> tuple[Dataset, Transform]:
     """The data set of a setting, and what makes an example of a stored image.
 
     Raises ValueError where it has fewer examples than the setting asks for.
     """
-    stored = load_dataset(setting.data, setting.data_folder, maximum=setting.maximum)
+    stored = load_dataset(
+        setting.data,
+        setting.data_folder,
+        maximum=setting.maximum,
+        valid=setting.validation,
+        test=setting.test,
+        seed=setting.split_seed,
+        label=setting.label,
+    )
     require_examples(setting, stored)
     return prepare_pixels(stored, setting.binarisation, seed=setting.seed)
 

@@ -14,11 +14,13 @@ from typing import Any, TextIO
 
 import jax
 
+from vaejax import __version__
+from vaejax.base.settings import settings_of_numbers
 from vaejax.runs.files import json_text, write_json
 from vaejax.training.checkpoints import CheckpointError
 
 CACHE = "~/.cache/vaejax/xla"  # of compiled programs
-PACKAGES = ("vaejax", "jax", "jaxlib", "flax", "optax", "numpy", "numpyro", "orbax-checkpoint")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "numpyro", "orbax-checkpoint")
 
 # Whose messages are written for the user; anything else is a fault of the program, and is shown
 # whole. An ImportError names the extra that is missing.
@@ -108,11 +110,12 @@ def use_all_cores() -> None:
 
 def environment() -> dict[str, Any]:
     """What a result depends on beside the configuration."""
-    versions = {name: _version(name) for name in PACKAGES}
+    versions = {"vaejax": __version__} | {name: _version(name) for name in PACKAGES}
     return {
         "versions": versions | {"python": platform.python_version()},
         "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
         "platform": platform.platform(),
+        "settings": settings_of_numbers(),
         "git": _revision(Path(__file__).parents[2]),
     }
 

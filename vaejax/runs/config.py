@@ -2,8 +2,10 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
+
+import jax
+import numpy as np
 
 from vaejax.base.checks import SEEDS, require_in, require_kind
 from vaejax.base.fields import (
@@ -16,13 +18,14 @@ from vaejax.base.fields import (
     check_fields,
     check_sizes,
 )
+from vaejax.base.files import absolute_path
 from vaejax.base.values import by_value
 from vaejax.data.base import Dataset
+from vaejax.data.dtypes import is_float
+from vaejax.data.own import absolute
 from vaejax.data.pixels import Policy
-from vaejax.runs.files import read_json
+from vaejax.data.splits import Share
 from vaejax.runs.names import Entry, require_named
-
-RUN_RECORD = ("config", "data", "versions")  # of config.json, whatever the revision
 
 TrainSize = Annotated[Count, AtMost("train")]
 TestSize = Annotated[Count, AtMost("test")]
@@ -45,10 +48,22 @@ class Configuration:
     def __post_init__(self) -> None:
         """NumPy's numbers become Python's, which JSON knows."""
         for field in dataclasses.fields(self):
-            object.__setattr__(self, field.name, by_value(getattr(self, field.name)))
+            object.__setattr__(self, field.name, _as_flag(getattr(self, field.name)))
 
     def check_together(self) -> None:
         """Raises ValueError for fields that do not go together."""
+
+
+def _as_flag(value: Any) -> Any:
+    """The value as a flag would give it: np.float32(1e-3) is 0.001, and not 0.0010000000474974513,
+    which would be another configuration.
+    """
+    if isinstance(value, tuple):
+        return tuple(map(_as_flag, value))
+    short = isinstance(value, np.floating | np.ndarray | jax.Array) and np.ndim(value) == 0
+    if short and is_float(value.dtype) and value.dtype.itemsize < 8:
+        return float(str(np.asarray(value)[()]))
+    return by_value(value)
 
 
 def check_config(config: Configuration) -> None:
@@ -103,12 +118,26 @@ EstimatorName = Annotated[str, Name("estimator")]
 
 @dataclasses.dataclass(frozen=True)
 class DataSetting(Configuration):
-    """Images, and how a model sees them."""
+    """The data, and how a model sees them."""
 
     data: str = "digits"
-    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME."""
+    """digits, mnist, fashion_mnist, binarized_mnist, omniglot, cifar10, or tfds:NAME; or your own:
+    FILE.npz, FILE.npy, FILE.csv, FILE.tsv, or a FOLDER/ of PNG and JPEG files.
+    """
     data_folder: str | None = None
-    """Where NAME.npz or the folder NAME of idx files lies; else $VAEJAX_DATA, then TFDS."""
+    """The folder that the data lie in; else, of a named set, $VAEJAX_DATA, then TFDS."""
+    label: str | None = None
+    """The column of a table that has the labels: its name, or, where the first line has none, its
+    number from 1 on.
+    """
+    validation: Share | None = None
+    """What is held out of the training examples for validation, unless the data bring it; None is
+    what is usual of the set, or a tenth.
+    """
+    test: Share | None = None
+    """What is held out of them for the test set, likewise."""
+    split_seed: Seed = 0
+    """Of the order in which examples are held out: the same splits for every --seed."""
     maximum: Positive | None = None
     """The largest value that a stored pixel can have, where that is not what is usual of the set.
     """
@@ -117,6 +146,14 @@ class DataSetting(Configuration):
     none.
     """
     seed: Seed = 0
+
+    def __post_init__(self) -> None:
+        """Paths lead to the same place from every working folder."""
+        super().__post_init__()
+        if isinstance(self.data, str):
+            object.__setattr__(self, "data", absolute(self.data))
+        if isinstance(self.data_folder, str):
+            object.__setattr__(self, "data_folder", str(absolute_path(self.data_folder)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,75 +246,8 @@ class TrainConfig(Setting):
             )
 
 
-# What may differ between a run and its continuation: how far and where it goes, not what it
-# computes.
-FREE_TO_CHANGE = {
-    "resume",
-    "overwrite",
-    "num_steps",
-    "out",
-    "data_folder",
-    "eval_samples",
-    "devices",
-    "patience",
-    "checkpoint_every",
-    "validate_every",
-}
-
-
 def training_config(setting: Setting, **changes: Any) -> TrainConfig:
     """The configuration of a training in another experiment's setting."""
     names = (field.name for field in dataclasses.fields(Setting))
     shared = {name: getattr(setting, name) for name in names}
     return TrainConfig(**shared | changes)
-
-
-def saved_config(folder: str | Path) -> TrainConfig:
-    """The configuration of the run in a folder."""
-    path = Path(folder) / "config.json"
-    if not path.exists():
-        raise ValueError(f"{folder} holds no config.json, so it is no run; name the folder of one")
-    try:
-        values = dict(read_json(path, *RUN_RECORD)["config"])
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder} is no run ({error}); name the folder of one") from None
-    unknown = values.keys() - {field.name for field in dataclasses.fields(TrainConfig)}
-    if unknown:
-        raise ValueError(
-            f"{path} has the fields {', '.join(sorted(unknown))}, which this vaejax does not know;"
-            " use the one that made it"
-        )
-    config = TrainConfig(**{name: _from_json(value) for name, value in values.items()})
-    try:
-        check_config(config)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    return config
-
-
-def _from_json(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def fixed_fields(config: TrainConfig) -> dict[str, Any]:
-    """The fields that a continuation must share.
-
-    A cosine schedule depends on the length of the run, so then the length is one of them.
-    """
-    free = FREE_TO_CHANGE - ({"num_steps"} if config.schedule == "cosine" else set())
-    values = dataclasses.asdict(config)
-    return {name: value for name, value in values.items() if name not in free}
-
-
-def require_same_run(saved: TrainConfig, config: TrainConfig) -> None:
-    """Raises ValueError for a continuation that would compute something else."""
-    before, now = fixed_fields(saved), fixed_fields(config)
-    differences = [
-        f"{name}: saved {before[name]!r}, now {now[name]!r}"
-        for name in before
-        if name in now and now[name] != before[name]
-    ]
-    if differences:
-        raise ValueError(
-            f"{config.out} was trained with another configuration; {'; '.join(differences)}"
-        )

@@ -17,6 +17,7 @@ from vaejax.runs.pictures import drawn
 from vaejax.runs.place import expanded, place_of
 
 COLUMNS = 16  # of the picture
+OTHER_FILES = (".png", ".jpg", ".jpeg", ".pdf", ".svg", ".npy", ".csv", ".json")
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,11 @@ class SampleConfig(Configuration):
     params: Which | None = None
     """Those of the last step or of the best validation; else those that the run evaluates."""
     out: str | None = None
-    """The file of the arrays x and z, and beside it a .png of x; else draws.npz in the run's
+    """The .npz file of the arrays x and z, and beside it a .png of x; else draws.npz in the run's
     folder.
     """
+    data_folder: str | None = None
+    """The folder that the run's data lie in now; else where they were."""
     seed: Seed = 0
 
 
@@ -39,7 +42,7 @@ def sample_run(config: SampleConfig) -> dict[str, Any]:
     """(x, z) ~ p(x, z) of a trained model, as arrays and as a picture."""
     check_config(config)
     path = arrays_path(config)
-    run = open_run(config.run, config.params)
+    run = open_run(config.run, config.params, data_folder=config.data_folder)
     draw = jax.jit(jax.vmap(lambda key: run.model.sample(run.params, key)))
     x, z = draw(jax.random.split(jax.random.key(config.seed), config.num_samples))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,6 +63,11 @@ def arrays_path(config: SampleConfig) -> Path:
         path = expanded(config.out, "out")
         if path.is_dir():
             raise ValueError(f"out = {config.out} is a folder; name a file")
+        if path.suffix.lower() in OTHER_FILES:
+            raise ValueError(
+                f"out = {config.out}: draws are arrays in a .npz file, with a .png of them beside"
+                f" it; give {path.with_suffix('.npz').name}"
+            )
         path = path if path.suffix == ".npz" else path.with_name(f"{path.name}.npz")
         place_of(path.parent)
     picture = path.with_suffix(".png")

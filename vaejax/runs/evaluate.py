@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from vaejax.data.base import random_rows
 from vaejax.distributions.base import NotKnownError
 from vaejax.runs.command import environment
-from vaejax.runs.config import check_config, require_examples, saved_config
+from vaejax.runs.config import check_config, require_examples
+from vaejax.runs.continuation import saved_config
 from vaejax.runs.files import write_json, write_text
 from vaejax.runs.folder import open_run
 from vaejax.runs.lock import claimed

@@ -15,10 +15,11 @@ from vaejax.base.compare import differences, told
 from vaejax.base.describe import description
 from vaejax.base.types import Params
 from vaejax.data.base import Dataset
-from vaejax.data.pixels import Pixels
 from vaejax.data.sources import digest_of_data
+from vaejax.data.transforms import Transform
 from vaejax.models.vae import VAE
-from vaejax.runs.config import RUN_RECORD, TrainConfig, fixed_fields, saved_config
+from vaejax.runs.config import TrainConfig
+from vaejax.runs.continuation import RUN_RECORD, fixed_fields, saved_config
 from vaejax.runs.files import json_text, read_json, write_text
 from vaejax.runs.place import expanded
 from vaejax.training.checkpoints import CheckpointMismatchError
@@ -44,7 +45,7 @@ class OpenRun:
     model: VAE
     params: Params
     dataset: Dataset
-    transform: Pixels
+    transform: Transform
     checkpoints: Mapping[int, Run]
 
     @property

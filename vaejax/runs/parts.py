@@ -14,7 +14,7 @@ from vaejax.base.fields import Count, CountOrZero, Plural, Seed
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params
 from vaejax.data.mapping import map_dataset
-from vaejax.data.pixels import Pixels
+from vaejax.data.transforms import Transform
 from vaejax.evaluation.evaluate import RELIABLE, Evaluation, evaluate
 from vaejax.evaluation.latents import (
     LatentSpace,
@@ -40,7 +40,7 @@ class EvaluateConfig(Configuration):
     run: str
     """Its folder."""
     data_folder: str | None = None
-    """Where NAME.npz or the folder NAME of idx files lies now; else as the run was trained."""
+    """The folder that the run's data lie in now; else where they were."""
     num_samples: Plural = 1_000
     """The largest K of IWAE-K."""
     eval_size: TestSize | None = None
@@ -72,7 +72,7 @@ class Subject:
     model: VAE
     params: Params
     images: np.ndarray
-    transform: Pixels
+    transform: Transform
 
 
 class EvaluationPart(NamedTuple):

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from vaejax.base.checks import shortened
 from vaejax.base.files import nameable
-from vaejax.runs.config import RUN_RECORD, TrainConfig
+from vaejax.runs.config import TrainConfig
+from vaejax.runs.continuation import RUN_RECORD
 from vaejax.runs.files import read_json
 from vaejax.runs.lock import LOCKS, claimed
 

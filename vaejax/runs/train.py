@@ -19,7 +19,7 @@ from vaejax.base.describe import description
 from vaejax.base.types import Key, Params
 from vaejax.data.base import Dataset, random_rows
 from vaejax.data.check import check_data
-from vaejax.data.pixels import Pixels
+from vaejax.data.transforms import Transform
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
 from vaejax.models.vae import VAE
@@ -33,13 +33,8 @@ from vaejax.runs.build import (
     load_data,
 )
 from vaejax.runs.command import environment
-from vaejax.runs.config import (
-    TrainConfig,
-    check_config,
-    fixed_fields,
-    require_same_run,
-    saved_config,
-)
+from vaejax.runs.config import TrainConfig, check_config
+from vaejax.runs.continuation import fixed_fields, require_same_run, saved_config
 from vaejax.runs.files import write_json
 from vaejax.runs.folder import (
     MetricsLog,
@@ -65,7 +60,7 @@ class Training(NamedTuple):
 
     config: TrainConfig
     dataset: Dataset
-    transform: Pixels
+    transform: Transform
     model: VAE
     objective: Objective
     optimizer: optax.GradientTransformation
@@ -83,7 +78,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     training = prepared_training(config)
     out = place_of(config.out)
-    print(f"{config.data}: {training.dataset.source}", file=sys.stderr)
+    print(f"data: {training.dataset.source}", file=sys.stderr)
     with claimed(out):
         require_free(config)  # again, now that no other process can write there
         log, began = MetricsLog(out / "metrics.jsonl"), time.perf_counter()

@@ -7,7 +7,7 @@ from vaejax.base.types import Key, PyTree, Terms
 from vaejax.data.base import batch_rows
 from vaejax.training.feeds import STEPS_PER_CALL, Examples, Resident, Streamed, padded
 from vaejax.training.optimizers import skipped_steps
-from vaejax.training.run import NonFiniteError, Run, first_non_finite, recorded
+from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
 
 # What the number of steps in a call aims at: how soon the progress bar and Ctrl-C are answered.
@@ -32,20 +32,21 @@ def advance(
     """The run `count` steps later; NonFiniteError if one of them breaks down."""
     rows = batch_rows(order_key, feed.size, trainer.batch_size, run.step, run.step + count)
     examples = feed.examples(rows)
-    params, opt_state, terms, finite = run_steps(
+    params, opt_state, record, finite = run_steps(
         trainer, run.params, run.opt_state, *examples, noise_key, run.step, count
     )
-    terms = jax.tree.map(lambda values: np.asarray(values)[:count], terms)
-    if not finite or not are_acceptable(terms, opt_state):
+    record = jax.tree.map(lambda values: values[:count], jax.device_get(record))
+    if not finite or not are_acceptable(record, opt_state):
         raise diagnosis(trainer, run, examples, rows, noise_key)
-    return Run(params, opt_state, run.step + count, recorded(run.history, terms), run.best_params)
+    return Run(params, opt_state, run.step + count, recorded(run.history, record), run.best_params)
 
 
-def are_acceptable(terms: Terms, opt_state: PyTree) -> bool:
-    """Whether terms that are not finite have moved nothing: there are none, or
+def are_acceptable(terms: Terms | Record, opt_state: PyTree) -> bool:
+    """Whether a bound or an objective that is not finite has moved nothing: all are finite, or
     `optax.apply_if_finite` skipped their steps.
     """
-    return first_non_finite(terms) is None or skipped_steps(opt_state) is not None
+    finite = np.isfinite(terms.bound).all() and np.isfinite(terms.objective).all()
+    return bool(finite) or skipped_steps(opt_state) is not None
 
 
 def diagnosis(
@@ -73,7 +74,7 @@ def _one_step(
 ) -> tuple[str | None, Run]:
     """What of one step is not finite, if anything, and the run after it."""
     terms, gradient = terms_and_gradient(trainer, run.params, data, places, noise_key, run.step)
-    params, opt_state, _, finite = run_steps(
+    params, opt_state, record, finite = run_steps(
         trainer, run.params, run.opt_state, data, padded(places[None]), noise_key, run.step, 1
     )
     fault = None
@@ -87,6 +88,6 @@ def _one_step(
                 f"the bound is {float(terms.bound):.3g}, and the optimiser's state ",
             )
         )
-    terms = jax.tree.map(lambda value: np.asarray(value, np.float32)[None], terms)
-    history = recorded(run.history, terms)
+    record = jax.tree.map(lambda values: values[:1], jax.device_get(record))
+    history = recorded(run.history, record)
     return fault, Run(params, opt_state, run.step + 1, history, run.best_params)

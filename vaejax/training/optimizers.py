@@ -120,13 +120,27 @@ def skipped_steps(state: PyTree) -> jax.Array | None:
     """The number of steps that `optax.apply_if_finite` skipped; None where the optimiser has
     none.
     """
-
-    def skips(node):
-        return isinstance(node, optax.ApplyIfFiniteState)
-
-    nodes = filter(skips, jax.tree.leaves(state, is_leaf=skips))
-    counts = [node.total_notfinite for node in nodes]
+    counts = [node.total_notfinite for node in _nodes(state, optax.ApplyIfFiniteState)]
     return reduce(jnp.maximum, counts) if counts else None
+
+
+def learning_rate(state: PyTree) -> jax.Array | None:
+    """That of the last step, where the state says it, as that of `optax.inject_hyperparams` does;
+    None where it has none, or several.
+    """
+    kinds = optax.InjectStatefulHyperparamsState, optax.InjectHyperparamsState
+    injected = [node.hyperparams for node in _nodes(state, kinds)]
+    rates = [rates["learning_rate"] for rates in injected if "learning_rate" in rates]
+    return rates[0] if len(rates) == 1 and jnp.shape(rates[0]) == () else None
+
+
+def _nodes(state: PyTree, kinds: type | tuple[type, ...]) -> list[Any]:
+    """The parts of a state that are of some kinds."""
+
+    def is_one(node):
+        return isinstance(node, kinds)
+
+    return [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
 
 
 @partial(jax.jit, static_argnames="optimizer")

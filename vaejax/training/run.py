@@ -1,5 +1,6 @@
 """The state of a training: parameters, optimiser state, step and history."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -8,16 +9,20 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import is_key
-from vaejax.base.types import Params, PyTree, Terms
+from vaejax.base.types import Params, PyTree, Scalar
 
 
 class Run(NamedTuple):
     """What `fit` returns. `best_params` are those of the best validation, None before the first;
     `step` is less than `num_steps` where the patience of a validation ended the run.
 
-    `history` holds host arrays: `bound` [step], the value on each minibatch before its update, nats
-    per example; `objective` [step], what was maximised, the same number where that is the bound
-    (`Terms`); `validation_step` and `validation_bound` [v].
+    `history` holds host arrays. Of each step, on its minibatch before its update, nats per example:
+    `bound`; `objective`, what was maximised, the same number where that is the bound (`Terms`);
+    `reconstruction`, E_q log p(x | z), and `rate`, what the bound takes from it, such as KL(q ||
+    p), where the objective knows the two apart; and `gradient_norm`, over all parameters and before
+    any clipping; `learning_rate`, where the optimiser's state has it, as that of
+    `optax.inject_hyperparams` does. What was not recorded of some steps, as by earlier revisions,
+    is NaN there. `validation_step` and `validation_bound` [v] are of the held-out examples.
     """
 
     params: Params
@@ -27,9 +32,23 @@ class Run(NamedTuple):
     best_params: Params | None = None
 
 
+class Record(NamedTuple):
+    """What the history has of one step: the terms of the objective, nats per example; the norm of
+    the gradient over all parameters, before the optimiser does anything with it; and the learning
+    rate. None for what is not known.
+    """
+
+    bound: Scalar
+    objective: Scalar
+    reconstruction: Scalar | None
+    gradient_norm: Scalar
+    learning_rate: Scalar | None
+
+
 NO_HISTORY = {
     "bound": np.zeros(0, np.float32),
     "objective": np.zeros(0, np.float32),
+    "gradient_norm": np.zeros(0, np.float32),
     "validation_step": np.zeros(0, np.int32),
     "validation_bound": np.zeros(0, np.float64),
 }
@@ -68,19 +87,32 @@ def hand_back(error: BaseException, run: Run) -> None:
         error.add_note(f"the run up to step {run.step} is in the attribute `run` of this error")
 
 
-def recorded(history: dict[str, np.ndarray], terms: Terms) -> dict[str, np.ndarray]:
-    """The history with the terms of more steps."""
-    return history | {
-        name: np.concatenate([history[name], values]) for name, values in terms._asdict().items()
-    }
+def by_step(history: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those arrays of a history that have a number for each step."""
+    return {name: values for name, values in history.items() if not name.startswith("validation_")}
+
+
+def recorded(history: dict[str, np.ndarray], record: Record) -> dict[str, np.ndarray]:
+    """The history with the records of more steps."""
+    more = {name: values for name, values in record._asdict().items() if values is not None}
+    if record.reconstruction is not None:
+        more["rate"] = record.reconstruction - record.bound
+    length = len(history["bound"])
+    for name in by_step(history).keys() - more.keys():
+        more[name] = np.full_like(record.bound, np.nan)
+    unknown = np.full((length, *record.bound.shape[1:]), np.nan, np.float32)
+    before = {name: history.get(name, unknown) for name in more}
+    return history | {name: np.concatenate([before[name], more[name]]) for name in more}
 
 
 def completed(history: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A saved history with all its names: empty arrays are not saved, and revision 0.1 saved no
-    `objective` where that is the bound.
+    """A saved history with all its names: empty arrays are not saved, revision 0.1 saved no
+    `objective` where that is the bound, and no norm of the gradient.
     """
-    objective = {"objective": history["bound"]} if "bound" in history else {}
-    return NO_HISTORY | objective | history
+    if "bound" not in history:
+        return NO_HISTORY | history
+    unknown = np.full_like(history["bound"], np.nan)
+    return NO_HISTORY | {"objective": history["bound"], "gradient_norm": unknown} | history
 
 
 def arrays_of(run: Run) -> tuple:

@@ -12,6 +12,7 @@ import optax
 
 from vaejax.base.checks import require_count
 from vaejax.base.describe import description
+from vaejax.base.settings import settings_of_numbers
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
@@ -31,7 +32,8 @@ class Checkpoints:
     With `resume` the run goes on from the newest intact checkpoint, if there is one, to the same
     bits. `config`, of JSON's types, is stored in each and must then be equal; so must the data, the
     key, the batch size, the objective, the transform and the optimiser, which are stored anyway, by
-    their descriptions. Free are the number of steps, the validation, the mesh and the callback.
+    their descriptions, and JAX's settings of precision and of random numbers. Free are the number
+    of steps, the validation, the mesh and the callback.
     """
 
     folder: str | Path
@@ -105,7 +107,11 @@ def open_saver(
     if checkpoints is None:
         return nullcontext()
     described = {name: description(part) for name, part in parts.items()}
-    own = {"batch_size": int(batch_size), "key": jax.random.key_data(key).tolist()}
+    own = {
+        "batch_size": int(batch_size),
+        "key": jax.random.key_data(key).tolist(),
+        "settings": settings_of_numbers(),
+    }
     return Saver(checkpoints, {**own, "data": digest_of_data(data), **described})
 
 

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, require_keys, unknown_name
 from vaejax.base.devices import placed, under_mesh
-from vaejax.base.types import Key, Params, PyTree, Terms
+from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
@@ -32,7 +32,7 @@ from vaejax.training.fit import (
 )
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, started, watched
-from vaejax.training.run import NonFiniteError, Run, copied, hand_back, recorded
+from vaejax.training.run import NonFiniteError, Record, Run, copied, hand_back, recorded
 from vaejax.training.trainer import Trainer, run_steps
 
 SeedStrategy = Literal["vmap", "map", "cores"]
@@ -104,7 +104,8 @@ def fit_seeds(
         return padded(batch_rows(order_keys[seed], size, batch_size, start, start + count))
 
     nothing = np.zeros((0, num_seeds), np.float32)
-    run = Run(params, opt_state, 0, {"bound": nothing, "objective": nothing})
+    names = "bound", "objective", "gradient_norm"
+    run = Run(params, opt_state, 0, dict.fromkeys(names, nothing))
     count = 1
     try:
         with (
@@ -116,14 +117,14 @@ def fit_seeds(
                 rows = np.stack([rows_of_seed(seed, run.step, count) for seed in turns])
                 seeds = run.params, run.opt_state, rows, noise_keys
                 with under_mesh(mesh):
-                    params, opt_state, terms, finite = _steps_of_seeds(
+                    params, opt_state, record, finite = _steps_of_seeds(
                         trainer, strategy, mesh, *seeds, data, run.step, count
                     )
-                terms = jax.tree.map(
-                    lambda values, count=count: np.asarray(values)[:num_seeds, :count].T, terms
+                record = jax.tree.map(
+                    lambda values, count=count: np.asarray(values)[:num_seeds, :count].T, record
                 )
-                _require_finite(run, terms, opt_state, np.asarray(finite)[:num_seeds])
-                run = Run(params, opt_state, run.step + count, recorded(run.history, terms))
+                _require_finite(run, record, opt_state, np.asarray(finite)[:num_seeds])
+                run = Run(params, opt_state, run.step + count, recorded(run.history, record))
                 show(bar, run, count)
                 count = next_count(count, time.perf_counter() - began)
             signals.raise_received()
@@ -212,13 +213,14 @@ def _steps_of_seeds(
     return on_devices(data, start, count, *seeds)
 
 
-def _require_finite(run: Run, terms: Terms, opt_state: PyTree, finite: np.ndarray) -> None:
+def _require_finite(run: Run, record: Record, opt_state: PyTree, finite: np.ndarray) -> None:
     """Raises NonFiniteError that names the first seed at fault after `run`."""
     broken = ~finite
-    if not are_acceptable(terms, opt_state):
-        broken |= ~np.all([np.isfinite(values).all(axis=0) for values in terms], axis=0)
+    if not are_acceptable(record, opt_state):
+        numbers = np.stack([record.bound, record.objective])
+        broken |= ~np.isfinite(numbers).all(axis=(0, 1))
     if broken.any():
-        last = run.step + len(terms.bound) - 1
+        last = run.step + len(record.bound) - 1
         raise NonFiniteError(
             f"seed {int(broken.argmax())}: not finite within steps {run.step}..{last};"
             " `fit` with its key alone names the leaf",

@@ -13,7 +13,8 @@ from vaejax.base.asserts import assert_shape
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.base.values import component
 from vaejax.objectives.base import Objective, terms_of
-from vaejax.training.optimizers import ByStructure, skipped_steps
+from vaejax.training.optimizers import ByStructure, learning_rate, skipped_steps
+from vaejax.training.run import Record
 
 
 @component
@@ -54,12 +55,13 @@ class Trainer:
         (_, terms), gradient = jax.value_and_grad(maximised, has_aux=True)(params)
         return terms, gradient
 
-    def step(self, params: Params, opt_state: PyTree, *args) -> tuple[Params, PyTree, Terms]:
-        """The parameters and the state of the optimiser after a step, and its terms."""
+    def step(self, params: Params, opt_state: PyTree, *args) -> tuple[Params, PyTree, Record]:
+        """The parameters and the state of the optimiser after a step, and what is recorded."""
         terms, gradient = self.terms_and_gradient(params, *args)
+        norm = optax.tree.norm(gradient)
         if skipped_steps(opt_state) is not None:
             # `optax.apply_if_finite` sees the gradient alone.
-            is_finite = jnp.isfinite(jnp.stack(terms)).all()
+            is_finite = jnp.isfinite(jnp.stack([terms.bound, terms.objective])).all()
             gradient = jax.tree.map(lambda leaf: jnp.where(is_finite, leaf, jnp.nan), gradient)
 
         def minimised(params):
@@ -71,7 +73,8 @@ class Trainer:
             descent, opt_state, params, -terms.objective, minimised
         )
         new_params: Any = optax.apply_updates(params, updates)
-        return new_params, opt_state, terms
+        record = Record(*terms, norm, learning_rate(opt_state))
+        return new_params, opt_state, record
 
     def watched_of(self, opt_state: PyTree) -> PyTree:
         """The optimiser's state with a 0 for what may be NaN or infinite."""
@@ -80,27 +83,35 @@ class Trainer:
         return structure.unflatten([leaf if is_watched else 0 for leaf, is_watched in pairs])
 
 
+@partial(jax.jit, static_argnames="trainer", inline=True)
+def _step(trainer: Trainer, *args):
+    """`Trainer.step`, traced once for its form and for its program."""
+    return trainer.step(*args)
+
+
 @partial(jax.jit, static_argnames="trainer")
 def run_steps(trainer: Trainer, params, opt_state, data, rows, noise_key, start, count):
     """`count` steps from step `start`, step i on the examples data[rows[i]]: new parameters, new
-    optimiser state, the terms of each step, and whether parameters and state are finite.
+    optimiser state, the record of each step, and whether parameters and state are finite.
 
     `rows` has a row for as many steps as any call has, so `count` is no part of the program. No
     buffer is donated: an error within a call leaves the run before it whole.
     """
     num_rows = rows.shape[0]
 
+    def one_step(i, params, opt_state):
+        return _step(trainer, params, opt_state, data, rows[i], noise_key, start + i)
+
     def step(i, carry):
         params, opt_state, history = carry
-        params, opt_state, terms = trainer.step(
-            params, opt_state, data, rows[i], noise_key, start + i
-        )
+        params, opt_state, record = one_step(i, params, opt_state)
         history = jax.tree.map(
-            lambda values, value: values.at[i].set(value.astype(values.dtype)), history, terms
+            lambda values, value: values.at[i].set(value.astype(values.dtype)), history, record
         )
         return params, opt_state, history
 
-    start_of_history = Terms(jnp.zeros(num_rows), jnp.zeros(num_rows))
+    _, _, record = jax.eval_shape(one_step, jnp.zeros((), jnp.int32), params, opt_state)
+    start_of_history = jax.tree.map(lambda _: jnp.zeros(num_rows), record)
     carry = jax.lax.fori_loop(0, count, step, (params, opt_state, start_of_history))
     params, opt_state, history = carry
     finite = [

@@ -146,8 +146,12 @@ class CountedModel(AroundModel):
     def log_likelihood(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         return self.p_x_given_z(params, z, x).log_prob(self.observation(x))
 
+    def log_densities(self, params: Params, x: PyTree, z: PyTree) -> tuple[Scalar, Scalar | None]:
+        log_p_x = self.log_likelihood(params, x, z)
+        return prior_of(self.model, params, x).log_prob(z) + log_p_x, log_p_x
+
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
-        return prior_of(self.model, params, x).log_prob(z) + self.log_likelihood(params, x, z)
+        return self.log_densities(params, x, z)[0]
 
 
 @component

@@ -187,8 +187,9 @@ def _next(draws: jax.Array) -> jax.Array:
 
 
 def _rows(factors: Sequence[jax.Array]) -> Rows:
-    """The factors of several products, as rows of one."""
-    rows = jnp.concatenate(factors, axis=2)
+    """The factors of several products, as rows of one; a vector is one row."""
+    matrices = [factor[:, :, None] if factor.ndim == 3 else factor for factor in factors]
+    rows = jnp.concatenate(matrices, axis=2)
     assert_rank(rows, 4)
     return rows
 

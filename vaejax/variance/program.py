@@ -22,8 +22,8 @@ class NotByExamplesError(ValueError):
 
 
 class Product(NamedTuple):
-    """The sum of left_i^T right_i, by variables of the program. `moves`: a left one depends on the
-    key.
+    """The sum of left_i^T right_i, by variables of the program; a vector is a matrix of one row.
+    `moves`: a left one depends on the key.
     """
 
     left: tuple[Variable, ...]
@@ -32,7 +32,8 @@ class Product(NamedTuple):
 
     @property
     def rows(self) -> int:
-        return sum(variable.aval.shape[0] for variable in self.left)
+        shapes = [variable.aval.shape for variable in self.left]
+        return sum(shape[0] if len(shape) == 2 else 1 for shape in shapes)
 
 
 class Leaf(NamedTuple):
@@ -127,6 +128,8 @@ def _factors(
     if _is_sum(maker):
         terms = [_factors(term, makers) for term in maker.invars]
         return [pair for pairs in terms for pair in pairs] if all(terms) else []
+    if _is_transpose(maker):
+        return [(right, left) for left, right in _factors(maker.invars[0], makers)]
     if not _is_product(maker):
         return []
     left, right = maker.invars
@@ -135,7 +138,8 @@ def _factors(
 
 def _width(jaxpr: Jaxpr, moving: set[Variable]) -> int:
     """The size of the largest array that depends on the key and is no gradient of a kernel."""
-    steps = [step for step in jaxpr.eqns if not (_is_product(step) or _is_sum(step))]
+    on_the_way = _is_product, _is_sum, _is_transpose
+    steps = [step for step in jaxpr.eqns if not any(is_one(step) for is_one in on_the_way)]
     outputs: list[Variable] = [out for step in steps for out in step.outvars]
     sizes = [out.aval.size for out in outputs if out in moving]
     return max(sizes, default=1)
@@ -146,11 +150,16 @@ def _is_sum(equation: JaxprEqn) -> bool:
     return equation.primitive.name == "add_any"
 
 
+def _is_transpose(equation: JaxprEqn) -> bool:
+    """Of a matrix."""
+    return equation.primitive.name == "transpose" and equation.params["permutation"] == (1, 0)
+
+
 def _is_product(equation: JaxprEqn) -> bool:
-    """left^T right of two matrices."""
+    """left^T right of two matrices, or of two vectors."""
     if equation.primitive.name != "dot_general":
         return False
     factors: list[Variable] = equation.invars
-    if any(factor.aval.ndim != 2 for factor in factors):
-        return False
-    return equation.params["dimension_numbers"] == (((0,), (0,)), ((), ()))
+    axes = {1: (((), ()), ((), ())), 2: (((0,), (0,)), ((), ()))}
+    dimensions = [axes.get(factor.aval.ndim) for factor in factors]
+    return dimensions == [equation.params["dimension_numbers"]] * 2

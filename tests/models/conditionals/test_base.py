@@ -198,3 +198,10 @@ def test_other_wrong_outputs():
             vaejax.Gaussian(Outputs((2,)), scale)
     with pytest.raises(ValueError, match="optimal_scale"):
         vaejax.Gaussian(Outputs((2,)), "optimal")
+
+
+def test_parameters_that_are_not_those_of_the_net_are_said_to_be():
+    conditional = WITH_MLP["Bernoulli"]
+    params = conditional.init(jax.random.key(0), jnp.zeros(2))
+    with pytest.raises(ValueError, match="MLP got the parameters of another net"):
+        conditional({"net": params}, jnp.zeros(2))

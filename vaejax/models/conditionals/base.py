@@ -11,38 +11,12 @@ and the density is that of the same numbers in float32. So are outputs that are 
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from flax.errors import (
-    ApplyScopeInvalidVariablesTypeError,
-    ScopeParamNotFoundError,
-    ScopeParamShapeError,
-)
 
-from vaejax.base.floats import widened
 from vaejax.base.types import Key, PyTree
 from vaejax.models.base import Conditional
-from vaejax.networks.base import Net
+from vaejax.networks.base import Net, apply_net, init_net
 
 MAX_LOG_SCALE = 7.0  # in float32 exp(2 s) overflows at s = 44
-
-
-def apply_net(net: Net, params: PyTree, given):
-    """`net.apply(params, given)` as floats of 32 bits or more, whatever the net computes in, or a
-    ValueError that says what to type where `given` is not one example.
-    """
-    try:
-        return jax.tree.map(widened, net.apply(params, given))
-    except ScopeParamShapeError:
-        shapes = ", ".join(str(jnp.shape(leaf)) for leaf in jax.tree.leaves(given))
-        raise ValueError(
-            f"{type(net).__name__} got an input of shape {shapes}, which its parameters do not fit;"
-            " these functions take one example: use jax.vmap or vaejax.minibatch, and the"
-            " parameters that init made for this net"
-        ) from None
-    except (ScopeParamNotFoundError, ApplyScopeInvalidVariablesTypeError):
-        raise ValueError(
-            f"{type(net).__name__} got the parameters of another net; give those that its init made"
-        ) from None
 
 
 def take_heads(
@@ -95,7 +69,7 @@ class OfNet(Conditional, abstract=True):
     net: Net
 
     def init(self, key: Key, given) -> PyTree:
-        return self.net.init(key, given)
+        return init_net(self.net, key, given)
 
     def logits(self, params: PyTree, given) -> jax.Array:
         """The net's one head, where it is logits."""

@@ -12,11 +12,10 @@ from vaejax.distributions.numpyro import from_numpyro
 from vaejax.models.conditionals.base import (
     MAX_LOG_SCALE,
     OfNet,
-    apply_net,
     take_heads,
     take_one_head,
 )
-from vaejax.networks.base import Net
+from vaejax.networks.base import Net, apply_net
 from vaejax.networks.layers import soft_bound
 
 MAX_LOG_RATE = 15.0  # three million counts

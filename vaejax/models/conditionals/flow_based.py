@@ -12,8 +12,8 @@ from vaejax.distributions.coupling import Autoregressive, Coupling
 from vaejax.distributions.flows import Flow, init_layers
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.models.base import Conditional
-from vaejax.models.conditionals.base import MAX_LOG_SCALE, apply_net, require_vectors, take_heads
-from vaejax.networks.base import Net
+from vaejax.models.conditionals.base import MAX_LOG_SCALE, require_vectors, take_heads
+from vaejax.networks.base import Net, apply_net, init_net
 from vaejax.networks.layers import soft_bound
 
 
@@ -37,7 +37,7 @@ class OfFlow(Conditional, abstract=True):
 
     def init(self, key: Key, given) -> PyTree:
         net_key, flow_key = jax.random.split(key)
-        params = self.net.init(net_key, given)
+        params = init_net(self.net, net_key, given)
         loc, _, *context = self._heads(params, given)
         return {
             "net": params,

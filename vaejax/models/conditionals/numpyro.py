@@ -14,8 +14,8 @@ from vaejax.base.types import PyTree
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
 from vaejax.distributions.numpyro import from_numpyro, support_of_numpyro
-from vaejax.models.conditionals.base import OfNet, apply_net
-from vaejax.networks.base import Net
+from vaejax.models.conditionals.base import OfNet
+from vaejax.networks.base import Net, apply_net
 
 Family = Callable[..., npd.Distribution]
 

@@ -9,8 +9,8 @@ from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
 from vaejax.distributions.bernoulli import BernoulliDensity, ContinuousBernoulliDensity
 from vaejax.distributions.pixels import DiscretizedLogisticDensity, Levels
-from vaejax.models.conditionals.base import OfNet, apply_net, take_heads
-from vaejax.networks.base import Net
+from vaejax.models.conditionals.base import OfNet, take_heads
+from vaejax.networks.base import Net, apply_net
 from vaejax.networks.layers import soft_bound
 
 MAX_LOG_SCALE_OF_LEVELS = 10.0  # 1/255 is exp(-5.5)

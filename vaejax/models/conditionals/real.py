@@ -19,12 +19,11 @@ from vaejax.models.base import Conditional
 from vaejax.models.conditionals.base import (
     MAX_LOG_SCALE,
     OfNet,
-    apply_net,
     require_vectors,
     take_heads,
     take_one_head,
 )
-from vaejax.networks.base import Net
+from vaejax.networks.base import Net, apply_net, init_net
 from vaejax.networks.layers import soft_bound
 
 # in units of the scale: two coordinates correlate by up to 0.999, and float32 can still invert that
@@ -147,7 +146,7 @@ class Gaussian(Conditional):
             )
 
     def init(self, key: Key, given) -> PyTree:
-        params = {"net": self.net.init(key, given)}
+        params = {"net": init_net(self.net, key, given)}
         if self.scale == "learned":
             params["log_scale"] = jnp.zeros(())
         elif self.scale == "per-dimension":

@@ -1,0 +1,116 @@
+"""The reference: a page for each wing of the library, made from its docstrings.
+
+A page has what is public in its wing, in reading order. mkdocstrings reads the docstrings and
+signatures from the sources, and imports nothing.
+"""
+
+import ast
+from typing import NamedTuple
+
+from architecture import ROOT, wings
+from docs_docstrings import in_markdown
+
+# What these import under its own name is public.
+TABLES_OF_CONTENTS = ("vaejax", "vaejax.distributions", "vaejax.plots")
+CONTENTS = """Every public name, wing by wing: each wing imports those above it alone. A part of
+your own derives from a contract, whose docstring is a recipe that runs: `Distribution`, `Prior`,
+`Conditional`, `Model`, `Estimator`, `Objective` and `Source`."""
+
+
+class Public(NamedTuple):
+    """A name that users type, such as vaejax.elbo, and the module that defines it."""
+
+    name: str
+    module: str
+
+
+def source_of(module: str) -> ast.Module:
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return ast.parse(path.read_text())
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").exists()
+
+
+def public_in(owner: str) -> list[Public]:
+    """What a table of contents or a public module has, under the name that users type."""
+    found = []
+    imports = [node for node in source_of(owner).body if isinstance(node, ast.ImportFrom)]
+    for node in imports:
+        for alias in node.names:
+            name, inner = f"{owner}.{alias.name}", f"{node.module}.{alias.name}"
+            if inner in TABLES_OF_CONTENTS:
+                continue
+            if is_module(inner):
+                found += [Public(f"{name}.{part}", inner) for part in definitions(inner)]
+            elif alias.name in definitions(str(node.module)):
+                found.append(Public(name, str(node.module)))
+    return found
+
+
+def public() -> list[Public]:
+    return [entry for owner in TABLES_OF_CONTENTS for entry in public_in(owner)]
+
+
+def definitions(module: str) -> list[str]:
+    """The classes, functions and values of its own classes that a module has for users, in its
+    order.
+    """
+    names = []
+    for node in source_of(module).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            names.append(node.name)
+        elif isinstance(node, ast.Assign) and ast.unparse(node.value).partition("(")[0] in names:
+            names.append(ast.unparse(node.targets[0]))
+    return [name for name in names if not name.startswith("_")]
+
+
+def modules_of(wing: str) -> list[str]:
+    """The modules of a wing in reading order, base first."""
+    folder = ROOT / "vaejax" / wing
+    paths = sorted(folder.rglob("*.py"), key=lambda path: (path.name != "base.py", path))
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths]
+    return [name for name in names if not name.endswith("__init__")] or [f"vaejax.{wing}"]
+
+
+def contents(wing: str) -> dict[str, list[str]]:
+    """{module: the names that it makes public} of a wing, in reading order."""
+    entries = public()
+    found = {}
+    for module in modules_of(wing):
+        order = definitions(module)
+        names = [entry.name for entry in entries if entry.module == module]
+        if names:
+            found[module] = sorted(names, key=lambda name: order.index(name.rpartition(".")[2]))
+    return found
+
+
+def page(wing: str) -> str:
+    """The Markdown of a wing: its docstring, then of each module what is public."""
+    lines = [f"# {wing}", "", docstring_of(f"vaejax.{wing}"), ""]
+    for module, names in contents(wing).items():
+        if module != f"vaejax.{wing}":
+            title = module.removeprefix(f"vaejax.{wing}.")
+            lines += [f"## {title}", "", docstring_of(module), ""]
+        lines += [line for name in names for line in (f"::: {name}", "")]
+    return "\n".join(lines)
+
+
+def docstring_of(module: str) -> str:
+    return in_markdown(ast.get_docstring(source_of(module)) or "")
+
+
+def pages() -> dict[str, str]:
+    """{file: its Markdown}: a page for each wing that has something public, and their contents."""
+    made = {}
+    lines = ["# API", "", CONTENTS, ""]
+    for wing in wings():
+        names = [name for module in contents(wing).values() for name in module]
+        if names:
+            made[f"{wing}.md"] = page(wing)
+            links = ", ".join(f"[`{name.removeprefix('vaejax.')}`][{name}]" for name in names)
+            lines += [f"## [{wing}]({wing}.md)", "", docstring_of(f"vaejax.{wing}"), "", links, ""]
+    return {"index.md": "\n".join(lines), **made}

@@ -1,0 +1,90 @@
+"""Docstrings as the pages show them: Markdown, and the fields of components as their arguments.
+
+A docstring is written to be read in the source. Three of its forms need a word of Markdown:
+
+    examples     lines of >>> become a block of code, as does indented code that is Python
+    columns      a name, two spaces or more, what it is: a list of definitions
+    components   `@component` and `@pytree` make dataclasses, which griffe must be told
+"""
+
+import ast
+import re
+import textwrap
+from typing import Any
+
+import griffe
+
+COMPONENTS = ("component", "pytree", "vaejax.component", "vaejax.pytree")
+COLUMNS = re.compile(r"(\S+(?: \S+)*) {2,}(\S.*)")
+
+
+def in_markdown(text: str) -> str:
+    """A docstring as Markdown."""
+    return "\n\n".join(paragraph_in_markdown(part) for part in paragraphs(text))
+
+
+def paragraphs(text: str) -> list[str]:
+    """The parts between empty lines; neighbours that are both indented are one part."""
+    found: list[str] = []
+    for part in re.split(r"\n\s*\n", text.strip("\n")):
+        if found and part.startswith("    ") and found[-1].startswith("    "):
+            found[-1] += "\n\n" + part
+        else:
+            found.append(part)
+    return found
+
+
+def paragraph_in_markdown(part: str) -> str:
+    inner = textwrap.dedent(part)
+    if inner.startswith(">>>"):
+        return indented_as(part, f"```pycon\n{inner}\n```")
+    if part.startswith("    ") and is_python(inner):
+        return f"```python\n{inner}\n```"
+    return definitions(part) or part
+
+
+def indented_as(part: str, block: str) -> str:
+    return textwrap.indent(block, part[: len(part) - len(part.lstrip())])
+
+
+def is_python(code: str) -> bool:
+    """Whether it is Python that does something; a formula or a table may parse, and does not."""
+    try:
+        body = ast.parse(code).body
+    except SyntaxError:
+        return False
+    return any(
+        isinstance(node, ast.ClassDef | ast.FunctionDef | ast.Try | ast.Import | ast.ImportFrom)
+        for node in body
+    )
+
+
+def definitions(part: str) -> str | None:
+    """A list of definitions of lines in two columns, where all lines are such or go on with the
+    second column.
+    """
+    entries: list[tuple[str, str]] = []
+    for line in part.splitlines():
+        columns = COLUMNS.fullmatch(line)
+        if columns:
+            entries.append((columns[1], columns[2]))
+        elif entries and line.startswith("    "):
+            entries[-1] = (entries[-1][0], f"{entries[-1][1]} {line.strip()}")
+        else:
+            return None
+    if len(entries) < 2:
+        return None
+    return "\n".join(f"`{name}`\n:   {meaning}" for name, meaning in entries)
+
+
+class Docstrings(griffe.Extension):
+    """What mkdocs.yml names as an extension of griffe."""
+
+    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
+        if obj.docstring:
+            obj.docstring.value = in_markdown(obj.docstring.value)
+
+    def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
+        for decorator in cls.decorators:
+            if str(decorator.value) in COMPONENTS:
+                decorator.value = griffe.ExprName("dataclass", parent="dataclasses")  # pyright: ignore

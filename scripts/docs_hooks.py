@@ -1,0 +1,39 @@
+"""What mkdocs.yml cannot say: the navigation is of pages that are there, formulas are MathML."""
+
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import docs_formulas
+
+
+def on_config(config: Any) -> None:
+    pages = Path(config["docs_dir"])
+    there = sorted(page.relative_to(pages).as_posix() for page in pages.rglob("*.md"))
+    config["nav"] = navigation(config["nav"], there)
+
+
+def navigation(sections: list, pages: list[str]) -> list:
+    """The same sections with the pages that are there: a pattern such as notes/* stands for those,
+    by name, that the section does not name; what is not there is left out, and so is a section
+    without pages.
+    """
+    chosen = []
+    for section in sections:
+        ((title, wanted),) = section.items()
+        if isinstance(wanted, str):
+            chosen += [section] if wanted in pages else []
+            continue
+        entries = []
+        for entry in wanted:
+            if isinstance(entry, dict):
+                entries += navigation([entry], pages)
+            else:
+                entries += [page for page in pages if page == entry]
+                entries += [page for page in pages if fnmatch(page, entry) and page not in wanted]
+        chosen += [{title: entries}] if entries else []
+    return chosen
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    return docs_formulas.rendered(html, page.file.src_uri)

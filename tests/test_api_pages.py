@@ -1,0 +1,48 @@
+"""The reference: every public name is on one page, and docstrings become Markdown."""
+
+import re
+
+import pytest
+
+pytest.importorskip("griffe", reason="`make docs` installs what builds the site")
+
+import docs_api
+import docs_docstrings
+
+import vaejax
+from vaejax import plots
+
+
+def directives() -> list[str]:
+    return [name for page in docs_api.pages().values() for name in re.findall("::: (.*)", page)]
+
+
+def test_every_public_name_is_on_one_page():
+    names = directives()
+    assert len(set(names)) == len(names)
+    for module in (vaejax, vaejax.distributions, plots):
+        for name, value in vars(module).items():
+            if callable(value) and not name.startswith("_"):
+                assert f"{module.__name__}.{name}" in names
+
+
+def test_the_contents_link_to_each():
+    links = re.findall(r"\]\[(vaejax\..*?)\]", docs_api.pages()["index.md"])
+    assert sorted(links) == sorted(directives())
+
+
+@pytest.mark.parametrize(
+    "docstring, markdown",
+    [
+        ("The sum.\n\n    a = b + c\n", "The sum.\n\n    a = b + c"),
+        (">>> 1 + 1\n2", "```pycon\n>>> 1 + 1\n2\n```"),
+        (
+            "Own:\n\n    class A:\n\n        x = 1\n",
+            "Own:\n\n```python\nclass A:\n\n    x = 1\n```",
+        ),
+        ("a   one\n    more\nbc  two", "`a`\n:   one more\n`bc`\n:   two"),
+        ("a sentence  of two\nlines", "a sentence  of two\nlines"),
+    ],
+)
+def test_docstrings_become_markdown(docstring, markdown):
+    assert docs_docstrings.in_markdown(docstring) == markdown

@@ -1,0 +1,47 @@
+"""What each model is held to, whoever wrote it and whoever asks."""
+
+from collections.abc import Callable
+from typing import Any
+
+from vaejax.base.checks import require_key, require_scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
+
+SUM_OVER_EVENT = "sum it over the one example and its latent"
+
+
+def joint_alone(self: Any, params: Params, x: PyTree, z: PyTree) -> tuple[Scalar, Scalar | None]:
+    """`Model.log_densities` of a class with a `log_joint` of its own, from which it follows."""
+    return self.log_joint(params, x, z), None
+
+
+def _name(model: Any, method: Callable) -> str:
+    return f"{type(model).__name__}.{method.__name__}"
+
+
+def _log_density(model: Any, method: Callable, *arguments: Any, **keywords: Any) -> Scalar:
+    number = method(*arguments, **keywords)
+    return require_scalar(number, _name(model, method), SUM_OVER_EVENT)
+
+
+def _log_densities(
+    model: Any, method: Callable, *arguments: Any, **keywords: Any
+) -> tuple[Scalar, Scalar | None]:
+    log_joint, log_p_x = method(*arguments, **keywords)
+    for number in (log_joint, log_p_x):
+        if number is not None:
+            require_scalar(number, _name(model, method), SUM_OVER_EVENT)
+    return log_joint, log_p_x
+
+
+def _init(model: Any, method: Callable, key: Key, *arguments: Any, **keywords: Any) -> Params:
+    if key is not None:  # as of a model that draws none of its parameters
+        require_key(key)
+    return method(key, *arguments, **keywords)
+
+
+CONTRACTS = {
+    "init": _init,
+    "log_joint": _log_density,
+    "log_densities": _log_densities,
+    "log_likelihood": _log_density,
+}
