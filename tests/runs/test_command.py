@@ -141,7 +141,7 @@ BARE = {
     "a cache that is none": {"JAX_COMPILATION_CACHE_DIR": "/proc/nothing/cache"},
 }
 TINY = ["--num-steps", "20", "--eval-samples", "5"]
-SHORT = "--num-samples 20 --ais-size 2 --temperatures 3 --simulations 16 --eval-size 30"
+SHORT = "--eval-samples 20 --ais-size 2 --temperatures 3 --simulations 16 --eval-size 30"
 
 
 AS_AN_UNKNOWN_USER = """
@@ -330,7 +330,7 @@ def test_the_wheel_works_in_an_empty_folder(wheel, tmp_path):
     assert result["step"] == 60
     config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["git"] is None
-    short = "--num-samples 30 --ais-size 4 --temperatures 5 --simulations 64 --eval-size 60"
+    short = "--eval-samples 30 --ais-size 4 --temperatures 5 --simulations 64 --eval-size 60"
     result = json.loads(run("evaluate", "--run", "run", *short.split()).splitlines()[-1])
     assert [note.partition(":")[0] for note in result["notes"]] == [
         "AIS is left out",

@@ -256,11 +256,13 @@ def figures_of(training: Training, params: Params, run: Run) -> dict[str, Callab
     }
 
 
-def parsed(arguments: Sequence[str] | None = None, prog: str | None = None) -> TrainConfig:
-    """The configuration of a command line. With --resume, flags that are not given are the run's
-    own.
+def parsed(
+    arguments: Sequence[str] | None = None, prog: str | None = None, description: str | None = None
+) -> TrainConfig:
+    """The configuration of a command line, whose --help begins with the description. With --resume,
+    flags that are not given are the run's own.
     """
-    config = tyro.cli(TrainConfig, args=arguments, prog=prog)
+    config = tyro.cli(TrainConfig, args=arguments, prog=prog, description=description)
     if not config.resume:
         return config
     if config.overwrite:

@@ -6,23 +6,24 @@ from typing import Annotated, get_args, get_origin, get_type_hints
 
 from tests.lib.configs import configurations, is_help, meaning
 
-# What has one name, and yet not one type and meaning; and why.
+# What has one name, and yet more than one type or meaning; and why.
 REASONS = {
     "parts": "each experiment has its own",
     "warm_up": "a warm-up of `train` is for pathwise alone, that of the ladder for its objectives",
     "learning_rate": "of Adam, but of SGD where maximum likelihood and the review use it",
     "encoder": "a VAE with Bernoulli latents has no other encoder",
-    "estimators": "those of Bernoulli latents are not those of `train`; with K, or at several K",
+    "estimators": "of Bernoulli latents, of any with its K, or of the importance-weighted bound",
     "eval_size": "the examples that are shown in a picture are measured first",
+    "eval_samples": "an evaluation says how far to trust the weights, which takes two",
     "prior": "`train` lists the names",
-    "run": "of another one's, or of a run's checkpoints",
+    "run": "a run that is evaluated, or whose checkpoints are measured",
     "resume": "of a training, or of a table of variances",
     "overwrite": "of a run, or of a result",
     "out": "of a run, of a result, or the file of draws",
-    "data_folder": "of what a run was trained on",
-    "batch_size": "of examples that are evaluated",
-    "num_samples": "of a bound; of draws from a model; of the largest bound of an evaluation",
-    "num_chains": "`evaluate` runs those of AIS alone",
+    "data_folder": "of a run, where its data lie now",
+    "batch_size": "of the examples that are evaluated together",
+    "num_samples": "of z in a bound, or of the model",
+    "num_chains": "the help of `evaluate` has none",
 }
 
 
