@@ -73,6 +73,7 @@ class Config(VaeSetting):
     """The estimators, the two functions of Bernoulli variables, and the Bernoulli VAE."""
 
     parts: Distinct[Literal["toy", "quadratic", "vae"]] = ("toy", "quadratic", "vae")
+    """Which parts to run."""
     t: Finite = 0.499
     """f(b) = mean_i (b_i - t)^2."""
     quadratic_dim: Count = 200
@@ -81,8 +82,11 @@ class Config(VaeSetting):
     """Where the variance is measured in the toy and the quadratic, the same for every b_i."""
     num_draws: NumDraws = 20_000
     ascent_steps: Count = 2_000
+    """Steps of gradient ascent in the logits, in the toy and the quadratic."""
     ascent_rate: Positive = 0.01
+    """Of that ascent."""
     ascent_seeds: Count = 20
+    """Seeds of that ascent."""
     out: str = "runs/discrete_gradients"
 
 

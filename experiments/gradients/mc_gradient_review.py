@@ -76,7 +76,7 @@ from experiments.lib.logistic_regression import (
 )
 from experiments.lib.normal_gradients import MVD, NAMES, PARAMETERS, PW, SF, SF_BEST, Curves, exact
 from experiments.lib.script import Report, joined, run_script
-from vaejax.base.fields import Count, Distinct, Plural, Positive, Seed
+from vaejax.base.fields import Count, Distinct, Plural, Positive
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, shared_legend, ticks_at
 from vaejax.runs.config import TrainSize
 from vaejax.variance.groups import Part
@@ -89,14 +89,17 @@ class Config(Script):
     """
 
     parts: Distinct[Literal["curves", "regression"]] = ("curves", "regression")
+    """Which parts to run."""
     mu: Mu = 1.0
     sigma: Positive = 1.0
     """The standard deviation of q."""
     num_draws: NumDraws = 100_000
     num_steps: Count = 5_000
+    """Steps of the training."""
     batch_size: TrainSize = 32
+    """Examples of one step."""
     learning_rate: Positive = 1e-3
-    """Of SGD, at its start."""
+    """Of the optimiser, at its start."""
     num_samples: Count = 50
     """K, the samples of z in each bound."""
     measured_at: MeasuredAt = (0.0, 0.02, 0.1, 0.2, 0.5, 1.0)
@@ -104,7 +107,6 @@ class Config(Script):
     """The samples where a variance is measured."""
     regression_draws: Plural = 150
     """Such gradients for each measured variance."""
-    seed: Seed = 0
     out: str = "runs/mc_gradient_review"
 
 

@@ -73,7 +73,7 @@ from experiments.lib.many_samples import (
     self_normalised,
 )
 from experiments.lib.script import Report, run_script
-from vaejax.base.fields import Count, Distinct, PositiveOrZero, Seed
+from vaejax.base.fields import Count, Distinct, PositiveOrZero
 from vaejax.base.types import Key
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, shared_legend, ticks_at
@@ -101,7 +101,6 @@ class Config(Script):
     num_draws: NumDraws = 64
     estimators: Distinct[Literal["iwae", "dreg", "stopped-iwae", "rws"]] = ESTIMATORS
     """As --estimator of train.py: iwae and dreg at least."""
-    seed: Seed = 0
     out: str = "runs/snr_of_tighter_bounds"
 
     def check_together(self) -> None:

@@ -34,7 +34,7 @@ from experiments.lib.figures import interval_bars
 from experiments.lib.flags import Mu, NumDraws, Script
 from experiments.lib.gradients import coverage, interval, worst_relative_error
 from experiments.lib.script import Report, run_script
-from vaejax.base.fields import Distinct, Finite, Positive, Seed
+from vaejax.base.fields import Distinct, Finite, Positive
 from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
 from vaejax.runs.registry import named_estimator
 from vaejax.variance.groups import Part
@@ -45,14 +45,17 @@ class Config(Script):
     """The model, the widths and the number of draws."""
 
     w: Finite = 1.3
+    """Weight of z in the mean of x."""
     b: Finite = 0.2
+    """Bias of that mean."""
     tau: Positive = 0.8
+    """Standard deviation of x given z."""
     x: Finite = 1.1
+    """The example."""
     mu: Mu = 0.4
     widths: Distinct[Positive] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
     """Values of lam s^2, the variance of q in units of the posterior's."""
     num_draws: NumDraws = 20_000
-    seed: Seed = 0
     out: str = "runs/sticking_the_landing"
 
     @property

@@ -49,7 +49,7 @@ import vaejax
 from experiments.lib import tables
 from experiments.lib.data import drawn, one_of_each_class, require_labels, seen
 from experiments.lib.figures import image_rows
-from experiments.lib.flags import EvalSamples, EvalSize, ImageSetting
+from experiments.lib.flags import EvalSamples, EvalSize, ImageSetting, ValidateEvery
 from experiments.lib.script import Report, joined, run_script
 from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.base.mapping import Transformed, estimate
@@ -69,11 +69,12 @@ class Config(ImageSetting):
     """
 
     parts: Distinct[Part] = ("regression", "classification", "completion", "classes")
+    """Which parts to run."""
     latent_dim: Count = 8
     """Dimensions of z."""
     hidden: tuple[Count, ...] = (200,)
     num_steps: Count = 2_500
-    validate_every: Count = 200
+    validate_every: ValidateEvery = 200
     eval_samples: EvalSamples = 500
     eval_size: EvalSize = None
     regression_examples: Plural = 400
@@ -197,7 +198,7 @@ def regression_figure(train: dict, grid: np.ndarray, bands: dict) -> Figure:
 class Labelled:
     """{"image", "label"} as stored -> {"x": pixels, "y": label one-hot}."""
 
-    pixels: vaejax.Pixels
+    pixels: vaejax.Transform
     num_classes: int
 
     def __call__(self, stored, key):
@@ -218,7 +219,9 @@ class Examples(NamedTuple):
         return self.transform(jax.tree.map(lambda leaf: leaf[0], self.train), key)
 
 
-def labelled_examples(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -> Examples:
+def labelled_examples(
+    config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform
+) -> Examples:
     """x an image, y its label."""
     labels, _ = require_labels(
         dataset, "for the parts classification and classes (--parts completion needs none)"
@@ -237,7 +240,7 @@ def with_labels(split: Split) -> dict[str, np.ndarray]:
     return {"image": split.images, "label": np.asarray(split.labels, np.int32)}
 
 
-def classification(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -> Report:
+def classification(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
     """p(y | x) = softmax(net(x)): the test log-likelihood, nats, and the share of test images whose
     likeliest class is theirs.
     """
@@ -272,7 +275,7 @@ class Halves:
     middle row is in x.
     """
 
-    pixels: vaejax.Pixels
+    pixels: vaejax.Transform
 
     def __call__(self, stored, key):
         image = self.pixels(stored["image"], key)
@@ -357,7 +360,7 @@ def compare(config: Config, examples: Examples, key) -> Comparison:
     return Comparison(row, model, network, params["model"], params["network"])
 
 
-def completion(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -> Report:
+def completion(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
     """x the lower half of an image, y the upper one."""
     splits = dataset.train, dataset.valid, measured(config, dataset)
     train, valid, test = ({"image": split.images} for split in splits)
@@ -376,7 +379,7 @@ def completion(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -
     return report({"task": "lower half given the upper"} | found.row, "completion", images, title)
 
 
-def classes(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Pixels) -> Report:
+def classes(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
     """x an image, y its label."""
     examples = labelled_examples(config, dataset, pixels)
     key, draw_key = jax.random.split(jax.random.key(config.seed + 2))

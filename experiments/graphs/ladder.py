@@ -72,6 +72,7 @@ class Config(ImageSetting):
     latent_dims: NonEmpty[Count] = (16, 8, 6, 4, 2)
     """Dimensions of z1, next to the data, and on up."""
     inference: Distinct[Direction] = ("bottom-up", "top-down")
+    """The directions of inference."""
     num_steps: Count = 4_000
     warm_up: CountOrZero = 1_600
     """Steps over which the weight of the KL rises from 0 to 1."""

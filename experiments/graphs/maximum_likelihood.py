@@ -47,7 +47,7 @@ from experiments.lib.figures import note
 from experiments.lib.flags import NumExamples, Script
 from experiments.lib.script import Report, run_script
 from vaejax import plots
-from vaejax.base.fields import Count, Positive, PositiveOrZero, Seed
+from vaejax.base.fields import Count, Positive, PositiveOrZero
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 from vaejax.runs.config import TrainSize
 
@@ -66,18 +66,20 @@ COLOURS = {"tables": BLUE, "logistic": ORANGE, "no arrows": GREY}
 @dataclasses.dataclass(frozen=True)
 class Config(Script):
     """Data from a random graph of tables, and three models fitted to it by SGD, whose rate falls to
-    zero along a cosine.
+    zero along a cosine: of the mean log-likelihood the curvature in a logit is 1/4 at most.
     """
 
     num_examples: NumExamples = 2_000
     num_steps: Count = 2_000
+    """Steps of the training."""
     batch_size: TrainSize = 50
+    """Examples of one step."""
     learning_rate: Positive = 1.0
-    """Of SGD, at its start, on the mean log-likelihood: its curvature in a logit is 1/4 at most."""
+    """Of the optimiser, at its start."""
     record_every: Count = 5
+    """Steps from one point of the curves to the next."""
     spread: PositiveOrZero = 1.5
     """Standard deviation of the logits of the graph that generates the data."""
-    seed: Seed = 0
     out: str = "runs/maximum_likelihood"
 
     def check_together(self) -> None:

@@ -70,12 +70,15 @@ class Config(ImageSetting):
     """Mixtures of 2-D data and of digits."""
 
     parts: Distinct[Literal["plane", "digits"]] = ("plane", "digits")
+    """Which parts to run."""
     plane_examples: Plural = 1_000
     """Of the 2-D data, for training; there are as many for test."""
     component_counts: Distinct[Count] = (3, 6)
     """Numbers of components of the finite mixtures of the 2-D data."""
     plane_steps: Count = 2_000
+    """Steps of each training on the 2-D data."""
     num_clusters: Plural = 20
+    """Components of the prior of the digits' VAE."""
     latent_dim: Count = 8
     """Dimensions of z."""
     hidden: tuple[Count, ...] = (200,)
@@ -323,7 +326,7 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def digits(
-    config: Config, dataset: vaejax.Dataset, transform: vaejax.Pixels, labels: np.ndarray
+    config: Config, dataset: vaejax.Dataset, transform: vaejax.Transform, labels: np.ndarray
 ) -> Report:
     """The bound and log p(x), nats per test example; clusters against labels, and those of k-means
     on the pixels.

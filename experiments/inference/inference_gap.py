@@ -50,6 +50,7 @@ from experiments.lib.flags import (
     RefiningRate,
     RefiningSteps,
     Script,
+    Temperatures,
 )
 from experiments.lib.script import Report, run_script
 from vaejax import ais
@@ -73,7 +74,7 @@ class Config(Setting, Script):
     refining_steps: RefiningSteps = 1_000
     refining_rate: RefiningRate = 0.01
     bound_samples: BoundSamples = 500
-    temperatures: Count = 400
+    temperatures: Temperatures = 400
     num_chains: NumChains = 16
     eval_size: EvalSize = 100
     out: str = "runs/inference_gap"

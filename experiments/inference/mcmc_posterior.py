@@ -49,13 +49,7 @@ import vaejax
 from experiments.lib import tables
 from experiments.lib.data import one_of_each_class, seen
 from experiments.lib.encoders import Entries, encoders_of_one_decoder
-from experiments.lib.flags import (
-    Encoders,
-    EncoderSteps,
-    NumChains,
-    RefiningSteps,
-    Script,
-)
+from experiments.lib.flags import Encoders, EncoderSteps, NumChains, RefiningSteps, Script
 from experiments.lib.grid import OnGrid, moments, on_grid
 from experiments.lib.script import Report, run_script
 from vaejax.base.checks import Integers

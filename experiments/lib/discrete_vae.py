@@ -14,7 +14,13 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.discrete_estimators import ESTIMATORS, Known, costs, look
-from experiments.lib.flags import MeasuredExamples, NumSeeds, Script, require_no_warm_up
+from experiments.lib.flags import (
+    MeasuredExamples,
+    NumSeeds,
+    Script,
+    ValidateEvery,
+    require_no_warm_up,
+)
 from vaejax import Params
 from vaejax.base.checks import Integers
 from vaejax.base.fields import Count, Distinct, Plural
@@ -41,13 +47,14 @@ class VaeSetting(Setting, Script):
     """Evaluations of f that each estimator has for one gradient, a multiple of 6, which pairs,
     triples and single samples share."""
     estimators: Distinct[Annotated[str, Known()]] = tuple(ESTIMATORS)
+    """As in experiments/lib/discrete_estimators.py."""
     psi_steps: Count = 1_000
     """Steps that a control variate learns for, at fixed parameters, before its variance is
     measured.
     """
     num_steps: Count = 1_000
     num_seeds: NumSeeds = 2
-    validate_every: Count = 50
+    validate_every: ValidateEvery = 50
     measured_examples: MeasuredExamples = 20
     vae_draws: Plural = 400
     """Gradients for each measured variance, in the VAE."""
@@ -80,7 +87,7 @@ class Problem(NamedTuple):
     model: vaejax.VAE
     start: Params
     dataset: vaejax.Dataset
-    transform: vaejax.Pixels
+    transform: vaejax.Transform
     xs: jax.Array
 
     def objective(self, name: str) -> vaejax.Objective:

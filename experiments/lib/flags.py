@@ -28,6 +28,7 @@ from vaejax.base.fields import (
     Plural,
     Positive,
     PositiveOrZero,
+    Seed,
 )
 from vaejax.data.pixels import Policy
 from vaejax.runs.config import (
@@ -49,6 +50,8 @@ class Script(Configuration):
     """The folder of result.json and of the pictures."""
     overwrite: bool = False
     """Replace the result in --out, which stays in a folder there until the new one is written."""
+    seed: Seed = 0
+    """Of all that is random."""
 
     def resumes(self) -> bool:
         """Whether it goes on with what is in --out."""
@@ -67,9 +70,11 @@ class ImageSetting(DataSetting, Script):
     hidden: tuple[Count, ...] = (100,)
     """Widths of the hidden layers (mlp and gated)."""
     num_steps: Count = 2_000
+    """Steps of the training."""
     batch_size: TrainSize = 100
+    """Examples of one step."""
     learning_rate: Positive = 1e-3
-    """Of Adam."""
+    """Of the optimiser, at its start."""
 
 
 def require_no_warm_up(setting: Setting) -> None:
@@ -92,6 +97,9 @@ MeasuredAt = Annotated[
 ]
 MeasuredExamples = Annotated[TrainSize, arg(help="The size of the fixed minibatch.")]
 NumExamples = Annotated[Count, arg(help="Examples of the synthetic data.")]
+
+Temperatures = Annotated[Count, arg(help="Temperatures of AIS.")]
+ValidateEvery = Annotated[Count, arg(help="Steps from one validation to the next.")]
 
 # What is compared.
 

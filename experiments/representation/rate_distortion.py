@@ -81,8 +81,11 @@ class Config(Setting, Script):
     linear_scale: Positive = 0.5
     """Of its likelihood."""
     linear_betas: Distinct[Positive] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    """Weights of the KL of the linear VAE."""
     linear_steps: Count = 10_000
+    """Steps of its training."""
     linear_examples: Count = 500
+    """Examples of its data."""
     out: str = "runs/rate_distortion"
 
     def check_together(self) -> None:

@@ -81,6 +81,7 @@ class Config(Setting, Script):
     """The VAE whose codes are probed, and the beta-VAEs whose codes are scored."""
 
     parts: Distinct[Literal["digits", "shapes"]] = ("digits", "shapes")
+    """Which parts to run."""
     binarisation: Policy = "none"
     likelihood: LikelihoodName = "continuous-bernoulli"
     latent_dim: Count = 10
@@ -92,7 +93,9 @@ class Config(Setting, Script):
     """Of the probe by nearest neighbours."""
     betas: Betas = (1.0, 2.0, 4.0, 8.0)
     shape_latent_dim: Plural = 6
+    """Dimensions of z of the beta-VAEs."""
     shape_steps: Count = 4_000
+    """Steps of each of their trainings."""
     shape_examples: Count = 5_000
     """Shapes to train on; 2,000 more are for the scores."""
     num_seeds: NumSeeds = 2

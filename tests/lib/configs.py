@@ -1,16 +1,13 @@
 """Every configuration of a command, found by looking, and the edges of each of its fields."""
 
-import ast
 import dataclasses
 import importlib
-import inspect
-import itertools
 import math
 import pkgutil
 import typing
 from typing import Annotated, Any, get_args, get_origin
 
-from tyro.conf import arg
+from flag_table import without_help
 
 import experiments
 import vaejax.runs
@@ -55,34 +52,9 @@ def hints(config: Configuration) -> dict[str, Any]:
 
 def some(hint: Any) -> Any:
     """The annotation without the help of a shared flag, and without "or None"."""
-    if get_origin(hint) is Annotated:
-        kind, *rules = get_args(hint)
-        rules = [rule for rule in rules if not is_help(rule)]
-        return Annotated[kind, *rules] if rules else some(kind)
+    hint = without_help(hint)
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     return some(kinds[0]) if type(None) in get_args(hint) else hint
-
-
-def is_help(rule: Any) -> bool:
-    """Whether it is what `tyro.conf.arg` makes."""
-    return type(rule) is type(arg())
-
-
-def meaning(config: type, field: str) -> str | None:
-    """What --help says of a field: the help of its annotation, else the docstring under it in the
-    nearest class that has one.
-    """
-    hint = typing.get_type_hints(config, include_extras=True)[field]
-    for rule in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
-        if is_help(rule):
-            return rule.help
-    for kind in config.__mro__[:-1]:
-        (node,) = ast.parse(inspect.getsource(kind)).body
-        for line, after in itertools.pairwise(node.body):  # pyright: ignore[reportAttributeAccessIssue]
-            named = isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == field
-            if named and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                return " ".join(str(after.value.value).split())
-    return None
 
 
 def taken_apart(hint: Any) -> tuple[Any, tuple]:
@@ -117,7 +89,7 @@ def bad(hint: Any) -> list:
     kind, _ = taken_apart(hint)
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
-        first = next(iter(good(inner)), "leave-one-out")
+        first = next(iter(good(inner)), "score-function")
         lists = [(value,) for value in bad(inner)] + [(first, value) for value in bad(inner)]
         lists += [first, [first], None]
         for rule in said(hint, Listed):

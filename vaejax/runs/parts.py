@@ -48,7 +48,9 @@ class EvaluateConfig(Configuration):
     ais_size: CountOrZero = 50
     """Test examples for AIS, and as many simulated ones; 0 leaves both sides out."""
     temperatures: Count = 300
+    """Temperatures of AIS."""
     num_chains: Count = 16
+    """Chains of MCMC or of AIS for each example."""
     sample_size: CountOrZero = 1_000
     """Draws from the model, and test examples, that are compared at most; 0 leaves the samples
     out.
@@ -56,7 +58,9 @@ class EvaluateConfig(Configuration):
     simulations: Count = 1_000
     """For the calibration of q."""
     batch_size: Count = 50
+    """Examples that are evaluated together."""
     seed: Seed = 0
+    """Of all that is random."""
 
     def check_together(self) -> None:
         if self.ais_size == 1:
