@@ -78,7 +78,7 @@ def run(config: AnyScript, experiment: Callable[[AnyScript], Report]) -> dict[st
     is one attempt. A folder that was made for what is refused is removed again.
     """
     check_config(config)
-    name = Path(inspect.getfile(type(config))).stem
+    name = Path(inspect.getfile(experiment)).stem
     out = place_of(config.out)
     require_free(out, config, name)
     with claimed(out), replacing(out, kind_of(out, config, name), resume=config.resumes()):

@@ -118,7 +118,7 @@ def test_an_experiment_leaves_its_files_and_its_summary(tmp_path, capsys):
     stored = json.loads((out / "result.json").read_text())
     assert numbers.items() <= stored.items() and stored["config"]["count"] == 2
     assert stored["pictures"] == {"picture": "picture.png"}
-    assert stored["config"] == {"out": str(out), "overwrite": False, "count": 2}
+    assert stored["config"] == {"out": str(out), "overwrite": False, "seed": 0, "count": 2}
     assert {"experiment", "versions", "git", "device", "platform", "seconds"} <= stored.keys()
     assert {path.name for path in out.iterdir()} == {"picture.png", "result.json"}
     assert capsys.readouterr().out == "a table\n"
@@ -194,9 +194,9 @@ def test_overwriting(tmp_path):
 def test_two_of_one_folder(tmp_path):
     """The second is refused before its work, not after."""
     with claimed(tmp_path), pytest.raises(ValueError, match="is in use by process"):
-        run(Config(str(tmp_path)), pytest.fail)
+        run(Config(str(tmp_path)), pytest_fails)
     with pytest.raises(ValueError, match="is in use by process"):
-        run(Config(str(tmp_path)), lambda config: run(config, pytest.fail))
+        run(Config(str(tmp_path)), lambda config: run(config, pytest_fails))
     assert list(tmp_path.iterdir()) == []
 
 
