@@ -30,11 +30,10 @@ Duration: 86 s on one core of an Intel Xeon.
 
 import sys
 
-import tyro
-
 from vaejax.runs.command import command_line
 from vaejax.runs.evaluate import evaluate_run
+from vaejax.runs.flags import parsed_flags
 from vaejax.runs.parts import EvaluateConfig
 
 if __name__ == "__main__":
-    sys.exit(command_line(lambda: evaluate_run(tyro.cli(EvaluateConfig, description=__doc__))))
+    sys.exit(command_line(lambda: evaluate_run(parsed_flags(EvaluateConfig, description=__doc__))))

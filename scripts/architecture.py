@@ -33,6 +33,7 @@ docstring is the recipe for one of your own:
 | `Model` | `support`, `latent_support`, `init`, `p_z`, `p_x_given_z`, `posterior` |
 | `Estimator` | the call, `terms`, `schedules`, `init` |
 | `Objective` | the call, `model`, `schedules`, `support`, `bound` |
+| `Callback` | `start`, the call, `finish` |
 | `Source` | `len`, rows |
 
 A user's density, model or objective comes in through one door each (`as_distribution`,

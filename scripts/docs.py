@@ -9,6 +9,9 @@ version in constraints.txt is another. mkdocs reads build/docs/pages, which is m
     docs/**/*.md                   as they are
     docs/**/*.py                   executed, by scripts/docs_execute.py
     CHANGELOG.md, CONTRIBUTING.md  as they are
+    lab/                           the experiments, run in miniature, by scripts/docs_lab.py
+    api/                           the docstrings, by scripts/docs_api.py
+    gallery.md                     the pictures that were made, by scripts/docs_gallery.py
 """
 
 import argparse
@@ -17,104 +20,87 @@ import re
 import shutil
 import subprocess
 import sys
-import time
-from functools import partial
 from pathlib import Path
 
 import docs_api
-from docs_execute import BUILD, ROOT, failures_of, once, state_of_page, write_page
+import docs_gallery
+import docs_lab
+from docs_cache import BUILD, REPOSITORY, ROOT, STAMP, Computed, compute_all
+from docs_execute import percent_page
 
 DOCS = ROOT / "docs"
-REPOSITORY = "https://github.com/vaejax/vaejax/blob/main"
-SUMMARY = "executes the pages that compute, and builds the site"
-COPIED = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
+COPIED = {ROOT / "CHANGELOG.md": "changelog.md", ROOT / "CONTRIBUTING.md": "contributing.md"}
 
 
-def percent_files(docs: Path, wanted: list[str] | None = None) -> list[Path]:
-    """The pages that compute; of those, what a wanted name begins, if names are given."""
-    paths = sorted(docs.rglob("*.py"))
-    if not wanted:
-        return paths
-    return [path for path in paths if path.relative_to(docs).as_posix().startswith(tuple(wanted))]
+def percent_pages(docs: Path) -> list[Computed]:
+    return [percent_page(path, docs) for path in sorted(docs.rglob("*.py"))]
 
 
-def folder_of(path: Path, docs: Path, build: Path) -> Path:
-    """Where the result of an executed page lies."""
-    return build / "executed" / path.relative_to(docs).with_suffix("")
-
-
-def execute(path: Path, docs: Path, build: Path) -> None:
-    began = time.perf_counter()
-    if once(folder_of(path, docs, build), state_of_page(path), partial(write_page, path)):
-        print(f"{path.relative_to(docs)}: {time.perf_counter() - began:.0f} s", flush=True)
-
-
-def execute_all(docs: Path, build: Path, wanted: list[str] | None = None) -> list[str]:
-    """Executes what is not yet; the messages of the pages that failed."""
-    return failures_of(partial(execute, path, docs, build) for path in percent_files(docs, wanted))
+def place_of(file: Path) -> str | None:
+    """Where a file of the repository lies on the site, if it is there."""
+    if file.is_relative_to(DOCS):
+        page = file.relative_to(DOCS)
+        return page.with_suffix(".md" if page.suffix == ".py" else page.suffix).as_posix()
+    return COPIED.get(file)
 
 
 def linked(text: str, source: Path, page: Path) -> str:
-    """The text of a file with its relative links as the page of the site needs them: a page stays
-    one, and another file of the repository is looked at where the repository is published.
+    """The text of a file with its relative links as its page needs them: a page stays one, and
+    another file of the repository is looked at where that is published.
     """
 
     def target(match: re.Match) -> str:
-        path, anchor = match[1], match[2] or ""
-        file = (source.parent / path).resolve()
+        file = (source.parent / match[1]).resolve()
         if not file.is_file() or not file.is_relative_to(ROOT):
             return match[0]
-        if file.is_relative_to(DOCS):
-            there = file.relative_to(DOCS).with_suffix(
-                ".md" if file.suffix == ".py" else file.suffix
-            )
-        elif file.relative_to(ROOT).as_posix() in COPIED:
-            there = Path(COPIED[file.name])
-        else:
+        place, anchor = place_of(file), match[2] or ""
+        if place is None:
             return f"]({REPOSITORY}/{file.relative_to(ROOT)}{anchor})"
-        return f"]({os.path.relpath(there, page.parent)}{anchor})"
+        return f"]({os.path.relpath(place, page.parent)}{anchor})"
 
     return re.sub(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)", target, text)
 
 
-def collect(docs: Path, build: Path) -> Path:
-    """The folder that mkdocs reads, made anew."""
+def collect(docs: Path, computed: list[Computed], build: Path) -> Path:
+    """The folder that mkdocs reads, made anew of the pages that are written and computed."""
     pages = build / "pages"
     shutil.rmtree(pages, ignore_errors=True)
-    sources = {path: path.relative_to(docs) for path in docs.rglob("*") if path.is_file()}
-    if docs == DOCS:
-        sources |= {ROOT / name: Path(page) for name, page in COPIED.items()}
-    for source, page in sources.items():
-        (pages / page).parent.mkdir(parents=True, exist_ok=True)
-        if source.suffix == ".md":
-            (pages / page).write_text(linked(source.read_text(), source, page))
-        elif source.suffix == ".py":
-            folder = folder_of(source, docs, build)
-            shutil.copytree(folder, pages / page.parent, dirs_exist_ok=True)
-            (pages / page.parent / ".state").unlink()
-        else:
-            shutil.copyfile(source, pages / page)
+    shutil.copytree(docs, pages, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
+    for page in computed:
+        folder = (pages / page.name).parent
+        ignored = shutil.ignore_patterns(STAMP)
+        shutil.copytree(page.folder(build), folder, ignore=ignored, dirs_exist_ok=True)
+    for page in pages.rglob("*.md"):
+        name = page.relative_to(pages)
+        page.write_text(linked(page.read_text(), docs / name, name))
     return pages
 
 
-def write_made(folder: Path, pages: dict[str, str]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in pages.items():
-        (folder / name).write_text(text)
+def add_made(pages: Path, computed: list[Computed]) -> None:
+    """The pages that are made from the rest of the repository, and from the other pages."""
+    for source, name in COPIED.items():
+        (pages / name).write_text(linked(source.read_text(), source, Path(name)))
+    figures = [page.name for page in pages.glob("*.md")]
+    for folder, made in {"api": docs_api.pages(), "lab": docs_lab.pages(BUILD, figures)}.items():
+        (pages / folder).mkdir(exist_ok=True)
+        for name, text in made.items():
+            (pages / folder / name).write_text(text)
+    gallery = docs_gallery.page(pages, [page.name for page in computed])
+    (pages / "gallery.md").write_text(gallery)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=SUMMARY)
+    parser = argparse.ArgumentParser(description="executes the pages that compute; builds the site")
     parser.add_argument("--pages", nargs="+", help="execute these alone, and build nothing")
-    wanted = parser.parse_args().pages
-    failures = execute_all(DOCS, BUILD, wanted)
+    wanted = tuple(parser.parse_args().pages or [""])
+    computed = [*percent_pages(DOCS), *map(docs_lab.computed, docs_lab.drawn())]
+    failures = compute_all([page for page in computed if page.name.startswith(wanted)], BUILD)
     if failures:
         print(f"\n{len(failures)} pages failed:", *failures, sep="\n", file=sys.stderr)
         return 1
-    if wanted:
+    if wanted != ("",):
         return 0
-    pages = collect(DOCS, BUILD)
-    write_made(pages / "api", docs_api.pages())
+    add_made(collect(DOCS, computed, BUILD), computed)
     command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode

@@ -5,10 +5,11 @@ signatures from the sources, and imports nothing.
 """
 
 import ast
+from functools import cache
 from typing import NamedTuple
 
 from architecture import ROOT, wings
-from docs_docstrings import in_markdown
+from docs_markdown import in_markdown
 
 # What these import under its own name is public.
 TABLES_OF_CONTENTS = ("vaejax", "vaejax.distributions", "vaejax.plots")
@@ -24,6 +25,7 @@ class Public(NamedTuple):
     module: str
 
 
+@cache
 def source_of(module: str) -> ast.Module:
     path = ROOT.joinpath(*module.split("."))
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
@@ -51,10 +53,12 @@ def public_in(owner: str) -> list[Public]:
     return found
 
 
+@cache
 def public() -> list[Public]:
     return [entry for owner in TABLES_OF_CONTENTS for entry in public_in(owner)]
 
 
+@cache
 def definitions(module: str) -> list[str]:
     """The classes, functions and values of its own classes that a module has for users, in its
     order.
@@ -76,6 +80,7 @@ def modules_of(wing: str) -> list[str]:
     return [name for name in names if not name.endswith("__init__")] or [f"vaejax.{wing}"]
 
 
+@cache
 def contents(wing: str) -> dict[str, list[str]]:
     """{module: the names that it makes public} of a wing, in reading order."""
     entries = public()

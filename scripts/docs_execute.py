@@ -1,28 +1,19 @@
-"""Pages that compute: percent files become Markdown with what their cells put out, and each state
-of a page is executed once.
+"""Pages that compute: percent files become Markdown with what their cells put out.
 
 A page fails where a cell raises, and where one writes to stderr: a reader wants no warnings.
 """
 
-import hashlib
-import os
 import re
 import shutil
-import sys
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import jupytext
 import nbclient
 import nbconvert
 import nbformat
+from docs_cache import BUILD, Computed, PageError, environment, shared_by_experiments, state_of
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
-
-ROOT = Path(__file__).resolve().parents[1]
-BUILD = ROOT / "build" / "docs"
-AT_ONCE = 2  # pages
 
 # A figure is shown where it is the last expression of a cell, and nowhere else.
 FIGURES = """
@@ -34,21 +25,12 @@ select_figure_formats(get_ipython(), {"png"})
 """
 
 
-class PageError(Exception):
-    """What a page does that it must not, in a message that says where."""
-
-
-def environment() -> dict[str, str]:
-    """Of a process that computes: this tree's modules, and compiled programs that are kept."""
-    return {
-        "JAX_COMPILATION_CACHE_DIR": str(BUILD / "xla"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
-        "TF_CPP_MIN_LOG_LEVEL": "3",  # XLA's own messages are not a page's
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
-        "IPYTHONDIR": str(BUILD / "ipython"),
-    }
+def percent_page(path: Path, docs: Path) -> Computed:
+    """Of a percent file in the folder `docs`."""
+    text = path.read_text()
+    shared = shared_by_experiments() if "experiments" in text else []
+    name = path.relative_to(docs).with_suffix("").as_posix()
+    return Computed(name, state_of(text, *shared, Path(__file__)), partial(write_page, path))
 
 
 def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
@@ -58,6 +40,7 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
         notebook,
         timeout=600,
         kernel_name="python3",
+        coalesce_streams=True,  # what a cell prints is one block
         resources={"metadata": {"path": str(folder)}},
         extra_arguments=[f"--IPKernelApp.exec_lines={FIGURES}", "--IPKernelApp.log_level=ERROR"],
     )
@@ -111,48 +94,3 @@ def described(text: str) -> str:
         picture = re.match(r"!\[(png|svg|jpeg)\]", line)
         lines.append(f"![{heading}]{line[picture.end() :]}" if picture else line)
     return "\n".join(lines) + "\n"
-
-
-def state_of(*parts: str | Path) -> str:
-    """A digest of what a page depends on: the parts, the library, the versions of packages."""
-    digest = hashlib.sha256(sys.version.encode())
-    library = sorted((ROOT / "vaejax").rglob("*.py"))
-    for part in [*parts, *library, ROOT / "constraints.txt", Path(__file__)]:
-        content = part.read_bytes() if isinstance(part, Path) else part.encode()
-        digest.update(hashlib.sha256(content).digest())
-    return digest.hexdigest()
-
-
-def state_of_page(path: Path) -> str:
-    text = path.read_text()
-    shared = sorted((ROOT / "experiments" / "lib").glob("*.py")) if "experiments" in text else []
-    return state_of(text, *shared)
-
-
-def once(folder: Path, state: str, make: Callable[[Path], None]) -> bool:
-    """Whether `make(folder)` had to fill the folder, since it was not of this state."""
-    stamp = folder / ".state"
-    if stamp.exists() and stamp.read_text() == state:
-        return False
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    make(folder)
-    stamp.write_text(state)
-    return True
-
-
-def failures_of(jobs: Iterable[Callable[[], None]]) -> list[str]:
-    """Runs all jobs, some at once; the messages of those that failed, in their order."""
-    lock = threading.Lock()
-
-    def message(job: Callable[[], None]) -> str | None:
-        try:
-            job()
-        except PageError as error:
-            with lock:
-                print(f"FAILED {error}", file=sys.stderr)
-            return str(error)
-        return None
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        return [text for text in pool.map(message, jobs) if text is not None]

@@ -18,6 +18,7 @@ LOG = logging.getLogger("mkdocs.formulas")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 # What latex2mathml does not know, as what it knows.
 REWRITTEN = (
+    (r"(?<![a-zA-Z\\])(?<!rm\{)(?<!name\{)(?<!text\{)KL(?![a-zA-Z])", r"\\operatorname{KL}"),
     (r"\\begin\{(aligned|split|align)\}", r"\\begin{align*}"),
     (r"\\end\{(aligned|split|align)\}", r"\\end{align*}"),
     (r"\\operatorname\*\{arg\s*(?:\\[,;! ])?\s*(max|min)\}", r"\\operatorname{arg\1}"),

@@ -1,5 +1,6 @@
 """What mkdocs.yml cannot say: the navigation is of pages that are there, formulas are MathML."""
 
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,18 @@ import docs_formulas
 
 
 def on_config(config: Any) -> None:
+    sys.path.append(str(Path(__file__).parent))  # what docs_griffe.py imports, which griffe loads
     pages = Path(config["docs_dir"])
     there = sorted(page.relative_to(pages).as_posix() for page in pages.rglob("*.md"))
     config["nav"] = navigation(config["nav"], there)
+
+
+def named(wanted: Any) -> list[str]:
+    """All pages and patterns of a section, however nested."""
+    if isinstance(wanted, str):
+        return [wanted]
+    parts = wanted.values() if isinstance(wanted, dict) else wanted
+    return [name for part in parts for name in named(part)]
 
 
 def navigation(sections: list, pages: list[str]) -> list:
@@ -30,7 +40,9 @@ def navigation(sections: list, pages: list[str]) -> list:
                 entries += navigation([entry], pages)
             else:
                 entries += [page for page in pages if page == entry]
-                entries += [page for page in pages if fnmatch(page, entry) and page not in wanted]
+                entries += [
+                    page for page in pages if fnmatch(page, entry) and page not in named(wanted)
+                ]
         chosen += [{title: entries}] if entries else []
     return chosen
 

@@ -20,12 +20,10 @@ from tyro.conf import arg
 
 import experiments
 from experiments.lib import tables
+from vaejax.__main__ import COMMANDS
 from vaejax.base.checks import Integers, Reals
-from vaejax.runs.config import Configuration, Name, TrainConfig
-from vaejax.runs.draw import SampleConfig
-from vaejax.runs.parts import EvaluateConfig
+from vaejax.runs.config import Name
 
-COMMANDS = {"train": TrainConfig, "evaluate": EvaluateConfig, "sample": SampleConfig}
 TOPICS = ("gradients", "graphs", "inference", "representation")
 REASONS = {
     "parts": "each experiment has its own",
@@ -51,9 +49,9 @@ one meaning. This page is the output of `python scripts/flag_table.py`.
 """
 
 
-def configurations() -> dict[str, type[Configuration]]:
+def configurations() -> dict[str, type]:
     """{command or experiment: its flags}"""
-    found: dict[str, type[Configuration]] = dict(COMMANDS)
+    found: dict[str, type] = dict(COMMANDS)
     for topic in TOPICS:
         for path in sorted(Path(experiments.__path__[0], topic).glob("*.py")):
             module = importlib.import_module(f"experiments.{topic}.{path.stem}")

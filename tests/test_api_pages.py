@@ -2,12 +2,9 @@
 
 import re
 
-import pytest
-
-pytest.importorskip("griffe", reason="`make docs` installs what builds the site")
-
 import docs_api
-import docs_docstrings
+import pytest
+from docs_markdown import in_markdown
 
 import vaejax
 from vaejax import plots
@@ -41,8 +38,9 @@ def test_the_contents_link_to_each():
             "Own:\n\n```python\nclass A:\n\n    x = 1\n```",
         ),
         ("a   one\n    more\nbc  two", "`a`\n:   one more\n`bc`\n:   two"),
+        ("x[i][j], `x[i][j]`", r"x[i]\[j], `x[i][j]`"),
         ("a sentence  of two\nlines", "a sentence  of two\nlines"),
     ],
 )
 def test_docstrings_become_markdown(docstring, markdown):
-    assert docs_docstrings.in_markdown(docstring) == markdown
+    assert in_markdown(docstring) == markdown

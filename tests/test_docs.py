@@ -1,8 +1,10 @@
 """The pages say what the code does: the map of the house, and the recipes of CONTRIBUTING.md."""
 
 import dataclasses
+import inspect
 import re
 import sys
+import textwrap
 from pathlib import Path
 
 import jax
@@ -19,6 +21,7 @@ DOCUMENTS = (
     "docs/architecture.md",
     "docs/numerics.md",
 )
+REPOSITORY = r"https://(?:github|raw\.githubusercontent)\.com/vaejax/vaejax"
 
 
 def test_the_map_of_the_house_is_that_of_the_code():
@@ -34,10 +37,24 @@ def test_the_map_of_the_house_is_that_of_the_code():
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name):
     text = (ROOT / name).read_text()
+    for target in re.findall(rf"{REPOSITORY}/(?:blob/)?main/([^)#\s]+)", text):
+        assert (ROOT / target).exists(), f"{name}: {target}"
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (ROOT / name).parent.joinpath(target).exists(), f"{name}: {target}"
     for path in re.findall(r"`((?:vaejax|experiments|tests|scripts|docs)/[\w/.]+\.\w+)`", text):
         assert (ROOT / path).exists(), f"{name}: {path}"
+
+
+def test_links_of_the_readme_are_absolute():
+    """It is the page of the package too, beside which there are no files."""
+    targets = re.findall(r"\]\(([^)]+)\)", (ROOT / "README.md").read_text())
+    assert targets and all(target.startswith(("https://", "#")) for target in targets)
+
+
+def test_no_page_hides_a_module_of_python():
+    """A script's folder comes first on the path: of one named logging.py, jax would import that."""
+    names = {path.stem for path in (ROOT / "docs").rglob("*.py")}
+    assert names.isdisjoint(sys.stdlib_module_names)
 
 
 def recipes() -> dict[str, str]:
@@ -68,6 +85,25 @@ def made(heading: str) -> dict:
 def test_there_are_four_recipes():
     assert list(RECIPES) == ["A prior", "A distribution", "An estimator", "An experiment"]
     assert all(len(code.splitlines()) <= 17 for code in RECIPES.values())
+
+
+@pytest.mark.parametrize(
+    "heading, page",
+    [
+        ("A prior", "own_prior"),
+        ("A distribution", "own_distribution"),
+        ("An estimator", "own_estimator"),
+    ],
+)
+def test_a_recipe_is_that_of_its_how_to(heading, page):
+    """One spelling: the pages of the site explain what CONTRIBUTING.md has in short."""
+    assert RECIPES[heading] in (ROOT / "docs" / "howto" / f"{page}.py").read_text()
+
+
+def test_the_model_of_the_how_to_is_that_of_the_base_class():
+    code = inspect.cleandoc(vaejax.Model.__doc__ or "").partition("@vaejax.component")[2]
+    code = textwrap.dedent("    @vaejax.component" + code)
+    assert code.strip() in (ROOT / "docs" / "howto" / "own_model.py").read_text()
 
 
 def test_a_prior_of_ones_own_trains():

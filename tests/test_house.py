@@ -137,8 +137,12 @@ DOOR = "the door through which a user's own comes: what does not derive from the
 CLOSED_FORM = "a formula for one family, which is dispatched on; others are refused"
 DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.__main__", "run"): (
-        3,
+        6,
         "the subcommand that was typed is the type of its configuration",
+    ),
+    ("vaejax.base.fields", "brief_range"): (
+        3,
+        "an annotation carries anyone's metadata, of which ranges and rules are ours",
     ),
     ("vaejax.base.fields", "_rules_of_value"): (
         3,
@@ -158,6 +162,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.estimators.doubly_reparameterised", "is_diag_normal"): (1, CLOSED_FORM),
     ("vaejax.estimators.relaxed", "hard_and_soft"): (1, CLOSED_FORM),
     ("vaejax.models.base", "require_factor"): (1, DOOR),
+    ("vaejax.models.priors", "__post_init__"): (1, DOOR),
     ("vaejax.models.base", "require_params"): (1, DOOR),
     ("vaejax.networks.base", "require_net"): (1, DOOR),
     ("vaejax.models.latents", "require_same_support"): (2, "a Support, or a mapping of them"),
@@ -175,6 +180,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.objectives.schedules", "require_weights"): (1, DOOR),
     ("vaejax.runs.names", "_number"): (1, "whole numbers are read by int, others by float"),
     ("vaejax.runs.build", "initial_params"): (1, "a VampPrior starts at training examples"),
+    ("vaejax.training.callbacks", "as_callback"): (1, DOOR),
     ("vaejax.training.feeds", "feed_of"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.optimizers", "__eq__"): (2, "equality, as Python asks for it"),
     ("vaejax.training.seeds", "fit_seeds"): (1, "arrays lie on the device, a Source on the host"),

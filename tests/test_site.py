@@ -36,20 +36,24 @@ assert x == y, "they differ"
 """
 
 
+def computed(pages, build):
+    return docs.compute_all(docs.percent_pages(pages), build)
+
+
 def test_a_page_is_executed_once_for_each_state(tmp_path):
     pages, build, log = tmp_path / "docs", tmp_path / "build", tmp_path / "log"
     (pages / "notes").mkdir(parents=True)
     page = pages / "notes" / "good.py"
     page.write_text(GOOD.format(log=str(log)))
-    assert docs.execute_all(pages, build) == [] == docs.execute_all(pages, build)
+    assert computed(pages, build) == [] == computed(pages, build)
     assert log.read_text() == "x"
-    collected = docs.collect(pages, build) / "notes"
+    collected = docs.collect(pages, docs.percent_pages(pages), build) / "notes"
     text = (collected / "good.md").read_text()
     (picture,) = re.findall(r"!\[A part\]\((.*)\)", text)
     assert (collected / picture).read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in collected.iterdir()) == ["good.md", picture]
     page.write_text(page.read_text().replace("A part", "Another"))
-    assert docs.execute_all(pages, build) == []
+    assert computed(pages, build) == []
     assert log.read_text() == "xx"
 
 
@@ -59,12 +63,12 @@ def test_a_page_that_fails_says_where_and_the_others_are_executed(tmp_path):
     (pages / "bad.py").write_text(BAD)
     (pages / "good.py").write_text(GOOD.format(log=str(log)))
     (pages / "loud.py").write_text("# %%\nimport warnings\nwarnings.warn('beware')\n")
-    failed, loud = docs.execute_all(pages, build)
+    failed, loud = computed(pages, build)
     assert failed == f"{pages / 'bad.py'}:6, code cell 2: AssertionError: they differ"
     assert loud.startswith(f"{pages / 'loud.py'}:2, code cell 1: it writes to stderr: ")
     assert "beware" in loud
     assert log.read_text() == "x"
-    assert len(docs.execute_all(pages, build)) == 2  # what failed is not kept
+    assert len(computed(pages, build)) == 2  # what failed is not kept
 
 
 def test_links_lead_to_pages_or_to_the_repository():
@@ -81,11 +85,12 @@ def test_links_lead_to_pages_or_to_the_repository():
 
 
 def test_the_navigation_is_of_pages_that_are_there():
-    sections = [{"Home": "index.md"}, {"Notes": ["b.md", "n/z.md", "n/*"]}, {"None": ["m/*"]}]
+    notes = ["b.md", {"Last": ["n/z.md", "n/y.md"]}, "n/*", {"Empty": ["o.md"]}]
+    sections = [{"Home": "index.md"}, {"Notes": notes}, {"None": ["m/*"]}]
     pages = ["index.md", "n/a.md", "n/c.md", "n/z.md"]
     assert navigation(sections, pages) == [
         {"Home": "index.md"},
-        {"Notes": ["n/z.md", "n/a.md", "n/c.md"]},
+        {"Notes": [{"Last": ["n/z.md"]}, "n/a.md", "n/c.md"]},
     ]
 
 
@@ -95,6 +100,8 @@ def test_the_navigation_is_of_pages_that_are_there():
         (r"\mathbb{E}_q\left[\frac{a}{b}\right]", ("<mi>𝔼</mi>", "<mfrac>", "]")),
         (r"\begin{aligned} a &= b \\ &\le c \end{aligned}", ("<mtable", "text-align: right")),
         (r"\operatorname{KL}(q \| p)", ("<mi>KL</mi>",)),
+        (r"a_{KL(q \| p)} = L", ("<mi>KL</mi>", "<mi>L</mi>")),
+        (r"\mathrm{KL}(q)", (">K</mi>", ">L</mi>")),
         (r"\operatorname*{arg\,max}_q f", ("<munder><mo", 'movablelimits="true"', "argmax")),
         (r"\boldsymbol{\mu} \mathbb{1}", ("𝝁", "𝟙")),
         (r"x \sim p", ("<mo>∼</mo>",)),

@@ -1,7 +1,5 @@
 """vaejax: variational autoencoders in JAX. This file is the table of contents."""
 
-__version__ = "0.1.0"  # here alone: pyproject.toml reads it
-
 from vaejax import distributions as distributions
 from vaejax.base import supports as supports
 from vaejax.base.types import Params as Params
@@ -9,6 +7,7 @@ from vaejax.base.types import Terms as Terms
 from vaejax.base.values import component as component
 from vaejax.base.values import pytree as pytree
 from vaejax.base.values import static as static
+from vaejax.base.version import __version__ as __version__
 from vaejax.bounds import elbo as elbo
 from vaejax.bounds import elbo_bound as elbo_bound
 from vaejax.bounds import iwae as iwae
@@ -146,7 +145,15 @@ from vaejax.objectives.total_correlation import TCVAE as TCVAE
 from vaejax.objectives.total_correlation import kl_decomposition as kl_decomposition
 from vaejax.objectives.variational_bayes import VariationalBayes as VariationalBayes
 from vaejax.runs.folder import open_run as open_run
+from vaejax.training.averages import Averaged as Averaged
+from vaejax.training.averages import averaged_params as averaged_params
+from vaejax.training.callbacks import Callback as Callback
+from vaejax.training.callbacks import StopTraining as StopTraining
 from vaejax.training.fit import fit as fit
+from vaejax.training.logs import CSVLog as CSVLog
+from vaejax.training.logs import Log as Log
+from vaejax.training.logs import TensorBoard as TensorBoard
+from vaejax.training.logs import WandB as WandB
 from vaejax.training.run import Run as Run
 from vaejax.training.saving import Checkpoints as Checkpoints
 from vaejax.training.seeds import fit_seeds as fit_seeds

@@ -115,13 +115,23 @@ def sample_log_weights(
 
 
 def elbo_bound(log_w: Float[Array, " k"]) -> Scalar:
-    """mean_k log w_k: an unbiased estimate of the ELBO."""
+    """mean_k log w_k: an unbiased estimate of the ELBO.
+
+    >>> log_w = jnp.log(jnp.array([1.0, 3.0]))  # (log 1 + log 3) / 2
+    >>> print(f"{vaejax.elbo_bound(log_w):.4f} nats")
+    0.5493 nats
+    """
     count_weights("elbo_bound", log_w)
     return jnp.mean(log_w)
 
 
 def iwae_bound(log_w: Float[Array, " k"]) -> Scalar:
-    """log mean_k w_k. Reference: Burda, Grosse & Salakhutdinov 2016, eq. 8."""
+    """log mean_k w_k. Reference: Burda, Grosse & Salakhutdinov 2016, eq. 8.
+
+    >>> log_w = jnp.log(jnp.array([1.0, 3.0]))  # log 2
+    >>> print(f"{vaejax.iwae_bound(log_w):.4f} nats")
+    0.6931 nats
+    """
     k = count_weights("iwae_bound", log_w)
     return log_sum_exp(log_w) - math.log(k)
 
@@ -189,6 +199,10 @@ def renyi_bound(alpha: float) -> Bound:
     in the limit -inf, log min w in the limit inf. Reference: Li & Turner 2016, eq. 8.
 
     A lower bound on log p(x) in expectation for alpha >= 0.
+
+    >>> log_w = jnp.log(jnp.array([1.0, 3.0]))
+    >>> print([f"{vaejax.renyi_bound(alpha)(log_w):.3f}" for alpha in (0, 0.5, 1)])
+    ['0.693', '0.624', '0.549']
     """
     _require_order(alpha, "renyi_bound: alpha")
     if alpha == 1:

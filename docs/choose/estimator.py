@@ -20,6 +20,8 @@
 # differ in variance and in cost, and both are measured here.
 
 # %%
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,7 +50,7 @@ init_key, fit_key, draw_key = jax.random.split(jax.random.key(0), 3)
 try:
     vaejax.Pathwise()(switches, switches.init(init_key, batch[0]), batch[0], draw_key)
 except TypeError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # ## Smooth latents, the ELBO

@@ -8,6 +8,8 @@
 # machine with several GPUs leave that line out.
 
 # %%
+import textwrap
+
 import jax
 import numpy as np
 import optax
@@ -88,7 +90,7 @@ assert difference < 0.1
 try:
     vaejax.fit(objective, params, optimizer, images, fit_key, mesh=mesh, num_steps=1, batch_size=25)
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # The number of CPU devices is set once, before JAX's first computation; JAX says so in a

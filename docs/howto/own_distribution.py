@@ -10,6 +10,7 @@
 # says.
 
 # %%
+import textwrap
 from typing import Any
 
 import jax
@@ -145,7 +146,7 @@ assert jnp.allclose(log_p, model.likelihood(params, z).log_prob(xs[0]), atol=1e-
 try:
     one.log_prob(jnp.zeros((5, 1)))
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # Which likelihood for which data: [choose a likelihood](../choose/likelihood.md).

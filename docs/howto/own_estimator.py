@@ -8,6 +8,8 @@
 # estimator. So it is a placement of `jax.lax.stop_gradient`, and nothing else.
 
 # %%
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -138,7 +140,7 @@ class NoBound(vaejax.Estimator):
 try:
     NoBound()(model, params, pixels(images[0], init_key), test_key)
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # Which estimator for which model: [choose an estimator](../choose/estimator.md). Three of them side

@@ -7,6 +7,8 @@
 # The whole code first; it runs as it stands.
 
 # %%
+import textwrap
+
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -132,7 +134,7 @@ print(f"{float(vaejax.elbo(other, params, pixels(test_images[0], init_key), test
 try:
     vaejax.VAE(vaejax.FactorialBernoulli(2), model.likelihood, model.encoder)
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # Which priors there are and what they buy: [choose a prior](../choose/prior.md). A density that

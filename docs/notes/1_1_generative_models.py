@@ -21,7 +21,7 @@ from jax.scipy.special import logit
 
 import vaejax
 from vaejax import DirectedGraph, Free, Node, Table, plots
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 
 # %% [markdown]
 # ## Bayes' rule
@@ -283,8 +283,8 @@ of_halves = {
 
 def log_given(part, xs):
     """log p(part, y) [n, 10]: the rest of the image is summed out."""
-    log_p = lambda x: halves(of_halves).log_marginals({part: x}, "y")[1]  # noqa: E731
-    return jax.vmap(log_p)(xs)
+    joint = halves(of_halves)
+    return jax.vmap(lambda x: joint.log_marginals({part: x}, "y")[1])(xs)
 
 
 upper, lower = log_given("upper", test[:, :4]), log_given("lower", test[:, 4:])

@@ -16,7 +16,7 @@ import optax
 
 import vaejax
 from vaejax import Free
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 
 GREEN = "#3a9a5b"
 
@@ -24,8 +24,8 @@ GREEN = "#3a9a5b"
 # ## 1.3 Probabilistic models
 #
 # Data are draws of a process that nobody knows, $x \sim p^*(x)$. A probabilistic model is a family
-# of densities, one for each value of the parameters $\theta$, and learning looks for the value at
-# which
+# of densities, $x \sim p_\theta(x)$, one for each value of the parameters $\theta$, and learning
+# looks for the value at which
 #
 # $$p_\theta(x) \approx p^*(x).$$
 #
@@ -190,21 +190,24 @@ fitted = {
 
 
 # %%
-def mean_log(density_at):
+def log_densities(density_at):
     """log p(y | x) of the fresh examples, [n]."""
     return jax.vmap(lambda x, y: density_at(x).log_prob(y))(fresh["x"], fresh["y"])
 
 
-log_true = mean_log(true_density)
+def divergences(density_at):
+    """KL(p*(y | x) || p(y | x)) at the fresh x, [n], nats."""
+    return jax.vmap(lambda x: vaejax.kl_divergence(true_density(x), density_at(x)))(fresh["x"])
+
+
+log_true = log_densities(true_density)
 print("model                 log p(y | x)    lost to p*    KL, closed form")
 for name, conditional in conditionals.items():
     density_at = partial(conditional, fitted[name])
-    lost = log_true - mean_log(density_at)
-    divergence = jax.vmap(lambda x: vaejax.kl_divergence(true_density(x), density_at(x)))  # noqa: B023
-    closed_form = divergence(fresh["x"])
+    lost, closed_form = log_true - log_densities(density_at), divergences(density_at)
     error = jnp.std(lost - closed_form) / jnp.sqrt(len(lost))
     assert abs(jnp.mean(lost - closed_form)) < 5 * error
-    means = mean_log(density_at).mean(), lost.mean(), closed_form.mean()
+    means = log_densities(density_at).mean(), lost.mean(), closed_form.mean()
     print(f"{name:20s} {means[0]:11.3f} {means[1]:14.3f} {means[2]:15.3f}")
 print(f"{'the truth':20s} {log_true.mean():11.3f}")
 
@@ -316,7 +319,7 @@ figure
 #     heavy = vaejax.Laplace(vaejax.MLP(1, hidden=(20, 20), heads=2))
 #     start = heavy.init(jax.random.key(0), data["x"][0])
 #     theta_heavy = maximise(partial(log_conditional, heavy), start, supports, data, 800, 0.01)
-#     lost = log_true - mean_log(partial(heavy, theta_heavy))
+#     lost = log_true - log_densities(partial(heavy, theta_heavy))
 #     print(f"lost to the truth: {lost.mean():.3f} nats")
 #     ```
 #

@@ -14,7 +14,7 @@ from jax.scipy.special import logit
 
 import vaejax
 from vaejax import DirectedGraph, Node, Table, plots
-from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish
+from vaejax.plots import BLUE, GREY, ORANGE, figure_of, finish
 
 # %% [markdown]
 # ## 1.4 Neural networks give the parameters
@@ -55,9 +55,9 @@ for n in (2, 5, 10, 20):
     print(f"{n:7d} {sizes[0]:25,d} {sizes[1]:20,d}")
 
 # %% [markdown]
-# ## Directed graphs
+# ## 1.4 Directed graphs
 #
-# A directed graphical model is a product of conditionals,
+# A directed graphical model (section 1.5 of Kingma and Welling) is a product of conditionals,
 #
 # $$p_\theta(x_1, \dots, x_M) = \prod_{j=1}^M p_\theta(x_j \mid Pa(x_j)),$$
 #
@@ -248,7 +248,7 @@ def cloud(weights):
 figure, [panels] = figure_of(columns=4, size=(7.2, 2.1))
 for seed, axes in enumerate(panels):
     weights = jax.tree.map(lambda leaf: 3 * leaf, deep.init(jax.random.key(seed)))
-    points = cloud(weights)
+    points = np.asarray(cloud(weights))
     axes.scatter(*points.T, s=1, color=BLUE, alpha=0.4, linewidths=0)
     low, high = np.quantile(points, [0.005, 0.995], axis=0)
     axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])

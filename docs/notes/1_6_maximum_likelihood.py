@@ -19,7 +19,7 @@ from jax.scipy.special import logit
 
 import vaejax
 from vaejax import DirectedGraph, Node, Table
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 
 # %% [markdown]
 # ## 1.6 Maximum likelihood
@@ -71,6 +71,11 @@ def gradient(params, xs):
     return ravel_pytree(jax.grad(value)(params))[0]
 
 
+def batch(rows):
+    """These rows of the data; of several sets of rows, as many batches."""
+    return jax.tree.map(lambda leaf: leaf[rows], data)
+
+
 with jax.enable_x64(True):
     x = jnp.linspace(-2, 2, N)[:, None]
     data = {"x": x, "y": jnp.sin(2 * x) + 0.3 * jax.random.normal(jax.random.key(1), x.shape)}
@@ -81,8 +86,7 @@ with jax.enable_x64(True):
     by_size = {}  # {M: the gradient of every minibatch of M, [C(N, M), number of parameters]}
     for M in range(1, N + 1):
         rows = np.array(list(itertools.combinations(range(N), M)))
-        batches = jax.tree.map(lambda leaf: leaf[rows], data)  # noqa: B023
-        by_size[M] = np.asarray(jax.vmap(gradient, (None, 0))(params, batches))
+        by_size[M] = np.asarray(jax.vmap(gradient, (None, 0))(params, batch(rows)))
 
 size = np.linalg.norm(full)
 print(f"{sum(map(len, by_size.values()))} minibatches, {full.size} parameters")
@@ -95,16 +99,21 @@ for M, gradients in by_size.items():
 # %% [markdown]
 # That is rounding in the last digits: no bias, at any $M$. The factor $N/M$ is what
 # `vaejax.minibatch(..., dataset_size=N)` multiplies by. Without `dataset_size` it is the *mean*
-# over the batch, an unbiased estimate of $\frac{1}{N} \log p_\theta(\mathcal{D})$: the same
-# direction, and nats per example.
+# over the batch, nats per example, and the two sides are
+#
+# $$\frac{1}{N} \log p_\theta(\mathcal{D}) \;\simeq\; \frac{1}{M} \log p_\theta(\mathcal{M})
+#   = \frac{1}{M} \sum_{n \in \mathcal{M}} \log p_\theta(x^{(n)}),$$
+#
+# where $\simeq$ says that the right side is an unbiased estimate of the left one: the same
+# direction, in a unit that does not grow with the data.
 #
 # ### Its variance
 #
 # What $M$ buys is a smaller variance. With $g_n$ the gradients of the single examples, $\bar g$
-# their mean, and $S^2 = \frac{1}{N-1} \sum_n \lVert g_n - \bar g \rVert^2$, sampling theory says
+# their mean, and $S^2 = \frac{1}{N-1} \sum_n \| g_n - \bar g \|^2$, sampling theory says
 #
-# $$\mathbb{E}\, \Big\lVert \tfrac{N}{M} \textstyle\sum_{n \in \mathcal{M}} g_n - N \bar g
-#   \Big\rVert^2 = N^2 \Big(1 - \frac{M}{N}\Big) \frac{S^2}{M}.$$
+# $$\mathbb{E}\, \left\| \frac{N}{M} \sum_{n \in \mathcal{M}} g_n - N \bar g
+#   \right\|^2 = N^2 \Big(1 - \frac{M}{N}\Big) \frac{S^2}{M}.$$
 #
 # The factor $1 - M/N$ is there because no example is drawn twice: with $M = N$ nothing is left to
 # chance. The library has both parts, $S^2$ as `variance_sources` and the formula as
@@ -200,7 +209,7 @@ run = vaejax.fit(
     num_steps=1_000,
     batch_size=20,
     validation=vaejax.Validation(days, every=10),  # so that the callback sees each tenth step
-    callback=lambda run: path.append((run.step, run.params.theta)),
+    callbacks=(lambda run: path.append((run.step, run.params.theta)),),
     progress=False,
 )
 
@@ -419,7 +428,7 @@ figure
 # The mean of $q$ is right, and the uncertainty grows away from the data, as it should. The scales
 # are too small: exactly, $w$ and $c$ are correlated, since a line that is steeper must start lower,
 # and a diagonal $q$ can not say so. What a family of posteriors leaves out is section
-# [2.5](2_3_optimisation.md). A posterior over all weights of a decoder, and what it is worth when
+# [2.5](2_5_posteriors.md). A posterior over all weights of a decoder, and what it is worth when
 # images are few, is measured by
 # [`bayesian_decoder.py`](https://github.com/vaejax/vaejax/blob/main/experiments/inference/bayesian_decoder.py);
 # maximum likelihood on a graph of seven nodes, with wrong models beside the right one, is
@@ -438,8 +447,8 @@ figure
 #     ```python
 #     order = np.random.default_rng(0).permutation(N)
 #     with jax.enable_x64(True):
-#         halves = [jax.tree.map(lambda leaf: leaf[part], data) for part in np.split(order, 2)]
-#         mean_of_epoch = np.mean([gradient(params, half) for half in halves], axis=0)
+#         halves = [gradient(params, batch(rows)) for rows in np.split(order, 2)]
+#         mean_of_epoch = np.mean(halves, axis=0)
 #     assert np.abs(mean_of_epoch - full).max() < 1e-12 * size
 #     ```
 #

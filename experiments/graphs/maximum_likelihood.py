@@ -223,7 +223,7 @@ def fitted(
         batch_size=config.batch_size,
         # A compiled call ends at a validation, so that `record` sees those steps.
         validation=vaejax.Validation(data, every=config.record_every),
-        callback=record,
+        callbacks=(record,),
         progress=False,
     )
     return path

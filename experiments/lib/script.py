@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 from experiments.lib.flags import Script
@@ -21,6 +20,7 @@ from vaejax.base.mapping import Estimate
 from vaejax.runs.command import command_line, environment, use_all_cores
 from vaejax.runs.config import check_config
 from vaejax.runs.files import read_json, write_json
+from vaejax.runs.flags import parsed_flags
 from vaejax.runs.lock import claimed
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import Kind, files_of, holds_files, listed, place_of, replacing
@@ -66,8 +66,7 @@ def run_script(
     """
     if all_cores:
         use_all_cores()
-    about = sys.modules[config_type.__module__].__doc__
-    sys.exit(command_line(lambda: run(tyro.cli(config_type, description=about), experiment)))
+    sys.exit(command_line(lambda: run(parsed_flags(config_type), experiment)))
 
 
 def run(config: AnyScript, experiment: Callable[[AnyScript], Report]) -> dict[str, Any]:

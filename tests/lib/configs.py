@@ -16,7 +16,7 @@ from vaejax.base.checks import LARGEST_COUNT, Integers, Reals
 from vaejax.base.fields import AtMost, Listed
 from vaejax.runs.config import Configuration, Name
 
-NEEDED = {"run": "runs/none"}  # a value for each field that has no default
+NEEDED = {"run": "runs/none", "runs": ("runs/none",)}  # a value for each field that has no default
 
 
 def modules() -> list[str]:

@@ -144,6 +144,11 @@ def numpyro_model():
     return numpyro.sample("z", npd.Normal(0.0, 1.0))
 
 
+def subsampled():
+    with numpyro.plate("n", 10, subsample_size=2):
+        numpyro.sample("z", npd.Normal(0.0, 1.0))
+
+
 NORMAL = npd.Normal(jnp.zeros(2), 1.0).to_event(1)
 DENSITY = vaejax.distributions.standard_normal(jnp.zeros(2))
 UNFROZEN = r"cannot be hashed; make the class a value: @vaejax.component in place of @dataclass on"
@@ -191,11 +196,23 @@ WRONG: dict[str, tuple[Any, str]] = {
     ),
     "a NumPyro model as prior": (
         lambda: vaejax.VAE(numpyro_model, LIKELIHOOD, ENCODER),
-        "is the function numpyro_model: write vaejax.NumPyroPrior",
+        "is the function numpyro_model: a prior is vaejax.NumPyroPrior of a NumPyro model",
     ),
-    "a NumPyro model in NumPyroPrior": (
-        lambda: vaejax.NumPyroPrior(numpyro_model),
-        "no distribution: a NumPyro model draws",
+    "an observed site in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(lambda: numpyro.sample("z", npd.Normal(0.0, 1.0), obs=1.0)),
+        "the site 'z' of a NumPyro model is observed, and a prior is a normalised density",
+    ),
+    "a factor in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(lambda: numpyro.factor("f", 1.0)),
+        "the site 'f' of a NumPyro model is observed",
+    ),
+    "a parameter in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(lambda: numpyro.param("scale", 1.0)),
+        "the site 'scale' of a NumPyro model is a parameter",
+    ),
+    "a subsampled plate in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(subsampled),
+        "is scaled",
     ),
     "a distribution in NumPyroPrior": (
         lambda: vaejax.NumPyroPrior(NORMAL),
@@ -204,6 +221,38 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a batch in NumPyroPrior": (
         lambda: vaejax.NumPyroPrior(lambda: npd.Normal(jnp.zeros(2), 1.0)),
         r"add \.to_event\(1\)",
+    ),
+    "an atom in NumPyroPrior": (
+        lambda: vaejax.NumPyroPrior(lambda: npd.Delta(jnp.zeros(2)).to_event(1)),
+        "Delta has no density, since all its mass is in a point: .* use a narrow Normal",
+    ),
+    "an atom as family": (
+        lambda: vaejax.VAE(
+            PRIOR, LIKELIHOOD, vaejax.NumPyroConditional(MLP(2, (3,)), lambda loc: npd.Delta(loc))
+        ).init(KEY, X),
+        "Delta has no density",
+    ),
+    "an atom in a mixture": (
+        lambda: vaejax.NumPyroPrior(
+            lambda: npd.MixtureGeneral(
+                npd.Categorical(jnp.ones(2) / 2),
+                [npd.Delta(0.0), npd.Normal(0.0, 1.0)],
+                support=npd.constraints.real,
+            )
+        ),
+        "Delta has no density",
+    ),
+    "an improper prior": (
+        lambda: vaejax.NumPyroPrior(lambda: npd.ImproperUniform(npd.constraints.real, (), (2,))),
+        "ImproperUniform has no density, since its mass is infinite",
+    ),
+    "a transformed atom": (
+        lambda: vaejax.NumPyroPrior(
+            lambda: npd.TransformedDistribution(
+                npd.Delta(jnp.zeros(2)), npd.transforms.ExpTransform()
+            ).to_event(1)
+        ),
+        "Delta has no density",
     ),
     "a NumPyro model as family": (
         lambda: vaejax.NumPyroConditional(
@@ -304,6 +353,14 @@ def test_a_key_is_a_key(key):
     ):
         with pytest.raises(TypeError, match=r"give a random key, such as jax.random.key\(0\)"):
             jax.eval_shape(ask, PARAMS)
+
+
+@pytest.mark.parametrize("shape", [(1,), (3,), (4,), (5, 3)])
+def test_a_raw_key_of_another_length_is_none(shape):
+    raw = jnp.zeros(shape, jnp.uint32)
+    with pytest.raises(TypeError, match="give a random key") as error:
+        jax.eval_shape(lambda p: vaejax.elbo(MODEL, p, X, raw), PARAMS)
+    line_of(error)
 
 
 def test_a_raw_key_is_one_too():

@@ -86,7 +86,7 @@ def test_resumed_to_the_same_bits_in_the_middle_of_a_schedule(tmp_path):
     for cut in (3, 9):
         with pytest.raises(Cut):
             folder = Checkpoints(tmp_path / str(cut), every=3)
-            fit(16, objective, checkpoints=folder, callback=cut_at(cut), **settings)
+            fit(16, objective, checkpoints=folder, callbacks=(cut_at(cut),), **settings)
         again = Checkpoints(tmp_path / str(cut), every=3, resume=True)
         assert_same_bits(fit(16, objective, checkpoints=again, **settings), whole)
 

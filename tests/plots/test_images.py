@@ -27,6 +27,22 @@ def test_sample_and_reconstruction_plots(out):
         assert isinstance(figure, Figure) and len(figure.axes[0].images) == 1
 
 
+@pytest.mark.parametrize("size", [1, 3, 5, 7])
+def test_a_reconstruction_stands_below_its_example(size):
+    """In the last row too, which is not full: x is 1 everywhere, and its mean 1/2."""
+    model, params = image_model(2, (8, 8))
+    params = jax.tree.map(np.zeros_like, params)  # the logits are 0
+    figure = plots.reconstructions(model, params, np.ones((size, 8, 8), np.float32), KEY, columns=3)
+    canvas = np.asarray(figure.axes[0].images[0].get_array())
+    columns = min(3, size)
+    assert canvas.shape[1] == 9 * columns - 1
+    tops = np.flatnonzero(canvas[:, 0])[::8][: 2 * -(-size // columns)]
+    shown = canvas[tops][:, ::9]
+    missing = -size % columns
+    np.testing.assert_allclose(shown[0::2].ravel(), [1.0] * size + [0.0] * missing)
+    np.testing.assert_allclose(shown[1::2].ravel(), [0.5] * size + [0.0] * missing)
+
+
 def test_tiles_hold_every_image_in_its_place():
     images = np.arange(1, 6)[:, None, None] * np.full((5, 2, 3), 0.1)
     canvas = plots.tile(images, columns=2)

@@ -21,7 +21,7 @@ def test_latent_plots(dim, labels):
     model, params = image_model(dim)
     means = np.random.default_rng(0).normal(size=(30, dim))
     figure = plots.latent(model, params, means, labels, size=4)
-    assert isinstance(figure, Figure) and len(figure.axes) == (2 if dim == 2 else 1)
+    assert isinstance(figure, Figure) and len(figure.axes) == (1 if dim == 1 else 2)
 
 
 def test_one_hot_labels_are_their_classes():
@@ -50,17 +50,31 @@ def test_means_that_coincide_are_drawn():
         assert plots.latent(model, params, np.ones((size, 3)), None).axes
 
 
-MANIFOLD = {"VAE", "graph", "own"}  # two real latents, and no inputs
-
-
 @pytest.mark.parametrize("kind", cases(KINDS))
 def test_latents_of_every_kind_of_model(kind):
     model = kind
     params = params_of(model)
     means = vaejax.posterior_means(model, params, data_of(model), KEY)
     figure = plots.latent(model, params, means, None, size=3)
-    shown = {name for name, other in KINDS.items() if other is model} & MANIFOLD
-    assert len(figure.axes) == (2 if shown else 1)
+    several = sum(leaf[0].size for leaf in jax.tree.leaves(means)) > 1
+    assert len(figure.axes) == (2 if several and not model.inputs else 1)
+
+
+@pytest.mark.parametrize("dim, support", [(3, "sphere"), (4, "binary")])
+def test_latents_of_every_prior_are_decoded_in_their_places(dim, support):
+    """On the sphere at points of length 1, of bits at bits: what the decoder is shown."""
+    model, _ = image_model(dim)
+    sphere = vaejax.UniformOnSphere(dim), vaejax.VonMisesFisher(vaejax.MLP(dim, (4,), heads=2))
+    bits = vaejax.FactorialBernoulli(dim), vaejax.Bernoulli(vaejax.MLP(dim, (4,)))
+    prior, encoder = sphere if support == "sphere" else bits
+    model = vaejax.VAE(prior, model.likelihood, encoder)
+    params = model.init(KEY, np.zeros((8, 8), np.float32))
+    means = np.random.default_rng(0).random(size=(40, dim)).astype(np.float32)
+    figure = plots.latent(model, params, means, None, size=3)
+    assert [axes.get_title() for axes in figure.axes] == [
+        "posterior means",
+        "decoded means, each in its place",
+    ]
 
 
 @pytest.mark.parametrize("dim", [2, 3])

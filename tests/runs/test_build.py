@@ -76,7 +76,8 @@ OTHER_VALUES = {
     "schedule": "cosine",
     "warm_up": 5,
 }
-KEPT_BY_FIT = {"batch_size", "seed", "data"}
+OF_THE_SPLITS = {"label", "validation", "test", "split_seed"}  # known by the digests of the data
+KEPT_BY_FIT = {"batch_size", "seed", "data"} | OF_THE_SPLITS
 
 
 def test_the_flags_that_are_fixed_are_those_that_change_what_the_run_is():

@@ -8,18 +8,19 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
+import vaejax
 from tests.lib.cases import cases
 from tests.lib.paths import ROOT
-from tests.lib.runs import SMALL, vaejax_command
+from tests.lib.runs import SMALL
 from vaejax.__main__ import main
 from vaejax.runs import command
 from vaejax.runs.command import command_line, environment, keep_programs, record
@@ -198,7 +199,7 @@ def test_the_revision_is_of_a_checkout_alone(tmp_path, monkeypatch):
 
 def test_the_version_and_the_names(capsys):
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out == f"vaejax {version('vaejax')}\n"
+    assert capsys.readouterr().out == f"vaejax {vaejax.__version__}\n"
     assert main(["names"]) == 0
     *shown, last = capsys.readouterr().out.splitlines()
     assert json.loads(last) == {kind: list(table) for kind, table in TABLES.items()}
@@ -218,6 +219,35 @@ def test_help_reads_well(subcommand, flags, capsys):
         main([subcommand, "--help"])
     shown = capsys.readouterr().out
     assert stop.value.code == 0 and all(flag in shown for flag in flags)
+
+
+def test_help_says_the_ranges(capsys, monkeypatch):
+    """Of numbers, of those in a list, and of those that may be None; and of nothing else."""
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for told in (
+        "Dimensions of z. (at least 1; default: 2)",
+        "Widths of the hidden layers (mlp and gated). (each at least 1; default: 200 200)",
+        "Of Adam. (above 0; default: 0.001)",
+        "(from 0 to 4294967295; default: 0)",
+        "likewise. (a fraction below 1, or a count; default: None)",
+        "--data STR digits, mnist,",
+        "encoder and decoder. (default: mlp)",
+    ):
+        assert told in shown, told
+
+
+def test_help_of_a_script_is_its_docstring():
+    for script, measured, ranges in (
+        ("graphs/maximum_likelihood.py", "Measured by the command above on two cores", "2000"),
+        ("train.py", "Measured on two cores of an Intel Xeon, seed 0", "10000"),
+    ):
+        command = [sys.executable, str(ROOT / "experiments" / script), "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+        assert measured in " ".join(done.stdout.split())
+        assert f"(at least 1; default: {ranges})" in done.stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train", "--priro", "vamp:3"]], ids=str)
@@ -253,6 +283,9 @@ def test_draws_are_written_over_draws_alone(tmp_path):
     (tmp_path / "photo.png").touch()
     for out in ("table", "text.npz", "photo"):
         with pytest.raises(ValueError, match="which are no draws of a run; name another file"):
+            path(out)
+    for out in ("x.png", "new/x.PDF", "x.npy"):
+        with pytest.raises(ValueError, match=r"arrays in a .npz file.*; give x.npz"):
             path(out)
     for out in (".", "/", str(tmp_path)):
         with pytest.raises(ValueError, match="is a folder; name a file"):
@@ -298,6 +331,31 @@ def test_the_wheel_has_the_library_and_the_command_and_nothing_else(wheel):
     assert not {"blackjax", "scikit-learn"} & needed
 
 
+def test_the_sdist_has_everything(tmp_path):
+    """Tests, documents, experiments, scripts and constraints: what a checkout has."""
+    source = tmp_path / "source"
+    names = (".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache")
+    hidden = shutil.ignore_patterns(*names)
+    shutil.copytree(ROOT, source, ignore=hidden, symlinks=True)
+    code = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    for folder in ("vaejax", "tests", "docs", "experiments", "scripts"):
+        for path in (source / folder).rglob("*"):
+            assert path.is_dir() or str(path.relative_to(source)) in names, path
+    files = {"constraints.txt", "Makefile", "CHANGELOG.md", "CITATION.cff", "LICENSE", ".ci/run"}
+    assert files <= names
+
+
+def test_there_is_one_version():
+    """Of the package, of what cites it, and of the installed wheel."""
+    text = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {vaejax.__version__}\n" in text and "\nrepository-code: https" in text
+    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
+    assert environment()["versions"]["vaejax"] == vaejax.__version__
+
+
 @pytest.mark.slow
 def test_the_wheel_works_in_an_empty_folder(wheel, tmp_path):
     """In an environment of its own, with the packages of this one but not its checkout, BlackJAX or
@@ -325,21 +383,16 @@ def test_the_wheel_works_in_an_empty_folder(wheel, tmp_path):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    assert run("--version") == f"vaejax {version('vaejax')}\n"
-    result = json.loads(run("train", *SMALL, "--out", "run").splitlines()[-1])
+    assert run("--version") == f"vaejax {vaejax.__version__}\n"
+    np.save(tmp_path / "my.npy", vaejax.load_dataset("digits").train.images)
+    own = ["--data", "my.npy", "--maximum", "16"]
+    result = json.loads(run("train", *own, *SMALL, "--out", "run").splitlines()[-1])
     assert result["step"] == 60
-    config = json.loads((tmp_path / "run/config.json").read_text())
-    assert config["git"] is None
-    short = "--eval-samples 30 --ais-size 4 --temperatures 5 --simulations 64 --eval-size 60"
-    result = json.loads(run("evaluate", "--run", "run", *short.split()).splitlines()[-1])
-    assert [note.partition(":")[0] for note in result["notes"]] == [
-        "AIS is left out",
-        "the comparison of samples is left out",
-    ]
-    assert all("pip install 'vaejax[experiments]'" in note for note in result["notes"])
-    assert "kl" in result and (tmp_path / "run/report.html").exists()
-
-
-def test_python_m_is_the_same_command(tmp_path):
-    done = vaejax_command("--version", folder=tmp_path)
-    assert done.returncode == 0 and done.stdout == f"vaejax {version('vaejax')}\n"
+    assert "finished" in run("table", "run")
+    opened = "import vaejax; run = vaejax.open_run('run'); print(run.step, run.dataset.name)"
+    commands = {("-c", opened): "60 my.npy", ("-m", "vaejax", "--version"): "vaejax"}
+    for arguments, expected in commands.items():
+        done = subprocess.run(
+            [python, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.startswith(expected)

@@ -109,18 +109,20 @@ def test_the_page_needs_no_other_file(run):
 PROBE = """<script>document.title = JSON.stringify({
   pictures: [...document.images].map(
     i => [i.complete, i.naturalWidth, i.getBoundingClientRect().right]),
-  cells: [...document.querySelectorAll("td")].map(
+  cells: [...document.querySelectorAll("th, td")].map(
     c => [c.scrollWidth <= c.clientWidth + 1, c.getBoundingClientRect().right]),
+  readings: document.querySelectorAll(".reading").length,
   width: document.documentElement.scrollWidth})</script>"""
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_a_browser_shows_the_pictures_and_the_table_whole(run, tmp_path):
+@pytest.mark.parametrize("window", [1040, 500])
+def test_a_browser_shows_the_pictures_and_the_table_whole(run, tmp_path, window):
     """Every picture is decoded, every cell holds its text, and nothing is wider than the window."""
     text = (run[0] / "run" / "report.html").read_text()
     (tmp_path / "probe.html").write_text(text.replace("</body>", f"{PROBE}</body>"))
-    flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1040,2000"
-    browser = [CHROMIUM, *flags.split()]
+    flags = "--headless --no-sandbox --disable-gpu --hide-scrollbars"
+    browser = [CHROMIUM, *flags.split(), f"--window-size={window},2000"]
     address = f"file://{tmp_path}/probe.html"
     shown = subprocess.run(
         [*browser, "--dump-dom", address], capture_output=True, text=True, timeout=120
@@ -128,16 +130,16 @@ def test_a_browser_shows_the_pictures_and_the_table_whole(run, tmp_path):
     page = json.loads(re.search("<title>(.*?)</title>", shown).group(1))
     assert len(page["pictures"]) == 6
     for done, width, right in page["pictures"]:
-        assert done and width > 100 and right <= 1040
-    assert len(page["cells"]) >= 3 * 15
-    assert all(whole and right <= 1040 for whole, right in page["cells"])
-    assert page["width"] <= 1040
+        assert done and width > 100 and right <= window
+    assert len(page["cells"]) >= 3 * 15 and page["readings"] * 3 == len(page["cells"])
+    assert all(whole and right <= window for whole, right in page["cells"])
+    assert page["width"] <= window
     picture = [*browser, f"--screenshot={tmp_path}/page.png", address]
     subprocess.run(picture, capture_output=True, timeout=120, check=True)
     from matplotlib.image import imread
 
     pixels = imread(tmp_path / "page.png")
-    assert pixels.shape[:2] == (2000, 1040) and np.mean(pixels[..., :3] < 0.9) > 0.02
+    assert pixels.shape[:2] == (2000, window) and np.mean(pixels[..., :3] < 0.9) > 0.02
 
 
 @pytest.mark.slow

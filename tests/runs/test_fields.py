@@ -41,6 +41,9 @@ SCRIPTS = sorted(
 )
 MAY_BE_EMPTY = {
     "hidden": "a linear net",
+    "log": "metrics.jsonl alone",
+    "fetch": "the table of sets alone",
+    "over": "a sweep over seeds alone",
 }
 
 

@@ -18,11 +18,11 @@ from vaejax.runs.build import load_data
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.continuation import saved_config
 from vaejax.runs.folder import (
-    MetricsLog,
     evaluated_params,
     evaluated_step,
     require_same_data,
 )
+from vaejax.runs.logs import MetricsLog
 from vaejax.training.run import NO_HISTORY, Run
 
 FLAGS = ["--prior", "vamp:3", "--patience", "9"]
@@ -175,14 +175,10 @@ def test_a_row_of_the_metrics_is_a_mean_of_whole_steps(tmp_path):
     log, bound = MetricsLog(tmp_path / "metrics.jsonl", every=3), np.arange(8, dtype=np.float32)
     for step in (1, 4, 8):
         seen = {"validation_step": np.array([2]), "validation_bound": np.array([5.0])}
-        log(
-            Run(None, None, step, NO_HISTORY | {"bound": bound[:step]} | (seen if step > 2 else {}))
-        )
+        log(Run(None, None, step, history_of(bound[:step], **(seen if step > 2 else {}))))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [row for row in rows if "bound" in row] == [
-        {"step": 3, "bound": 1.0},
-        {"step": 6, "bound": 4.0},
-    ]
+    means = [{"step": row["step"], "bound": row["bound"]} for row in rows if "bound" in row]
+    assert means == [{"step": 3, "bound": 1.0}, {"step": 6, "bound": 4.0}]
     assert [row for row in rows if "bound" not in row] == [{"step": 2, "validation_bound": 5.0}]
 
 
@@ -207,6 +203,12 @@ def test_what_is_not_there_is_named(folder, tmp_path):
         vaejax.open_run(tmp_path)
 
 
+def history_of(bound, **more):
+    """A history whose steps have this bound."""
+    names = "bound", "objective", "gradient_norm"
+    return NO_HISTORY | dict.fromkeys(names, np.asarray(bound)) | more
+
+
 def run_of(bound, step, value, best):
     steps = np.arange(1, len(bound) + 1, dtype=np.int32)
     history = NO_HISTORY | {"validation_step": steps, "validation_bound": np.array(bound)}
@@ -224,7 +226,7 @@ def test_before_the_first_validation_there_is_no_best():
 def test_the_metrics_of_a_resumed_run_stay_until_they_are_written_whole(tmp_path, monkeypatch):
     path = tmp_path / "metrics.jsonl"
     path.write_text("older\n")
-    log, run = MetricsLog(path, every=2), Run((), (), 4, NO_HISTORY | {"bound": np.arange(4.0)})
+    log, run = MetricsLog(path, every=2), Run((), (), 4, history_of(np.arange(4.0)))
     with monkeypatch.context() as patch, pytest.raises(OSError, match="killed"):
         patch.setattr("os.replace", raised_at_once)
         log(run)
@@ -243,14 +245,14 @@ def test_metrics_are_the_means_of_so_many_steps_and_each_validation_once(tmp_pat
     log = MetricsLog(tmp_path / "metrics.jsonl", every=10)
     bound = np.arange(35, dtype=np.float32)
     for step, validations in ((4, 0), (25, 1), (35, 2)):
-        history = NO_HISTORY | {
-            "bound": bound[:step],
-            "validation_step": np.array([20, 30])[:validations],
-            "validation_bound": np.array([-1.0, -2.0])[:validations],
-        }
+        history = history_of(
+            bound[:step],
+            validation_step=np.array([20, 30])[:validations],
+            validation_bound=np.array([-1.0, -2.0])[:validations],
+        )
         log(Run((), (), step, history, None))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     means = [(row["step"], row["bound"]) for row in rows if "bound" in row]
     assert means == [(10, 4.5), (20, 14.5), (30, 24.5)]
     validated = [row for row in rows if "validation_bound" in row]
-    assert [tuple(row.values()) for row in validated] == [(20, -1.0), (30, -2.0)]
+    assert [(row["step"], row["validation_bound"]) for row in validated] == [(20, -1.0), (30, -2.0)]

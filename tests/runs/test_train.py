@@ -43,11 +43,14 @@ def test_a_run_leaves_what_it_promises(tmp_path, capsys):
     assert set(promised.split()) <= set(result)
     assert result["step"] == 60 and result["out"] == "run"
     assert result["test_log_marginal"] >= result["test_elbo"] - 1
-    assert result == result_in(tmp_path / "run")
+    kept = result_in(tmp_path / "run")
+    assert result == {name: kept[name] for name in result}
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    same = ("config", "data", "examples", "images", "versions", "settings")
+    assert {name: kept[name] for name in same} == {name: config[name] for name in same}
     assert "step/s" in printed.err and "bound=" in printed.err
     files = {path.name for path in (tmp_path / "run").iterdir()}
     assert files == {"config.json", "metrics.jsonl", "checkpoints", "result.json"} | PICTURES
-    config = json.loads((tmp_path / "run/config.json").read_text())
     assert config["config"]["batch_size"] == 50
     assert config["versions"]["jax"] == jax.__version__ and "seed 0" in config["data"]
     rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
@@ -224,7 +227,8 @@ def test_what_is_computed_is_written_whatever_can_be_drawn(tmp_path, monkeypatch
         monkeypatch.setattr(f"vaejax.plots.{name}", no_picture)
     assert train(*SMALL, "--out", "run") == 0
     result = last_line(capsys.readouterr().out)
-    assert result == result_in(tmp_path / "run") and result["test_elbo"] == -23.0
+    kept = result_in(tmp_path / "run")
+    assert result == {name: kept[name] for name in result} and result["test_elbo"] == -23.0
     assert result["test_elbo_standard_error"] is None
     errors = {"test_elbo_standard_error", "test_log_marginal_standard_error"}
     assert result["not_finite"] == dict.fromkeys(errors, "nan")

@@ -100,7 +100,7 @@ def test_every_cut_into_calls_gives_the_same_bits(tmp_path):
         20,
         validation=vaejax.Validation(XS[:10], every=5),
         checkpoints=vaejax.Checkpoints(tmp_path, every=3),
-        callback=lambda run: steps.append(run.step),
+        callbacks=(lambda run: steps.append(run.step),),
     )
     assert {3, 5, 6, 9, 10, 12, 15, 18, 20} <= set(steps)
     assert_same_bits(state(cut), state(fit(20)))
@@ -292,7 +292,10 @@ NO_NOUNS = {
         r"validation is a ndarray; write validation=vaejax.Validation\(data",
     ),
     "a number as a key": ({"key": 0}, r"key = 0; give a random key, such as jax.random.key\(0\)"),
-    "no callback": ({"callback": 3}, "callback = 3 cannot be called; give a function"),
+    "no callback": (
+        {"callbacks": (3,)},
+        "callbacks has 3, which cannot be called",
+    ),
     "no transform": ({"transform": "dynamic"}, "transform = 'dynamic' cannot be called"),
     "no mesh": ({"mesh": "data"}, "mesh = 'data'; give one, such as jax.make_mesh"),
     "a count among the parameters": (

@@ -31,7 +31,7 @@ def raising(error):
         if run.step >= STOP:
             raise error
 
-    return {"callback": callback}
+    return {"callbacks": (callback,)}
 
 
 def signalling(number):
@@ -39,7 +39,7 @@ def signalling(number):
         if run.step >= STOP:
             os.kill(os.getpid(), number)
 
-    return {"callback": callback}
+    return {"callbacks": (callback,)}
 
 
 class Torn(vaejax.Source):
@@ -61,12 +61,12 @@ class Torn(vaejax.Source):
 
 def torn_data():
     source = Torn()
-    return {"data": source, "callback": source.cut}
+    return {"data": source, "callbacks": (source.cut,)}
 
 
 def torn_validation():
     source = Torn()
-    return {"validation": vaejax.Validation(source, every=4), "callback": source.cut}
+    return {"validation": vaejax.Validation(source, every=4), "callbacks": (source.cut,)}
 
 
 def infinite(params, x, key):
@@ -186,7 +186,7 @@ def test_a_validation_that_was_missed_is_made_when_the_run_goes_on(tmp_path):
 def test_what_the_callback_keeps_stays_valid():
     """No later step writes over it."""
     runs = []
-    fit(ADAM, 6, callback=runs.append, validation=vaejax.Validation(XS, every=2))
+    fit(ADAM, 6, callbacks=(runs.append,), validation=vaejax.Validation(XS, every=2))
     for run in runs:
         assert_same_bits(run.params, fit(ADAM, run.step).params)
 
@@ -196,7 +196,9 @@ def test_what_the_callback_does_to_the_history_changes_nothing():
         run.history["bound"][:] = 7.0
         run.history.clear()
 
-    assert_same_bits(fit(ADAM, 4, callback=spoils).history["bound"], fit(ADAM, 4).history["bound"])
+    assert_same_bits(
+        fit(ADAM, 4, callbacks=(spoils,)).history["bound"], fit(ADAM, 4).history["bound"]
+    )
 
 
 @pytest.mark.parametrize("params", [jnp.zeros(3), jnp.zeros(()), {"w": jnp.zeros(2)}])
@@ -262,7 +264,7 @@ def test_there_are_no_best_parameters_before_the_first_validation(tmp_path):
     seen = []
     checkpoints = vaejax.Checkpoints(tmp_path, every=1, max_to_keep=None)
     validation = vaejax.Validation(XS, every=3)
-    fit(ADAM, 4, validation=validation, checkpoints=checkpoints, callback=seen.append)
+    fit(ADAM, 4, validation=validation, checkpoints=checkpoints, callbacks=(seen.append,))
     saved = vaejax.training.saving.saved_runs(
         tmp_path, OBJECTIVE, PARAMS, ADAM, transform=None, validated=True
     )

@@ -134,7 +134,7 @@ def test_the_best_parameters_are_saved_beside_the_last(tmp_path):
 def test_saved_runs_are_those_that_were_kept(tmp_path):
     steps = []
     checkpoints = vaejax.Checkpoints(tmp_path, every=5, max_to_keep=2)
-    whole = fit(20, checkpoints=checkpoints, callback=lambda run: steps.append(run.step))
+    whole = fit(20, checkpoints=checkpoints, callbacks=(lambda run: steps.append(run.step),))
     runs = saved(tmp_path)
     assert list(runs) == [15, 20] and digest(runs[20]) == digest(whole)
     assert len(runs[15].history["bound"]) == 15
@@ -237,7 +237,7 @@ def test_what_is_free_to_change_changes_nothing(trained, tmp_path):
         **adam(1e-3),
         "transform": vaejax.Pixels(16),
         "data": vaejax.Arrays(XS),
-        "callback": lambda run: None,
+        "callbacks": (lambda run: None,),
         "mesh": jax.make_mesh((1,), ("data",)),
     }
     assert digest(fit(6, checkpoints=again, **settings)) == digest(fit(6))

@@ -45,6 +45,14 @@ def test_calls_go_on_with_other_draws(monkeypatch):
     np.testing.assert_allclose(flat(moments.variance), draws.var(0, ddof=1), rtol=1e-4)
 
 
+@pytest.mark.parametrize("layout", [{"chunk": 1}, {"chunk": 4}, {"strategy": "devices"}], ids=str)
+def test_the_pilot_has_the_program_of_the_draws(layout):
+    """One program to compile: it is most of the time of a measurement."""
+    add_draws.clear_cache()
+    measure(OBJECTIVE, num_draws=20, **layout)
+    assert add_draws._cache_size() == 1
+
+
 def test_squares_are_those_of_their_group():
     """Of each draw and group |g - mean|^2 about the mean so far: they go with those about the mean
     of all, and not with another group's.

@@ -54,6 +54,14 @@ class Integers:
             return f"{kind}, at least {self.least} and below 2**31"
         return f"{kind} from {self.least} to {self.most}"
 
+    @property
+    def brief(self) -> str:
+        """The range in a few words, for the help of a flag."""
+        kind = "" if self.factor == 1 else f"a multiple of {self.factor}, "
+        if self.most == LARGEST_COUNT:
+            return f"{kind}at least {self.least}"
+        return f"{kind}from {self.least} to {self.most}"
+
     def __contains__(self, number: Any) -> bool:
         in_range = is_whole(number) and self.least <= number <= self.most
         return in_range and number % self.factor == 0
@@ -85,6 +93,16 @@ class Reals:
         return (
             "positive and finite in float32" if self.is_open else f"a number, at least {self.low:g}"
         )
+
+    @property
+    def brief(self) -> str:
+        """The range in a few words, for the help of a flag; none where every number is in it."""
+        if self.low == -math.inf:
+            return ""
+        if self.high < math.inf:
+            words = ("between", "and") if self.is_open else ("from", "to")
+            return f"{words[0]} {self.low:g} {words[1]} {self.high:g}"
+        return f"above {self.low:g}" if self.is_open else f"at least {self.low:g}"
 
     def __contains__(self, number: Any) -> bool:
         if not is_finite(number) or not self.low <= number <= self.high:
@@ -212,7 +230,10 @@ def _shape_of_keys(keys: Any) -> tuple[int, ...] | None:
         return None
     if is_key(keys):
         return keys.shape
-    return keys.shape[:-1] if keys.dtype == np.uint32 and keys.ndim > 0 else None
+    if keys.dtype != np.uint32 or keys.ndim == 0:
+        return None
+    words = jax.eval_shape(jax.random.PRNGKey, 0).shape  # of a raw key, by JAX's configuration
+    return keys.shape[:-1] if keys.shape[-1:] == words else None
 
 
 def unknown_name(kind: str, name: str, known: list[str]) -> str:

@@ -25,6 +25,18 @@ def is_placed(x: ArrayLike) -> bool:
     return kind != plain or is_explicit(x)
 
 
+def require_automatic(x: ArrayLike, name: str) -> None:
+    """Raises TypeError for an array on a mesh with explicit axes, where JAX has no rule for the
+    triangular systems that `name` solves.
+    """
+    if is_explicit(x):
+        raise TypeError(
+            f"{name} solves a triangular system, for which JAX has no rule on a mesh with explicit"
+            " axes: give vaejax.fit the mesh, or make it of automatic axes, jax.make_mesh((2,),"
+            ' ("data",), axis_types=(jax.sharding.AxisType.Auto,))'
+        )
+
+
 def automatic(mesh: Mesh) -> Mesh:
     """The same devices under axes whose arrays the compiler places."""
     types = (AxisType.Auto,) * len(mesh.axis_names)

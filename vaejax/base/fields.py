@@ -25,7 +25,11 @@ Sizes = Mapping[str, int]  # {"train": how many examples, "test": how many}
 
 
 class Rule:
-    """What an annotation asks of a value beside its kind: `Annotated[str, Name("prior")]`."""
+    """What an annotation asks of a value beside its kind: `Annotated[str, Name("prior")]`. `brief`
+    says it in a few words, for the help of a flag.
+    """
+
+    brief: str = ""
 
     def check(self, value: Any, name: str) -> None:
         """Raises ValueError for a value of the field `name` that can not be."""
@@ -64,6 +68,19 @@ class AtMost(Rule):
         if value > size:
             kind = {"train": "training", "test": "test"}[self.split]
             raise ValueError(f"{name} = {value}, but the data have {size} {kind} examples")
+
+
+def brief_range(hint: Any) -> str:
+    """What a value of this annotation may hold, in a few words; "" where they are none."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        said = [one.brief for one in inner[1:] if isinstance(one, Integers | Reals | Rule)]
+        words = [*(one for one in said if one), brief_range(inner[0])]
+        return words[-2] if len(words) > 1 else words[-1]
+    if origin in (Union, types.UnionType):
+        return "".join(map(brief_range, inner))
+    within = brief_range(inner[0]) if origin is tuple else ""
+    return f"each {within}" if within else ""
 
 
 def check_fields(config: Any) -> None:

@@ -85,7 +85,11 @@ class Estimate(NamedTuple):
 
 
 def estimate(values) -> Estimate:
-    """The mean over the leading axis and its standard error."""
+    """The mean over the leading axis and its standard error.
+
+    >>> print(estimate([1.0, 2.0, 3.0]))
+    2.00 ± 0.58
+    """
     values = np.asarray(values, np.float64)
     with np.errstate(invalid="ignore"):  # the deviation of what is infinite is NaN
         deviation = values.std(ddof=1) if len(values) > 1 else np.nan

@@ -89,7 +89,11 @@ REAL_VECTORS = (REAL, RELAXED_BINARY)  # all of R^d
 
 
 def levels(num_levels: int) -> Support:
-    """Pixels of so many levels, scaled to the unit interval: k / (num_levels - 1)."""
+    """Pixels of so many levels, scaled to the unit interval: k / (num_levels - 1).
+
+    >>> vaejax.supports.levels(5).contains(np.array([0.0, 0.25, 0.9]))
+    False
+    """
     return Support(
         f"{num_levels} levels", f"multiples of 1/{num_levels - 1} from 0 to 1", 0, 1, num_levels - 1
     )

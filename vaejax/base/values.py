@@ -24,6 +24,11 @@ def component(cls):
 
     A `functools.partial` among the fields becomes a `Partial`, so that it too is compared by its
     parts, and NumPy's numbers and arrays of no axes become Python's numbers.
+
+    >>> vaejax.StandardNormal(2) == vaejax.StandardNormal(2)
+    True
+    >>> vaejax.MLP(2, hidden=(200,)) == vaejax.MLP(2, hidden=(100,))
+    False
     """
     validate = _post_init_of(cls)
 

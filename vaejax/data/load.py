@@ -85,6 +85,10 @@ def load_dataset(
     `maximum` is the largest value that a pixel can have. Else it is 1 where none is above 1
     (booleans, bits, floats), else that of FACTS, and ValueError where the pixels contradict it.
     Your own data that are neither bytes nor in [0, 1] are real numbers, unless it is said.
+
+    >>> digits = vaejax.load_dataset("digits")
+    >>> digits.train.images.shape, digits.maximum
+    ((1297, 8, 8), 16)
     """
     asked = {"valid": valid, "test": test}
     for part, share in asked.items():

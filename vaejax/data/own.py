@@ -115,6 +115,11 @@ def absolute(name: str) -> str:
     return str(absolute_path(name)) if is_path(name) else name
 
 
+def short_name(name: str) -> str:
+    """How a title calls a data set: by its name, or that of its file or folder."""
+    return Path(name).name if is_path(name) else name
+
+
 def path_of(name: str, folder: str | Path | None = None) -> Path:
     """The file or folder of this name; where it was moved to, `folder` holds it now."""
     path = absolute_path(name)

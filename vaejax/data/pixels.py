@@ -38,6 +38,9 @@ class Pixels(Transform):
             return jax.random.bernoulli(key, x).astype(x.dtype)
         return (x > 0.5).astype(x.dtype) if self.policy == "threshold" else x
 
+    def originals(self, stored: Any) -> Any:
+        return None if self.policy == "none" else np.asarray(stored) / self.maximum
+
     def check(self, stored: PyTree, support: Any, name: str) -> None:
         x = jax.tree.leaves(stored)[0]
         low, high = x.min(), x.max()

@@ -18,11 +18,10 @@ SPLITS_HELD_OUT = ("valid", "test")
 class FractionOrCount(Rule):
     """A fraction of the examples, between 0 and 1, or how many of them, from 1 on."""
 
+    brief = "a fraction below 1, or a count"
+
     def check(self, value: float, name: str) -> None:
         require_share(value, name)
-
-    def __str__(self) -> str:
-        return "a fraction below 1, or a count"
 
 
 Share = Annotated[float, Reals(0, is_open=True), FractionOrCount()]

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ def read_table(path: Path, label: str | None = None) -> tuple[dict[str, np.ndarr
     delimiter = DELIMITERS[path.suffix.lower()]
     names, header = _columns(path, delimiter)
     number = None if label is None else _number_of(label, names, header, path)
+    if len(list(islice(_lines(path, delimiter), 2))) <= bool(header):
+        raise ValueError(f"{path} has no row of numbers")
     classes: dict[str, int] = {}  # in the order of their rows
 
     def code_of(cell: str) -> int:
@@ -36,11 +39,9 @@ def read_table(path: Path, label: str | None = None) -> tuple[dict[str, np.ndarr
             ndmin=2,
             encoding="utf-8-sig",
         )
-    except ValueError:
+    except ValueError as error:
         _raise_for_cell(path, delimiter, names, header, number)
-        raise
-    if values.size == 0:
-        raise ValueError(f"{path} has no row of numbers")
+        raise ValueError(f"{path} is no table of numbers ({error})") from None
     if not np.isfinite(values).all():
         _raise_for_cell(path, delimiter, names, header, number)
     if number is None:
@@ -86,6 +87,11 @@ def _columns(path: Path, delimiter: str) -> tuple[list[str], int]:
         raise ValueError(
             f"{path}: column {blank} has no name; is it an index, as pandas writes it? Write the"
             " table anew, by to_csv(index=False)"
+        )
+    if len(first) > 1 and first == [str(number) for number in range(len(first))]:
+        raise ValueError(
+            f"{path} starts with 0, 1, ..., which are an example, or numbers of columns as pandas"
+            " writes them: name the columns, or leave that line out"
         )
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice is not None:

@@ -36,6 +36,12 @@ class Transform:
         """
         raise NotImplementedError(f"{type(self).__name__}.check")
 
+    def originals(self, stored: Any) -> Any:
+        """Stored images [n, ...] in [0, 1], to be shown beside what the model sees of them; None
+        where it sees them as they are.
+        """
+        return None
+
 
 def supports_of_leaves(example: PyTree, support: Any) -> list[Support]:
     """The values that each leaf of an example is for, REAL where nothing is known.

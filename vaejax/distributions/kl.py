@@ -26,6 +26,11 @@ def kl_divergence(q: Distribution | npd.Distribution, p: Distribution | npd.Dist
     """KL(q || p) = E_q[log q - log p] in closed form, nats; +inf where E_q log p is -inf.
 
     Raises NotKnownError for a pair without one, ValueError for one whose events have two shapes.
+
+    >>> normal = vaejax.distributions.DiagNormalDensity
+    >>> q, p = normal(jnp.ones(2), jnp.zeros(2)), normal(jnp.zeros(2), jnp.zeros(2))
+    >>> print(f"{vaejax.kl_divergence(q, p):.2f} nats")  # |1 - 0|^2 / 2
+    1.00 nats
     """
     q, p = as_distribution(q, "q"), as_distribution(p, "p")
     formula = FORMULAS.get((family_of(q), family_of(p)))

@@ -15,6 +15,12 @@ from vaejax.distributions.base import Distribution
 class Mixture(Distribution):
     """log sum_c softmax(logits)_c p_c(z), nats. `components` is one distribution whose leaves have
     a leading axis c.
+
+    >>> locs = jnp.array([[-1.0], [3.0]])
+    >>> components = vaejax.distributions.DiagNormalDensity(locs, jnp.zeros((2, 1)))
+    >>> mixture = vaejax.distributions.Mixture(jnp.zeros(2), components)
+    >>> print(mixture.mean())
+    [1.]
     """
 
     logits: Float[Array, " c"]

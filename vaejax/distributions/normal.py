@@ -17,7 +17,12 @@ LOG_2PI = math.log(2 * math.pi)
 
 @pytree
 class DiagNormalDensity(Distribution):
-    """log N(z; loc, diag exp(2 log_scale)), nats. Both fields have the shape of the event."""
+    """log N(z; loc, diag exp(2 log_scale)), nats. Both fields have the shape of the event.
+
+    >>> q = vaejax.distributions.DiagNormalDensity(jnp.zeros(2), jnp.zeros(2))
+    >>> print(f"{q.log_prob(jnp.zeros(2)):.4f}")  # -log(2 pi)
+    -1.8379
+    """
 
     loc: Float[Array, "..."]
     log_scale: Float[Array, "..."]

@@ -13,10 +13,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base import supports
+from vaejax.base.devices import require_automatic
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
+from vaejax.distributions.atoms import require_density
 from vaejax.distributions.base import Distribution, several, wrong_shape
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
@@ -119,11 +121,14 @@ class NumPyroDensity(Distribution):
         """log p of each number or vector that stands under `to_event`."""
         parts = without_events(self.base)
         value = jnp.asarray(value)
+        is_vector_normal = isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal)
+        if is_vector_normal:
+            require_automatic(value, self.name)
         held = held_to_support(parts, value.dtype)
         full = jnp.asarray(value, full_dtype(value))
         log_probs = log_probs_of_rounded(held, innermost(self.base), full)
         self._require_shape(log_probs, parts.batch_shape)
-        if isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal):
+        if is_vector_normal:
             return _zero_at_infinity(log_probs, full)
         return log_probs
 
@@ -209,6 +214,7 @@ def _is_of_counts(constraint: Any) -> bool:
 
 def from_numpyro(p: npd.Distribution) -> NumPyroDensity:
     """A NumPyro distribution with all its batch axes in one event."""
+    require_density(p)
     return NumPyroDensity(p.to_event(len(p.batch_shape)) if p.batch_shape else p)
 
 
@@ -218,6 +224,7 @@ def as_distribution(density: Any, source: str) -> Distribution:
     NumPyro's are taken through the adapter; TypeError for anything else.
     """
     if isinstance(density, npd.Distribution):
+        require_density(density)
         density = NumPyroDensity(density)
     if isinstance(density, Distribution):
         density.require_one()

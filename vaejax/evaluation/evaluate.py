@@ -19,13 +19,13 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.bounds import sample_log_weight
 from vaejax.data.base import Source
-from vaejax.data.check import check_data
-from vaejax.data.sources import as_source, first_example
+from vaejax.data.sources import as_source
 from vaejax.data.transforms import supports_of_leaves
 from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, flattened, posterior_mean
 from vaejax.evaluation.pareto import FEWEST_VALUES, pareto_k
 from vaejax.models.base import Model, posterior_of
+from vaejax.models.given import check_given
 
 RELIABLE = 0.7  # a Pareto k-hat up to which an importance-sampling estimate is to be trusted
 
@@ -110,7 +110,7 @@ def evaluate(
     """
     require_key(key)
     source = as_source(xs)
-    check_data(source, model.support, transform)
+    example = check_given(model, params, source, transform)
     counts = {"num_samples": num_samples, "batch_size": batch_size, "chunk": chunk}
     for name, count in counts.items():
         require_count(count, name)
@@ -135,9 +135,7 @@ def evaluate(
         effective_samples=estimate(by_example["effective_samples"]),
         unreliable=_unreliable(by_example["k_hat"], num_samples),
         active_units=_num_active(by_example["mean"]),
-        bits_per_dim=_bits_per_dim(
-            model, _shapes_of_one(source, transform), by_example[f"iwae_{num_samples}"]
-        ),
+        bits_per_dim=_bits_per_dim(model, example, by_example[f"iwae_{num_samples}"]),
         num_samples=num_samples,
         by_example=by_example,
     )
@@ -228,14 +226,6 @@ def _grouped_bound(log_w: np.ndarray, count: int) -> np.ndarray:
     # log mean w = log mean (w / max w) + log max w
     bounds = np.log(np.mean(np.exp(groups - highest), axis=2)) + highest[:, :, 0]
     return bounds.mean(axis=1)
-
-
-def _shapes_of_one(source: Source, transform: Callable | None) -> PyTree:
-    """One example as the model sees it: its shapes."""
-    stored = jax.tree.map(lambda leaf: leaf[0], first_example(source))
-    if transform is None:
-        return stored
-    return jax.eval_shape(transform, stored, jax.random.key(0))
 
 
 def _bits_per_dim(model: Model, example: PyTree, log_marginal: np.ndarray) -> Estimate | None:

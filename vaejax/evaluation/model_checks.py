@@ -18,10 +18,10 @@ from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
 from vaejax.data.base import Source
-from vaejax.data.check import check_data
 from vaejax.data.sources import as_source, map_blocks
 from vaejax.evaluation.latents import flattened
 from vaejax.models.base import Model, posterior_of
+from vaejax.models.given import check_given
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _simulated(
             " draws: give xs, examples that hold them"
         )
     source = as_source(xs)
-    check_data(source, model.support, transform)
+    check_given(model, params, source, transform)
     return map_blocks(Transformed(function, transform), params, Repeated(source, count), key)
 
 
@@ -199,7 +199,7 @@ def predictive_check(
     if num_draws is not None:
         require_count(num_draws, "num_draws")
     source = as_source(xs)
-    check_data(source, model.support, transform)
+    check_given(model, params, source, transform)
     of_data = Transformed(partial(_statistic, statistic, model), transform)
     observed = map_blocks(of_data, params, source, key)
     of_draw = partial(_statistic_drawn, statistic, model)

@@ -20,9 +20,9 @@ from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import elbo
 from vaejax.data.base import Source
-from vaejax.data.check import check_data
 from vaejax.data.sources import as_source, map_blocks
 from vaejax.inference.refined import Refined
+from vaejax.models.given import check_given
 
 
 class Gap(NamedTuple):
@@ -74,7 +74,7 @@ def inference_gap(
     require_kind(refined, Refined, "`refined` of inference_gap")
     require_count(num_samples, "num_samples")
     source = as_source(xs)
-    check_data(source, refined.support, transform)
+    check_given(refined, params, source, transform)
     given = None if callable(log_marginal) else _of_each(log_marginal, len(source))
 
     def mapped(function) -> np.ndarray:

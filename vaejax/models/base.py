@@ -60,8 +60,9 @@ def require_factor(found: Any, kind: type, role: str) -> None:
         )
     if inspect.isroutine(found):
         raise TypeError(
-            f"{role} is the function {found.__name__}: write vaejax.NumPyroPrior of a function that"
-            " gives a distribution, a vaejax.GraphModel of a NumPyro model, or derive from"
+            f"{role} is the function {found.__name__}: a prior is vaejax.NumPyroPrior of a NumPyro"
+            " model, or of a function that gives a distribution; for a likelihood write a node with"
+            " a vaejax.NumPyroConditional for each site, in a vaejax.GraphModel; or derive from"
             f" vaejax.{kind.__name__}"
         )
     require_kind(found, kind, role)

@@ -6,7 +6,7 @@ from typing import Any
 from vaejax.base.checks import require_key, require_scalar
 from vaejax.base.types import Key, Params, PyTree, Scalar
 
-SUM_OVER_EVENT = "sum it over the one example and its latent"
+SUM_OVER_VARIABLES = "sum it over the one example and its latent"
 
 
 def joint_alone(self: Any, params: Params, x: PyTree, z: PyTree) -> tuple[Scalar, Scalar | None]:
@@ -20,7 +20,7 @@ def _name(model: Any, method: Callable) -> str:
 
 def _log_density(model: Any, method: Callable, *arguments: Any, **keywords: Any) -> Scalar:
     number = method(*arguments, **keywords)
-    return require_scalar(number, _name(model, method), SUM_OVER_EVENT)
+    return require_scalar(number, _name(model, method), SUM_OVER_VARIABLES)
 
 
 def _log_densities(
@@ -29,7 +29,7 @@ def _log_densities(
     log_joint, log_p_x = method(*arguments, **keywords)
     for number in (log_joint, log_p_x):
         if number is not None:
-            require_scalar(number, _name(model, method), SUM_OVER_EVENT)
+            require_scalar(number, _name(model, method), SUM_OVER_VARIABLES)
     return log_joint, log_p_x
 
 

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpyro
 import numpyro.distributions as npd
 from jax.typing import ArrayLike
 
@@ -40,9 +39,10 @@ from vaejax.distributions.flows import Flow, init_layers
 from vaejax.distributions.mixture import Mixture
 from vaejax.distributions.normal import DiagNormalDensity, standard_normal
 from vaejax.distributions.numpyro import as_distribution, support_of_numpyro
+from vaejax.distributions.numpyro_model import SitesDensity, draws_sites
 from vaejax.distributions.relaxed import relaxed_bernoulli, relaxed_categorical
 from vaejax.distributions.sphere import UniformOnSphereDensity
-from vaejax.models.base import Prior
+from vaejax.models.base import Prior, Supports
 
 Encoder = Callable[[ArrayLike], Distribution]
 
@@ -262,7 +262,8 @@ class FactorialCategorical(Prior):
 @component
 class NumPyroPrior(Prior):
     """p(z) = factory(), any NumPyro distribution with an empty batch shape: `lambda:
-    dist.Laplace(0., 1.).expand([20]).to_event(1)`.
+    dist.Laplace(0., 1.).expand([20]).to_event(1)`; or the joint density of the sites that a NumPyro
+    model draws, and z is {site: value}: then an encoder is a `DirectedGraph` of such nodes.
 
     A lambda equals only itself, so define it once: each new one is a new program to compile.
     """
@@ -270,32 +271,27 @@ class NumPyroPrior(Prior):
     factory: Callable[[], Any]
 
     def __post_init__(self):
-        as_distribution(from_factory(self.factory), "NumPyroPrior.factory")
+        remedy = "; write NumPyroPrior(lambda: dist.Normal(0.0, 1.0).expand([2]).to_event(1))"
+        if isinstance(self.factory, npd.Distribution) or not callable(self.factory):
+            raise TypeError(
+                f"NumPyroPrior.factory is {shortened(self.factory)}, no function{remedy}"
+            )
+        p = SitesDensity(self.factory) if draws_sites(self.factory) else self.factory()
+        if not isinstance(p, Distribution | npd.Distribution):
+            raise TypeError(f"NumPyroPrior.factory gave {shortened(p)}, no distribution{remedy}")
+        as_distribution(p, "NumPyroPrior.factory").event  # noqa: B018  its draws are possible
 
     @property
-    def support(self) -> Support:
-        """What NumPyro says of it."""
+    def support(self) -> Supports:
+        """What NumPyro says of it, of a model by its sites."""
+        if draws_sites(self.factory):
+            return SitesDensity(self.factory).support
         return support_of_numpyro(self.factory().support)
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        if draws_sites(self.factory):
+            return SitesDensity(self.factory)
         return as_distribution(self.factory(), "NumPyroPrior.factory")
-
-
-def from_factory(factory: Callable[[], Any]) -> Any:
-    """What a factory of a distribution gives; TypeError for a distribution in its place, or for a
-    NumPyro model, which draws.
-    """
-    remedy = "; write NumPyroPrior(lambda: dist.Normal(0.0, 1.0).expand([2]).to_event(1))"
-    if isinstance(factory, npd.Distribution) or not callable(factory):
-        raise TypeError(f"NumPyroPrior.factory is {shortened(factory)}, no function{remedy}")
-    with numpyro.handlers.block(), numpyro.handlers.seed(rng_seed=0):
-        p = factory()
-    if not isinstance(p, npd.Distribution):
-        raise TypeError(
-            f"NumPyroPrior.factory gave {shortened(p)}, no distribution: a NumPyro model draws, and"
-            f" a prior is the distribution of its draw{remedy}"
-        )
-    return p

@@ -29,6 +29,16 @@ class VAE(Model):
     theta is {"prior": ..., "likelihood": ...}, phi the encoder's parameters. Every method takes one
     example; `jax.vmap(model.posterior, (None, 0))(params, xs)` takes a batch.
     Reference: Kingma & Welling 2014.
+
+    >>> model = vaejax.VAE(
+    ...     prior=vaejax.StandardNormal(2),
+    ...     likelihood=vaejax.Bernoulli(vaejax.MLP((8, 8))),
+    ...     encoder=vaejax.DiagNormal(vaejax.MLP(2, heads=2)),
+    ... )
+    >>> x = jnp.ones((8, 8))
+    >>> params = model.init(jax.random.key(0), x)
+    >>> model.posterior(params, x).mean().shape
+    (2,)
     """
 
     prior: Factor

@@ -183,11 +183,10 @@ def per_example(
     """
     if model is not None:
         return PerExample(estimator, model)
+    name = type(estimator).__name__
     if isinstance(estimator, Objective):
-        name = type(estimator).__name__
         raise TypeError(f"{name} is an objective already; give it to what takes one, as it is")
     if isinstance(estimator, Estimator):
-        name = type(estimator).__name__
         raise TypeError(f"{name} is an estimator, and wants a model beside: ({name}(...), model)")
     if isinstance(estimator, partial) and isinstance(estimator.func, Estimator):
         name = type(estimator.func).__name__
@@ -262,9 +261,7 @@ class Minibatch(Objective):
 
 
 class Around(Objective):
-    """An objective made of another one, `inner`, whose model, support, schedules and bound it
-    has.
-    """
+    """An objective made of another one, `inner`, with its model, support, schedules and bound."""
 
     inner: Objective
 

@@ -61,6 +61,10 @@ Weight = float | Schedule
 class WarmUp(Schedule):
     """start + (end - start) min(step / num_steps, 1). Reference: Bowman et al. 2016; Sønderby et
     al. 2016, for beta.
+
+    >>> beta = vaejax.WarmUp(100)
+    >>> print([float(beta(step)) for step in (0, 50, 200)])
+    [0.0, 0.5, 1.0]
     """
 
     num_steps: int
@@ -92,6 +96,10 @@ class WarmUp(Schedule):
 class Cyclical(Schedule):
     """Of each `period` steps the first part, `ramp` of them, rises from start to end; the rest
     stays at end. Reference: Fu et al. 2019.
+
+    >>> beta = vaejax.Cyclical(100)
+    >>> print([float(beta(step)) for step in (0, 25, 75, 100)])
+    [0.0, 0.5, 1.0, 0.0]
     """
 
     period: int

@@ -1,6 +1,7 @@
 """Pictures of a run and of its model: every function returns a matplotlib Figure."""
 
 from vaejax.plots.graphs import graph as graph
+from vaejax.plots.history import compare as compare
 from vaejax.plots.history import curves as curves
 from vaejax.plots.images import image_grid as image_grid
 from vaejax.plots.images import prior_image as prior_image
@@ -24,3 +25,5 @@ from vaejax.plots.look import save as save
 from vaejax.plots.look import shared_legend as shared_legend
 from vaejax.plots.look import ticks_at as ticks_at
 from vaejax.plots.look import without_ticks as without_ticks
+from vaejax.plots.paths import interpolate as interpolate
+from vaejax.plots.paths import traverse as traverse

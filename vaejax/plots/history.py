@@ -1,9 +1,12 @@
 """Pictures of a training."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vaejax.base.mapping import Estimate
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, legend
 
 
@@ -13,23 +16,84 @@ def curves(history: dict[str, np.ndarray], title: str = "") -> Figure:
     The axis starts where the first twentieth of the run ends, for the first steps would flatten the
     rest. Raises ValueError for a run of no step.
     """
-    if not len(history["bound"]):
-        raise ValueError("the history has no step yet; train first")
+    centres, smooth = smoothed(history["bound"])
+    window = max(1, len(history["bound"]) // 100)
     figure, [[axes]] = figure_of(size=(7, 4))
-    bound = history["bound"]
-    window = max(1, len(bound) // 100)
-    smooth = bound[: len(bound) // window * window].reshape(-1, window).mean(1)
-    centres = (np.arange(len(smooth)) + 0.5) * window
     label = f"training, mean of {window} steps" if window > 1 else "training"
     axes.plot(centres, smooth, color=BLUE, lw=1.5, label=label)
     if len(history["validation_step"]):
         _show_validation(axes, history["validation_step"], history["validation_bound"])
     shown = np.concatenate([smooth[len(smooth) // 20 :], history["validation_bound"]])
-    margin = 0.05 * (np.ptp(shown) or 1.0)
-    axes.set_ylim(shown.min() - margin, shown.max() + 2 * margin)
+    axes.set_ylim(*_limits(shown))
     legend(axes, "lower right")
     finish(axes, xlabel="step", ylabel="bound (nats per example)", title=title)
     return figure
+
+
+def compare(
+    histories: Mapping[str, Mapping[str, np.ndarray]],
+    results: Mapping[str, Estimate] | None = None,
+    quantity: str = "log p(x) of the test set (nats)",
+) -> Figure:
+    """Runs side by side: the validation bound of each against the step, nats per example, or the
+    smoothed training bound of one that has no validation; and beside it the `results`, {name:
+    Estimate}, such as the `log_marginal` of `vaejax.evaluate`, with two standard errors to each
+    side.
+
+    The axis of the curves starts where a tenth of the longest run is over.
+    """
+    if not histories:
+        raise ValueError("plots.compare shows named histories; there are none")
+    unknown = [name for name in results or {} if name not in histories]
+    if unknown:
+        raise ValueError(f"results of {', '.join(unknown)}, which have no history; name them alike")
+    panels = 1 if results is None else 2
+    figure, [axes] = figure_of(columns=panels, size=(4.6 * panels, 3.6))
+    colours = {name: f"C{i % 10}" for i, name in enumerate(histories)}
+    shown = []
+    longest = max(len(history["bound"]) for history in histories.values())
+    for name, history in histories.items():
+        steps, bounds = history["validation_step"], history["validation_bound"]
+        is_validated = len(steps) > 0
+        if not is_validated:
+            steps, bounds = smoothed(history["bound"])
+        marker = {"marker": "o", "ms": 3} if is_validated else {}
+        label = name if is_validated else f"{name} (training)"
+        axes[0].plot(steps, bounds, color=colours[name], lw=1.5, label=label, **marker)
+        shown.append(np.asarray(bounds)[(np.asarray(steps) > longest / 10) | (steps == steps[-1])])
+    axes[0].set_ylim(*_limits(np.concatenate(shown)))
+    finish(axes[0], grid=True, xlabel="step", ylabel="bound (nats per example)")
+    legend(axes[0], "lower right")
+    if results is not None:
+        _show_results(axes[1], results, colours, quantity)
+    return figure
+
+
+def _show_results(
+    axes: Axes, results: Mapping[str, Estimate], colours: Mapping[str, str], quantity: str
+) -> None:
+    """A dot with two standard errors to each side for each name, the first at the top."""
+    for place, (name, (mean, error)) in enumerate(results.items()):
+        look = {"color": colours[name], "fmt": "o", "ms": 5, "capsize": 3}
+        axes.errorbar(mean, place, xerr=2 * error, **look)
+        axes.annotate(f"{mean:.2f}", (mean, place), (0, 6), textcoords="offset points", ha="center")
+    axes.set_yticks(range(len(results)), list(results))
+    axes.set_ylim(len(results) - 0.5, -0.6)
+    finish(axes, xlabel=f"{quantity}, ± 2 standard errors")
+
+
+def smoothed(bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(centres, means) of at most a hundred windows of steps; those that were skipped count not."""
+    if not len(bound):
+        raise ValueError("the history has no step yet; train first")
+    window = max(1, len(bound) // 100)
+    means = np.nanmean(bound[: len(bound) // window * window].reshape(-1, window), axis=1)
+    return (np.arange(len(means)) + 0.5) * window, means
+
+
+def _limits(shown: np.ndarray) -> tuple[float, float]:
+    margin = 0.05 * (np.ptp(shown) or 1.0)
+    return shown.min() - margin, shown.max() + 2 * margin
 
 
 def _show_validation(axes: Axes, steps: np.ndarray, bounds: np.ndarray) -> None:

@@ -157,14 +157,25 @@ def is_image(shape: tuple[int, ...]) -> bool:
 
 
 def reconstructions(
-    model: Model, params: Params, xs: PyTree, key: Key, columns: int = 16
+    model: Model,
+    params: Params,
+    xs: PyTree,
+    key: Key,
+    columns: int = 16,
+    originals: np.ndarray | None = None,
 ) -> Figure:
-    """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x)."""
+    """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x).
+
+    `originals` are the images of which the xs were made, such as those that were binarised, [n, h,
+    w] or [n, h, w, 1 or 3] with values in [0, 1]: a row above each pair.
+    """
     require_key(key)
     require_count(columns, "columns")
     check_data(xs, model.support)
     xs = jax.tree.map(jnp.asarray, xs)
     size = len(jax.tree.leaves(xs)[0])
+    if originals is not None and len(originals) != size:
+        raise ValueError(f"{len(originals)} originals of {size} examples; give one of each")
 
     def decoded(params, x, key):
         z = posterior_of(model, params, x).sample(key)
@@ -173,10 +184,20 @@ def reconstructions(
     keys = jax.random.split(key, size)
     means = np.asarray(jax.jit(jax.vmap(decoded, (None, 0, 0)))(params, xs, keys))
     images = np.asarray(jax.vmap(model.observation)(xs))
+    kinds = [images, means] if originals is None else [np.asarray(originals), images, means]
+    columns = min(columns, size)
+    starts = range(0, size, columns)
     blocks = [
-        block
-        for start in range(0, size, columns)
-        for block in (images[start : start + columns], means[start : start + columns])
+        whole_row(kind[start : start + columns], columns) for start in starts for kind in kinds
     ]
     title = "x, and below it the mean of p(x | z) at one z from q(z | x)"
-    return image_grid(np.concatenate(blocks), columns, title, rows_together=2)
+    if originals is not None:
+        title = "the image, x as the model saw it, and the mean of p(x | z)"
+    return image_grid(np.concatenate(blocks), columns, title, rows_together=len(kinds))
+
+
+def whole_row(images: np.ndarray, columns: int) -> np.ndarray:
+    """So many images: those given, and white ones after them."""
+    white = 1.0 if images.shape[3:] == (3,) else 0.0  # as `tile` has it
+    shape = (columns - len(images), *images.shape[1:])
+    return np.concatenate([images, np.full(shape, white, images.dtype)])

@@ -35,6 +35,7 @@ from vaejax.plots.look import (
     shared_legend,
     without_ticks,
 )
+from vaejax.plots.paths import nearest
 
 MOST_CLASSES = 10  # that a legend names, each in its own colour
 QUANTILE_DRAWS = 10_000  # of the prior, for its quantiles
@@ -47,24 +48,29 @@ def latent(
     principal components.
 
     means [n, d] are those of `vaejax.posterior_means`; of a mapping all latents stand in a row.
-    labels [n], or one-hot rows [n, classes], name the classes. With two real numbers for latents,
-    of one node or of two, a second panel shows the decoded manifold: E[x | z] at quantiles of each
-    number under the prior.
+    labels [n], or one-hot rows [n, classes], name the classes. Where the model explains images, and
+    has no inputs, a second panel shows E[x | z]: with two real numbers for latents, of one node or
+    of two, at quantiles of each number under the prior; with any others at one of the means in each
+    part of the first panel, or the point of the latents' support next to it.
     """
     require_count(size, "size")
-    of_one = jax.tree.map(lambda leaf: jnp.asarray(leaf)[0], means)
+    z_means = jax.tree.map(jnp.asarray, means)
+    of_one = jax.tree.map(lambda leaf: leaf[0], z_means)
     means = _rows(means)
     labels = require_labels(labels, len(means))
-    real = all(support == REAL for _, support in support_parts(model.latent_support))
-    manifold = means.shape[1] == 2 and real and not model.inputs and _draws_images(model, params)
-    figure, [panels] = figure_of(columns=1 + manifold, size=(11.5 if manifold else 6.2, 5.4))
+    decoded = means.shape[1] > 1 and not model.inputs and _is_of_images(model, params, of_one)
+    figure, [panels] = figure_of(columns=1 + decoded, size=(11.5 if decoded else 6.2, 5.4))
     points, names = means, ("$z_1$", "$z_2$")
     if means.shape[1] > 2:
         points, names = _principal_components(means)
     _scatter(panels[0], points, labels)
     panels[0].set(xlabel=names[0], ylabel=names[1], title="posterior means")
-    if manifold:
+    real = all(support == REAL for _, support in support_parts(model.latent_support))
+    if decoded and means.shape[1] == 2 and real and _draws_images(model, params):
         _show_manifold(panels[1], model, params, of_one, size)
+    elif decoded:
+        _show_places(panels[1], model, params, z_means, points, size)
+        panels[1].set(xlabel=f"{names[0]} →", ylabel=f"{names[1]} →")
     return figure
 
 
@@ -115,6 +121,37 @@ def _show_manifold(axes: Axes, model: Model, params: Params, of_one: PyTree, siz
     show_image(axes, tile(np.asarray(images), size))
     title = "decoded manifold, at quantiles of p(z)"
     axes.set(xlabel="$z_1$ →", ylabel="$z_2$ →", title=title)
+
+
+def _is_of_images(model: Model, params: Params, z: PyTree) -> bool:
+    """Whether E[x | z] is known, and an image."""
+    try:
+        jax.eval_shape(lambda z: mean_image(model, params, z), z)
+    except (ValueError, NotKnownError):
+        return False
+    return True
+
+
+def _show_places(
+    axes: Axes, model: Model, params: Params, means: PyTree, points: np.ndarray, size: int
+) -> None:
+    """E[x | z] at the mean whose point is next to the middle of each cell of a grid, size x size;
+    white where a cell has none.
+    """
+    low, high = np.quantile(points, [0.005, 0.995], axis=0)
+    places = (points - low) / np.where(high > low, high - low, 1) * size  # in cells
+    cells = np.floor(np.clip(places, 0, size - 1e-6)).astype(int)
+    far = np.linalg.norm(places - cells - 0.5, axis=1)
+    order = np.argsort(far)
+    column, row = cells[order, 0], size - 1 - cells[order, 1]  # the first row is the topmost
+    taken, first = np.unique(row * size + column, return_index=True)
+    zs = nearest(model.latent_support, jax.tree.map(lambda leaf: leaf[order[first]], means))
+    images = np.asarray(jax.jit(jax.vmap(lambda z: mean_image(model, params, z)))(zs))
+    shape = images.shape[1:]
+    canvas = np.full((size * size, *shape), 1.0 if shape[2:] == (3,) else 0.0)
+    canvas[taken] = images
+    show_image(axes, tile(canvas, size))
+    axes.set_title("decoded means, each in its place")
 
 
 def priors(

@@ -1,10 +1,11 @@
 """The look of every picture: its colours, its axes, its legend, its file.
 
-figure, [[left, right]] = figure_of(columns=2, size=(10, 4))
-left.plot(steps, bounds, color=BLUE, label="bound")
-finish(left, xlabel="step", ylabel="bound (nats)")
-legend(left, "lower right")
-save(figure, out / "bounds.png")
+>>> figure, [[left, right]] = figure_of(columns=2, size=(10, 4))
+>>> lines = left.plot([0, 100], [-45.0, -25.0], color=BLUE, label="bound")
+>>> finish(left, xlabel="step", ylabel="bound (nats)")
+>>> legend(left, "lower right")
+
+`save(figure, folder / "bounds.png")` writes it.
 """
 
 from collections.abc import Callable, Iterable

@@ -77,12 +77,16 @@ def build_objective(config: TrainConfig, model: VAE) -> Objective:
     return minibatch(estimator, model)
 
 
+def learning_rate_of(config: TrainConfig) -> Any:
+    """A number, or a schedule."""
+    if config.schedule == "cosine":
+        return optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
+    return config.learning_rate
+
+
 def build_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Adam, with the configuration's schedule and clipping."""
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = optax.cosine_decay_schedule(rate, config.num_steps)
-    adam = optax.adam(rate)
+    adam = optax.adam(learning_rate_of(config))
     if config.clip_norm is None:
         return adam
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)

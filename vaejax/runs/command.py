@@ -14,8 +14,8 @@ from typing import Any, TextIO
 
 import jax
 
-from vaejax import __version__
 from vaejax.base.settings import settings_of_numbers
+from vaejax.base.version import __version__
 from vaejax.runs.files import json_text, write_json
 from vaejax.training.checkpoints import CheckpointError
 

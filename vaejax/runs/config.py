@@ -35,6 +35,8 @@ TestSize = Annotated[Count, AtMost("test")]
 class Configuration:
     """The flags of a command: derive a frozen dataclass, whose fields say what they may hold.
 
+        from vaejax.base.fields import Count, Distinct, Positive
+
         @dataclasses.dataclass(frozen=True)
         class Config(Configuration):
             num_steps: Count = 1_000
@@ -226,6 +228,8 @@ class TrainConfig(Setting):
     """Importance samples per example for log p(x)."""
     devices: Count = 1
     """Shard each batch over so many devices."""
+    log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
+    """Beside metrics.jsonl: csv (log.csv), tensorboard (the folder tensorboard) or wandb."""
     out: str = "runs/train"
     """The run's folder."""
     resume: bool = False

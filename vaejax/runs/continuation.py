@@ -15,6 +15,7 @@ RUN_RECORD = ("config", "data", "versions")  # of config.json, whatever the revi
 FREE_TO_CHANGE = {
     "resume",
     "overwrite",
+    "log",
     "num_steps",
     "out",
     "data_folder",
@@ -24,6 +25,17 @@ FREE_TO_CHANGE = {
     "checkpoint_every",
     "validate_every",
 }
+
+
+# Fields that say where a run lies and how it is kept: two runs that differ in no other one
+# compute the same.
+KEPT = ("out", "log", "resume", "overwrite", "data_folder", "checkpoint_every", "devices")
+
+
+def computed_fields(config: TrainConfig) -> dict[str, Any]:
+    """The fields that decide what a run finds."""
+    values = dataclasses.asdict(config)
+    return {name: value for name, value in values.items() if name not in KEPT}
 
 
 def saved_config(folder: str | Path) -> TrainConfig:

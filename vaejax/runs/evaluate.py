@@ -14,6 +14,7 @@ import jax
 from matplotlib.figure import Figure
 
 from vaejax.data.base import random_rows
+from vaejax.data.own import short_name
 from vaejax.distributions.base import NotKnownError
 from vaejax.runs.command import environment
 from vaejax.runs.config import check_config, require_examples
@@ -148,7 +149,7 @@ def reported(evaluation: Evaluated) -> dict[str, Any]:
     pictures = _pictures(evaluation)
     if notes:  # of pictures too
         evaluation.write()
-    title = f"{config.run}: {subject.config.data} at step {subject.step:,}"
+    title = f"{config.run}: {short_name(subject.config.data)} at step {subject.step:,}"
     rows, report = evaluation.rows, evaluation.out / "report.html"
     write_text(report, page(title, rows, notes, pictures, facts))
     width = max(len(name) for name, _, _ in rows)

@@ -1,6 +1,5 @@
 """A run's folder: config.json, metrics.jsonl, checkpoints/, result.json and pictures."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from vaejax.data.transforms import Transform
 from vaejax.models.vae import VAE
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.continuation import RUN_RECORD, fixed_fields, saved_config
-from vaejax.runs.files import json_text, read_json, write_text
+from vaejax.runs.files import read_json
 from vaejax.runs.place import expanded
 from vaejax.training.checkpoints import CheckpointMismatchError
 from vaejax.training.run import Run
@@ -180,45 +179,3 @@ def evaluated_step(config: TrainConfig, run: Run) -> int:
 def best_params(run: Run) -> Params | None:
     """Those of the best validation; None before the first."""
     return run.best_params if len(run.history["validation_step"]) else None
-
-
-class MetricsLog:
-    """metrics.jsonl: the mean bound of every 100 steps, and each validation, as training goes.
-
-    A resumed run writes it anew, at its first call and in one move.
-    """
-
-    def __init__(self, path: Path, every: int = 100):
-        self.path, self.every = path, every
-        self.num_rows = self.num_validations = 0
-        self.times: list[tuple[int, float]] = []
-
-    def __call__(self, run: Run) -> None:
-        self.times.append((run.step, time.perf_counter()))
-        rows = [*self._training_rows(run), *self._validation_rows(run)]
-        text = "".join(json_text(row) + "\n" for row in rows)
-        if len(self.times) == 1:
-            write_text(self.path, text)
-        else:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(text)
-
-    def _training_rows(self, run: Run) -> list[dict[str, float]]:
-        bound, every = run.history["bound"], self.every
-        ends = range((self.num_rows + 1) * every, run.step + 1, every)
-        self.num_rows += len(ends)
-        return [{"step": end, "bound": float(bound[end - every : end].mean())} for end in ends]
-
-    def _validation_rows(self, run: Run) -> list[dict[str, float]]:
-        steps = run.history["validation_step"][self.num_validations :].tolist()
-        bounds = run.history["validation_bound"][self.num_validations :].tolist()
-        self.num_validations += len(steps)
-        pairs = zip(steps, bounds, strict=True)
-        return [{"step": step, "validation_bound": bound} for step, bound in pairs]
-
-    def steps_per_second(self) -> float | None:
-        """Between the first compiled call, whose time is the compiler's, and the last."""
-        if len(self.times) < 2:
-            return None
-        (first, began), (last, ended) = self.times[0], self.times[-1]
-        return round((last - first) / (ended - began), 2)

@@ -22,6 +22,9 @@ PICTURES = ("samples", "reconstructions", "latent", "curves")  # what training d
 RUN_FILES = (
     "checkpoints",
     "metrics.jsonl",
+    "log.csv",
+    "tensorboard",
+    "wandb",
     "result.json",
     *(f"{name}.png" for name in PICTURES),
     "evaluation.json",

@@ -4,7 +4,9 @@ import base64
 import html
 import io
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -13,25 +15,13 @@ from matplotlib.ticker import MaxNLocator
 
 from vaejax.evaluation.evaluate import Evaluation
 from vaejax.evaluation.latents import COLLAPSED, LatentSpace
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
+from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
+from vaejax.runs.readings import CAPTIONS, reading_of
 
 Row = tuple[str, str, str]  # quantity, value, remark
 SIZE = (5.2, 3.4)  # inches, of a figure on the page
 
-STYLE = f"""
-body {{ font: 15px/1.45 system-ui, sans-serif; color: {INK}; max-width: 1000px; margin: 2rem auto;
-  padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; }}
-h2 {{ font-size: 1.1rem; margin-top: 2rem; }}
-table {{ border-collapse: collapse; width: 100%; }}
-th, td {{ text-align: left; padding: .25rem .6rem; border-bottom: 1px solid #e3e7ea;
-  vertical-align: top; }}
-ul {{ columns: 3; font-size: .85rem; list-style: none; padding: 0; overflow-wrap: anywhere; }}
-.pictures {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-figure {{ margin: 0; flex: 1 1 440px; }}
-img {{ max-width: 100%; }}
-figcaption {{ color: #66747f; font-size: .85rem; }}
-"""
+TEMPLATE = Template((files("vaejax.runs") / "report.html").read_text(encoding="utf-8"))
 
 
 def page(
@@ -42,18 +32,22 @@ def page(
     facts: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """The table, the notes, the pictures (`inlined`) and the facts, with everything in it."""
-    body = [
-        f"<h1>{html.escape(title)}</h1>",
-        table(rows, ("quantity", "value", "")),
-        *(f"<p>{html.escape(note)}</p>" for note in notes),
-        '<h2>Pictures</h2><div class="pictures">',
-        *pictures,
-        "</div>",
-        *(_facts(name, values) for name, values in facts.items()),
-    ]
-    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{STYLE}</style>'
+    return TEMPLATE.substitute(
+        title=html.escape(title),
+        rows="\n".join(map(_row, rows)),
+        notes="\n".join(f"<p>{html.escape(note)}</p>" for note in notes),
+        pictures="\n".join(pictures),
+        facts="\n".join(_facts(name, values) for name, values in facts.items()),
+    )
+
+
+def _row(row: Row) -> str:
+    """A quantity, its value and what it is of, and below them how to read it."""
+    quantity, value, remark = map(html.escape, row)
+    reading = html.escape(reading_of(row[0]))
     return (
-        f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+        f"<tr><th scope=row>{quantity}</th><td class=value>{value}</td>"
+        f"<td>{remark}<p class=reading>{reading}</p></td></tr>"
     )
 
 
@@ -63,13 +57,6 @@ def _facts(name: str, values: Mapping[str, Any]) -> str:
         for key, value in values.items()
     )
     return f"<h2>{html.escape(name)}</h2><ul>{items}</ul>"
-
-
-def table(rows: list[Row], header: Row) -> str:
-    def line(cells: Row, tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
-
-    return "<table>" + line(header, "th") + "".join(line(row, "td") for row in rows) + "</table>"
 
 
 def inlined(draw: Callable[[], Figure | Path | None], name: str) -> str:
@@ -84,7 +71,8 @@ def inlined(draw: Callable[[], Figure | Path | None], name: str) -> str:
         picture.savefig(buffer, dpi=130, format="png")
         data = buffer.getvalue()
     source = f"data:image/png;base64,{base64.b64encode(data).decode()}"
-    return f'<figure><img alt="{name}" src="{source}"><figcaption>{name}</figcaption></figure>'
+    caption = CAPTIONS.get(name, name)
+    return f'<figure><img alt="{name}" src="{source}"><figcaption>{caption}</figcaption></figure>'
 
 
 def bounds_figure(evaluation: Evaluation, ais_less_iwae: float | None) -> Figure:
@@ -103,16 +91,30 @@ def bounds_figure(evaluation: Evaluation, ais_less_iwae: float | None) -> Figure
     return figure
 
 
-def latents_figure(space: LatentSpace) -> Figure | None:
+def latents_figure(space: LatentSpace) -> Figure:
     """What each latent tells, sorted: its KL, or its information about x where the prior is no
-    product over the latents; None where q is none either.
+    product over the latents; what all tell together where q is none either.
     """
     if space.kl is not None:
-        told, name = space.kl, "mean KL(q(z_j|x) ‖ p(z_j)) (nats)"
-    elif space.information is not None:
-        told, name = space.information, "information I(x; z_j) (nats)"
-    else:
-        return None
+        return _of_each(space.kl, "mean KL(q(z_j|x) ‖ p(z_j)) (nats)")
+    if space.information is not None:
+        return _of_each(space.information, "information I(x; z_j) (nats)")
+    parts = {
+        "rate": space.rate.mean,
+        "mutual information": space.mutual_information,
+        "KL(q(z) ‖ p(z))": space.marginal_kl,
+    }
+    known = {name: nats for name, nats in parts.items() if nats is not None}
+    figure, [[axes]] = figure_of(size=SIZE)
+    axes.barh(list(known), list(known.values()), color=BLUE)
+    axes.axvline(space.limit, color=ORANGE, lw=1.2, ls="--", label="log N")
+    axes.invert_yaxis()
+    finish(axes, xlabel="nats, of all latents together")
+    legend(axes, "lower right")
+    return figure
+
+
+def _of_each(told: np.ndarray, name: str) -> Figure:
     figure, [[axes]] = figure_of(size=SIZE)
     ordered = np.sort(told)[::-1]
     colours = [BLUE if nats > COLLAPSED else GREY for nats in ordered]

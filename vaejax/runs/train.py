@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import optax
-import tyro
 from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
@@ -32,20 +31,22 @@ from vaejax.runs.build import (
     initial_params,
     load_data,
 )
-from vaejax.runs.command import environment
+from vaejax.runs.command import environment, record
 from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.continuation import fixed_fields, require_same_run, saved_config
 from vaejax.runs.files import write_json
+from vaejax.runs.flags import parsed_flags
 from vaejax.runs.folder import (
-    MetricsLog,
     digests_of,
     evaluated_params,
     evaluated_step,
     require_same_data,
 )
 from vaejax.runs.lock import claimed
+from vaejax.runs.logs import logs_of
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import place_of, require_free, training_in
+from vaejax.training.callbacks import Callback
 from vaejax.training.fit import check_schedules, fit
 from vaejax.training.run import Run
 from vaejax.training.saving import Checkpoints
@@ -78,12 +79,13 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     training = prepared_training(config)
     out = place_of(config.out)
+    log, *others = logs_of(config, out)
     print(f"data: {training.dataset.source}", file=sys.stderr)
     with claimed(out):
         require_free(config)  # again, now that no other process can write there
-        log, began = MetricsLog(out / "metrics.jsonl"), time.perf_counter()
+        began = time.perf_counter()
         with training_in(out, resume=config.resume):
-            run = fitted(training, out, log)
+            run = fitted(training, out, (log, *others))
         seconds = time.perf_counter() - began
 
         print("evaluating on the test set ...", file=sys.stderr)
@@ -94,9 +96,10 @@ def train(config: TrainConfig) -> dict[str, Any]:
             "steps_per_second": log.steps_per_second(),
             "out": str(out),
         }
-        write_json(out / "result.json", result)
+        data = _data_facts(training.dataset)
+        record(out, config, **result, **data)
         result["pictures"] = drawn(figures_of(training, params, run), out)
-        write_json(out / "result.json", result)
+        record(out, config, **result, **data)
     print(f"{evaluation} of {config.latent_dim}\npictures     {out}/*.png")
     return result
 
@@ -149,7 +152,7 @@ def _trace(training: Training) -> None:
     jax.eval_shape(objective.bound, params, x, key)
 
 
-def fitted(training: Training, out: Path, log: MetricsLog) -> Run:
+def fitted(training: Training, out: Path, callbacks: Sequence[Callback]) -> Run:
     """The training itself. config.json is there before the first step; that of a run that is
     resumed is the old one until its checkpoints have turned out to be of this run.
     """
@@ -158,14 +161,9 @@ def fitted(training: Training, out: Path, log: MetricsLog) -> Run:
     def write_facts() -> None:
         write_json(out / "config.json", facts)
 
-    def callback(run: Run) -> None:
-        if config.resume and not log.times:
-            write_facts()
-        log(run)
-
     if not config.resume:
         write_facts()
-    run = fit(
+    return fit(
         training.objective,
         training.params,
         training.optimizer,
@@ -181,18 +179,38 @@ def fitted(training: Training, out: Path, log: MetricsLog) -> Run:
             out / "checkpoints", config.checkpoint_every, config.resume, fixed_fields(config)
         ),
         mesh=training.mesh,
-        callback=callback,
+        callbacks=(WhenStarted(write_facts), *callbacks),
     )
-    write_facts()  # of a run that had no step left too
-    return run
+
+
+class WhenStarted(Callback):
+    """Calls a function once, when it is certain that the run begins or goes on."""
+
+    def __init__(self, function: Callable[[], None]):
+        self._function = function
+
+    def start(self, run: Run) -> None:
+        self._function()
+
+    def __call__(self, run: Run) -> None:
+        pass
 
 
 def _facts(training: Training) -> dict[str, Any]:
     """What config.json holds."""
     config = dataclasses.asdict(training.config)
     parts = {name: description(getattr(training, name)) for name in DESCRIBED}
-    data = {"data": training.dataset.source, "images": digests_of(training.dataset)}
-    return {"config": config, **data, **parts, **environment()}
+    return {"config": config, **_data_facts(training.dataset), **parts, **environment()}
+
+
+def _data_facts(dataset: Dataset) -> dict[str, Any]:
+    """Where the data were and how they were split, and what each split holds."""
+    splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+    return {
+        "data": dataset.source,
+        "examples": {name: len(split.images) for name, split in splits.items()},
+        "images": digests_of(dataset),
+    }
 
 
 def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str, Any]:
@@ -239,7 +257,8 @@ def figures_of(training: Training, params: Params, run: Run) -> dict[str, Callab
     def reconstructions() -> Figure:
         stored = dataset.test.images[random_rows(rows_key, len(dataset.test.images), 64)]
         xs = jax.jit(jax.vmap(transform))(stored, jax.random.split(pixels_key, len(stored)))
-        return plots.reconstructions(model, params, xs, reconstruct_key)
+        originals = transform.originals(stored)
+        return plots.reconstructions(model, params, xs, reconstruct_key, originals=originals)
 
     def latent() -> Figure:
         labels = dataset.test.labels
@@ -257,12 +276,14 @@ def figures_of(training: Training, params: Params, run: Run) -> dict[str, Callab
 
 
 def parsed(
-    arguments: Sequence[str] | None = None, prog: str | None = None, description: str | None = None
+    arguments: Sequence[str] | None = None,
+    prog: str | None = None,
+    description: str | None = None,
 ) -> TrainConfig:
-    """The configuration of a command line, whose --help begins with the description. With --resume,
-    flags that are not given are the run's own.
+    """The configuration of a command line. With --resume, flags that are not given are the run's
+    own.
     """
-    config = tyro.cli(TrainConfig, args=arguments, prog=prog, description=description)
+    config = parsed_flags(TrainConfig, arguments, prog=prog, description=description)
     if not config.resume:
         return config
     if config.overwrite:
@@ -275,6 +296,6 @@ def parsed(
         )
     own = {"resume": True, "overwrite": False, "out": config.out}
     saved = dataclasses.replace(saved_config(saved_in.parent), **own)
-    config = tyro.cli(TrainConfig, args=arguments, prog=prog, default=saved)
+    config = parsed_flags(TrainConfig, arguments, prog=prog, default=saved)
     require_same_run(saved, config)
     return config

@@ -9,7 +9,7 @@ clock allows.
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from vaejax.data.base import Source
 from vaejax.data.check import check_data
 from vaejax.data.sources import as_data, as_source
 from vaejax.objectives.base import Objective, Reported, require_objective
+from vaejax.training.callbacks import Callback, Callbacks
 from vaejax.training.calls import advance, next_count
 from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
@@ -37,7 +38,6 @@ from vaejax.training.run import (
     Run,
     arrays_of,
     copied,
-    for_callback,
     hand_back,
     handed_out,
     with_arrays,
@@ -60,7 +60,7 @@ def fit(
     validation: Validation | None = None,
     checkpoints: Checkpoints | None = None,
     mesh: Mesh | None = None,
-    callback: Callable[[Run], None] | None = None,
+    callbacks: Sequence[Callback | Callable[[Run], Any]] = (),
     progress: bool = True,
 ) -> Run:
     """argmax_params E objective(params, batch, key, step), by `num_steps` steps of an Optax
@@ -73,12 +73,8 @@ def fit(
 
     Whatever stops a run hands it back: Ctrl-C and SIGTERM, which wait for the call in hand, an
     error of the callback, of the data, of a validation or of the disk. The run so far is in the
-    attribute `run` of the exception and, where there are checkpoints, saved:
-
-        try:
-            run = vaejax.fit(...)
-        except KeyboardInterrupt as stopped:
-            run = stopped.run
+    attribute `run` of the exception (`except KeyboardInterrupt as stopped: run = stopped.run`) and,
+    where there are checkpoints, saved.
 
     Args:
       objective: such as `vaejax.minibatch(vaejax.Pathwise(), model)`. Its `Terms` are recorded,
@@ -98,7 +94,9 @@ def fit(
       validation: held-out examples, and how often and how patiently to look at them.
       checkpoints: where and how often to save the run, and whether to go on from there.
       mesh: each batch is sharded over the mesh's axis "data"; parameters and data are replicated.
-      callback: called with the run so far after each compiled call, about once a second.
+      callbacks: each is called with the run so far after each compiled call, about once a second:
+        functions of the run, or values such as `vaejax.CSVLog(path)`; see `vaejax.Callback`. One
+        that raises `vaejax.StopTraining` ends the run, which is returned.
 
     Raises ValueError or TypeError before anything compiles if the arguments do not fit each other,
     NonFiniteError, a FloatingPointError, if training breaks down.
@@ -107,7 +105,8 @@ def fit(
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
     check_nouns(validation, checkpoints)
-    check_functions(transform=transform, callback=callback)
+    check_functions(transform=transform)
+    told = Callbacks(callbacks)
     check_mesh(mesh, batch_size)
     check_params(params)
     settled = check_schedules(objective, num_steps)
@@ -136,11 +135,12 @@ def fit(
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
         count = 1
         try:
+            told.start(run)
             # A run that was cut before a validation that was due has it first.
             with under_mesh(mesh):
                 run = run if validator is None else validator.caught_up(run)
             with progress_bar(num_steps, run.step, progress) as bar:
-                while run.step < num_steps and not signals.received:
+                while run.step < num_steps and not (signals.received or told.stopped):
                     if validator is not None and validator.is_out_of_patience(run):
                         break
                     began = time.perf_counter()
@@ -152,22 +152,22 @@ def fit(
                         run = run if validator is None else validator.caught_up(run)
                     if saver is not None and saver.is_due(run.step):
                         saver.save(run)
-                    if callback is not None:
-                        callback(for_callback(run))
+                    told(run)
             if saver is not None:
                 saver.finish(run)
+            told.finish()
             signals.raise_received()
         except NonFiniteError as error:
-            _keep(error.run, error, saver)
+            _keep(error.run, error, saver, told)
             raise
         except BaseException as error:
-            _keep(run, error, saver)
+            _keep(run, error, saver, told)
             raise
     warn_of_skipped(run.opt_state, run.step)
     return handed_out(run)
 
 
-def _keep(run: Run, error: BaseException, saver: Saver | None) -> None:
+def _keep(run: Run, error: BaseException, saver: Saver | None, told: Callbacks) -> None:
     """The run so far goes into the error and, where there are checkpoints, into one of them; if
     that fails too, the first error stays the one that is raised.
     """
@@ -177,6 +177,10 @@ def _keep(run: Run, error: BaseException, saver: Saver | None) -> None:
             saver.finish(run)
         except Exception as second:
             error.add_note(f"and it could not be saved: {type(second).__name__}: {second}")
+    try:
+        told.finish()
+    except Exception as second:
+        error.add_note(f"and a callback could not end: {type(second).__name__}: {second}")
 
 
 def _steps_left(step: int, num_steps: int, periods: list[int]) -> int:

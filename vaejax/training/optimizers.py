@@ -1,5 +1,6 @@
 """Optax optimisers: what each may ask for, what it starts from, and which equal each other."""
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
 from functools import partial, reduce
@@ -120,7 +121,7 @@ def skipped_steps(state: PyTree) -> jax.Array | None:
     """The number of steps that `optax.apply_if_finite` skipped; None where the optimiser has
     none.
     """
-    counts = [node.total_notfinite for node in _nodes(state, optax.ApplyIfFiniteState)]
+    counts = [node.total_notfinite for node in nodes_of(state, optax.ApplyIfFiniteState)]
     return reduce(jnp.maximum, counts) if counts else None
 
 
@@ -129,12 +130,12 @@ def learning_rate(state: PyTree) -> jax.Array | None:
     None where it has none, or several.
     """
     kinds = optax.InjectStatefulHyperparamsState, optax.InjectHyperparamsState
-    injected = [node.hyperparams for node in _nodes(state, kinds)]
+    injected = [node.hyperparams for node in nodes_of(state, kinds)]
     rates = [rates["learning_rate"] for rates in injected if "learning_rate" in rates]
     return rates[0] if len(rates) == 1 and jnp.shape(rates[0]) == () else None
 
 
-def _nodes(state: PyTree, kinds: type | tuple[type, ...]) -> list[Any]:
+def nodes_of(state: PyTree, kinds: type | tuple[type, ...]) -> list[Any]:
     """The parts of a state that are of some kinds."""
 
     def is_one(node):
@@ -213,6 +214,11 @@ def _structure(obj: Any, parents: frozenset[int]) -> Any:
         return str(obj.dtype), inside(jax.random.key_data(obj))
     if isinstance(obj, np.ndarray | jax.Array):
         return obj.shape, str(obj.dtype), np.asarray(obj).tobytes()
+    if dataclasses.is_dataclass(obj) and not isinstance(obj, type):
+        fields = tuple(inside(vars(obj)[field.name]) for field in dataclasses.fields(obj))
+        # One that can change is compared by identity, as any other object.
+        is_frozen = obj.__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue]
+        return (type(obj), fields) if is_frozen else Identity(obj)
     if obj is None or isinstance(
         obj, bool | int | float | str | bytes | np.generic | np.dtype | type
     ):

@@ -45,6 +45,7 @@ class Record(NamedTuple):
     learning_rate: Scalar | None
 
 
+BY_STEP = "bound", "objective", "reconstruction", "rate", "gradient_norm", "learning_rate"
 NO_HISTORY = {
     "bound": np.zeros(0, np.float32),
     "objective": np.zeros(0, np.float32),
@@ -88,8 +89,8 @@ def hand_back(error: BaseException, run: Run) -> None:
 
 
 def by_step(history: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Those arrays of a history that have a number for each step."""
-    return {name: values for name, values in history.items() if not name.startswith("validation_")}
+    """Those arrays of a history that have a number for each step, in one order."""
+    return {name: history[name] for name in BY_STEP if name in history}
 
 
 def recorded(history: dict[str, np.ndarray], record: Record) -> dict[str, np.ndarray]:

@@ -33,7 +33,7 @@ class Checkpoints:
     bits. `config`, of JSON's types, is stored in each and must then be equal; so must the data, the
     key, the batch size, the objective, the transform and the optimiser, which are stored anyway, by
     their descriptions, and JAX's settings of precision and of random numbers. Free are the number
-    of steps, the validation, the mesh and the callback.
+    of steps, the validation, the mesh and the callbacks.
     """
 
     folder: str | Path

@@ -103,25 +103,33 @@ def moments_by_draws(
     of order 2, ..., `order`. The keys are those of the pilot and of the draws.
     """
     pilot_key, draw_key = keys
-    centre = _pilot_mean(function, params, x, pilot_key)
-    point = Point(params, x, draw_key, centre)
-    sums = tuple(jax.tree.map(jnp.zeros_like, centre) for _ in range(order))
+    size = layout.draws_per_device(min(num_draws, DRAWS_PER_CALL))
+    plan = Plan(function, selectors, layout, size)
+    # By the program of the draws, so that there is one to compile: zeros are of a stated dtype, for
+    # a parameter that was made of a Python number has one that gives way.
+    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, leaf.dtype), params)
+    (total, *_), _ = _all_draws(plan, Point(params, x, pilot_key, nothing), PILOT_DRAWS, order)
+    centre = jax.tree.map(lambda leaf: leaf / PILOT_DRAWS, total)
+    sums, (values, squares) = _all_draws(plan, Point(params, x, draw_key, centre), num_draws, order)
+    return values, squares, central_moments(num_draws, centre, sums)
+
+
+def _all_draws(
+    plan: Plan, point: Point, num_draws: int, order: int
+) -> tuple[Sums, tuple[np.ndarray, np.ndarray]]:
+    """The sums over draws 0, ..., num_draws - 1; and the values [n] and the squares [n, groups] of
+    each, in float64. As many calls as that takes.
+    """
+    layout = plan.layout
+    most = plan.size * (1 if layout.mesh is None else layout.mesh.size)
+    sums = tuple(jax.tree.map(jnp.zeros_like, point.centre) for _ in range(order))
     values, squares = [], []
-    for start in range(0, num_draws, DRAWS_PER_CALL):
-        count = min(DRAWS_PER_CALL, num_draws - start)
-        plan = Plan(function, selectors, layout, layout.draws_per_device(count))
+    for start in range(0, num_draws, most):
+        count = min(most, num_draws - start)
         sums, kept = add_draws(plan, point, sums, start, count)
         values.append(np.asarray(kept[0], np.float64)[:count])
         squares.append(np.asarray(kept[1], np.float64)[:count])
-    moments = central_moments(num_draws, centre, sums)
-    return np.concatenate(values), np.concatenate(squares), moments
-
-
-@partial(jax.jit, static_argnames="function")
-def _pilot_mean(function: Maximised, params: Params, x: PyTree, key: Key) -> Params:
-    keys = jax.random.split(key, PILOT_DRAWS)
-    gradients = jax.lax.map(lambda key: jax.grad(function)(params, x, key), keys)
-    return jax.tree.map(lambda leaf: jnp.mean(leaf, axis=0), gradients)
+    return sums, (np.concatenate(values), np.concatenate(squares))
 
 
 # A chunk of draws.

@@ -52,7 +52,8 @@ class NumPyroConditional(OfNet):
         if not isinstance(p, npd.Distribution):
             raise TypeError(
                 f"NumPyroConditional.family gave {shortened(p)}, no distribution: a NumPyro model"
-                " draws, and a family is the distribution of its draw"
+                " draws, and a family is the distribution of its draw; of several sites write a"
+                " vaejax.Node with a NumPyroConditional for each"
             ) from reason
         return from_numpyro(p)
 

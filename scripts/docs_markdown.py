@@ -1,20 +1,13 @@
-"""Docstrings as the pages show them: Markdown, and the fields of components as their arguments.
+"""Docstrings as Markdown. They are written for readers of the source; two forms need a word:
 
-A docstring is written to be read in the source. Three of its forms need a word of Markdown:
-
-    examples     lines of >>> become a block of code, as does indented code that is Python
-    columns      a name, two spaces or more, what it is: a list of definitions
-    components   `@component` and `@pytree` make dataclasses, which griffe must be told
+examples   lines of >>> become a block of code, as does indented code that is Python
+columns    a name, two spaces or more, what it is: a list of definitions
 """
 
 import ast
 import re
 import textwrap
-from typing import Any
 
-import griffe
-
-COMPONENTS = ("component", "pytree", "vaejax.component", "vaejax.pytree")
 COLUMNS = re.compile(r"(\S+(?: \S+)*) {2,}(\S.*)")
 
 
@@ -40,7 +33,12 @@ def paragraph_in_markdown(part: str) -> str:
         return indented_as(part, f"```pycon\n{inner}\n```")
     if part.startswith("    ") and is_python(inner):
         return f"```python\n{inner}\n```"
-    return definitions(part) or part
+    return part if part.startswith("    ") else indexed(definitions(part) or part)
+
+
+def indexed(text: str) -> str:
+    """The same, where table[row][column] is no link of Markdown."""
+    return re.sub(r"(`[^`]*`)|\]\[", lambda found: found[1] or r"]\[", text)
 
 
 def indented_as(part: str, block: str) -> str:
@@ -75,16 +73,3 @@ def definitions(part: str) -> str | None:
     if len(entries) < 2:
         return None
     return "\n".join(f"`{name}`\n:   {meaning}" for name, meaning in entries)
-
-
-class Docstrings(griffe.Extension):
-    """What mkdocs.yml names as an extension of griffe."""
-
-    def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
-        if obj.docstring:
-            obj.docstring.value = in_markdown(obj.docstring.value)
-
-    def on_class_instance(self, *, cls: griffe.Class, **_: Any) -> None:
-        for decorator in cls.decorators:
-            if str(decorator.value) in COMPONENTS:
-                decorator.value = griffe.ExprName("dataclass", parent="dataclasses")  # pyright: ignore

@@ -1,0 +1,67 @@
+"""The pages for the shell: every block of the first hour, and of the how-to pages that have
+commands, runs as it stands, but for the length of the training.
+"""
+
+import dataclasses
+import glob
+import re
+import shlex
+from contextlib import nullcontext
+
+import pytest
+
+from tests.lib.paths import ROOT
+from vaejax.__main__ import COMMANDS, main
+
+PAGES = ("start", "howto/own_data", "howto/sweeps", "howto/export")
+SHORT = {
+    "train": "--num-steps 6 --hidden 8 --eval-samples 4 --validate-every 3",
+    "evaluate": "--num-samples 4 --ais-size 0 --simulations 5 --sample-size 0 --eval-size 20",
+}
+SHORT["sweep"] = SHORT["train"]
+
+
+def blocks(page):
+    """(language, text) of each block that is run; one without a language is not."""
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    return re.findall(r"^```(sh|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def run_line(line):
+    """A line of a shell, of which each is a command `vaejax`."""
+    program, command, *flags = shlex.split(line, comments=True)
+    assert program == "vaejax", line
+    expanded = [name for flag in flags for name in (sorted(glob.glob(flag)) or [flag])]
+    short = shlex.split(SHORT.get(command, ""))
+    ends = pytest.raises(SystemExit, match="^0$") if command == "--help" else nullcontext()
+    with ends:
+        assert main([command, *expanded, *short]) == 0, line
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
+    names = {}
+    for language, text in blocks(page):
+        if "serialize" in text:
+            pytest.importorskip("flatbuffers", reason="jax.export needs it to write a file")
+        if language == "python":
+            exec(text.replace("num_steps=200", "num_steps=4"), names)
+            continue
+        for line in text.replace("\\\n", " ").splitlines():
+            run_line(line)
+    assert "error:" not in capsys.readouterr().err
+
+
+def test_the_page_says_what_is_there():
+    """Each flag and each file that the pages name exists."""
+    known = {
+        f"--{field.name.replace('_', '-')}"
+        for kind in COMMANDS.values()
+        for field in dataclasses.fields(kind)
+    }
+    for page in PAGES:
+        text = (ROOT / "docs" / f"{page}.md").read_text()
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+        assert named <= known | {"--help", "--version"}, page
