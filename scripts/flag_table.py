@@ -128,7 +128,6 @@ def document() -> str:
     for flag, variants in sorted(flags(configs.values()).items()):
         for (kind, text), owners in variants.items():
             where = "most" if len(owners) > 10 else ", ".join(names[config] for config in owners)
-            text = text.replace("|", "\\|")  # else it would end the cell
             lines.append([f"`--{flag.replace('_', '-')}`", kind, text, where])
     table = tables.markdown(["flag", "value", "meaning", "of"], lines)
     several = "\n".join(f"- `{name}`: {reason}" for name, reason in REASONS.items())

@@ -285,7 +285,7 @@ def table(found: Rows) -> str:
         | {"labels": labels}
         for labels in found.numbers
     ]
-    header = "labels | error of log p(x, y) (nats) | error of p(y \\| x), y true | class changed"
+    header = "labels | error of log p(x, y) (nats) | error of p(y given x), y true | class changed"
     line = "{labels} | {error_of_log_joint:.3f} | {error_of_probability:.4f} | {changed:.2%}"
     return f"{accuracies}\n\n{tables.table(header, line, errors)}"
 
