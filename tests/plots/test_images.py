@@ -91,7 +91,7 @@ NO_IMAGES = {
 
 @pytest.mark.parametrize("shape, remedy", NO_IMAGES.values(), ids=NO_IMAGES)
 def test_every_other_shape_is_refused_in_a_line(shape, remedy):
-    with pytest.raises(ValueError, match=f"pictures are of images, .*: {remedy}") as raised:
+    with pytest.raises(ValueError, match=f"pictures are of images, .*: .*{remedy}") as raised:
         plots.images.require_image(np.zeros(shape))
     assert "\n" not in str(raised.value)
 

@@ -64,7 +64,7 @@ def test_latents_of_every_kind_of_model(kind):
 def test_latents_of_every_prior_are_decoded_in_their_places(dim, support):
     """On the sphere at points of length 1, of bits at bits: what the decoder is shown."""
     model, _ = image_model(dim)
-    sphere = vaejax.UniformOnSphere(dim), vaejax.VonMisesFisher(vaejax.MLP(dim, (4,), heads=2))
+    sphere = vaejax.UniformOnSphere(dim), vaejax.VonMisesFisher(vaejax.MLP(dim, (4,)))
     bits = vaejax.FactorialBernoulli(dim), vaejax.Bernoulli(vaejax.MLP(dim, (4,)))
     prior, encoder = sphere if support == "sphere" else bits
     model = vaejax.VAE(prior, model.likelihood, encoder)
