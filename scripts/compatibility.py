@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpyro.distributions as npd
 
 import vaejax
+from vaejax.runs import registry
 
 DIM, PIXELS = 3, 5
 net = partial(vaejax.MLP, hidden=(8,))
@@ -155,6 +156,17 @@ def accepted() -> dict[tuple[str, str], list[str]]:
     }
 
 
+def with_name(estimator: str) -> str:
+    """The estimator, and the name by which commands and experiments know it, where it has one."""
+    value = ESTIMATORS[estimator]()
+    names = [
+        name
+        for name, entry in registry.ESTIMATORS.items()
+        if value in [entry.build(num_samples) for num_samples in (2, 4)]
+    ]
+    return f"{estimator} (`{names[0]}`)" if names else estimator
+
+
 def document(accepted: dict[tuple[str, str], list[str]]) -> str:
     """The page: which priors go with which encoders, which estimators with which of these, and what
     refusals say.
@@ -166,9 +178,12 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
         chosen = [prior for prior in priors if estimator in accepted[prior, encoder]]
         return "yes" if chosen == priors else ", ".join(chosen) or "-"
 
-    def table(head: str, columns, rows, cell: Callable[[str, str], str]) -> list[str]:
+    def table(
+        head: str, columns, rows, cell: Callable[[str, str], str], label: Callable[[str], str] = str
+    ) -> list[str]:
         body = [
-            f"| {row} | {' | '.join(cell(row, column) for column in columns)} |" for row in rows
+            f"| {label(row)} | {' | '.join(cell(row, column) for column in columns)} |"
+            for row in rows
         ]
         return [f"| {head} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *body, ""]
 
@@ -189,9 +204,10 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
             lambda encoder, prior: "yes" if accepted[prior, encoder] else "-",
         ),
         "An estimator goes with an encoder and every prior of that encoder (`yes`), with the",
-        "priors that are named, or with none (`-`):",
+        "priors that are named, or with none (`-`). In brackets is its name in commands and",
+        "experiments:",
         "",
-        *table("estimator", ENCODERS, ESTIMATORS, partners),
+        *table("estimator", ENCODERS, ESTIMATORS, partners, with_name),
         "The likelihoods:",
         "",
         *(f"- {likelihood}" for likelihood in LIKELIHOODS),

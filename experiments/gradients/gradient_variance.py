@@ -1,15 +1,12 @@
 r"""Which gradient estimator has the least variance, and at what cost: on any model and data, along
 a training run.
 
-    # the embedded digits
-    python experiments/gradients/gradient_variance.py
+    python experiments/gradients/gradient_variance.py  # the embedded digits
     python experiments/gradients/gradient_variance.py \
         --estimators iwae:2 dreg:2 iwae:8 dreg:8 iwae:32 dreg:32 vimco:8 \
         --out runs/importance_weighted
-    # at the checkpoints that a run of train.py has kept
-    python experiments/gradients/gradient_variance.py --run runs/vamp
-    # goes on where it was cut off
-    python experiments/gradients/gradient_variance.py --resume
+    python experiments/gradients/gradient_variance.py --run runs/vamp  # at its checkpoints
+    python experiments/gradients/gradient_variance.py --resume  # goes on where it was cut off
 
 A run is trained by one neutral estimator, `--trained-by`. At each of the stated steps every
 estimator is measured at the same parameters, on the same minibatch, with the same keys. What is
@@ -21,8 +18,10 @@ last column is a digest, so that --resume keeps no row that was changed), result
 figures. Estimators of different bounds are not compared with each other: the
 table names the bound, and marks the least variance, and the least variance times time, for each.
 The ratio is to the first estimator of the bound, from paired draws. The bias is against a long run
-of an unbiased estimator (`Pathwise`, or `DReG` for importance-weighted bounds): the largest |z| of
-a parameter, and the p-value of that one.
+of an unbiased estimator (pathwise, or dreg for importance-weighted bounds): the largest |z| of a
+parameter, and the p-value of that one.
+
+Duration: 180 s on two cores of an Intel Xeon that had other work.
 """
 
 import dataclasses
@@ -39,11 +38,12 @@ from tqdm.auto import tqdm
 import vaejax
 from experiments.lib import variances
 from experiments.lib.csv_log import CsvLog
+from experiments.lib.flags import MeasuredAt, MeasuredExamples, NumDraws, NumSeeds, Script
 from experiments.lib.script import Report, run_script
 from experiments.lib.variances import RATIO
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description
-from vaejax.base.fields import Count, Distinct, Fraction, Plural
+from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.data.check import check_data
 from vaejax.runs.build import (
     build_model,
@@ -57,7 +57,6 @@ from vaejax.runs.config import (
     PriorName,
     Setting,
     TrainConfig,
-    TrainSize,
     check_config,
     require_examples,
     require_seeds,
@@ -66,7 +65,7 @@ from vaejax.runs.config import (
 from vaejax.runs.continuation import saved_config
 from vaejax.runs.files import json_text, read_json, write_json
 from vaejax.runs.folder import open_run
-from vaejax.runs.place import holds_files, place_of
+from vaejax.runs.place import place_of
 from vaejax.runs.registry import bound_of_estimator, named_estimator
 from vaejax.variance.cost import decoder_evaluations, gradient_cost
 from vaejax.variance.groups import Groups, Part, heads, parts
@@ -74,13 +73,10 @@ from vaejax.variance.moments import Moments
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting):
-    """A model, a run, and the estimators to measure along it. Names with a colon take a number:
-    dreg:8 has 8 samples.
-    """
+class Config(Setting, Script):
+    """A model, a run, and the estimators to measure along it."""
 
     latent_dim: Count = 10
-    """Dimensions of z."""
     prior: PriorName = "normal"
     """As --prior of train.py."""
     estimators: Distinct[EstimatorName] = (
@@ -91,27 +87,31 @@ class Config(Setting):
         "antithetic:2",
         "score-function:2",
     )
-    """Of pathwise, antithetic, sobol, analytic-kl, stick-the-landing, estimated-coefficient,
-    taylor, measure-valued, score-function, iwae, stopped-iwae, dreg, rws, vimco, ovis.
-    """
+    """As --estimator of train.py, with its number of samples: dreg:8 has 8."""
     run: str | None = None
     """Measure at the checkpoints of this run of train.py; model and data are then its own."""
     trained_by: str = "pathwise"
     """As --estimator of train.py."""
     num_steps: Count = 3_000
-    at: Distinct[Fraction] = (0.0, 0.01, 0.1, 0.5, 1.0)
-    """The parts of the run after which to measure."""
-    measured_examples: TrainSize = 20
-    """The size of the fixed minibatch."""
-    num_draws: Plural = 500
+    measured_at: MeasuredAt = (0.0, 0.01, 0.1, 0.5, 1.0)
+    measured_examples: MeasuredExamples = 20
+    num_draws: NumDraws = 500
     reference_draws: Plural = 2_000
-    """For the mean that biases are held against."""
-    num_seeds: Count = 1
+    """Gradients for the mean that biases are held against."""
+    num_seeds: NumSeeds = 1
     out: str = "runs/gradient_variance"
     resume: bool = False
     """Keep the rows that --out has, of the same configuration."""
 
+    def resumes(self) -> bool:
+        return self.resume
+
+    def own_files(self) -> tuple[str, ...]:
+        return ("variance.csv", "checkpoints-*", "config.json")
+
     def check_together(self) -> None:
+        if self.resume and self.overwrite:
+            raise ValueError("--resume goes on with a result and --overwrite replaces it; give one")
         require_seeds(self.seed, self.num_seeds)
         for name in self.estimators:
             named_estimator(name)
@@ -171,7 +171,7 @@ def points_of_training(config: Config, seed: int, wanted: Callable[[int], bool])
             checkpoints=vaejax.Checkpoints(folder, resume=True),
         ).params
 
-    steps = sorted({round(part * config.num_steps) for part in config.at})
+    steps = sorted({round(part * config.num_steps) for part in config.measured_at})
     by_step = ((step, trained(step)) for step in steps if wanted(step))
     return points(config, model, images, transform, keys, by_step)
 
@@ -287,7 +287,8 @@ def rows_of_groups(
 
 # The script.
 
-FREE_TO_CHANGE = ("resume", "out", "data_folder", "estimators", "num_seeds")  # with --resume
+# With --resume.
+FREE_TO_CHANGE = ("resume", "overwrite", "out", "data_folder", "estimators", "num_seeds")
 
 
 def made_of(config: Config) -> dict[str, Any]:
@@ -296,32 +297,23 @@ def made_of(config: Config) -> dict[str, Any]:
     kept = {name: values[name] for name in values if name not in FREE_TO_CHANGE}
     model = subject_of(config, config.seed, lambda step: False).model
     trained = {} if config.run is None else {"run": dataclasses.asdict(saved_config(config.run))}
-    return json.loads(json_text({"config": kept, "model": description(model), **trained}))
+    whole = {"experiment": "gradient_variance", "config": kept, "model": description(model)}
+    return json.loads(json_text(whole | trained))
 
 
-def prepared_folder(config: Config, manifest: dict[str, Any]) -> Path:
-    """The folder of the rows: nothing is in it yet, or, with --resume, a measurement of the same
-    configuration. Nothing is written.
-    """
-    out = place_of(config.out)
-    saved = out / "config.json"
-    if config.resume and saved.exists():
-        lines = differences(read_json(saved, *manifest), manifest)
-        if lines:
-            raise ValueError(
-                f"{out} holds rows of another configuration: {told(lines)}; name another --out, or"
-                " leave out --resume"
-            )
-    if not config.resume and holds_files(out):
+def require_same(saved: Path, manifest: dict[str, Any]) -> None:
+    """Raises ValueError where the rows beside this config.json are of another configuration."""
+    lines = differences(read_json(saved, *manifest), manifest) if saved.exists() else []
+    if lines:
         raise ValueError(
-            f"{out} already holds files: --resume the measurement there, or name another --out"
+            f"{saved.parent} holds rows of another configuration: {told(lines)}; name another"
+            " --out, or --overwrite them"
         )
-    return out
 
 
 def experiment(config: Config) -> Report:
-    manifest = made_of(config)
-    out = prepared_folder(config, manifest)
+    manifest, out = made_of(config), place_of(config.out)
+    require_same(out / "config.json", manifest)
     write_json(out / "config.json", manifest)
     log = CsvLog(out / "variance.csv", variances.COLUMNS, config.resume, manifest)
     with tqdm(unit="estimator", dynamic_ncols=True) as bar:

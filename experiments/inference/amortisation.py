@@ -12,12 +12,13 @@ is the amortisation gap. The time is that of q(z|x) alone, compiled, over the wh
 example.
 
 Expected: refining the encoder's q gets in a few steps what starting anew takes many times as many
-for (Kim et al. 2018; Cremer et al. 2018). Measured by the first command on two cores of an Intel
-Xeon that had other work, in 1 minute 37 s: the encoder's q has a test ELBO of -23.29; 5 steps from
-it gain 0.15 +- 0.01 nats, 20 steps 0.20, 100 steps 0.24. From N(0, I), 20 steps are 0.79 +- 0.05
-below the encoder, 50 steps 0.08 above, 100 steps 0.24 above, and 200 no higher: the amortisation
-gap is 0.24 nats, and 5 steps from the encoder close more of it than 50 from nowhere do. The 100
-steps take 90 times as long as the encoder.
+for (Kim et al. 2018; Cremer et al. 2018). Measured by the first command: the encoder's q has a test
+ELBO of -23.29; 5 steps from it gain 0.15 +- 0.01 nats, 20 steps 0.20, 100 steps 0.24. From N(0, I),
+20 steps are 0.79 +- 0.05 below the encoder, 50 steps 0.08 above, 100 steps 0.24 above, and 200 no
+higher: the amortisation gap is 0.24 nats, and 5 steps from the encoder close more of it than 50
+from nowhere do. The 100 steps take 90 times as long as the encoder.
+
+Duration: 97 s on two cores of an Intel Xeon that had other work.
 """
 
 import dataclasses
@@ -31,46 +32,41 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import load_images
+from experiments.lib.data import drawn
 from experiments.lib.figures import note
+from experiments.lib.flags import BoundSamples, EvalSize, RefiningRate, Script, require_no_warm_up
 from experiments.lib.script import Report, run_script
-from experiments.lib.training import require_no_warm_up
-from vaejax.base.fields import Count, CountOrZero, Distinct, Positive
-from vaejax.base.mapping import Estimate, Transformed, estimate
+from vaejax.base.fields import Count, CountOrZero, Distinct
+from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.mapping import map_dataset
 from vaejax.inference.refined import Start
 from vaejax.plots.look import BLUE, INK, ORANGE, figure_of, finish, legend
-from vaejax.runs.build import trained
-from vaejax.runs.config import Setting, TestSize
+from vaejax.runs.build import load_data, trained
+from vaejax.runs.config import Setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting):
-    """A VAE, and how far q is refined. The ELBO is by `bound_samples` samples of q for each
-    example.
-    """
+class Config(Setting, Script):
+    """A VAE, and how far q is refined."""
 
     latent_dim: Count = 8
     hidden: tuple[Count, ...] = (100,)
     num_steps: Count = 3_000
-    from_encoder: Distinct[CountOrZero] = (0, 1, 2, 5, 10, 20, 50, 100)
+    steps_from_encoder: Distinct[CountOrZero] = (0, 1, 2, 5, 10, 20, 50, 100)
     """Numbers of refining steps from the encoder's q; 0 is amortised inference."""
-    from_standard: Distinct[Count] = (5, 10, 20, 50, 100, 200)
-    """Numbers of steps from N(0, I)."""
-    rate: Positive = 0.1
-    """Of Adam on q's parameters, at its start."""
-    bound_samples: Count = 50
-    eval_size: TestSize | None = None
-    """So many test examples; None takes all."""
+    steps_from_standard: Distinct[Count] = (5, 10, 20, 50, 100, 200)
+    """Numbers of refining steps from N(0, I)."""
+    refining_rate: RefiningRate = 0.1
+    bound_samples: BoundSamples = 50
+    eval_size: EvalSize = None
     out: str = "runs/amortisation"
-    """The folder for result.json and amortisation.png."""
 
     def check_together(self) -> None:
         require_no_warm_up(self)
-        if self.from_encoder[0] != 0:
+        if self.steps_from_encoder[0] != 0:
             raise ValueError(
-                f"from_encoder = {self.from_encoder}; it starts with 0, the encoder as it is, which"
-                " the others are compared with"
+                f"steps_from_encoder = {self.steps_from_encoder}; it starts with 0, the encoder as"
+                " it is, which the others are compared with"
             )
 
 
@@ -98,15 +94,15 @@ def compare(
     example, with the same noise.
     """
     starts: dict[Start, tuple[int, ...]] = {
-        "encoder": config.from_encoder,
-        "standard": config.from_standard,
+        "encoder": config.steps_from_encoder,
+        "standard": config.steps_from_standard,
     }
     runs: list[tuple[Start, int]] = [
         (start, steps) for start, numbers in starts.items() for steps in numbers
     ]
     rows, amortised = [], None
     for start, steps in runs:
-        refined = vaejax.Refined(model, steps, start, learning_rate=config.rate)
+        refined = vaejax.Refined(model, steps, start, learning_rate=config.refining_rate)
         elbo, milliseconds = measured(config, refined, params, images, transform, key)
         amortised = elbo if amortised is None else amortised
         gain = estimate(elbo - amortised)
@@ -118,14 +114,11 @@ def compare(
 
 
 def table(rows: list[dict]) -> str:
-    lines = []
-    for row in rows:
-        gain = tables.with_error(Estimate(row["gain"], row["error_of_gain"]), 2, "+")
-        numbers = [f"{row['elbo']:.2f}", gain, f"{row['milliseconds']:.3f}"]
-        lines.append([row["start"], row["steps"], *numbers])
-    lines[0][3] = ""  # the encoder's gain on itself
-    header = "start, steps, test ELBO, gain on the encoder, ms per example"
-    return tables.markdown(header.split(", "), lines)
+    header = "start | steps | test ELBO | gain on the encoder | ms per example"
+    gain = "{gain:+.2f} ± {error_of_gain:.2f}"
+    return tables.table(
+        header, f"{{start}} | {{steps}} | {{elbo:.2f}} | {gain} | {{milliseconds:.3f}}", rows
+    )
 
 
 CURVES = {
@@ -158,10 +151,10 @@ def figure(rows: list[dict], title: str) -> Figure:
 
 
 def experiment(config: Config) -> Report:
-    dataset, transform = load_images(config)
+    dataset, transform = load_data(config)
     training = dataset.train.images
     model, params = trained(config, training, transform, config.num_steps, estimator="analytic-kl")
-    images = dataset.test.images[: config.eval_size]
+    images = drawn(dataset.test, config.eval_size, jax.random.key(config.seed + 2)).images
     rows = compare(config, model, params, images, transform, jax.random.key(config.seed + 1))
     heading = f"nats per test example, {len(images)} of them; the gain is paired, ± its standard"
     title = f"{config.data}: the same model, three kinds of inference (numbers of steps)"

@@ -3,7 +3,7 @@ are few, and what it is uncertain of.
 
     python experiments/inference/bayesian_decoder.py
     python experiments/inference/bayesian_decoder.py --data mnist --latent-dim 10 \
-        --sizes 100 1000 10000 --num-steps 10000 --out runs/bayes_mnist
+        --train-counts 100 1000 10000 --num-steps 10000 --out runs/bayes_mnist
 
 q(theta) is a diagonal normal over all of the decoder's weights, trained by the minibatch bound with
 its N/M scale (`vaejax.VariationalBayes`); the encoder's weights stay points. It is compared with
@@ -13,8 +13,7 @@ q(theta); and the standard deviation over q(theta) of a decoded pixel, the predi
 averaged over test images.
 
 Expected: the uncertainty falls as the images grow in number, and the two come together (Kingma &
-Welling 2014, full variational Bayes). Measured by the first command on two cores of an Intel Xeon,
-nothing compiled before, in 91 s, nats per test example:
+Welling 2014, full variational Bayes). Measured by the first command, nats per test example:
 
     images    point estimate      posterior           gain, paired       deviation of a pixel
     50        -25.26 +- 0.31      -30.41 +- 0.23      -5.15 +- 0.22      0.109
@@ -23,6 +22,8 @@ nothing compiled before, in 91 s, nats per test example:
 
 So both come true, and the posterior never pays in log p(x): with few images a diagonal q(theta)
 gives up most of the decoder, since its weights cost more than they explain.
+
+Duration: 91 s on two cores of an Intel Xeon.
 """
 
 import dataclasses
@@ -39,42 +40,39 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import load_images, seen
+from experiments.lib.data import drawn, seen
 from experiments.lib.figures import means_and_errors
+from experiments.lib.flags import EvalSamples, EvalSize, Script, require_no_warm_up
 from experiments.lib.script import Report, run_script
-from experiments.lib.training import fitted, require_no_warm_up
+from experiments.lib.training import fitted
 from vaejax import plots
 from vaejax.base.checks import Integers
 from vaejax.base.fields import Count, Distinct, Positive
 from vaejax.base.mapping import Transformed, estimate
-from vaejax.data.base import random_rows
 from vaejax.data.check import check_data
 from vaejax.data.mapping import map_dataset
 from vaejax.plots.images import show_image
 from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish, legend, ticks_at
-from vaejax.runs.build import build_model, initial_params
-from vaejax.runs.config import Setting, TestSize, TrainSize, training_config
+from vaejax.runs.build import build_model, initial_params, load_data
+from vaejax.runs.config import Setting, TrainSize, training_config
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting):
+class Config(Setting, Script):
     """A VAE, and the sizes of its training sets."""
 
     latent_dim: Count = 4
     hidden: tuple[Count, ...] = (100,)
-    sizes: Distinct[Annotated[TrainSize, Integers(2)]] = (50, 250, 1_200)
+    train_counts: Distinct[Annotated[TrainSize, Integers(2)]] = (50, 250, 1_200)
     """Numbers of training images."""
     prior_scale: Positive = 1.0
     """Of N(0, prior_scale^2) over each weight."""
     num_steps: Count = 10_000
-    num_thetas: Count = 8
+    theta_draws: Count = 8
     """Draws of q(theta) that predictions are averaged over."""
-    eval_samples: Count = 100
-    """Importance samples of z for each draw of theta."""
-    eval_size: TestSize | None = None
-    """So many test examples; None takes all."""
+    eval_samples: EvalSamples = 100
+    eval_size: EvalSize = None
     out: str = "runs/bayesian_decoder"
-    """The folder for result.json, bayesian_decoder.png and uncertainty.png."""
 
     def check_together(self) -> None:
         require_no_warm_up(self)
@@ -103,10 +101,10 @@ def uncertainty(model: vaejax.VAE, thetas: vaejax.Params, x, key) -> tuple[jax.A
 
 def compare(config: Config, size: int, dataset: vaejax.Dataset, transform) -> Compared:
     """Point and posterior on the first `size` images of a shuffled training set."""
-    keys = jax.random.split(jax.random.key(config.seed), 6)
-    order_key, init_key, point_key, bayes_key, theta_key, test_key = keys
-    rows = random_rows(order_key, len(dataset.train.images), size)
-    images, test = dataset.train.images[rows], dataset.test.images[: config.eval_size]
+    keys = jax.random.split(jax.random.key(config.seed), 7)
+    order_key, init_key, point_key, bayes_key, theta_key, test_key, rows_key = keys
+    images = drawn(dataset.train, size, order_key).images
+    test = drawn(dataset.test, config.eval_size, rows_key).images
     settings = training_config(config)
     model = build_model(settings, images[0])
     start = initial_params(settings, model, images, transform, init_key)
@@ -115,7 +113,7 @@ def compare(config: Config, size: int, dataset: vaejax.Dataset, transform) -> Co
     point = fitted(config, bound, start, images, point_key, transform)
     bayes = vaejax.VariationalBayes(bound, size, config.prior_scale)
     posterior = fitted(config, bayes, bayes.start(start), images, bayes_key, transform)
-    theta_keys = jax.random.split(theta_key, config.num_thetas)
+    theta_keys = jax.random.split(theta_key, config.theta_draws)
     thetas = jax.vmap(lambda key: bayes.draw(posterior, key))(theta_keys)
     log_p = Transformed(partial(log_predictive, model, config.eval_samples), transform)
     log_point, log_posterior = (
@@ -169,37 +167,31 @@ def figure_of_images(shown: dict[int, tuple], xs) -> Figure:
 
 
 def table(rows: list[dict]) -> str:
-    header = [
-        "training images",
-        "point estimate",
-        "posterior over the weights",
-        "gain, paired",
-        "deviation of a pixel",
-        "seconds",
-    ]
-    shown = [row | {"deviation": f"{row['deviation']:.3f}"} for row in rows]
-    return tables.markdown(header, [row.values() for row in shown])
+    header = (
+        "training images | point | posterior over the weights | gain, paired | deviation of a pixel"
+    )
+    line = "{size} | {point} | {posterior} | {gain} | {deviation:.3f}"
+    return tables.table(header, line, rows)
 
 
 def experiment(config: Config) -> Report:
-    dataset, transform = load_images(config)
+    dataset, transform = load_data(config)
     images = dataset.train.images
     support = build_model(training_config(config), images[0]).support
     check_data(images, support, transform, name=config.data)
     show_key, pixels_key = jax.random.split(jax.random.key(config.seed + 1))
-    shown_rows = random_rows(show_key, len(dataset.test.images), 12)
-    xs = seen(dataset.test.images[shown_rows], transform, pixels_key)
+    xs = seen(drawn(dataset.test, 12, show_key).images, transform, pixels_key)
     rows, shown = [], {}
-    for size in config.sizes:
+    for size in config.train_counts:
         row, model, thetas = compare(config, size, dataset, transform)
         rows.append(row)
         bounds = f"point {row['point']}, posterior {row['posterior']}"
         print(f"{size} images: {bounds}, {row['seconds']} s", file=sys.stderr)
-        if size in (min(config.sizes), max(config.sizes)):
+        if size in (min(config.train_counts), max(config.train_counts)):
             decode = jax.vmap(partial(uncertainty, model, thetas))
             shown[size] = decode(xs, jax.random.split(show_key, len(xs)))
     heading = (
-        f"test log p(x), nats per example; {config.num_thetas} draws of theta,"
+        f"test log p(x), nats per example; {config.theta_draws} draws of theta,"
         f" {config.eval_samples} of z for each"
     )
     figures = {

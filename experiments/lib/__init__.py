@@ -1,32 +1,30 @@
 """What experiments share. An experiment is one file, read from top to bottom: claim, setting, run,
 table, picture.
 
-    from experiments.lib import figures, tables
-    from experiments.lib.data import ImageSetting, load_images
-    from experiments.lib.script import Report, run_script
-    from vaejax.base.fields import Count
-
     @dataclasses.dataclass(frozen=True)
-    class Config(ImageSetting):            # every field is a flag, its docstring the help
-        num_steps: Count = 1_000           # and its annotation the range
-        out: str = "runs/name"             # the folder for result.json and the pictures
+    class Config(ImageSetting):            # every field is a flag, its annotation the range
+        num_steps: Count = 1_000
+        eval_size: EvalSize = None         # of experiments.lib.flags, with its meaning
+        out: str = "runs/name"
 
     def experiment(config: Config) -> Report:
-        dataset, transform = load_images(config)
+        dataset, transform = load_data(config)
         ...
         numbers = {"data": dataset.source, "rows": rows}
-        return Report(numbers, tables.markdown(header, cells), {"name": lambda: figure(rows)})
+        table = tables.table("prior | ELBO", "{prior} | {elbo:.2f}", rows)
+        return Report(numbers, table, {"name": lambda: figure(rows)})
 
     if __name__ == "__main__":
         run_script(Config, experiment)
 
+flags        what the flags are called that experiments share, and what each means
 script       the command line, the folder, result.json, the last line of output
-data         images as a model sees them, rows at random, one of each class
+data         images as a model sees them, examples at random, one of each class
 training     Adam under a cosine; the parameters of each seed
 encoders     several families of q on one decoder
 classifiers  a few labelled images; the objectives of classifiers
 gradients    a model of any E_q f; what was measured of a variance beside what is exact
-tables       Markdown, means with errors
+tables       Markdown
 csv_log      a table in a file that grows row by row
 figures      on `vaejax.plots.look`: notes, error bars, rows of images with names
 

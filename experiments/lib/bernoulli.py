@@ -49,8 +49,8 @@ def closed_forms(t: float, p: float, dim: int, k: int) -> dict[str, float]:
     """The traces of two estimators of K samples in any dimension D, by the moments of f and of the
     score s_i = b_i - p, g = E f s_i.
 
-    score function   D (E[f^2 s_i^2] - g^2) / K
-    leave-one-out    D [E[(f - E f)^2 s_i^2] - (K-2)/(K-1) g^2 + Var f Var s_i / (K-1)] / K
+    plain-score-function    D (E[f^2 s_i^2] - g^2) / K
+    score-function          D [E[(f - E f)^2 s_i^2] - (K-2)/(K-1) g^2 + Var f Var s_i / (K-1)] / K
     """
     v = p * (1 - p)
     f0, f1 = t**2 / dim, (1 - t) ** 2 / dim  # the part of f of one coordinate, at 0 and at 1
@@ -70,8 +70,8 @@ def closed_forms(t: float, p: float, dim: int, k: int) -> dict[str, float]:
     g = v * (f1 - f0)
     centred = with_score(dim * mean) - (k - 2) / (k - 1) * g**2 + dim * variance * v / (k - 1)
     return {
-        "score function": dim * (with_score(0.0) - g**2) / k,
-        "leave-one-out": dim * centred / k,
+        "plain-score-function": dim * (with_score(0.0) - g**2) / k,
+        "score-function": dim * centred / k,
     }
 
 
@@ -110,12 +110,12 @@ def integrand(name: str, t: float, p: float, k: int, psi: Any) -> Integrand:
         return rebar_gradient(f, estimator.control(psi, f), l, u[0], u[1])[1]
 
     table = {
-        "score function": Integrand(score_function, 1, 1, k),
-        "leave-one-out": Integrand(partial(double_control_variate, 0.0), k, 1, 1),
-        "DisARM": Integrand(lambda u: disarm_gradient(f, l, u[0])[1], 1, 1, k // 2),
-        "double control variate": Integrand(partial(double_control_variate, psi), k, 1, 1),
-        "REBAR": Integrand(partial(controlled, vaejax.REBAR()), 2, 60, k // 3),
-        "RELAX": Integrand(partial(controlled, vaejax.RELAX(RELAX_NET)), 2, 60, k // 3),
+        "plain-score-function": Integrand(score_function, 1, 1, k),
+        "score-function": Integrand(partial(double_control_variate, 0.0), k, 1, 1),
+        "disarm": Integrand(lambda u: disarm_gradient(f, l, u[0])[1], 1, 1, k // 2),
+        "double-control-variate": Integrand(partial(double_control_variate, psi), k, 1, 1),
+        "rebar": Integrand(partial(controlled, vaejax.REBAR()), 2, 60, k // 3),
+        "relax": Integrand(partial(controlled, vaejax.RELAX(RELAX_NET)), 2, 60, k // 3),
         "relaxed": Integrand(relaxed, 1, 60, k),
         "straight-through": Integrand(straight_through, 1, 1, k),
     }
@@ -127,7 +127,7 @@ def exact_moments(name: str, t: float, p: float, k: int, psi: Any) -> tuple[floa
     at p and 1 - p where it may jump.
     """
     estimate, number, nodes_per_cell, copies = integrand(name, t, p, k, psi)
-    jumps = [p, 1 - p] if nodes_per_cell > 1 or name == "DisARM" else [p]
+    jumps = [p, 1 - p] if nodes_per_cell > 1 or name == "disarm" else [p]
     cells = list(itertools.pairwise(np.unique([0, 1, *jumps])))
     nodes, weights = np.polynomial.legendre.leggauss(nodes_per_cell)
     u = np.concatenate([low + (high - low) * (nodes + 1) / 2 for low, high in cells])

@@ -8,13 +8,13 @@ import optax
 import vaejax
 
 
-def check_labels(dataset: vaejax.Dataset, numbers: tuple[int, ...], labels: np.ndarray) -> None:
-    """Raises ValueError for numbers of labelled images that there are not."""
+def check_labels(dataset: vaejax.Dataset, labels: np.ndarray, flag: str, *numbers: int) -> None:
+    """Raises ValueError for numbers of labelled images that there are not; `flag` gave them."""
     counts = np.bincount(labels)
     for number in numbers:
         if number < 0 or number % len(counts) or number // len(counts) > counts.min():
             raise ValueError(
-                f"num_labels = {number}; give multiples of {len(counts)} up to"
+                f"{flag} = {number}; give multiples of {len(counts)} up to"
                 f" {len(counts) * counts.min()}, or 0 for all of {dataset.name}"
             )
 

@@ -1,6 +1,5 @@
 """Images as a model sees them, and which of them."""
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -8,32 +7,21 @@ import jax
 import numpy as np
 
 import vaejax
-from vaejax.data.pixels import Policy
-from vaejax.runs.build import load_data
-from vaejax.runs.config import DataSetting
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageSetting(DataSetting):
-    """What experiments on images share, where `vaejax.runs.config.Setting` does not say it."""
-
-    binarisation: Policy = "threshold"
-    """How grey pixels become 0 and 1: dynamic (afresh at each access), static (once), threshold, or
-    none.
-    """
-
-
-def load_images(setting: DataSetting) -> tuple[vaejax.Dataset, vaejax.Transform]:
-    """The data set, and the transform of its stored images to those that a model sees, of an
-    `ImageSetting` or a `vaejax.runs.config.Setting`; ValueError where they are too few.
-    """
-    return load_data(setting)
+from vaejax.data.base import Split, random_rows
 
 
 def seen(images: Any, transform: Callable, key) -> jax.Array:
     """Stored examples as a model sees them, each transformed once."""
     count = len(jax.tree.leaves(images)[0])
     return jax.jit(jax.vmap(transform))(images, jax.random.split(key, count))
+
+
+def drawn(split: Split, size: int | None, key) -> Split:
+    """So many examples of a split, drawn at random; None takes all, as they stand."""
+    if size is None:
+        return split
+    rows = random_rows(key, len(split.images), size)
+    return Split(split.images[rows], None if split.labels is None else split.labels[rows])
 
 
 def one_of_each_class(labels: np.ndarray | None, count: int) -> np.ndarray:

@@ -1,5 +1,5 @@
-"""Gradient estimators through discrete latents, by name: how each is made, what it costs, and how
-it is drawn.
+"""Gradient estimators through discrete latents, by the names of `vaejax.runs.registry` where they
+are there: how each is made, what it costs, and how it is drawn.
 """
 
 import dataclasses
@@ -38,16 +38,16 @@ def two_in_three(n: int) -> int:
 
 
 ESTIMATORS = {
-    "score function": Entry(
+    "plain-score-function": Entry(
         lambda n: vaejax.ScoreFunction(n, vaejax.NoBaseline()), none, "#7f8c8d", "o"
     ),
-    "leave-one-out": Entry(lambda n: vaejax.ScoreFunction(n), none, "#2c6fbb", "s"),
-    "DisARM": Entry(lambda n: vaejax.DisARM(n), none, "#d9730d", "D"),
-    "double control variate": Entry(
+    "score-function": Entry(lambda n: vaejax.ScoreFunction(n), none, "#2c6fbb", "s"),
+    "disarm": Entry(lambda n: vaejax.DisARM(n), none, "#d9730d", "D"),
+    "double-control-variate": Entry(
         lambda n: vaejax.DoubleControlVariate(n), every, "#1e8449", "^"
     ),
-    "REBAR": Entry(lambda n: vaejax.REBAR(n // 3), two_in_three, "#8e44ad", "v"),
-    "RELAX": Entry(lambda n: vaejax.RELAX(RELAX_NET, n // 3), two_in_three, "#c0392b", "P"),
+    "rebar": Entry(lambda n: vaejax.REBAR(n // 3), two_in_three, "#8e44ad", "v"),
+    "relax": Entry(lambda n: vaejax.RELAX(RELAX_NET, n // 3), two_in_three, "#c0392b", "P"),
     "relaxed": Entry(lambda n: vaejax.Relaxed(TEMPERATURE, n), every, "#b7950b", "X", biased=True),
     "straight-through": Entry(
         lambda n: vaejax.StraightThrough(None, n), every, "#17a2a2", "*", biased=True
@@ -68,9 +68,10 @@ def full_name(name: str) -> str:
     return name + " (biased)" * ESTIMATORS[name].biased
 
 
-def costs(name: str, evaluations: int) -> list[Any]:
-    """The cells of a table: the name, and how often the estimator takes f and its gradient."""
-    return [full_name(name), evaluations, ESTIMATORS[name].gradients(evaluations)]
+def costs(name: str, evaluations: int) -> dict[str, Any]:
+    """For a table: the name, and how often the estimator takes f and its gradient."""
+    gradients = ESTIMATORS[name].gradients(evaluations)
+    return {"name": full_name(name), "f": evaluations, "grad_f": gradients}
 
 
 def look(name: str) -> dict[str, Any]:

@@ -13,17 +13,22 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import load_images
 from experiments.lib.discrete_estimators import ESTIMATORS, Known, costs, look
-from experiments.lib.training import require_no_warm_up
+from experiments.lib.flags import (
+    MeasuredExamples,
+    NumSeeds,
+    Script,
+    ValidateEvery,
+    require_no_warm_up,
+)
 from vaejax import Params
 from vaejax.base.checks import Integers
 from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.base.types import Key
 from vaejax.data.check import check_data
 from vaejax.plots.look import figure_of, finish
-from vaejax.runs.build import build_likelihood, build_optimizer, initial_params
-from vaejax.runs.config import Setting, TrainSize, training_config
+from vaejax.runs.build import build_likelihood, build_optimizer, initial_params, load_data
+from vaejax.runs.config import Setting, training_config
 from vaejax.runs.registry import encoder_net
 from vaejax.variance.groups import Part
 from vaejax.variance.moments import Moments
@@ -32,30 +37,27 @@ PHI = {"phi": Part(("phi",))}
 
 
 @dataclasses.dataclass(frozen=True)
-class VaeSetting(Setting):
+class VaeSetting(Setting, Script):
     """The VAE, its trainings and its measurement."""
 
     encoder: Literal["bernoulli"] = "bernoulli"
-    """Bernoulli alone."""
     hidden: tuple[Count, ...] = (100,)
     latent_dim: Count = 20
-    """Bernoulli latents of the VAE."""
     evaluations: Annotated[int, Integers(6, factor=6)] = 6
     """Evaluations of f that each estimator has for one gradient, a multiple of 6, which pairs,
     triples and single samples share."""
     estimators: Distinct[Annotated[str, Known()]] = tuple(ESTIMATORS)
+    """As in experiments/lib/discrete_estimators.py."""
     psi_steps: Count = 1_000
     """Steps that a control variate learns for, at fixed parameters, before its variance is
     measured.
     """
     num_steps: Count = 1_000
-    """Training steps of the VAE."""
-    num_seeds: Count = 2
-    """Trainings of the VAE by each estimator."""
-    validate_every: Count = 50
-    measured_examples: TrainSize = 20
-    """The fixed minibatch at which the gradient of the VAE is measured."""
+    num_seeds: NumSeeds = 2
+    validate_every: ValidateEvery = 50
+    measured_examples: MeasuredExamples = 20
     vae_draws: Plural = 400
+    """Gradients for each measured variance, in the VAE."""
 
     def check_together(self) -> None:
         super().check_together()
@@ -117,7 +119,7 @@ class Problem(NamedTuple):
 
 def vae_problem(setting: VaeSetting) -> Problem:
     keys = Keys(*jax.random.split(jax.random.key(setting.seed), 7))
-    dataset, transform = load_images(setting)
+    dataset, transform = load_data(setting)
     images = dataset.train.images
     training = training_config(setting, num_steps=setting.num_steps)
     prior = vaejax.FactorialBernoulli(setting.latent_dim)
@@ -136,10 +138,10 @@ def run_vae(setting: VaeSetting) -> dict[str, Any]:
     problem = vae_problem(setting)
     keys = problem.keys
     fit_keys = jax.random.split(keys.fit, setting.num_seeds)
-    # Where all are measured is where leave-one-out has come to, whichever are compared.
-    shared = problem.train("leave-one-out", problem.start, fit_keys[0]).params
+    # Where all are measured is where score-function has come to, whichever are compared.
+    shared = problem.train("score-function", problem.start, fit_keys[0]).params
     num_draws = 10 * setting.vae_draws
-    reference = problem.moments("leave-one-out", shared, keys.learn, num_draws)
+    reference = problem.moments("score-function", shared, keys.learn, num_draws)
     validation = vaejax.Validation(problem.dataset.test.images, every=setting.validate_every)
     curves, rows = {}, []
     for name in setting.estimators:
@@ -207,22 +209,24 @@ def squared_bias(moments: Moments, reference: Moments) -> float:
 def vae_table(setting: VaeSetting, rows: list[dict]) -> str:
     """** the least mean squared error."""
     least = min(row["mean_squared_error"] for row in rows)
-    lines = []
-    for row in rows:
-        error = row["mean_squared_error"]
-        cells = (
-            f"{row['trace']:.3g}",
-            f"{row['low']:.3g} to {row['high']:.3g}",
-            f"{row['squared_bias']:.3g}",
-            tables.bold_if(error == least, f"{error:.3g}"),
-            ", ".join(f"{bound:.2f}" for bound in row["test_bound"]),
-        )
-        lines.append([*costs(row["estimator"], setting.evaluations), *cells])
-    header = (
-        "estimator, f, grad f, trace in phi, 95 % interval, squared bias, mean squared error,"
-        " test ELBO by seed"
+    shown = [
+        row
+        | costs(row["estimator"], setting.evaluations)
+        | {"bounds": ", ".join(f"{bound:.2f}" for bound in row["test_bound"])}
+        | {
+            "error": tables.bold_if(
+                row["mean_squared_error"] == least, f"{row['mean_squared_error']:.3g}"
+            )
+        }
+        for row in rows
+    ]
+    header = "estimator | f | grad f | trace in phi | 95 % interval | squared bias"
+    line = "{name} | {f} | {grad_f} | {trace:.3g} | {low:.3g} to {high:.3g} | {squared_bias:.3g}"
+    header, line = (
+        f"{header} | mean squared error | test ELBO by seed",
+        f"{line} | {{error}} | {{bounds}}",
     )
-    return tables.markdown(header.split(", "), lines)
+    return tables.table(header, line, shown)
 
 
 def vae_figure(curves: dict[str, dict], rows: list[dict]) -> Figure:

@@ -45,11 +45,7 @@ class Expectation(vaejax.Model):
 
 def interval(spread: Spread, unit: float = 1.0) -> dict[str, float]:
     """A measured trace with its interval at 95 %, times `unit`."""
-    return {
-        "measured": spread.trace * unit,
-        "low": spread.low * unit,
-        "high": spread.high * unit,
-    }
+    return {"measured": spread.trace * unit, "low": spread.low * unit, "high": spread.high * unit}
 
 
 def coverage(rows: Iterable[dict]) -> float:

@@ -25,7 +25,7 @@ def signed_rows() -> np.ndarray:
     except ImportError:
         raise ValueError(
             "the regression's data come with scikit-learn: pip install 'vaejax[experiments]', or"
-            " --part curves"
+            " --parts curves"
         ) from None
     features, labels = load_breast_cancer(return_X_y=True)
     features = (features - features.mean(axis=0)) / features.std(axis=0)

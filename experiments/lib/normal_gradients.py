@@ -15,8 +15,8 @@ from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.estimators.gaussian import measure_valued_gradient
 
 SF, SF_BEST, PW, MVD = NAMES = (
-    "score function",
-    "score function, best constant",
+    "plain-score-function",
+    "optimal-constant",
     "pathwise",
     "measure-valued",
 )

@@ -67,7 +67,7 @@ def by_probe_and_kind(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
 
 def table(rows: list[dict]) -> str:
     lines = [
-        [*names, *(tables.with_error(estimate(row["accuracy"])) for row in group)]
+        [*names, *(f"{estimate(row['accuracy']):.3f}" for row in group)]
         for names, group in by_probe_and_kind(rows).items()
     ]
     counts = dict.fromkeys(row["labels"] for row in rows)

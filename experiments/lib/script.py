@@ -2,9 +2,12 @@
 out.
 """
 
+import dataclasses
+import inspect
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
@@ -12,16 +15,17 @@ import jax
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.lib.flags import Script
 from vaejax.base.mapping import Estimate
-from vaejax.runs.command import command_line, record, use_all_cores
-from vaejax.runs.config import Configuration, check_config
-from vaejax.runs.files import read_json
+from vaejax.runs.command import command_line, environment, use_all_cores
+from vaejax.runs.config import check_config
+from vaejax.runs.files import read_json, write_json
 from vaejax.runs.flags import parsed_flags
 from vaejax.runs.lock import claimed
 from vaejax.runs.pictures import drawn
-from vaejax.runs.place import is_run, place_of
+from vaejax.runs.place import Kind, files_of, holds_files, listed, place_of, replacing
 
-AnyConfig = TypeVar("AnyConfig", bound=Configuration)
+AnyScript = TypeVar("AnyScript", bound=Script)
 
 
 class Report(NamedTuple):
@@ -52,9 +56,10 @@ def joined(parts: dict[str, Report]) -> Report:
 
 
 def run_script(
-    config_type: type[AnyConfig], experiment: Callable[[AnyConfig], Report], all_cores: bool = False
+    config_type: type[AnyScript], experiment: Callable[[AnyScript], Report], all_cores: bool = False
 ) -> NoReturn:
-    """Runs the experiment with the configuration of the command line, and exits.
+    """Runs the experiment with the configuration of the command line, and exits; --help begins with
+    the docstring of the script.
 
     With `all_cores`, each core of the CPU is a device, so that `vaejax.fit_seeds` gives each a
     seed.
@@ -64,41 +69,78 @@ def run_script(
     sys.exit(command_line(lambda: run(parsed_flags(config_type), experiment)))
 
 
-def run(config: AnyConfig, experiment: Callable[[AnyConfig], Report]) -> dict[str, Any]:
+def run(config: AnyScript, experiment: Callable[[AnyScript], Report]) -> dict[str, Any]:
     """Runs the experiment, leaves its files in `config.out`, and returns its summary.
 
-    What the configuration cannot be is refused before anything else. The numbers are written before
-    the figures, each of which is one attempt. A folder that was made for what is refused is removed
-    again.
+    What the configuration cannot be is refused before anything else, and so is a folder that holds
+    a result, unless it may be replaced. The numbers are written before the figures, each of which
+    is one attempt. A folder that was made for what is refused is removed again.
     """
     check_config(config)
-    out = place_of(config.out)  # pyright: ignore[reportAttributeAccessIssue]
-    require_own(out)
-    with claimed(out):
+    name = Path(inspect.getfile(experiment)).stem
+    out = place_of(config.out)
+    require_free(out, config, name)
+    with claimed(out), replacing(out, kind_of(out, config, name), resume=config.resumes()):
+        facts = {"experiment": name, "config": dataclasses.asdict(config), **environment()}
         began = time.perf_counter()
         report = experiment(config)
         seconds = round(time.perf_counter() - began, 1)
-        numbers = {**plain(report.numbers), "seconds": seconds}
-        record(out, config, **numbers)
-        record(out, config, **numbers, pictures=drawn(report.figures, out))
+        result = {**plain(report.numbers), "seconds": seconds, **facts}
+        write_json(out / RESULT, result)
+        write_json(out / RESULT, {**result, "pictures": drawn(report.figures, out)})
     print(report.tables)
     print(f"{seconds} s, in {out}", file=sys.stderr)
     summary = report.numbers if report.summary is None else report.summary
     return {**plain(summary), "out": str(out)}
 
 
-def require_own(out: Path) -> None:
-    """Raises ValueError for the folder of a run, and for a result.json that no experiment has
-    written.
+# The folder.
+
+RESULT = "result.json"
+
+
+def saved_record(folder: Path, name: str) -> dict[str, Any] | None:
+    """What `folder` holds of the experiment of this name: its result, or the config.json of what
+    was cut off; None where it holds neither.
     """
-    if is_run(out):
-        raise ValueError(f"{out} holds a run of train.py; name another folder")
-    path = out / "result.json"
-    try:
-        if path.exists():
-            read_json(path, "config", "versions", "seconds")
-    except ValueError:
-        raise ValueError(f"{path} is not an experiment's; name another folder") from None
+    for path in (folder / RESULT, folder / "config.json"):
+        with suppress(ValueError):
+            if path.is_file() and (record := read_json(path, "experiment"))["experiment"] == name:
+                return record
+    return None
+
+
+def require_free(out: Path, config: Script, name: str) -> None:
+    """Raises ValueError rather than write over a result, or over what is none of this experiment's.
+
+    An experiment that resumes holds what is there against its own configuration.
+    """
+    names = holds_files(out)
+    if config.resumes() or not names:
+        return
+    if saved_record(out, name) is None:
+        raise ValueError(
+            f"{out} holds no result of {name}, and is not overwritten: it holds {listed(names)};"
+            " name another --out"
+        )
+    if not config.overwrite:
+        raise ValueError(
+            f"{out} already holds a result of {name}: --overwrite it, or name another --out"
+        )
+
+
+def kind_of(out: Path, config: Script, name: str) -> Kind:
+    """The result of this experiment that `out` may hold: its files, and what shows that it is
+    there.
+    """
+    pictures = (saved_record(out, name) or {}).get("pictures", {})
+    files = (*(f"{picture}.png" for picture in pictures), *config.own_files(), RESULT)
+    return Kind(
+        f"result of {name}",
+        files,
+        is_one=lambda folder: saved_record(folder, name) is not None,
+        has_results=lambda folder: bool(files_of(folder, (*config.own_files(), RESULT))),
+    )
 
 
 def plain(value: Any) -> Any:

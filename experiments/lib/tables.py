@@ -1,17 +1,14 @@
 """Tables in Markdown."""
 
-from vaejax.base.mapping import Estimate
+from collections.abc import Iterable, Mapping
+from typing import Any
+
 from vaejax.runs.table import markdown as markdown
 
 
-def with_error(estimate: Estimate, digits: int = 3, sign: str = "") -> str:
-    """mean ± standard error; `sign="+"` shows that of a mean above zero too."""
-    return f"{estimate.mean:{sign}.{digits}f} ± {estimate.standard_error:.{digits}f}"
-
-
-def percent(estimate: Estimate, sign: str = "") -> str:
-    """100 times the mean ± standard error."""
-    return with_error(Estimate(100 * estimate.mean, 100 * estimate.standard_error), 1, sign)
+def table(header: str, line: str, rows: Iterable[Mapping[str, Any]]) -> str:
+    """A line for each row: `table("prior | ELBO", "{prior} | {elbo:.2f}", rows)`."""
+    return markdown(header.split(" | "), (line.format(**row).split(" | ") for row in rows))
 
 
 def bold_if(best: bool, cell: str) -> str:

@@ -7,7 +7,6 @@ import jax
 import optax
 
 import vaejax
-from vaejax.runs.config import Setting
 
 
 class Steps(Protocol):
@@ -49,12 +48,6 @@ def fitted(
         transform=transform,
         progress=progress,
     ).params
-
-
-def require_no_warm_up(setting: Setting) -> None:
-    """Raises ValueError for a warm-up where the objective has a weight of the KL of its own."""
-    if setting.warm_up:
-        raise ValueError(f"warm_up = {setting.warm_up}; here the objective has none, so leave it 0")
 
 
 def each_of(params: vaejax.Params) -> list[vaejax.Params]:

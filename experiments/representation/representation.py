@@ -1,8 +1,8 @@
 r"""What the posterior means are worth as features of digits, and how well each keeps to one factor
 of shapes, against beta.
 
-    python experiments/representation/representation.py  # both parts, the embedded digits
-    python experiments/representation/representation.py --part digits --data mnist \
+    python experiments/representation/representation.py
+    python experiments/representation/representation.py --parts digits --data mnist \
         --latent-dim 20 --num-steps 10000 --out runs/representation_mnist
 
 digits: a VAE is trained on the images alone. A linear probe and the nearest neighbour are then
@@ -17,9 +17,9 @@ first seed.
 
 Expected: the posterior means beat raw pixels where labels are few (Kingma et al. 2014); a beta
 above 1 raises the scores of disentanglement, until latents collapse and informativeness falls; and
-seeds differ a lot (Locatello et al. 2019). Measured by the first command on one core of an Intel
-Xeon, in 104 s. Test accuracy, mean of ten choices of the labelled images, standard errors below
-0.025; the last column is the nearest neighbour:
+seeds differ a lot (Locatello et al. 2019). Measured by the first command: test accuracy, mean of
+ten choices of the labelled images, standard errors below 0.025; the last column is the nearest
+neighbour:
 
     linear probe of            10 labels    30       100      300      1,000    1 nearest, 100
     10 posterior means         0.366        0.566    0.802    0.887    0.914    0.821
@@ -34,7 +34,7 @@ Mean of two seeds (least to most):
     4      0.25 (0.20 to 0.30)   0.62 (0.58 to 0.66)   0.40 (0.35 to 0.46)   0.77     3
     8      0.14 (0.05 to 0.24)   0.31 (0.16 to 0.47)   0.13 (0.03 to 0.23)   0.53     2
 
-and by the second, without the shapes, in 105 s, on MNIST:
+and by the second, on MNIST:
 
     linear probe of            10 labels    30       100      300      1,000    1 nearest, 100
     20 posterior means         0.307        0.487    0.701    0.795    0.835    0.593
@@ -43,6 +43,8 @@ and by the second, without the shapes, in 105 s, on MNIST:
 
 Of beta all comes true. The codes do not beat the pixels on 8 x 8 digits, and on MNIST no more than
 by the error, with 10 labels.
+
+Duration: 104 s on one core of an Intel Xeon, the second command 105 s.
 """
 
 import dataclasses
@@ -59,48 +61,52 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import probes, tables
-from experiments.lib.data import load_images, require_labels
+from experiments.lib.data import require_labels
+from experiments.lib.flags import Betas, LabelCounts, NumSeeds, Script, require_no_warm_up
 from experiments.lib.probes import Features, random_choices
 from experiments.lib.script import Report, joined, run_script
 from experiments.lib.shapes import FACTORS, SIDE, ellipses
-from experiments.lib.training import cosine_adam, each_of, require_no_warm_up
-from vaejax.base.fields import Count, Distinct, Plural, PositiveOrZero
+from experiments.lib.training import cosine_adam, each_of
+from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.data.pixels import Policy
 from vaejax.evaluation.representation import dci, mig, mutual_information, sap
 from vaejax.plots.images import show_image, tile
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, TITLE, finish, ticks_at
-from vaejax.runs.build import trained
-from vaejax.runs.config import LikelihoodName, Setting, TrainSize
+from vaejax.runs.build import load_data, trained
+from vaejax.runs.config import LikelihoodName, Setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting):
+class Config(Setting, Script):
     """The VAE whose codes are probed, and the beta-VAEs whose codes are scored."""
 
-    part: Literal["both", "digits", "shapes"] = "both"
+    parts: Distinct[Literal["digits", "shapes"]] = ("digits", "shapes")
+    """Which parts to run."""
     binarisation: Policy = "none"
     likelihood: LikelihoodName = "continuous-bernoulli"
     latent_dim: Count = 10
     num_steps: Count = 4_000
-    num_labels: Distinct[TrainSize] = (10, 30, 100, 300, 1_000)
-    """Labelled images that a probe is shown."""
-    num_draws: Count = 10
-    """Choices of those images, at random, the same for each kind of feature."""
+    label_counts: LabelCounts = (10, 30, 100, 300, 1_000)
+    num_choices: Count = 10
+    """Choices of the labelled images, at random, the same for each kind of feature."""
     num_neighbours: Count = 1
-    betas: Distinct[PositiveOrZero] = (1.0, 2.0, 4.0, 8.0)
-    shape_latents: Plural = 6
+    """Of the probe by nearest neighbours."""
+    betas: Betas = (1.0, 2.0, 4.0, 8.0)
+    shape_latent_dim: Plural = 6
+    """Dimensions of z of the beta-VAEs."""
     shape_steps: Count = 4_000
-    num_shapes: Count = 5_000
-    """Images to train on; 2,000 more are for the scores."""
-    num_seeds: Count = 2
+    """Steps of each of their trainings."""
+    shape_examples: Count = 5_000
+    """Shapes to train on; 2,000 more are for the scores."""
+    num_seeds: NumSeeds = 2
     out: str = "runs/representation"
-    """The folder for result.json, probes.png and disentanglement.png."""
 
     def check_together(self) -> None:
         require_no_warm_up(self)
-        if min(self.num_labels) < self.num_neighbours:
+        fewest = min((count for count in self.label_counts if count), default=self.num_neighbours)
+        if fewest < self.num_neighbours:
             raise ValueError(
-                f"num_labels = {self.num_labels}; each must be at least num_neighbours ="
+                f"label_counts = {self.label_counts}; each must be at least num_neighbours ="
                 f" {self.num_neighbours}"
             )
 
@@ -132,13 +138,14 @@ def learned_features(config: Config, dataset: vaejax.Dataset, transform) -> Feat
 
 
 def digits(config: Config) -> Report:
-    dataset, transform = load_images(config)
+    dataset, transform = load_data(config)
     size = len(dataset.train.images)
     labels = require_labels(dataset, "to probe for")
     features = learned_features(config, dataset, transform)
-    draws = random_choices(size, config.num_labels, config.num_draws, config.seed)
+    counts = tuple(count or size for count in config.label_counts)
+    draws = random_choices(size, counts, config.num_choices, config.seed)
     rows = probes.accuracies(features, *labels, draws, config.num_neighbours)
-    choices = f"mean of {config.num_draws} choices of the labelled"
+    choices = f"mean of {config.num_choices} choices of the labelled"
     title = f"{config.data}: features learned without labels, {choices}"
     heading = f"test accuracy, {choices} images ± standard error"
     figures = {"probes": lambda: probes.figure(rows, title)}
@@ -158,7 +165,7 @@ GAP = 2  # pixels between two images of a traversal
 
 
 def beta_vae(config: Config) -> vaejax.VAE:
-    net, dim = partial(vaejax.MLP, hidden=(128, 128)), config.shape_latents
+    net, dim = partial(vaejax.MLP, hidden=(128, 128)), config.shape_latent_dim
     likelihood, encoder = vaejax.Bernoulli(net((SIDE, SIDE))), vaejax.DiagNormal(net(dim, heads=2))
     return vaejax.VAE(vaejax.StandardNormal(dim), likelihood, encoder)
 
@@ -270,7 +277,7 @@ def table_of_shapes(rows: list[dict]) -> str:
 
 
 def shapes(config: Config) -> Report:
-    generator, size = np.random.default_rng(config.seed), config.num_shapes
+    generator, size = np.random.default_rng(config.seed), config.shape_examples
     factors = generator.random((size + 2_000, len(FACTORS)))
     images, transform = ellipses(factors), vaejax.Pixels(255)
     test, known = images[size:], factors[size:]
@@ -294,8 +301,7 @@ def shapes(config: Config) -> Report:
 
 def experiment(config: Config) -> Report:
     parts = {"digits": digits, "shapes": shapes}
-    chosen = parts if config.part == "both" else {config.part: parts[config.part]}
-    return joined({name: part(config) for name, part in chosen.items()})
+    return joined({name: parts[name](config) for name in config.parts})
 
 
 if __name__ == "__main__":

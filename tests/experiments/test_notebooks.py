@@ -30,10 +30,8 @@ def executed(name: str, **replacements: str) -> list[dict]:
 
 def check_swap_priors(outputs: list[dict]) -> None:
     tables = [data["text/markdown"] for data in outputs if "text/markdown" in data]
-    assert [table.count("\n") for table in tables] == [
-        6,
-        4,
-    ]  # five priors, then three, under two lines of header
+    # Five priors, the same with eight latents, then three, under two lines of header.
+    assert [table.count("\n") for table in tables] == [6, 6, 4]
     assert sum("image/png" in data for data in outputs) == 2
 
 

@@ -7,6 +7,8 @@ import pkgutil
 import typing
 from typing import Annotated, Any, get_args, get_origin
 
+from flag_table import without_help
+
 import experiments
 import vaejax.runs
 from tests.lib.paths import EXPERIMENTS
@@ -49,8 +51,10 @@ def hints(config: Configuration) -> dict[str, Any]:
 
 
 def some(hint: Any) -> Any:
+    """The annotation without the help of a shared flag, and without "or None"."""
+    hint = without_help(hint)
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-    return kinds[0] if type(None) in get_args(hint) else hint
+    return some(kinds[0]) if type(None) in get_args(hint) else hint
 
 
 def taken_apart(hint: Any) -> tuple[Any, tuple]:
@@ -85,7 +89,7 @@ def bad(hint: Any) -> list:
     kind, _ = taken_apart(hint)
     if get_origin(kind) is tuple:
         inner = get_args(kind)[0]
-        first = next(iter(good(inner)), "leave-one-out")
+        first = next(iter(good(inner)), "score-function")
         lists = [(value,) for value in bad(inner)] + [(first, value) for value in bad(inner)]
         lists += [first, [first], None]
         for rule in said(hint, Listed):

@@ -1,6 +1,7 @@
 """An experiment as a user runs it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,10 +22,11 @@ def attempt(name: str, *flags: str, folder: Path) -> subprocess.CompletedProcess
 
 
 def run(name: str, *flags: str, folder: Path) -> tuple[dict, str]:
-    """The last line of an experiment's output, and all of it."""
+    """The last line of an experiment's output, and all of it, but for spaces that align columns."""
     done = attempt(name, *flags, folder=folder)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.strip().splitlines()[-1]), done.stdout
+    printed = re.sub(r" +\|", " |", done.stdout)
+    return json.loads(done.stdout.strip().splitlines()[-1]), printed
 
 
 def files(folder: Path) -> set[str]:

@@ -142,7 +142,7 @@ BARE = {
     "a cache that is none": {"JAX_COMPILATION_CACHE_DIR": "/proc/nothing/cache"},
 }
 TINY = ["--num-steps", "20", "--eval-samples", "5"]
-SHORT = "--num-samples 20 --ais-size 2 --temperatures 3 --simulations 16 --eval-size 30"
+SHORT = "--eval-samples 20 --ais-size 2 --temperatures 3 --simulations 16 --eval-size 30"
 
 
 AS_AN_UNKNOWN_USER = """

@@ -21,7 +21,7 @@ from vaejax.runs.lock import claimed
 from vaejax.runs.parts import EvaluateConfig, EvaluationPart, LeftOutError, Subject
 
 TINY = [
-    "--num-samples",
+    "--eval-samples",
     "40",
     "--ais-size",
     "4",
@@ -231,7 +231,7 @@ def test_two_evaluations_of_one_run(tmp_path):
 @pytest.mark.parametrize(
     "change",
     [
-        {"num_samples": 1},
+        {"eval_samples": 1},
         {"ais_size": -1},
         {"num_chains": 0},
         {"temperatures": 0},

@@ -41,7 +41,6 @@ SCRIPTS = sorted(
 )
 MAY_BE_EMPTY = {
     "hidden": "a linear net",
-    "also": "IWAE and DReG alone",
     "log": "metrics.jsonl alone",
     "fetch": "the table of sets alone",
     "over": "a sweep over seeds alone",
@@ -204,7 +203,7 @@ ASKED: dict[str, tuple[dict[str, Any], str]] = {
     "semi_supervised": ({"num_labels": 15}, "num_labels = 15; give multiples of 10"),
     "discrete_gradients": ({"batch_size": 1298}, "batch_size = 1298, but the data have 1297 tr"),
     "gradient_variance": ({"measured_examples": 1298}, "measured_examples = 1298"),
-    "bayesian_decoder": ({"sizes": (50, 1298)}, r"sizes\[1\] = 1298"),
+    "bayesian_decoder": ({"train_counts": (50, 1298)}, r"train_counts\[1\] = 1298"),
     "mcmc_posterior": ({"encoders": ("diag-normal", "vmf")}, "use an encoder such as DiagNormal"),
     "inference_gap": ({"latent_dim": 1}, "a coupling layer moves half of the coordinates"),
     "rate_distortion": ({"binarisation": "none"}, "choose a binarisation"),
@@ -229,7 +228,7 @@ HANDFUL = {
     "semi_supervised": "--hidden 0",
     "gradient_variance": "--learning-rate 0",
     "discrete_gradients": "--evaluations 7",
-    "ais_sandwich": "--temperatures -1",
+    "ais_sandwich": "--temperature-counts -1",
     "swap_priors": "--priors flow:-2",
     "rate_distortion": "--warm-up 10",
 }

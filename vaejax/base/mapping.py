@@ -73,9 +73,15 @@ class Estimate(NamedTuple):
     standard_error: float
 
     def __str__(self):
+        return f"{self:.2f}"
+
+    def __format__(self, spec: str) -> str:
+        """Of both: `f"{gain:+.3f}"` is "+0.251 ± 0.030", the sign being the mean's."""
+        if not spec:
+            return str(self)
         if np.isnan(self.standard_error):
-            return f"{self.mean:.2f} (no standard error)"
-        return f"{self.mean:.2f} ± {self.standard_error:.2f}"
+            return f"{self.mean:{spec}} (no standard error)"
+        return f"{self.mean:{spec}} ± {self.standard_error:{spec.lstrip('+')}}"
 
 
 def estimate(values) -> Estimate:

@@ -148,6 +148,7 @@ class DataSetting(Configuration):
     none.
     """
     seed: Seed = 0
+    """Of all that is random."""
 
     def __post_init__(self) -> None:
         """Paths lead to the same place from every working folder."""
@@ -177,18 +178,25 @@ class Setting(DataSetting):
     latent_dim: Count = 2
     """Dimensions of z."""
     num_steps: Count = 10_000
+    """Steps of the training."""
     batch_size: TrainSize = 100
+    """Examples of one step."""
     learning_rate: Positive = 1e-3
-    """Of Adam."""
+    """Of the optimiser, at its start."""
     warm_up: CountOrZero = 0
-    """Steps over which the weight of the KL rises from 0 to 1 (estimator pathwise only)."""
+    """Steps over which the weight of the KL rises from 0 to 1."""
 
     def check_together(self) -> None:
-        if self.warm_up > self.num_steps:
-            raise ValueError(
-                f"warm_up = {self.warm_up}, but num_steps = {self.num_steps}: the KL would never"
-                " have its full weight; train longer"
-            )
+        require_full_weight(self.warm_up, self.num_steps)
+
+
+def require_full_weight(warm_up: int, num_steps: int) -> None:
+    """Raises ValueError for a warm-up that is longer than the training."""
+    if warm_up > num_steps:
+        raise ValueError(
+            f"warm_up = {warm_up}, but num_steps = {num_steps}: the KL would never have its full"
+            " weight; train longer"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,9 +219,11 @@ class TrainConfig(Setting):
     clip_norm: Positive | None = None
     """Clip the gradient's global norm to this."""
     validate_every: Count = 500
+    """Steps from one validation to the next."""
     patience: Count | None = None
     """Stop after so many validations without a better one, and evaluate the best."""
     checkpoint_every: Count = 2_000
+    """Steps from one checkpoint to the next."""
     eval_samples: Count = 500
     """Importance samples per example for log p(x)."""
     devices: Count = 1

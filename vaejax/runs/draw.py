@@ -27,6 +27,7 @@ class SampleConfig(Configuration):
     run: str
     """Its folder."""
     num_samples: Count = 128
+    """Draws from the model."""
     params: Which | None = None
     """Those of the last step or of the best validation; else those that the run evaluates."""
     out: str | None = None
@@ -36,6 +37,7 @@ class SampleConfig(Configuration):
     data_folder: str | None = None
     """The folder that the run's data lie in now; else where they were."""
     seed: Seed = 0
+    """Of all that is random."""
 
 
 def sample_run(config: SampleConfig) -> dict[str, Any]:

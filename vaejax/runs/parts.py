@@ -41,14 +41,16 @@ class EvaluateConfig(Configuration):
     """Its folder."""
     data_folder: str | None = None
     """The folder that the run's data lie in now; else where they were."""
-    num_samples: Plural = 1_000
-    """The largest K of IWAE-K."""
+    eval_samples: Plural = 1_000
+    """Importance samples per example for log p(x)."""
     eval_size: TestSize | None = None
     """So many test examples, drawn at random; None takes all."""
     ais_size: CountOrZero = 50
     """Test examples for AIS, and as many simulated ones; 0 leaves both sides out."""
     temperatures: Count = 300
+    """Temperatures of AIS."""
     num_chains: Count = 16
+    """Chains of MCMC or of AIS for each example."""
     sample_size: CountOrZero = 1_000
     """Draws from the model, and test examples, that are compared at most; 0 leaves the samples
     out.
@@ -56,7 +58,9 @@ class EvaluateConfig(Configuration):
     simulations: Count = 1_000
     """For the calibration of q."""
     batch_size: Count = 50
+    """Examples that are evaluated together."""
     seed: Seed = 0
+    """Of all that is random."""
 
     def check_together(self) -> None:
         if self.ais_size == 1:
@@ -90,14 +94,14 @@ class LeftOutError(ValueError):
 def bounds(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
     """The ELBO, IWAE-K for a ladder of K, and how far its weights are to be trusted."""
     # Named by what it depends on, so that another setting, or the run trained further, starts anew.
-    size, count = len(subject.images), config.num_samples
+    size, count = len(subject.images), config.eval_samples
     path = Path(config.run) / f"evaluation-{subject.step}-{size}-{count}-{config.seed}.jsonl"
     evaluation = evaluate(
         subject.model,
         subject.params,
         subject.images,
         key,
-        num_samples=config.num_samples,
+        num_samples=config.eval_samples,
         path=path,
         transform=subject.transform,
         batch_size=config.batch_size,
@@ -146,17 +150,17 @@ def both_sides(config: EvaluateConfig, subject: Subject, key: Key) -> Evaluation
         subject.params,
         images,
         key,  # the same, so that the same pixels are seen
-        num_samples=config.num_samples,
+        num_samples=config.eval_samples,
         transform=subject.transform,
         batch_size=batch_size,
     )
-    difference = estimate(lower - importance.by_example[f"iwae_{config.num_samples}"])
+    difference = estimate(lower - importance.by_example[f"iwae_{config.eval_samples}"])
     gap = _sandwich_gap(sampler, subject.params, len(images), key, batch_size)
     on_test = f"{len(images)} test examples, {config.temperatures} temperatures"
     simulated = f"{len(images)} simulated examples: upper − lower bound on log p(x)"
     rows = [
         ("AIS, lower bound", nats(estimate(lower)), on_test),
-        (f"AIS − IWAE-{config.num_samples:,}", nats(difference, 3), "on the same, paired"),
+        (f"AIS − IWAE-{config.eval_samples:,}", nats(difference, 3), "on the same, paired"),
         ("gap of the sandwich", nats(gap, 3), simulated),
     ]
     numbers = {"ais": estimate(lower), "ais_less_iwae": difference, "sandwich_gap": gap}

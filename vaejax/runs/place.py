@@ -3,9 +3,10 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from vaejax.base.checks import shortened
 from vaejax.base.files import nameable
@@ -82,7 +83,7 @@ def require_free(config: TrainConfig) -> None:
         return
     if not is_run(out):
         raise ValueError(
-            f"{out} is not a run, and is not overwritten: it holds {_listed(names)}; name another"
+            f"{out} is not a run, and is not overwritten: it holds {listed(names)}; name another"
             " --out"
         )
     if not config.overwrite:
@@ -92,7 +93,7 @@ def require_free(config: TrainConfig) -> None:
     strangers = [path.name for path in _inside(out / "checkpoints") if not _is_checkpoint(path)]
     if strangers:
         raise ValueError(
-            f"{out / 'checkpoints'} holds {_listed(strangers)}, which no run has written; move it"
+            f"{out / 'checkpoints'} holds {listed(strangers)}, which no run has written; move it"
             " elsewhere, or name another --out"
         )
 
@@ -104,7 +105,8 @@ def holds_files(folder: Path) -> list[str]:
     return [path.name for path in _inside(folder) if path.name not in LOCKS.values()]
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """The first three names, and how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
@@ -120,31 +122,52 @@ def _is_checkpoint(path: Path) -> bool:
     return saved or path.name in ("damaged", "trash") or "orbax-checkpoint-tmp" in path.name
 
 
-@contextmanager
-def training_in(out: Path, *, resume: bool) -> Iterator[None]:
-    """The training of a run, in a folder in which an older one may lie that `require_free` has said
-    may be replaced.
+class Kind(NamedTuple):
+    """What a folder may hold that a later one of its kind replaces: its name, the patterns of its
+    files, the last of which says that it is one, and how a folder that holds one, or holds what
+    must not be lost, is known.
+    """
 
-    The older run lies in `replaced-N/` meanwhile, and is removed where the training ends well. An
-    error before the new run has anything to show puts it back; a later one leaves both. What lies
-    beside a run's own files stays where it is.
+    name: str
+    files: tuple[str, ...]
+    is_one: Callable[[Path], bool]
+    has_results: Callable[[Path], bool]
+
+
+@contextmanager
+def replacing(out: Path, kind: Kind, *, resume: bool) -> Iterator[None]:
+    """The work that fills a folder, in which an older one of its kind may lie.
+
+    The older one lies in `replaced-N/` meanwhile, and is removed where the work ends well. An error
+    before the new one has results puts it back; a later one leaves both. What lies beside the files
+    of this kind stays where it is.
     """
     older = None
-    if not resume and is_run(out):
-        with claimed(out, "evaluation"):  # else that of the older run would come to the new one
-            older = _moved_aside(out)
+    if not resume and kind.is_one(out):
+        with claimed(out, "evaluation"):  # else that of the older one would come to the new one
+            older = _moved_aside(out, kind.files)
     try:
         yield
     except BaseException:
-        if not resume and not _has_results(out):
-            _remove_run(out)
-            _put_back(older, out)
+        if not resume and not kind.has_results(out):
+            _remove(out, kind.files)
+            _put_back(older, out, kind.files)
         elif older is not None:
-            print(f"the run that this one replaces is in {older} until it ends", file=sys.stderr)
+            print(
+                f"the {kind.name} that this one replaces is in {older} until it ends",
+                file=sys.stderr,
+            )
         raise
     for folder in out.glob("replaced-*"):
-        if is_run(folder) and not folder.is_symlink():
+        if kind.is_one(folder) and not folder.is_symlink():
             shutil.rmtree(folder)
+
+
+def training_in(out: Path, *, resume: bool) -> AbstractContextManager[None]:
+    """The training of a run, in a folder in which an older one may lie that `require_free` has said
+    may be replaced.
+    """
+    return replacing(out, Kind("run", RUN_FILES, is_run, _has_results), resume=resume)
 
 
 def _has_results(out: Path) -> bool:
@@ -154,36 +177,36 @@ def _has_results(out: Path) -> bool:
     return saved or (metrics.exists() and metrics.stat().st_size > 0)
 
 
-def _moved_aside(out: Path) -> Path:
-    """The folder in `out` that the run in `out` is moved to."""
+def _moved_aside(out: Path, patterns: tuple[str, ...]) -> Path:
+    """The folder in `out` that these files of it are moved to."""
     taken = {path.name for path in out.iterdir()}
     names = (f"replaced-{number}" for number in range(1, len(taken) + 2))
     older = out / next(name for name in names if name not in taken)
     older.mkdir()
     try:
-        for path in _run_files(out):
+        for path in files_of(out, patterns):
             path.rename(older / path.name)
     except BaseException:
-        _put_back(older, out)
+        _put_back(older, out, patterns)
         raise
     return older
 
 
-def _put_back(older: Path | None, out: Path) -> None:
+def _put_back(older: Path | None, out: Path, patterns: tuple[str, ...]) -> None:
     if older is not None:
-        for path in _run_files(older):
+        for path in files_of(older, patterns):
             path.rename(out / path.name)
         older.rmdir()
 
 
-def _remove_run(out: Path) -> None:
-    for path in _run_files(out):
+def _remove(out: Path, patterns: tuple[str, ...]) -> None:
+    for path in files_of(out, patterns):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
 
 
-def _run_files(folder: Path) -> list[Path]:
-    """Those that are there, in the order of RUN_FILES."""
-    return [path for pattern in RUN_FILES for path in sorted(folder.glob(pattern))]
+def files_of(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    """Those that are there, in the order of the patterns."""
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]

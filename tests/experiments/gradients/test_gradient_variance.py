@@ -26,7 +26,10 @@ def test_gradient_variance_and_its_resumption(tmp_path):
     """Cut off after one estimator, it goes on with the other and keeps the rows that it has, but
     for those with a digit that was changed: these are measured again.
     """
-    flags = [*TINY, *["--num-steps", "4", "--at", "0", "1", "--hidden", "8", "--latent-dim", "2"]]
+    flags = [
+        *TINY,
+        *["--num-steps", "4", "--measured-at", "0", "1", "--hidden", "8", "--latent-dim", "2"],
+    ]
     run(NAME, *flags, "--estimators", "pathwise", folder=tmp_path)
     before = csv_rows(tmp_path)
     path = tmp_path / "out" / "variance.csv"

@@ -123,7 +123,7 @@ def test_every_estimator_has_the_same_mean_and_pathwise_can_lose():
 def test_script(tmp_path):
     flags = (
         "--num-draws 2000 --num-steps 20 --num-samples 20 --learning-rate 1e-4 --measured-samples 2"
-        " --measured-draws 40 --at 0 1"
+        " --regression-draws 40 --measured-at 0 1"
     )
     result, _ = run("mc_gradient_review", *flags.split(), folder=tmp_path)
     assert result["curves"]["intervals_that_cover"] > 0.8

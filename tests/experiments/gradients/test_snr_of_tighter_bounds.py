@@ -8,29 +8,17 @@ import pytest
 
 from tests.lib.scripts import attempt, files, run
 
-SMALL = [
-    "--dim",
-    "2",
-    "--num-data",
-    "16",
-    "--num-samples",
-    "16",
-    "64",
-    "--fit-from",
-    "16",
-    "--num-draws",
-    "320",
-    "--perturbation",
-    "0.1",
-    "--also",
-]
+SMALL = (
+    "--latent-dim 2 --num-examples 16 --sample-counts 16 64 --fit-from 16 --num-draws 320"
+    " --perturbation 0.1 --estimators iwae dreg"
+)
 
 
 @pytest.mark.slow
 def test_snr_of_tighter_bounds(tmp_path):
-    result, printed = run("snr_of_tighter_bounds", *SMALL, folder=tmp_path)
+    result, printed = run("snr_of_tighter_bounds", *SMALL.split(), folder=tmp_path)
     assert files(tmp_path) == {"snr.png", "result.json"}
-    slopes = {"IWAE": (-0.5, -0.5), "DReG": (-1.5, 0.5)}
+    slopes = {"iwae": (-0.5, -0.5), "dreg": (-1.5, 0.5)}
     for name, expected in slopes.items():
         of = result["comparison"][name]
         assert [of[f"slope of {what}"]["measured"] for what in ("std", "snr")] == pytest.approx(
@@ -39,13 +27,13 @@ def test_snr_of_tighter_bounds(tmp_path):
         assert [of[f"{what} over theory"] for what in ("std", "snr")] == pytest.approx(
             [1, 1], abs=0.1
         )
-    assert "| IWAE and DReG in mu |" in printed and "STL" not in printed
+    assert "| iwae and dreg in mu |" in printed and "stopped-iwae" not in printed
     rows = json.loads((tmp_path / "out" / "result.json").read_text())["rows"]
     std = {(row["estimator"], row["num_samples"]): row["std"] for row in rows}
-    assert std["DReG", 16] < std["IWAE", 16] / 10 and std["DReG", 64] < std["IWAE", 64] / 40
+    assert std["dreg", 16] < std["iwae", 16] / 10 and std["dreg", 64] < std["iwae", 64] / 40
 
 
 def test_a_slope_needs_two_points(tmp_path):
-    done = attempt("snr_of_tighter_bounds", "--num-samples", "4", "64", folder=tmp_path)
-    assert done.returncode == 2 and "--num-samples" in done.stderr.splitlines()[-1]
+    done = attempt("snr_of_tighter_bounds", "--sample-counts", "4", "64", folder=tmp_path)
+    assert done.returncode == 2 and "--sample-counts" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out").exists()

@@ -8,5 +8,5 @@ def test_sticking_the_landing(tmp_path):
     result, printed = run("sticking_the_landing", *flags, folder=tmp_path)
     assert result["worst_relative_error"] < 0.5 and result["intervals_that_cover"] > 0.5
     winners = [line.split("|")[-2].strip() for line in printed.splitlines()[2:8]]
-    assert winners == ["Pathwise"] * 2 + ["either"] * 2 + ["StickTheLanding"] * 2
+    assert winners == ["pathwise"] * 2 + ["either"] * 2 + ["stick-the-landing"] * 2
     assert files(tmp_path) == {"variance.png", "result.json"}

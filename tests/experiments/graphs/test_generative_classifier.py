@@ -129,7 +129,7 @@ def test_what_the_sampling_does_is_measured_by_the_halves():
 
 def test_importance_sampling_against_a_sum():
     """A decoder that does not look at z: log p(x, y) is exact in every sample if q is p(z)."""
-    config = experiment.Config(latent_dim=2, hidden=(), num_samples=4)
+    config = experiment.Config(latent_dim=2, hidden=(), eval_samples=4)
     of = experiment.classifier(config, "conditional VAE", (3,), 2)
     example = {"x": jnp.asarray([1.0, 0.0, 1.0]), "y": jnp.asarray([0.0, 1.0])}
     params = jax.tree.map(jnp.zeros_like, of.init(jax.random.key(0), example))
@@ -154,7 +154,7 @@ def test_generative_is_ahead_where_its_model_is_true():
     """Naive Bayes on its own data with 200 labels, 2 classes, 10 seeds: t > 10.72 has a false-alarm
     rate of 1e-6.
     """
-    config = experiment.Config(num_labels=(200,), num_steps=400, num_seeds=10)
+    config = experiment.Config(label_counts=(200,), num_steps=400, num_seeds=10)
     rows = experiment.compare(
         config, planted(3_000, 0), planted(10_000, 1), ("naive Bayes", "logistic regression")
     )
@@ -167,7 +167,7 @@ def test_discriminative_is_ahead_where_the_model_is_false():
     """Naive Bayes on the digits with 1,000 labels, 12 seeds: t < -9.05 has a false-alarm rate of
     1e-6, for this pool of images.
     """
-    config = experiment.Config(num_labels=(1_000,), num_steps=300, num_seeds=12)
+    config = experiment.Config(label_counts=(1_000,), num_steps=300, num_seeds=12)
     digits = vaejax.load_dataset("digits")
     train, test = (
         Split((of.images > 8).astype(np.float32), of.labels) for of in (digits.train, digits.test)
@@ -180,7 +180,7 @@ def test_discriminative_is_ahead_where_the_model_is_false():
 def test_mistakes_are_named():
     digits = vaejax.load_dataset("digits")
     with pytest.raises(ValueError, match="num_labels = 15; give multiples of 10 up to"):
-        check_labels(digits, (15,), digits.train.labels)
+        check_labels(digits, digits.train.labels, "num_labels", 15)
     with pytest.raises(ValueError, match="digits has no labels to learn from; choose a set"):
         require_labels(digits._replace(train=digits.train._replace(labels=None)), "to learn from")
 
@@ -188,7 +188,7 @@ def test_mistakes_are_named():
 @pytest.mark.slow
 def test_script(tmp_path):
     flags = [
-        "--num-labels",
+        "--label-counts",
         "10",
         "20",
         "--num-steps",
@@ -197,7 +197,7 @@ def test_script(tmp_path):
         "2",
         "--hidden",
         "8",
-        "--num-samples",
+        "--eval-samples",
         "4",
     ]
     result, printed = run("generative_classifier", *flags, folder=tmp_path)

@@ -178,8 +178,8 @@ def test_agreement_by_hand():
 @pytest.mark.slow
 def test_main(tmp_path):
     flags = {
-        "num_points": 60,
-        "num_components": (2,),
+        "plane_examples": 60,
+        "component_counts": (2,),
         "plane_steps": 10,
         "num_steps": 20,
         "num_clusters": 4,

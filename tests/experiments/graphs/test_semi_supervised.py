@@ -8,7 +8,7 @@ import vaejax
 from experiments.graphs import semi_supervised as experiment
 
 NUM_CLASSES, ALPHA = 3, 2.5
-CONFIG = experiment.Config(latent_dim=2, hidden=6)
+CONFIG = experiment.Config(latent_dim=2, hidden=(6,))
 MODEL = experiment.m2(CONFIG, (4,), NUM_CLASSES, vaejax.Bernoulli)
 ESTIMATOR = experiment.SemiSupervised(ALPHA)
 GENERATOR = np.random.default_rng(0)

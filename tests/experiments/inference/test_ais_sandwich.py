@@ -10,7 +10,7 @@ SMALL = ["--latent-dim", "2", "--hidden", "16", "--num-steps", "300", "--learnin
 @pytest.mark.slow
 def test_ais_sandwich(tmp_path):
     """More temperatures close the sandwich: 5 leave nats open, 100 at most a tenth of that."""
-    flags = ["--temperatures", "5", "100", "--num-simulated", "20", "--eval-size", "10"]
+    flags = ["--temperature-counts", "5", "100", "--num-simulated", "20", "--eval-size", "10"]
     flags += ["--eval-samples", "200"]
     flags += ["--num-leapfrog", "5"]
     result, printed = run("ais_sandwich", *SMALL, *flags, folder=tmp_path)

@@ -14,7 +14,7 @@ def test_amortisation(tmp_path):
     By 4.9 standard errors of a paired mean, a false alarm of 1e-6. In four seeds the gain was 6 to
     10 of its errors, the loss 14 to 22.
     """
-    flags = ["--eval-size", "200", "--from-encoder", "0", "5", "--from-standard", "5"]
+    flags = ["--eval-size", "200", "--steps-from-encoder", "0", "5", "--steps-from-standard", "5"]
     flags += ["--bound-samples", "20"]
     result, printed = run("amortisation", *SMALL, *flags, folder=tmp_path)
     amortised, refined, anew = result["rows"]

@@ -10,8 +10,10 @@ def test_bayesian_decoder(tmp_path):
     """The weights of 30 images are less settled than those of 1,000: the deviation was 1.5 to 2
     times as large in four seeds.
     """
-    flags = "--latent-dim 2 --hidden 16 --sizes 30 1000 --num-steps 800 --learning-rate 0.003"
-    flags += " --num-thetas 4 --eval-samples 10 --eval-size 50"
+    flags = (
+        "--latent-dim 2 --hidden 16 --train-counts 30 1000 --num-steps 800 --learning-rate 0.003"
+    )
+    flags += " --theta-draws 4 --eval-samples 10 --eval-size 50"
     result, printed = run("bayesian_decoder", *flags.split(), folder=tmp_path)
     few, many = result["rows"]
     assert few["deviation"] > 1.2 * many["deviation"] > 0

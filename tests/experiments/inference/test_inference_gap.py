@@ -14,7 +14,7 @@ def test_inference_gap(tmp_path):
     """
     flags = ["--encoder-steps", "100", "--encoders", "diag-normal", "full-normal"]
     flags += ["--refining-steps", "300"]
-    flags += ["--rate", "0.05", "--temperatures", "20", "--eval-size", "60"]
+    flags += ["--refining-rate", "0.05", "--temperatures", "20", "--eval-size", "60"]
     flags += ["--bound-samples", "100"]
     result, printed = run("inference_gap", *SMALL, *flags, folder=tmp_path)
     for row in result["rows"]:

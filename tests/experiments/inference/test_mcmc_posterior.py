@@ -114,8 +114,8 @@ def test_levels_bound_regions_of_the_given_mass():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="latent_dim = 3; the grid is over two latents"):
         check_config(experiment.Config(latent_dim=3))
-    with pytest.raises(ValueError, match="num_measured = 4; .* num_shown = 5"):
-        check_config(experiment.Config(num_measured=4))
+    with pytest.raises(ValueError, match="eval_size = 4; .* num_shown = 5"):
+        check_config(experiment.Config(eval_size=4))
 
 
 @pytest.mark.slow
@@ -134,11 +134,11 @@ def test_in_short(tmp_path):
         "encoders": ("diag-normal",),
     }
     settings = flags | {
-        "num_measured": 60,
+        "eval_size": 60,
         "num_shown": 2,
         "num_chains": 4,
-        "num_warmup": 200,
-        "num_samples": 500,
+        "chain_warm_up": 200,
+        "chain_samples": 500,
     }
     config = experiment.Config(**settings, refining_steps=50, out=str(tmp_path))
     result = run(config, experiment.experiment)

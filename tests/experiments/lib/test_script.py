@@ -2,7 +2,10 @@
 
 import ast
 import dataclasses
+import importlib
+import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,21 +13,26 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.lib import tables
+from experiments.lib.flags import Script
 from experiments.lib.script import Report, joined, run
 from tests.lib.paths import EXPERIMENTS
 from tests.lib.runs import made_run
+from tests.lib.scripts import attempt
 from vaejax import plots
 from vaejax.base.fields import Plural
 from vaejax.base.mapping import Estimate
-from vaejax.runs.config import Configuration
 from vaejax.runs.lock import claimed
 
 TOPICS = ("graphs", "inference", "gradients", "representation")
 
 
+SCRIPTS = [path for topic in TOPICS for path in sorted((EXPERIMENTS / topic).glob("*.py"))]
+COMMANDS = [EXPERIMENTS / "train.py", EXPERIMENTS / "evaluate.py"]
+each_script = pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+
+
 @dataclasses.dataclass(frozen=True)
-class Config(Configuration):
-    out: str
+class Config(Script):
     count: Plural = 2
 
 
@@ -41,12 +49,23 @@ def test_no_experiment_imports_another():
                 assert node.module.startswith("experiments.lib"), (path, node.module)
 
 
-def test_every_experiment_starts_with_its_command():
-    """The first command of the docstring names the script itself."""
-    for topic in TOPICS:
-        for path in (EXPERIMENTS / topic).glob("*.py"):
-            docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
-            assert f"python experiments/{topic}/{path.name}" in docstring, path
+@pytest.mark.parametrize("path", [*SCRIPTS, *COMMANDS], ids=lambda path: path.stem)
+def test_the_docstring_has_the_command_and_its_duration(path):
+    """A command of the script itself, and a last paragraph of one form."""
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert f"python {path.relative_to(EXPERIMENTS.parent)}" in docstring
+    duration = r"Duration: \d+ s on (one core|two cores) of an? \w+"
+    assert docstring.count("Duration: ") == 1
+    assert re.match(duration, docstring.split("\n\n")[-1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [*SCRIPTS, *COMMANDS], ids=lambda path: path.stem)
+def test_help_begins_with_the_docstring(path, tmp_path):
+    done = attempt(path.stem, "--help", folder=tmp_path)
+    claim = (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n\n")[0]
+    assert done.returncode == 0 and "Duration: " in done.stdout
+    assert " ".join(claim.split()) in " ".join(done.stdout.split())
 
 
 def returned(tree: ast.Module, kind: str) -> dict[str, ast.FunctionDef]:
@@ -93,16 +112,14 @@ def test_no_figure_is_drawn_before_the_numbers_are_there():
 def test_an_experiment_leaves_its_files_and_its_summary(tmp_path, capsys):
     out = tmp_path / "deep" / "out"
     summary = run(Config(str(out)), experiment)
-    numbers = {
-        "estimate": {"mean": 1.0, "standard_error": 0.5},
-        "array": [0, 1],
-        "number": 0.25,
-    }
+    numbers = {"array": [0, 1], "number": 0.25}
+    numbers |= {"estimate": {"mean": 1.0, "standard_error": 0.5}}
     assert summary == numbers | {"out": str(out)}
     stored = json.loads((out / "result.json").read_text())
     assert numbers.items() <= stored.items() and stored["config"]["count"] == 2
     assert stored["pictures"] == {"picture": "picture.png"}
-    assert {"versions", "git", "seconds"} <= stored.keys()
+    assert stored["config"] == {"out": str(out), "overwrite": False, "seed": 0, "count": 2}
+    assert {"experiment", "versions", "git", "device", "platform", "seconds"} <= stored.keys()
     assert {path.name for path in out.iterdir()} == {"picture.png", "result.json"}
     assert capsys.readouterr().out == "a table\n"
 
@@ -117,24 +134,69 @@ def test_what_is_refused_leaves_nothing(tmp_path):
 
 
 def test_what_another_has_written_is_not_written_over(tmp_path):
-    for text in ('{"accuracy": 0.5}', "[]", "no JSON", '{"test_elbo": -23.0, "step": 60}'):
-        (tmp_path / "result.json").write_text(text)
-        with pytest.raises(ValueError, match=r"result.json is not an experiment's; name another"):
-            run(Config(str(tmp_path)), experiment)
-        assert (tmp_path / "result.json").read_text() == text
-    (tmp_path / "result.json").unlink()
-    with pytest.raises(ValueError, match="holds a run of train.py; name another folder"):
-        run(Config(str(made_run(tmp_path / "run"))), experiment)
-    run(Config(str(tmp_path)), experiment)
-    run(Config(str(tmp_path)), experiment)  # over its own
+    """With --overwrite or without."""
+    run_of_train = made_run(tmp_path / "run")
+    for text in ('{"accuracy": 0.5}', "[]", "no JSON", '{"experiment": "mixtures"}'):
+        (tmp_path / "other").mkdir(exist_ok=True)
+        (tmp_path / "other" / "result.json").write_text(text)
+        for folder, overwrite in itertools.product((tmp_path / "other", run_of_train), (0, 1)):
+            before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+            with pytest.raises(ValueError, match="holds no result of test_script, and is not over"):
+                run(Config(str(folder), overwrite=bool(overwrite)), pytest_fails)
+            assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def pytest_fails(config: Config) -> Report:
+    """An experiment of this file that is not to begin."""
+    pytest.fail("it has begun")
+
+
+@each_script
+def test_no_result_is_written_over_unless_that_is_asked_for(path, tmp_path):
+    """Of any experiment."""
+    module = importlib.import_module(f"experiments.{path.parent.name}.{path.stem}")
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps({"experiment": path.stem, "seconds": 1.0}))
+    before = result.read_text()
+    with pytest.raises(ValueError, match=f"holds a result of {path.stem}: --overwrite it, or name"):
+        run(module.Config(out=str(tmp_path)), module.experiment)
+    assert result.read_text() == before and list(tmp_path.iterdir()) == [result]
+
+
+def test_overwriting(tmp_path):
+    """The new result takes the place of the old one and its pictures, the old one comes back where
+    the new one fails, and what is not the experiment's stays.
+    """
+    config = Config(str(tmp_path / "out"))
+    run(config, experiment)
+    (tmp_path / "out" / "notes.txt").touch()
+    left = {"notes.txt", "picture.png", "result.json"}
+    again = dataclasses.replace(config, overwrite=True)
+
+    def fails(config):
+        assert not (tmp_path / "out" / "result.json").exists()
+        raise FloatingPointError("NaN")
+
+    before = (tmp_path / "out" / "result.json").read_text()
+    with pytest.raises(FloatingPointError):
+        run(again, fails)
+    assert (tmp_path / "out" / "result.json").read_text() == before
+    assert {path.name for path in (tmp_path / "out").iterdir()} == left
+    run(again, lambda config: Report({"number": 2}, "", {"another": Figure}))
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["number"] == 2
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "notes.txt",
+        "another.png",
+        "result.json",
+    }
 
 
 def test_two_of_one_folder(tmp_path):
     """The second is refused before its work, not after."""
     with claimed(tmp_path), pytest.raises(ValueError, match="is in use by process"):
-        run(Config(str(tmp_path)), pytest.fail)
+        run(Config(str(tmp_path)), pytest_fails)
     with pytest.raises(ValueError, match="is in use by process"):
-        run(Config(str(tmp_path)), lambda config: run(config, pytest.fail))
+        run(Config(str(tmp_path)), lambda config: run(config, pytest_fails))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -170,5 +232,6 @@ def test_parts_are_joined_under_their_names():
 
 def test_tables():
     assert tables.markdown(["a", "b"], [[1, "x"]]) == "| a | b |\n|---|---|\n| 1 | x |"
-    assert tables.with_error(Estimate(0.5, 0.25), 1, "+") == "+0.5 ± 0.2"
-    assert tables.percent(Estimate(0.5, 0.01)) == "50.0 ± 1.0"
+    row = {"gain": Estimate(0.5, 0.25), "accuracy": Estimate(0.5, 0.01)}
+    table = tables.table("gain | accuracy", "{gain:+.1f} | {accuracy:.1%}", [row])
+    assert table.endswith("| +0.5 ± 0.2 | 50.0% ± 1.0% |")

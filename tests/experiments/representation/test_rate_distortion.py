@@ -10,7 +10,7 @@ def test_rate_distortion(tmp_path):
     """The linear curve to 1 % of reverse water-filling, and the collapse where it says; on images
     the rate falls with beta.
     """
-    flags = ["--linear-betas", "1", "4", "--linear-steps", "5000", "--linear-size", "200"]
+    flags = ["--linear-betas", "1", "4", "--linear-steps", "5000", "--linear-examples", "200"]
     flags += ["--betas", "0.3", "2"]
     flags += ["--num-steps", "400", "--hidden", "20", "--latent-dim", "3"]
     flags += ["--learning-rate", "0.003"]

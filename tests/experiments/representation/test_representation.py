@@ -9,9 +9,9 @@ from tests.lib.scripts import files, run
 def test_representation(tmp_path):
     """Both parts, each with a row for every setting."""
     flags = ["--num-steps", "20", "--hidden", "8", "--latent-dim", "3"]
-    flags += ["--num-labels", "20", "40", "--num-draws", "2"]
-    flags += ["--betas", "1", "4", "--shape-latents", "3", "--shape-steps", "20"]
-    flags += ["--num-shapes", "200"]
+    flags += ["--label-counts", "20", "40", "--num-choices", "2"]
+    flags += ["--betas", "1", "4", "--shape-latent-dim", "3", "--shape-steps", "20"]
+    flags += ["--shape-examples", "200"]
     result, printed = run("representation", *flags, folder=tmp_path)
     assert len(result["digits"]) == 2 * 3 * 2  # probes, features, numbers of labels
     assert [(row["beta"], row["seed"]) for row in result["shapes"]] == [

@@ -11,4 +11,4 @@ def test_swap_priors(tmp_path):
     result, printed = run("swap_priors", *flags.split(), folder=tmp_path)
     assert [row["prior"] for row in result["rows"]] == ["normal", "vamp:5"]
     assert "| vamp:5 |" in printed
-    assert files(tmp_path) == {"priors.png", "result.json"}
+    assert files(tmp_path) == {"gains.png", "priors.png", "result.json"}
