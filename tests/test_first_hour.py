@@ -16,7 +16,7 @@ from vaejax.__main__ import COMMANDS, main
 PAGES = ("start", "howto/own_data", "howto/sweeps", "howto/export")
 SHORT = {
     "train": "--num-steps 6 --hidden 8 --eval-samples 4 --validate-every 3",
-    "evaluate": "--num-samples 4 --ais-size 0 --simulations 5 --sample-size 0 --eval-size 20",
+    "evaluate": "--eval-samples 4 --ais-size 0 --simulations 5 --sample-size 0 --eval-size 20",
 }
 SHORT["sweep"] = SHORT["train"]
 

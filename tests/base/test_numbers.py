@@ -49,10 +49,12 @@ VALUES: dict[str, Any] = {
     "num_components": 3,
     "num_samples": 4,
     "num_steps": 10,
+    "optimizer": optax.sgd(0.1),
     "out": 2,
     "period": 10,
     "scale": 0.5,
     "shape": (3,),
+    "states": (2, 3),
     "temperatures": vaejax.ais.Linear(4),
     "transition": vaejax.ais.HMC(),
 }
@@ -88,6 +90,7 @@ INTERNAL = {
 NEGATIVE, ZERO = "any finite number is one", "nothing of it"
 ACCEPTED: dict[str, dict[Any, str]] = {
     "RenyiBound.alpha": {0: "IWAE", -1: NEGATIVE, np.inf: "log min w", -np.inf: "log max w"},
+    "Averaged.decay": {0: "the last parameters themselves"},
     "Beta.weight": {0: "no KL: an autoencoder"},
     "ConstantBaseline.c": {0: ZERO, -1: NEGATIVE},
     "Cyclical.end": {0: ZERO},

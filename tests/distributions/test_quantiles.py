@@ -156,7 +156,6 @@ UNSAFE = {
     "of vectors": lambda: npd.TransformedDistribution(
         npd.Normal(jnp.zeros(3), 1.0).to_event(1), transforms.StickBreakingTransform()
     ),
-    "an atom": lambda: npd.Delta(0.3),
     "an atom at 0": lambda: npd.HurdleGamma(0.3, 2.0, 1.5),
 }
 

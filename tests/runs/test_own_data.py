@@ -64,7 +64,7 @@ def test_it_opens_with_its_data_from_anywhere(run):
 
 def test_it_is_resumed_evaluated_and_drawn_from(run, capsys):
     assert train("--resume", "--num-steps", "80", "--out", "run") == 0
-    few = ["--num-samples", "4", "--ais-size", "0", "--simulations", "10", "--eval-size", "30"]
+    few = ["--eval-samples", "4", "--ais-size", "0", "--simulations", "10", "--eval-size", "30"]
     assert main(["evaluate", "--run", "run", *few]) == 0
     assert main(["sample", "--run", "run", "--num-samples", "5"]) == 0
     with np.load(run / "draws.npz") as draws:

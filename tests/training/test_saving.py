@@ -107,7 +107,7 @@ def test_checkpoints_of_before_go_on(tmp_path):
     said = [
         str(warning.message) for warning in caught if "earlier revision" in str(warning.message)
     ]
-    assert len(said) == 1 and "kept no objective, transform, optimizer" in said[0]
+    assert len(said) == 1 and "kept no settings, objective, transform, optimizer" in said[0]
 
 
 def test_a_history_is_restored_as_it_was():

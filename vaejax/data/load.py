@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vaejax.base.checks import unknown_name
+from vaejax.base.checks import SEEDS, require_in, unknown_name
 from vaejax.base.files import absolute_path
 from vaejax.data.base import Dataset
 from vaejax.data.fetch import FETCHED, FOLDER_VARIABLE, fetched_folder
@@ -90,6 +90,7 @@ def load_dataset(
     >>> digits.train.images.shape, digits.maximum
     ((1297, 8, 8), 16)
     """
+    require_in(seed, "seed", SEEDS)
     asked = {"valid": valid, "test": test}
     for part, share in asked.items():
         if share is not None:

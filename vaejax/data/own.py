@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from vaejax.base.checks import SEEDS, require_in
 from vaejax.base.files import absolute_path
 from vaejax.data.base import Dataset, Split
 from vaejax.data.files import read_npy, read_npz
@@ -49,6 +50,7 @@ def dataset(
     `prepare_pixels(data, policy)` says what a model sees of it. Raises ValueError for what is no
     number, for splits of several shapes or dtypes, and for a maximum that the values contradict.
     """
+    require_in(seed, "seed", SEEDS)
     arrays = {"x_train": as_array(images, "images")}
     if labels is not None:
         arrays["y_train"] = as_array(labels, "labels")

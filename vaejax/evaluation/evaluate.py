@@ -110,11 +110,11 @@ def evaluate(
     """
     require_key(key)
     source = as_source(xs)
-    example = check_given(model, params, source, transform)
     counts = {"num_samples": num_samples, "batch_size": batch_size, "chunk": chunk}
     for name, count in counts.items():
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
+    example = check_given(model, params, source, transform)
     function = Transformed(WeightsAndMean(model, num_samples, min(chunk, num_samples)), transform)
     by_example = map_in_chunks(
         function,

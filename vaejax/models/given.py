@@ -22,7 +22,7 @@ def check_given(
     check_data(source, model.support, transform)
     example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
     if transform is not None:
-        example = jax.eval_shape(transform, example, jax.random.key(0))
+        example = jax.eval_shape(transform, example, _some_key())
     require_params_of(model, params, example)
     return example
 
@@ -33,7 +33,7 @@ def require_params_of(model: Model, params: Params, example: PyTree) -> None:
     """
     require_params(model, params)
     try:
-        wanted = jax.eval_shape(model.init, jax.random.key(0), example)
+        wanted = jax.eval_shape(model.init, _some_key(), example)
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
         return  # an `init` that reads the values of its example says nothing of shapes
     has, made = _shapes(params), _shapes(wanted)
@@ -45,6 +45,11 @@ def require_params_of(model: Model, params: Params, example: PyTree) -> None:
             f" {type(model).__name__}.init {_made(made.get(path))}; give those that were trained"
             " with this model"
         )
+
+
+def _some_key() -> Any:
+    """The shape of a key: none is drawn, so nothing compiles."""
+    return jax.eval_shape(jax.random.key, 0)
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:

@@ -147,8 +147,9 @@ class CountedModel(AroundModel):
         return self.p_x_given_z(params, z, x).log_prob(self.observation(x))
 
     def log_densities(self, params: Params, x: PyTree, z: PyTree) -> tuple[Scalar, Scalar | None]:
+        log_p_z = prior_of(self.model, params, x).log_prob(z)
         log_p_x = self.log_likelihood(params, x, z)
-        return prior_of(self.model, params, x).log_prob(z) + log_p_x, log_p_x
+        return log_p_z + log_p_x, log_p_x
 
     def log_joint(self, params: Params, x: PyTree, z: PyTree) -> Scalar:
         return self.log_densities(params, x, z)[0]
