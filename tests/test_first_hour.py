@@ -10,6 +10,7 @@ from contextlib import nullcontext
 
 import pytest
 
+from tests.lib.cases import cases
 from tests.lib.paths import ROOT
 from vaejax.__main__ import COMMANDS, main
 
@@ -38,7 +39,7 @@ def run_line(line):
         assert main([command, *expanded, *short]) == 0, line
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", cases(PAGES, {"start", "howto/sweeps"}))
 def test_every_block_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))

@@ -152,7 +152,7 @@ KINDS = {"plain": PLAIN, "dropout": DROPOUT}
 EVERY = {f"{house}, {kind}": (house, KINDS[kind]) for kind in KINDS for house in PLAIN}
 
 
-@pytest.mark.parametrize("case", cases(EVERY, set(EVERY) - {"NNX, dropout"}))
+@pytest.mark.parametrize("case", cases(EVERY, EVERY))
 def test_every_part_of_the_library_takes_them(case, tmp_path):
     """`fit` and its checkpoints to the same bits, validation, seeds, `evaluate`, the variance of a
     gradient by examples and by draws, decoder counts, sixteen bits.
