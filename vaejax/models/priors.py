@@ -276,7 +276,7 @@ class NumPyroPrior(Prior):
             raise TypeError(
                 f"NumPyroPrior.factory is {shortened(self.factory)}, no function{remedy}"
             )
-        p = SitesDensity(self.factory) if draws_sites(self.factory) else self.factory()
+        p = self._density()
         if not isinstance(p, Distribution | npd.Distribution):
             raise TypeError(f"NumPyroPrior.factory gave {shortened(p)}, no distribution{remedy}")
         as_distribution(p, "NumPyroPrior.factory").event  # noqa: B018  its draws are possible
@@ -292,6 +292,8 @@ class NumPyroPrior(Prior):
         return ()
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
-        if draws_sites(self.factory):
-            return SitesDensity(self.factory)
-        return as_distribution(self.factory(), "NumPyroPrior.factory")
+        return as_distribution(self._density(), "NumPyroPrior.factory")
+
+    def _density(self) -> Any:
+        """What the factory gives, or the joint density of the sites that it draws."""
+        return SitesDensity(self.factory) if draws_sites(self.factory) else self.factory()
