@@ -1,5 +1,6 @@
 """The compiled steps."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,6 +11,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.asserts import assert_shape
+from vaejax.base.loops import block_length, repeat
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.base.values import component
 from vaejax.objectives.base import Objective, terms_of
@@ -20,7 +22,7 @@ from vaejax.training.run import Record
 @component
 class Trainer:
     """The training step, and all that it is compiled for. `watched` says of each leaf of the
-    optimiser's state whether it must stay finite.
+    optimiser's state whether it must stay finite; `block` is that of the loop, `base.loops`.
     """
 
     objective: Objective
@@ -29,6 +31,7 @@ class Trainer:
     mesh: Mesh | None
     batch_size: int
     watched: tuple[bool, ...]
+    block: int = dataclasses.field(default_factory=block_length)
 
     def terms(
         self, params: Params, data: PyTree, rows: jax.Array, noise_key: Key, step: jax.Array
@@ -112,8 +115,8 @@ def run_steps(trainer: Trainer, params, opt_state, data, rows, noise_key, start,
 
     _, _, record = jax.eval_shape(one_step, jnp.zeros((), jnp.int32), params, opt_state)
     start_of_history = jax.tree.map(lambda _: jnp.zeros(num_rows), record)
-    carry = jax.lax.fori_loop(0, count, step, (params, opt_state, start_of_history))
-    params, opt_state, history = carry
+    carry = params, opt_state, start_of_history
+    params, opt_state, history = repeat(count, step, carry, trainer.block)
     finite = [
         jnp.isfinite(leaf).all()
         for leaf in jax.tree.leaves((params, trainer.watched_of(opt_state)))
