@@ -97,11 +97,9 @@ def start(model: vaejax.GraphModel, train: dict, key) -> vaejax.Params:
     return params._replace(theta=theta, phi=glorot_uniform(params.phi, phi_key, heads=2))
 
 
-NOTE = (
-    "Here Adam has batches of 100 and a rate of 1e-3 that falls along a cosine, where nbip has batches of 20"
-    " and 3,280 epochs; 59,600 training images binarised at every access, where nbip binarises"
-    " 60,000 once an epoch."
-)
+NOTE = """Here Adam has batches of 100 and a rate of 1e-3 that falls along a cosine, where nbip has
+batches of 20 and 3,280 epochs; 59,600 training images are binarised at every access, where nbip
+binarises 60,000 once an epoch."""
 
 TABLE = Table(
     "conditional",

@@ -149,9 +149,9 @@ def two(name: str, nll: float, estimator: vaejax.Estimator, **settings: Any) -> 
 
 USUAL: dict[str, Any] = {"num_steps": 300_000, "num_seeds": 3}
 FEWER: dict[str, Any] = {"num_steps": 200_000, "num_seeds": 1}
-NOTE = """Every row has batches of 100 and Adam at 1e-3, falling along a cosine to 0, where the paper
-has batches of 20, 3,280 epochs and a rate that falls from 1e-3 to 1e-4 in eight stages. DReG is not
-in the paper."""
+NOTE = """Every row has batches of 100 and Adam at 1e-3, falling along a cosine to 0, where the
+paper has batches of 20, 3,280 epochs and a rate that falls from 1e-3 to 1e-4 in eight stages. DReG
+is not in the paper."""
 
 TABLE = Table(
     "iwae",
