@@ -22,6 +22,8 @@ from vaejax.data.fetch import fetch_dataset as fetch_dataset
 from vaejax.data.load import load_dataset as load_dataset
 from vaejax.data.mapping import map_dataset as map_dataset
 from vaejax.data.mapping import map_source as map_source
+from vaejax.data.on_disk import ImageFolder as ImageFolder
+from vaejax.data.on_disk import open_npz as open_npz
 from vaejax.data.own import dataset as dataset
 from vaejax.data.pixels import Pixels as Pixels
 from vaejax.data.pixels import Unchanged as Unchanged

@@ -1,22 +1,26 @@
-"""How the examples of a call come to the device: all data lie there, or a call's are brought.
+"""How the examples of a call come to the device: all data lie there, or they are brought a stretch
+of steps at a time, read by a thread while the stretch before is in use.
 
 Either way a call gets arrays and the places of its batches in them, so one program serves both, and
 both give the same bits.
 """
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Sharding
 
 from vaejax.base.devices import placed
-from vaejax.base.types import PyTree
-from vaejax.data.base import Source
+from vaejax.base.types import Key, PyTree
+from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import first_example, read
 
 # At most; the array of rows is made for so many, so another number is another program.
 STEPS_PER_CALL = 1_000
-CALL_BYTES = 2**25  # of examples of one call, where a source is read call by call
+STRETCH_BYTES = 2**25  # of examples of one stretch, where a source is read
 
 
 class Examples(NamedTuple):
@@ -26,53 +30,128 @@ class Examples(NamedTuple):
     places: np.ndarray
 
 
-class Resident:
+class Order(NamedTuple):
+    """Which examples each step takes: a function of (key, step) alone."""
+
+    key: Key
+    size: int
+    batch_size: int
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """[stop - start, batch_size] rows of the data, of the steps from start on."""
+        return batch_rows(self.key, self.size, self.batch_size, start, stop)
+
+
+class Feed:
+    """The examples of each call, on the device."""
+
+    def __init__(self, order: Order):
+        self.order = order
+
+    def steps_from(self, step: int) -> int:
+        """How many steps a call from this one on can have at most."""
+        raise NotImplementedError(f"{type(self).__name__}.steps_from")
+
+    def examples(self, start: int, count: int) -> Examples:
+        """Those of the steps start, ..., start + count - 1."""
+        raise NotImplementedError(f"{type(self).__name__}.examples")
+
+    def close(self) -> None:
+        """Nothing more is asked for."""
+
+
+class Resident(Feed):
     """All data on the device, in their own dtype."""
 
-    most_steps = STEPS_PER_CALL
-
-    def __init__(self, arrays: PyTree, sharding):
-        self.size = len(jax.tree.leaves(arrays)[0])
+    def __init__(self, arrays: PyTree, order: Order, sharding: Sharding | None):
+        super().__init__(order)
         self._data = placed(arrays, sharding)
 
-    def examples(self, rows: np.ndarray) -> Examples:
-        """Those of some steps, from their rows [steps, batch]."""
-        return Examples(self._data, padded(rows))
+    def steps_from(self, step: int) -> int:
+        return STEPS_PER_CALL
+
+    def examples(self, start: int, count: int) -> Examples:
+        return Examples(self._data, padded(self.order.rows(start, start + count)))
 
 
-class Streamed:
-    """A source on the host, of which the examples of one call at a time are on the device: at most
-    `call_bytes` of them, or one batch.
+class Streamed(Feed):
+    """A source on the host, of which two stretches of steps are on their way: the one in use and
+    the one after it, each of at most `stretch_bytes` of examples, or one batch.
+
+    Stretch i is the steps i * length, ..., (i + 1) * length - 1 below `num_steps`, whatever calls
+    they are run in. What goes wrong with reading is raised where the examples are asked for.
     """
 
-    def __init__(self, source: Source, batch_size: int, sharding, call_bytes: int = CALL_BYTES):
-        self.size = len(source)
-        self._source, self._sharding = source, sharding
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        num_steps: int,
+        sharding: Sharding | None,
+        stretch_bytes: int,
+    ):
+        super().__init__(order)
+        self._source, self._num_steps, self._sharding = source, num_steps, sharding
         self._first = first_example(source)
-        num_bytes = batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(self._first))
-        self.most_steps = min(max(1, call_bytes // num_bytes), STEPS_PER_CALL)
+        num_bytes = order.batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(self._first))
+        self._length = min(max(1, stretch_bytes // num_bytes), STEPS_PER_CALL)
+        self._thread = ThreadPoolExecutor(1, "vaejax-read") if source.reads_ahead else None
+        self._stretches: dict[int, Callable[[], PyTree]] = {}
 
-    def examples(self, rows: np.ndarray) -> Examples:
-        """Those of some steps, from their rows [steps, batch]."""
-        num_steps, batch_size = rows.shape
-        read_now = read(self._source, rows.ravel())
-        num_places = self.most_steps * batch_size  # of any call, so that one program serves all
+    def steps_from(self, step: int) -> int:
+        return self._length - step % self._length
 
-        def filled_up(first, leaf):
+    def examples(self, start: int, count: int) -> Examples:
+        number, offset = divmod(start, self._length)
+        data = self._stretch(number)
+        first = offset * self.order.batch_size
+        places = np.arange(first, first + count * self.order.batch_size, dtype=np.int32)
+        return Examples(data, padded(places.reshape(count, self.order.batch_size)))
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _stretch(self, number: int) -> PyTree:
+        """The examples of one stretch; the one after it begins to be read."""
+        wanted = [number] if self._thread is None else [number, number + 1]
+        begun = {n: self._stretches.get(n) or self._begun(n) for n in wanted if self._has_steps(n)}
+        self._stretches = begun
+        return begun[number]()
+
+    def _has_steps(self, number: int) -> bool:
+        return number * self._length < self._num_steps
+
+    def _begun(self, number: int) -> Callable[[], PyTree]:
+        """What gives the examples of a stretch, when they are there."""
+        if self._thread is not None:
+            return self._thread.submit(self._read, number).result
+        examples = self._read(number)
+        return lambda: examples
+
+    def _read(self, number: int) -> PyTree:
+        start = number * self._length
+        rows = self.order.rows(start, min(start + self._length, self._num_steps)).ravel()
+        num_places = self._length * self.order.batch_size  # so that one program serves all
+
+        def filled_up(first: np.ndarray, leaf: np.ndarray) -> np.ndarray:
             whole = np.zeros((num_places, *first.shape[1:]), first.dtype)
             whole[: len(leaf)] = leaf
             return whole
 
-        data = jax.device_put(jax.tree.map(filled_up, self._first, read_now), self._sharding)
-        places = np.arange(num_steps * batch_size, dtype=np.int32)
-        return Examples(data, padded(places.reshape(rows.shape)))
+        arrays = jax.tree.map(filled_up, self._first, read(self._source, rows))
+        return jax.device_put(arrays, self._sharding)
 
 
-def feed_of(data: PyTree | Source, batch_size: int, sharding) -> Resident | Streamed:
-    """Arrays go to the device once; a source is read on the host, call by call."""
+def feed_of(
+    data: PyTree | Source, key: Key, batch_size: int, num_steps: int, sharding: Sharding | None
+) -> Feed:
+    """Arrays go to the device once; a source is read on the host, a stretch after another."""
     if isinstance(data, Source):
-        return Streamed(data, batch_size, sharding)
-    return Resident(data, sharding)
+        order = Order(key, len(data), batch_size)
+        return Streamed(data, order, num_steps, sharding, STRETCH_BYTES)
+    size = len(jax.tree.leaves(data)[0])
+    return Resident(data, Order(key, size, batch_size), sharding)
 
 
 def padded(rows: np.ndarray) -> np.ndarray:

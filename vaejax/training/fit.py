@@ -83,8 +83,9 @@ def fit(
         it asks for them, as `reduce_on_plateau` and `lbfgs` do; what it asks for beside them, as
         `dpsgd` and `lookahead` do, is refused.
       data: arrays with a leading axis of examples, which go to the device once, in their own dtype;
-        or a `vaejax.Source`, which is read on the host, the batches of one call at a time, to the
-        same bits.
+        or what stays on the host and is read there while the steps run, to the same bits: a
+        `vaejax.Source`, a `np.memmap`, h5py's and Zarr's arrays, `tfds.data_source`, Grain's
+        sources.
       transform: `transform(x, key)` of one stored example, applied inside the step: scaling,
         binarisation. One value has one program. A lambda, or a function whose cell is run again, is
         another value each time, and JAX keeps the program of each (about 15 MiB): name the function
@@ -127,7 +128,7 @@ def fit(
     with open_saver(checkpoints, key, batch_size, data, **parts) as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed(arrays_of(run), replicated))
-        feed = feed_of(data, batch_size, replicated)
+        feed = feed_of(data, order_key, batch_size, num_steps, replicated)
         validator = None
         if validation is not None:
             bound = Transformed(Reported(objective), transform)
@@ -144,9 +145,10 @@ def fit(
                     if validator is not None and validator.is_out_of_patience(run):
                         break
                     began = time.perf_counter()
-                    count = min(count, feed.most_steps, _steps_left(run.step, num_steps, periods))
+                    most_steps = feed.steps_from(run.step)
+                    count = min(count, most_steps, _steps_left(run.step, num_steps, periods))
                     with under_mesh(mesh):
-                        run = advance(trainer, run, feed, order_key, noise_key, count)
+                        run = advance(trainer, run, feed, noise_key, count)
                         show(bar, run, count)
                         count = next_count(count, time.perf_counter() - began)
                         run = run if validator is None else validator.caught_up(run)
@@ -163,6 +165,8 @@ def fit(
         except BaseException as error:
             _keep(run, error, saver, told)
             raise
+        finally:
+            feed.close()
     warn_of_skipped(run.opt_state, run.step)
     return handed_out(run)
 
