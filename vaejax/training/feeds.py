@@ -7,11 +7,11 @@ both give the same bits.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Sharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from vaejax.base.devices import placed
 from vaejax.base.types import Key, PyTree
@@ -24,7 +24,9 @@ STRETCH_BYTES = 2**25  # of examples of one stretch, where a source is read
 
 
 class Examples(NamedTuple):
-    """Step i of a call takes data[places[i]]."""
+    """Step i of a call takes data[places[i]]: its rows of examples [n, ...], or one of batches
+    [steps, batch, ...].
+    """
 
     data: PyTree
     places: np.ndarray
@@ -79,7 +81,9 @@ class Streamed(Feed):
     the one after it, each of at most `stretch_bytes` of examples, or one batch.
 
     Stretch i is the steps i * length, ..., (i + 1) * length - 1 below `num_steps`, whatever calls
-    they are run in. What goes wrong with reading is raised where the examples are asked for.
+    they are run in. On a mesh each batch is split over its axis "data", and a process reads those
+    examples alone that its own devices get. What goes wrong with reading is raised where the
+    examples are asked for.
     """
 
     def __init__(
@@ -87,11 +91,15 @@ class Streamed(Feed):
         source: Source,
         order: Order,
         num_steps: int,
-        sharding: Sharding | None,
+        mesh: Mesh | None,
         stretch_bytes: int,
     ):
         super().__init__(order)
-        self._source, self._num_steps, self._sharding = source, num_steps, sharding
+        self._source, self._num_steps = source, num_steps
+        one_device = SingleDeviceSharding(jax.local_devices()[0])
+        self._sharding = (
+            one_device if mesh is None else NamedSharding(mesh, PartitionSpec(None, "data"))
+        )
         self._first = first_example(source)
         num_bytes = order.batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(self._first))
         self._length = min(max(1, stretch_bytes // num_bytes), STEPS_PER_CALL)
@@ -103,10 +111,8 @@ class Streamed(Feed):
 
     def examples(self, start: int, count: int) -> Examples:
         number, offset = divmod(start, self._length)
-        data = self._stretch(number)
-        first = offset * self.order.batch_size
-        places = np.arange(first, first + count * self.order.batch_size, dtype=np.int32)
-        return Examples(data, padded(places.reshape(count, self.order.batch_size)))
+        places = np.arange(offset, offset + count, dtype=np.int32)
+        return Examples(self._stretch(number), padded(places))
 
     def close(self) -> None:
         if self._thread is not None:
@@ -130,32 +136,57 @@ class Streamed(Feed):
         return lambda: examples
 
     def _read(self, number: int) -> PyTree:
+        """Arrays [length, batch, ...]; after the last step there are zeros."""
         start = number * self._length
-        rows = self.order.rows(start, min(start + self._length, self._num_steps)).ravel()
-        num_places = self._length * self.order.batch_size  # so that one program serves all
+        rows = self.order.rows(start, min(start + self._length, self._num_steps))
+        shape = self._length, self.order.batch_size
+        parts = {}
+        for index in self._sharding.addressable_devices_indices_map(shape).values():
+            first, last = _columns(index, shape)
+            if (first, last) not in parts:
+                parts[first, last] = self._read_columns(rows[:, first:last])
 
-        def filled_up(first: np.ndarray, leaf: np.ndarray) -> np.ndarray:
-            whole = np.zeros((num_places, *first.shape[1:]), first.dtype)
-            whole[: len(leaf)] = leaf
+        def on_devices(number_of_leaf: int, first: np.ndarray) -> jax.Array:
+            whole = (*shape, *first.shape[1:])
+            return jax.make_array_from_callback(
+                whole, self._sharding, lambda index: parts[_columns(index, shape)][number_of_leaf]
+            )
+
+        leaves, structure = jax.tree.flatten(self._first)
+        return structure.unflatten(list(map(on_devices, range(len(leaves)), leaves)))
+
+    def _read_columns(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Each leaf [length, n, ...] of the examples rows[steps, n]."""
+        steps, width = rows.shape
+        examples = read(self._source, rows.ravel())
+
+        def filled_up(leaf: np.ndarray) -> np.ndarray:
+            whole = np.zeros((self._length, width, *leaf.shape[1:]), leaf.dtype)
+            whole[:steps] = leaf.reshape(steps, width, *leaf.shape[1:])
             return whole
 
-        arrays = jax.tree.map(filled_up, self._first, read(self._source, rows))
-        return jax.device_put(arrays, self._sharding)
+        return [filled_up(leaf) for leaf in jax.tree.leaves(examples)]
+
+
+def _columns(index: Any, shape: tuple[int, int]) -> tuple[int, int]:
+    """(first, last + 1) of the examples of each batch that a device has."""
+    first, last, _ = index[1].indices(shape[1])
+    return first, last
 
 
 def feed_of(
-    data: PyTree | Source, key: Key, batch_size: int, num_steps: int, sharding: Sharding | None
+    data: PyTree | Source, key: Key, batch_size: int, num_steps: int, mesh: Mesh | None
 ) -> Feed:
-    """Arrays go to the device once; a source is read on the host, a stretch after another."""
+    """Arrays go to each device once; a source is read on the host, a stretch after another."""
     if isinstance(data, Source):
         order = Order(key, len(data), batch_size)
-        return Streamed(data, order, num_steps, sharding, STRETCH_BYTES)
-    size = len(jax.tree.leaves(data)[0])
-    return Resident(data, Order(key, size, batch_size), sharding)
+        return Streamed(data, order, num_steps, mesh, STRETCH_BYTES)
+    order = Order(key, len(jax.tree.leaves(data)[0]), batch_size)
+    return Resident(data, order, None if mesh is None else NamedSharding(mesh, PartitionSpec()))
 
 
-def padded(rows: np.ndarray) -> np.ndarray:
-    """[steps, batch] in an array for as many steps as any call has."""
-    whole = np.zeros((STEPS_PER_CALL, rows.shape[1]), np.int32)
-    whole[: len(rows)] = rows
+def padded(places: np.ndarray) -> np.ndarray:
+    """[steps, ...] in an array for as many steps as any call has."""
+    whole = np.zeros((STEPS_PER_CALL, *places.shape[1:]), np.int32)
+    whole[: len(places)] = places
     return whole

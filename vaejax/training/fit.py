@@ -43,6 +43,7 @@ from vaejax.training.run import (
     with_arrays,
 )
 from vaejax.training.saving import Checkpoints, Saver, open_saver
+from vaejax.training.sharding import ShardingRule, checked_rule, placed_by
 from vaejax.training.trainer import Trainer
 from vaejax.training.validation import Validation, Validator
 
@@ -60,6 +61,7 @@ def fit(
     validation: Validation | None = None,
     checkpoints: Checkpoints | None = None,
     mesh: Mesh | None = None,
+    sharding: ShardingRule | None = None,
     callbacks: Sequence[Callback | Callable[[Run], Any]] = (),
     progress: bool = True,
 ) -> Run:
@@ -94,7 +96,10 @@ def fit(
         go of all.
       validation: held-out examples, and how often and how patiently to look at them.
       checkpoints: where and how often to save the run, and whether to go on from there.
-      mesh: each batch is sharded over the mesh's axis "data"; parameters and data are replicated.
+      mesh: each batch is sharded over the mesh's axis "data", and so are the examples that are
+        read of a source; data that are arrays lie on each device.
+      sharding: how parameters and the optimiser's state lie on the mesh: whole on each device, or
+        by `vaejax.FullyShardedDataParallel()` in parts.
       callbacks: each is called with the run so far after each compiled call, about once a second:
         functions of the run, or values such as `vaejax.CSVLog(path)`; see `vaejax.Callback`. One
         that raises `vaejax.StopTraining` ends the run, which is returned.
@@ -109,6 +114,7 @@ def fit(
     check_functions(transform=transform)
     told = Callbacks(callbacks)
     check_mesh(mesh, batch_size)
+    rule = checked_rule(sharding, mesh)
     check_params(params)
     settled = check_schedules(objective, num_steps)
     data = as_data(data)
@@ -122,13 +128,14 @@ def fit(
         order_key, noise_key, validation_key = jax.random.split(placed(key, replicated), 3)
         params = copied(placed(params, None))
         opt_state = started(by_structure, params)
-    trainer = Trainer(objective, by_structure, transform, mesh, batch_size, watched(opt_state))
+    is_watched = watched(opt_state)
+    trainer = Trainer(objective, by_structure, transform, mesh, batch_size, is_watched, rule)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
     parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
     with open_saver(checkpoints, key, batch_size, data, **parts) as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
-        run = with_arrays(run, placed(arrays_of(run), replicated))
-        feed = feed_of(data, order_key, batch_size, num_steps, replicated)
+        run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
+        feed = feed_of(data, order_key, batch_size, num_steps, mesh)
         validator = None
         if validation is not None:
             bound = Transformed(Reported(objective), transform)
