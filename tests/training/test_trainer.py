@@ -13,7 +13,7 @@ from tests.lib.programs import host_transfers, trip_counts
 from tests.lib.training import KEY, OBJECTIVE, PARAMS, PIXELS, XS, state
 from tests.lib.trees import assert_same_bits
 from vaejax.training.calls import advance
-from vaejax.training.feeds import Resident
+from vaejax.training.feeds import Order, Resident
 from vaejax.training.optimizers import ByStructure, started, watched
 from vaejax.training.run import NO_HISTORY, Run
 from vaejax.training.trainer import Trainer, run_steps
@@ -22,13 +22,14 @@ OPTIMIZER = ByStructure(optax.adamw(optax.cosine_decay_schedule(1e-2, 20)))
 OPT_STATE = started(OPTIMIZER, PARAMS)
 TRAINER = partial(Trainer, OBJECTIVE, OPTIMIZER, PIXELS, None, 32, watched(OPT_STATE))
 ORDER_KEY, NOISE_KEY, _ = jax.random.split(KEY, 3)
+FEED = Resident(XS, Order(ORDER_KEY, len(XS), 32), None)
 
 
 def trained(trainer, ends):
     """The run in calls that end at these steps."""
-    feed, run = Resident(XS, None), Run(PARAMS, OPT_STATE, 0, NO_HISTORY)
+    run = Run(PARAMS, OPT_STATE, 0, NO_HISTORY)
     for end in ends:
-        run = advance(trainer, run, feed, ORDER_KEY, NOISE_KEY, end - run.step)
+        run = advance(trainer, run, FEED, NOISE_KEY, end - run.step)
     return run
 
 

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vaejax.base.asserts import assert_shape
+from vaejax.base.asserts import assert_leading
 from vaejax.base.loops import block_length, repeat
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.base.values import component
 from vaejax.objectives.base import Objective, terms_of
 from vaejax.training.optimizers import ByStructure, learning_rate, skipped_steps
 from vaejax.training.run import Record
+from vaejax.training.sharding import Replicated, ShardingRule, shardings
 
 
 @component
@@ -31,15 +32,16 @@ class Trainer:
     mesh: Mesh | None
     batch_size: int
     watched: tuple[bool, ...]
+    sharding: ShardingRule = Replicated()
     block: int = dataclasses.field(default_factory=block_length)
 
     def terms(
-        self, params: Params, data: PyTree, rows: jax.Array, noise_key: Key, step: jax.Array
+        self, params: Params, data: PyTree, place: jax.Array, noise_key: Key, step: jax.Array
     ) -> Terms:
-        """The objective at one step, of the examples data[rows]."""
-        assert_shape(rows, (self.batch_size,))
+        """The objective at one step, of the examples data[place]: rows, or one of many batches."""
         transform_key, objective_key = jax.random.split(jax.random.fold_in(noise_key, step))
-        xs = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), data)
+        xs = jax.tree.map(lambda leaf: jnp.take(leaf, place, axis=0), data)
+        assert_leading(xs, self.batch_size)
         if self.transform is not None:
             xs = jax.vmap(self.transform)(xs, jax.random.split(transform_key, self.batch_size))
         if self.mesh is not None:
@@ -76,6 +78,10 @@ class Trainer:
             descent, opt_state, params, -terms.objective, minimised
         )
         new_params: Any = optax.apply_updates(params, updates)
+        if self.mesh is not None:
+            after = new_params, opt_state
+            places = shardings(self.sharding, self.mesh, after)
+            new_params, opt_state = jax.lax.with_sharding_constraint(after, places)
         record = Record(*terms, norm, learning_rate(opt_state))
         return new_params, opt_state, record
 
