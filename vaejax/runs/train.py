@@ -46,8 +46,9 @@ from vaejax.runs.lock import claimed
 from vaejax.runs.logs import logs_of
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import place_of, require_free, training_in
+from vaejax.training.arguments import check_schedules
 from vaejax.training.callbacks import Callback
-from vaejax.training.fit import check_schedules, fit
+from vaejax.training.fit import fit
 from vaejax.training.run import Run
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation

@@ -23,8 +23,8 @@ def agreed(
     if not is_shared(mesh):
         return count, signal, stopped
     mine = np.array([-count, signal or 0, stopped])
-    count, signal, stopped = np.asarray(multihost_utils.process_allgather(mine)).max(axis=0)
-    return -int(count), int(signal) or None, bool(stopped)
+    fewest, signal, stopped = np.asarray(multihost_utils.process_allgather(mine)).max(0).tolist()
+    return -fewest, signal or None, bool(stopped)
 
 
 def fetched(tree):
