@@ -158,6 +158,7 @@ from vaejax.training.logs import WandB as WandB
 from vaejax.training.run import Run as Run
 from vaejax.training.saving import Checkpoints as Checkpoints
 from vaejax.training.seeds import fit_seeds as fit_seeds
+from vaejax.training.skipping import SkipSteps as SkipSteps
 from vaejax.training.validation import Validation as Validation
 from vaejax.variance.cost import decoder_evaluations as decoder_evaluations
 from vaejax.variance.cost import gradient_cost as gradient_cost
