@@ -163,6 +163,7 @@ from vaejax.training.seeds import fit_seeds as fit_seeds
 from vaejax.training.sharding import FullyShardedDataParallel as FullyShardedDataParallel
 from vaejax.training.sharding import Replicated as Replicated
 from vaejax.training.sharding import ShardingRule as ShardingRule
+from vaejax.training.skipping import SkipSteps as SkipSteps
 from vaejax.training.validation import Validation as Validation
 from vaejax.variance.cost import decoder_evaluations as decoder_evaluations
 from vaejax.variance.cost import gradient_cost as gradient_cost

@@ -27,6 +27,7 @@ from vaejax.networks.layers import Sized
 NET, NET_OF_TWO = vaejax.MLP(2, (3,)), vaejax.MLP(2, (3,), heads=2)
 # A value for each field that has no default, by the field's name.
 VALUES: dict[str, Any] = {
+    "above": 100.0,
     "alpha": 0.5,
     "baseline": vaejax.LeaveOneOut(),
     "c": 0.5,

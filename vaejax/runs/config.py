@@ -12,6 +12,7 @@ from vaejax.base.fields import (
     AtMost,
     Count,
     CountOrZero,
+    InnerFraction,
     Positive,
     Rule,
     Seed,
@@ -218,10 +219,16 @@ class TrainConfig(Setting):
     """Of the learning rate: cosine falls to 0 at num_steps."""
     clip_norm: Positive | None = None
     """Clip the gradient's global norm to this."""
+    skip_above: Positive | None = None
+    """Skip and count the steps whose gradient has a larger global norm, or is not finite."""
+    average: InnerFraction | None = None
+    """Validate and evaluate an exponential average of the parameters, with this decay."""
     validate_every: Count = 500
     """Steps from one validation to the next."""
     patience: Count | None = None
     """Stop after so many validations without a better one, and evaluate the best."""
+    max_minutes: Positive | None = None
+    """Stop the training, saved, after so many minutes; --resume goes on."""
     checkpoint_every: Count = 2_000
     """Steps from one checkpoint to the next."""
     eval_samples: Count = 500

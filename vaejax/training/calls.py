@@ -35,7 +35,7 @@ def advance(trainer: Trainer, run: Run, feed: Feed, noise_key: Key, count: int) 
 
 def are_acceptable(terms: Terms | Record, opt_state: PyTree) -> bool:
     """Whether a bound or an objective that is not finite has moved nothing: all are finite, or
-    `optax.apply_if_finite` skipped their steps.
+    the optimiser skipped their steps.
     """
     finite = np.isfinite(terms.bound).all() and np.isfinite(terms.objective).all()
     return bool(finite) or skipped_steps(opt_state) is not None

@@ -77,8 +77,9 @@ def fit(
 
     A step whose bound, gradient, parameters or optimiser state are not finite stops the run, before
     it: what starts infinite in a state may be so. `optax.apply_if_finite(optimizer, n)` skips steps
-    whose bound or gradient is not finite instead; their bound stands in the history as it was, and
-    a warning says how many there were.
+    whose bound or gradient is not finite instead, `vaejax.SkipSteps(optimizer, above)` also those
+    whose gradient exploded; their bound stands in the history as it was, and a warning says how
+    many there were.
 
     Whatever stops a run hands it back: Ctrl-C and SIGTERM, which wait for the call in hand, an
     error of the callback, of the data, of a validation or of the disk. The run so far is in the
@@ -234,12 +235,12 @@ def show(bar: tqdm, run: Run, count: int) -> None:
 
 
 def warn_of_skipped(opt_state: PyTree, num_steps: int) -> None:
-    """A warning that says how many steps `optax.apply_if_finite` skipped, if any."""
+    """A warning that says how many steps the optimiser skipped, if any."""
     skipped = skipped_steps(opt_state)
     number = 0 if skipped is None else int(np.max(skipped))
     if number:
         warnings.warn(
-            f"optax.apply_if_finite skipped {number} of {num_steps} steps, whose bound or gradient"
-            " was not finite",
+            f"{number} of {num_steps} steps were skipped: their bound or gradient was not finite,"
+            " or longer than vaejax.SkipSteps allows",
             stacklevel=3,
         )
