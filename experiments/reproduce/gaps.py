@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaejax
-from experiments.inference.inference_gap import free_encoder, parts
+from experiments.lib.encoders import free_encoder, gap_parts
 from experiments.lib.reproduce import run_table
 from experiments.lib.reproduction import Published, Records, Row, Table
 from experiments.lib.training import cosine_adam
@@ -107,7 +107,7 @@ class Gaps(Row):
         gap = vaejax.Gap(**found)
         work.examples("approximation", gap.approximation)
         excess = estimate(gap.amortisation - gap.approximation)
-        estimates = {**parts(gap), "ais": estimate(by_ais), "excess": excess}
+        estimates = {**gap_parts(gap), "ais": estimate(by_ais), "excess": excess}
         return {
             **{name: part.mean for name, part in estimates.items()},
             **{f"{name}_error": part.standard_error for name, part in estimates.items()},
