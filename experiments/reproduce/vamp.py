@@ -144,8 +144,8 @@ TABLE = Priors(
         row(vaejax.FlowPrior(LATENTS, 6, (200,)), "flow-6", NONE),
     ),
     columns={"active_units": "active units", "elbo": "ELBO", "best_step": "best step"},
-    note="250 epochs of Adam, whose rate falls from 5e-4 to 0 along a cosine, where the paper's code"
-    " has up to 2,000 epochs of one rate and normalised gradients.",
+    note="250 epochs of Adam, whose rate falls from 5e-4 to 0 along a cosine, where the paper's"
+    " code has up to 2,000 epochs of one rate and normalised gradients.",
 )
 
 if __name__ == "__main__":
