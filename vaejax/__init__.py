@@ -48,6 +48,9 @@ from vaejax.estimators.baselines import NoBaseline as NoBaseline
 from vaejax.estimators.by_node import ByNode as ByNode
 from vaejax.estimators.by_node import KLByNode as KLByNode
 from vaejax.estimators.by_node import kl_by_node as kl_by_node
+from vaejax.estimators.combined_bounds import PIWAE as PIWAE
+from vaejax.estimators.combined_bounds import CIWAEBound as CIWAEBound
+from vaejax.estimators.combined_bounds import MIWAEBound as MIWAEBound
 from vaejax.estimators.control_variates import REBAR as REBAR
 from vaejax.estimators.control_variates import RELAX as RELAX
 from vaejax.estimators.control_variates import DisARM as DisARM

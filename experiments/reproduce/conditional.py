@@ -12,12 +12,19 @@ import jax
 import numpy as np
 
 import vaejax
-from experiments.lib.burda import glorot_uniform, with_mean_image
+from experiments.lib.burda import (
+    NOT_FAR,
+    SHAPE,
+    VALID,
+    glorot_uniform,
+    iwae,
+    normal,
+    with_mean_image,
+)
 from experiments.lib.reproduce import run_table
 from experiments.lib.reproduction import Goal, Published, Table
 from experiments.lib.trained_row import TrainedRow, Training
 from experiments.lib.training import cosine_adam
-from experiments.reproduce.iwae import NOT_FAR, SHAPE, VALID, iwae, normal
 from vaejax import DirectedGraph, Node
 
 SOURCE = "README of nbip/IWAE, its own runs"

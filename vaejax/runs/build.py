@@ -22,8 +22,9 @@ from vaejax.objectives.base import Objective, minibatch
 from vaejax.objectives.beta import Beta
 from vaejax.objectives.schedules import WarmUp
 from vaejax.runs.config import DataSetting, Setting, TrainConfig, require_examples, training_config
+from vaejax.runs.named_estimators import named_estimator
 from vaejax.runs.names import named
-from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS, named_estimator
+from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS
 from vaejax.training.averages import Averaged
 from vaejax.training.fit import fit
 from vaejax.training.skipping import SkipSteps

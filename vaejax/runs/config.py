@@ -211,7 +211,8 @@ class TrainConfig(Setting):
     estimator: str = "pathwise"
     """Of the ELBO: pathwise, antithetic, sobol, analytic-kl, stick-the-landing,
     estimated-coefficient, taylor, measure-valued, score-function. Of the importance-weighted bound,
-    with --num-samples of 2 or more: iwae, stopped-iwae, dreg, rws, vimco, ovis.
+    with --num-samples of 2 or more: iwae, stopped-iwae, dreg, rws, vimco, ovis. Of bounds between
+    the two: ciwae, or miwae and piwae with a multiple of 8 samples.
     """
     num_samples: Count = 1
     """K, the samples of z in each bound."""
@@ -246,7 +247,7 @@ class TrainConfig(Setting):
 
     def check_together(self) -> None:
         # Here, since it brings all the names of models, which `import vaejax` need not wait for.
-        from vaejax.runs.registry import named_estimator
+        from vaejax.runs.named_estimators import named_estimator
 
         super().check_together()
         if self.warm_up and self.estimator != "pathwise":
