@@ -157,7 +157,7 @@ class OnLatents(Labels):
             images,
             fit_key,
             num_steps=steps,
-            batch_size=self.m1_batch_size,
+            batch_size=min(self.m1_batch_size, len(images)),
             transform=binarised,
         ).params
         posterior = jax.jit(jax.vmap(model.posterior, (None, 0)))
@@ -241,7 +241,7 @@ class M2(Labels):
             work.fit,
             objective=vaejax.minibatch(SemiSupervised(ALPHA, NUM_LABELS / size), model),
             data=paired_rows(seen.stored, chosen, y),
-            batch_size=self.batch_size,
+            batch_size=min(self.batch_size, size),
             transform=BothImages(seen.transform),
         )
         params = fit(
