@@ -126,6 +126,31 @@ class BothImages:
         return {**row, "x": x, "labelled": self.transform(row["labelled"], labelled_key)}
 
 
+# The latents of M1.
+
+LEAST_MOVE = 0.1
+
+
+def m1_latents(model: vaejax.VAE, params: Params, *sets: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """{loc, scale} of q(z | x), [n, d] each, of some sets of images: of the dimensions whose loc
+    has a standard deviation above `LEAST_MOVE` over the first set. The others tell nothing of x.
+
+    They stay in M1's units, in which p(z) has variance 1: dimensions that tell little are short.
+    """
+    posterior: Any = jax.jit(jax.vmap(model.posterior, (None, 0)))
+    densities = [posterior(params, images) for images in sets]
+    moves = np.std(densities[0].loc, axis=0) > LEAST_MOVE
+    return [
+        {"loc": np.asarray(q.loc)[:, moves], "scale": np.exp(np.asarray(q.log_scale)[:, moves])}
+        for q in densities
+    ]
+
+
+def around(latent: dict[str, jax.Array], key: Key) -> jax.Array:
+    """x ~ N(loc, diag scale^2): a transform of stored latents."""
+    return latent["loc"] + latent["scale"] * jax.random.normal(key, latent["loc"].shape)
+
+
 # The objective.
 
 

@@ -32,8 +32,10 @@ from experiments.lib.reproduction import AtMost, Published, Row, Table
 from experiments.lib.semi_supervised import (
     BothImages,
     SemiSupervised,
+    around,
     classifier,
     error,
+    m1_latents,
     m2,
     paired_rows,
     start_of_m2,
@@ -135,7 +137,6 @@ class OnLatents(Labels):
     m1_steps: int = 40_000
     m1_batch_size: int = 200
     m1_rate: float = 1e-3
-    least_deviation: float = 0.1
 
     def latents(self, work: Work, dataset: vaejax.Dataset, key) -> dict[str, np.ndarray]:
         """{loc, scale, valid, test}: q's of the training images, and the means of the others."""
@@ -160,12 +161,10 @@ class OnLatents(Labels):
             batch_size=min(self.m1_batch_size, len(images)),
             transform=binarised,
         ).params
-        posterior = jax.jit(jax.vmap(model.posterior, (None, 0)))
-        q = posterior(params, grey(images))
-        moves = np.std(q.loc, axis=0) > self.least_deviation
-        valid, test = (posterior(params, grey(s.images)).loc for s in (dataset.valid, dataset.test))
-        parts = {"loc": q.loc, "scale": jnp.exp(q.log_scale), "valid": valid, "test": test}
-        return {name: np.asarray(part)[:, moves] for name, part in parts.items()}
+        train, valid, test = m1_latents(
+            model, params, grey(images), grey(dataset.valid.images), grey(dataset.test.images)
+        )
+        return {**train, "valid": valid["loc"], "test": test["loc"]}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -276,11 +275,6 @@ class M1M2(M2, OnLatents):
         stored = {"loc": latents["loc"], "scale": latents["scale"]}
         labelled = latents["loc"][chosen]
         return Seen(stored, around, labelled, latents["valid"], latents["test"])
-
-
-def around(stored, key):
-    """x ~ N(loc, diag scale^2)."""
-    return stored["loc"] + stored["scale"] * jax.random.normal(key, stored["loc"].shape)
 
 
 def published(error: float) -> Published:
