@@ -83,6 +83,10 @@ from vaejax.inference.refined import Refined as Refined
 from vaejax.models.base import Conditional as Conditional
 from vaejax.models.base import Model as Model
 from vaejax.models.base import Prior as Prior
+from vaejax.models.conditionals.beside_prior import (
+    PrecisionWeightedNormal as PrecisionWeightedNormal,
+)
+from vaejax.models.conditionals.beside_prior import ResidualNormal as ResidualNormal
 from vaejax.models.conditionals.counts import NegativeBinomial as NegativeBinomial
 from vaejax.models.conditionals.counts import Poisson as Poisson
 from vaejax.models.conditionals.discrete import OneHotCategorical as OneHotCategorical
@@ -103,6 +107,7 @@ from vaejax.models.conditionals.real import LowRankNormal as LowRankNormal
 from vaejax.models.conditionals.real import VonMisesFisher as VonMisesFisher
 from vaejax.models.graph import DirectedGraph as DirectedGraph
 from vaejax.models.graph_model import GraphModel as GraphModel
+from vaejax.models.node import Deterministic as Deterministic
 from vaejax.models.node import Node as Node
 from vaejax.models.priors import FactorialBernoulli as FactorialBernoulli
 from vaejax.models.priors import FactorialCategorical as FactorialCategorical
