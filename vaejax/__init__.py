@@ -75,6 +75,7 @@ from vaejax.evaluation.latents import latent_space as latent_space
 from vaejax.evaluation.latents import posterior_means as posterior_means
 from vaejax.evaluation.model_checks import calibration as calibration
 from vaejax.evaluation.model_checks import predictive_check as predictive_check
+from vaejax.evaluation.nodes import mean_kl_by_node as mean_kl_by_node
 from vaejax.inference import ais as ais
 from vaejax.inference.ais import AIS as AIS
 from vaejax.inference.gap import Gap as Gap

@@ -2,6 +2,7 @@
 function, or by their paths.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -132,9 +133,9 @@ def kl_by_node(model: Any, params: Params, x: PyTree, key: Key) -> tuple[Scalar,
     """
     require_named_latents(model)
     q: Any = posterior_of(model, params, x)
-    z, of_q = q.sample_and_factors(key)
-    values = model.assignment(x, z)
-    of_p = model.joint(params, x).factors(values)
+    z, of_q, shown = q.sample_and_factors(key)
+    values, p = model.assignment(x, z), model.joint(params, x)
+    of_p = replace(p, ready={**p.ready, **shown}).factors(values)
 
     # log p(x | z) = sum over the observed nodes of log p(v | Pa(v))
     log_p = {name: of_p[name].log_prob(values[name]) for name in model.observed}

@@ -107,7 +107,8 @@ class DirectedGraph(Structure, Conditional):
                 if name in self.functions:
                     known[name] = self.function_at(name, params[name], known)
                 else:
-                    ready[name] = self.factor_at(name, params[name], known, prior, given)
+                    shown = self.shown_prior(name, known, prior)
+                    ready[name] = self.factor_at(name, params[name], known, shown, given)
         late = [name for name in self.order if name not in ready]
         late += [name for name in self.functions_above(*late) if name not in known]
         needed = {parent for name in late for parent in self.above(name)}

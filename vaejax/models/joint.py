@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree, static
 from vaejax.distributions.base import Distribution
-from vaejax.models.elimination import log_table, node_states, product_of_states, take
+from vaejax.models.conditioned import Conditioned
+from vaejax.models.elimination import log_table, node_states, product_of_states
 from vaejax.models.node import Structure, Values
 
 
@@ -48,7 +49,8 @@ class Joint(Distribution):
         if name in self.ready:
             return self.ready[name]
         self.graph[name]
-        return self.graph.factor_at(name, self.params[name], known, self.prior)
+        prior = self.graph.shown_prior(name, known, self.prior)
+        return self.graph.factor_at(name, self.params[name], known, prior)
 
     def _with_functions(self, known: Values, *names: str) -> dict[str, Any]:
         """These values, and those of the deterministic nodes that the factors of some nodes need,
@@ -101,22 +103,38 @@ class Joint(Distribution):
 
         return self.walk(draw), log_probs
 
-    def sample_and_factors(self, key: Key) -> tuple[dict[str, Any], dict[str, Distribution]]:
-        """What `sample` draws, and the factor of each node there, made once."""
-        keys, factors = self.keys(key), {}
+    def sample_and_factors(
+        self, key: Key
+    ) -> tuple[dict[str, Any], dict[str, Distribution], dict[str, Distribution]]:
+        """What `sample` draws, the factor of each node there, and the prior's factors that nodes
+        were shown: each made once.
+        """
+        keys, factors, priors = self.keys(key), {}, {}
 
         def draw(name: str, factor: Distribution) -> PyTree:
             factors[name] = factor
             return factor.sample(keys[name])
 
-        return self.walk(draw), factors
+        return self.walk(draw, priors), factors, priors
 
-    def walk(self, draw: Callable[[str, Distribution], PyTree]) -> dict[str, Any]:
-        """{node: draw(node, its factor at the values before it)}, parents first."""
+    def walk(
+        self,
+        draw: Callable[[str, Distribution], PyTree],
+        priors: dict[str, Distribution] | None = None,
+    ) -> dict[str, Any]:
+        """{node: draw(node, its factor at the values before it)}, parents first. The prior's
+        factors that nodes are shown are put into `priors`.
+        """
         values, known = {}, dict(self.inputs)
         for name in self.graph.order:
             known = self._with_functions(known, name)
-            values[name] = known[name] = draw(name, self._factor(name, known))
+            factor = self.ready.get(name)
+            if factor is None:
+                prior = self.graph.shown_prior(name, known, self.prior)
+                factor = self.graph.factor_at(name, self.params[name], known, prior)
+                if prior is not None and priors is not None:
+                    priors[name] = prior
+            values[name] = known[name] = draw(name, factor)
         return values
 
     def keys(self, key: Key) -> dict[str, Key]:
@@ -201,7 +219,7 @@ class Joint(Distribution):
                 )
         return log_table(self.graph, self.factor, values, names)
 
-    def condition(self, values: Values) -> "Conditioned":
+    def condition(self, values: Values) -> Conditioned:
         """p(the other nodes | values, u)."""
         self._require_known(values)
         return Conditioned(self, dict(values))
@@ -255,59 +273,3 @@ class AtUniforms(Distribution):
 
     def log_prob(self, value: Values) -> Scalar:
         return self.joint.log_prob(value)
-
-
-@pytree
-class Conditioned(Distribution):
-    """p(rest | values, u) = p(rest, values | u) / p(values | u): normalised where the nodes above
-    the given ones are finite.
-
-    `log_joint` is the numerator, which is always there, for MCMC and bounds.
-    """
-
-    joint: Joint
-    values: dict[str, Any]
-
-    @property
-    def reparameterised(self) -> bool:
-        """Whether no hidden node stands above the given ones, and the samples of all move."""
-        outline = self.joint.outline()
-        return not self.above and all(
-            moves for name, (_, moves) in outline.items() if name not in self.values
-        )
-
-    @property
-    def above(self) -> list[str]:
-        """The hidden nodes above the given ones, parents first: they are drawn by their tables."""
-        graph = self.joint.graph
-        ancestors = graph.ancestors(tuple(self.values))
-        return [name for name in graph.order if name in ancestors and name not in self.values]
-
-    def log_joint(self, rest: Values) -> Scalar:
-        """log p(rest, values | u)."""
-        return self.joint.log_prob({**rest, **self.values})
-
-    @property
-    def log_evidence(self) -> Scalar:
-        """log p(values | u), exact."""
-        return self.joint.log_marginal(self.values)
-
-    def log_prob(self, rest: Values) -> Scalar:
-        return self.log_joint(rest) - self.log_evidence
-
-    def marginal(self, name: str) -> tuple[PyTree, Float[Array, " n"]]:
-        """The states of a finite node, and p(state | values, u) of each."""
-        (states,), table = self.joint.log_marginals(self.values, name)
-        return states, jax.nn.softmax(table)
-
-    def sample(self, key: Key) -> dict[str, Any]:
-        """Exact: each hidden node above the given ones from its conditional given all before it,
-        then the others ancestrally.
-        """
-        values, above = dict(self.values), self.above
-        *keys, last = jax.random.split(key, len(above) + 1)
-        for name, node_key in zip(above, keys, strict=True):
-            (states,), table = self.joint.log_marginals(values, name)
-            values[name] = take(states, jax.random.categorical(node_key, table))
-        values = self.joint.complete(values, last)
-        return {name: values[name] for name in self.joint.graph.order if name not in self.values}

@@ -182,20 +182,31 @@ class Structure:
             return parents
         return parents[0] if parents else given
 
+    def shown_prior(self, name: str, known: Values, prior: Any) -> Distribution | None:
+        """The prior's factor that a node is shown, of the `Joint` of them; None of others."""
+        conditional = self[name].conditional
+        if not conditional.is_shown_prior:
+            return None
+        if prior is None:
+            refuse_shown_prior(conditional, f"the node {name!r}")
+        parents = self.prior.drawn_parents(name)
+        return prior.factor(name, {parent: known[parent] for parent in parents if parent in known})
+
     def factor_at(
-        self, name: str, params: PyTree, known: Values, prior: Any = None, given: PyTree = None
+        self,
+        name: str,
+        params: PyTree,
+        known: Values,
+        prior: Distribution | None = None,
+        given: PyTree = None,
     ) -> Distribution:
-        """The density of a node whose parents are known; `prior` is the `Joint` of the factors that
-        nodes of an encoder are shown.
+        """The density of a node whose parents are known, and that is shown the prior's factor where
+        there is one.
         """
-        conditional, shown = self[name].conditional, self.shown_to(name, known, given)
-        if conditional.is_shown_prior:
-            if prior is None:
-                refuse_shown_prior(conditional, f"the node {name!r}")
-            parents = self.prior.drawn_parents(name)
-            values = {parent: known[parent] for parent in parents if parent in known}
-            shown = BesidePrior(shown, prior.factor(name, values))
-        return density_of(conditional, params, shown)
+        shown = self.shown_to(name, known, given)
+        if prior is not None:
+            shown = BesidePrior(shown, prior)
+        return density_of(self[name].conditional, params, shown)
 
     def function_at(self, name: str, params: PyTree, known: Values) -> PyTree:
         """The value of a deterministic node whose parents are known."""

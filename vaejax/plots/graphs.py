@@ -25,7 +25,9 @@ def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
         fill, border = "lightgrey" if name in observed else "white", int(name not in graph.inputs)
         style = {"facecolor": fill, "edgecolor": INK, "lw": border}
         is_function = name in graph.functions
-        shape = RegularPolygon(place, 4, radius=1.3 * RADIUS) if is_function else Circle(place, RADIUS)
+        shape = (
+            RegularPolygon(place, 4, radius=1.3 * RADIUS) if is_function else Circle(place, RADIUS)
+        )
         shape.set(**style)
         shapes[name] = axes.add_patch(shape)
         points = min(12, 100 / len(name))  # a long name fits into its circle

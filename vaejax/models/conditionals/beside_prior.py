@@ -45,7 +45,9 @@ class OfNetBesidePrior(OfNet, abstract=True):
                 f"{name} is for a prior whose factor is a diagonal normal, not {prior.name}; use"
                 " vaejax.DiagNormal, which is not shown the prior"
             )
-        loc, log_scale = take_heads(self, apply_net(self.net, params, given.given), "loc, log_scale")
+        loc, log_scale = take_heads(
+            self, apply_net(self.net, params, given.given), "loc, log_scale"
+        )
         if loc.shape != prior.loc.shape:
             raise TypeError(
                 f"{name} wants heads of the shape of its latent under the prior, {prior.loc.shape},"
