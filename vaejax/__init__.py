@@ -80,6 +80,7 @@ from vaejax.evaluation.latents import latent_space as latent_space
 from vaejax.evaluation.latents import posterior_means as posterior_means
 from vaejax.evaluation.model_checks import calibration as calibration
 from vaejax.evaluation.model_checks import predictive_check as predictive_check
+from vaejax.evaluation.nodes import mean_kl_by_node as mean_kl_by_node
 from vaejax.inference import ais as ais
 from vaejax.inference.ais import AIS as AIS
 from vaejax.inference.gap import Gap as Gap
@@ -88,6 +89,10 @@ from vaejax.inference.refined import Refined as Refined
 from vaejax.models.base import Conditional as Conditional
 from vaejax.models.base import Model as Model
 from vaejax.models.base import Prior as Prior
+from vaejax.models.conditionals.beside_prior import (
+    PrecisionWeightedNormal as PrecisionWeightedNormal,
+)
+from vaejax.models.conditionals.beside_prior import ResidualNormal as ResidualNormal
 from vaejax.models.conditionals.counts import NegativeBinomial as NegativeBinomial
 from vaejax.models.conditionals.counts import Poisson as Poisson
 from vaejax.models.conditionals.discrete import OneHotCategorical as OneHotCategorical
@@ -108,6 +113,7 @@ from vaejax.models.conditionals.real import LowRankNormal as LowRankNormal
 from vaejax.models.conditionals.real import VonMisesFisher as VonMisesFisher
 from vaejax.models.graph import DirectedGraph as DirectedGraph
 from vaejax.models.graph_model import GraphModel as GraphModel
+from vaejax.models.node import Deterministic as Deterministic
 from vaejax.models.node import Node as Node
 from vaejax.models.priors import FactorialBernoulli as FactorialBernoulli
 from vaejax.models.priors import FactorialCategorical as FactorialCategorical

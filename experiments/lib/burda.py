@@ -50,7 +50,7 @@ def with_mean_image(params: PyTree, images: np.ndarray, maximum: float) -> PyTre
     .999].
     """
     flat: dict[Any, Any] = flatten_dict(params)
-    last = max(path for path in flat if path[-1] == "bias")
+    last = (*max(path for path in flat if path[-1] == "kernel")[:-1], "bias")  # norms have none
     mean = np.clip(images.mean(axis=0, dtype=np.float64) / maximum, 0.001, 0.999).ravel()
     bias = jnp.asarray(np.log(mean / (1 - mean)), flat[last].dtype)
     return unflatten_dict({**flat, last: bias})

@@ -2,6 +2,7 @@
 function, or by their paths.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -29,7 +30,7 @@ from vaejax.estimators.baselines import LeaveOneOut
 from vaejax.models.base import Model, posterior_of
 from vaejax.models.elimination import num_states, take
 from vaejax.models.graph_model import GraphModel
-from vaejax.models.joint import Joint, keys_of
+from vaejax.models.joint import Joint
 
 
 @component
@@ -90,18 +91,20 @@ class ByNode(Estimator):
         """A value for every node of q, and log q of each: those of the combination as they are,
         those in `score` held fixed, the others along their paths.
         """
-        values, log_q = dict(combination), {}
-        names = q.graph.order
-        for name, node_key in zip(names, keys_of(key, len(names)), strict=True):
-            factor = q.factor(name, values)
+        keys, log_q = q.keys(key), {}
+
+        def draw(name: str, factor: Distribution) -> PyTree:
             if name in combination:
-                log_q[name] = factor.log_prob(values[name])
+                value = combination[name]
+                log_q[name] = factor.log_prob(value)
             elif name in self.score:
-                values[name] = stopped(factor.sample(node_key))
-                log_q[name] = factor.log_prob(values[name])
+                value = stopped(factor.sample(keys[name]))
+                log_q[name] = factor.log_prob(value)
             else:
-                values[name], log_q[name] = factor.sample_and_log_prob(node_key)
-        return values, log_q
+                value, log_q[name] = factor.sample_and_log_prob(keys[name])
+            return value
+
+        return q.walk(draw), log_q
 
     def _posterior(self, model: Model, params: Params, x: ArrayLike) -> Joint:
         remedy = "use Enumerate, ScoreFunction or Pathwise"
@@ -130,22 +133,21 @@ def kl_by_node(model: Any, params: Params, x: PyTree, key: Key) -> tuple[Scalar,
     """
     require_named_latents(model)
     q: Any = posterior_of(model, params, x)
-    p = model.joint(params, x)
-    values = model.assignment(x, q.sample(key))
+    z, of_q, shown = q.sample_and_factors(key)
+    values, p = model.assignment(x, z), model.joint(params, x)
+    of_p = replace(p, ready={**p.ready, **shown}).factors(values)
 
     # log p(x | z) = sum over the observed nodes of log p(v | Pa(v))
-    log_p = {name: p.factor(name, values).log_prob(values[name]) for name in model.observed}
-    kl = {}
-    for name in model.latents:
-        factors = q.factor(name, values), p.factor(name, values)
-        kl[name] = _node_kl(model, name, *factors, values[name])
+    log_p = {name: of_p[name].log_prob(values[name]) for name in model.observed}
+    kl = {name: _node_kl(model, name, of_q[name], of_p[name], z[name]) for name in model.latents}
     return sum_over(log_p, model.observed), kl
 
 
 def _node_kl(model: GraphModel, name: str, q: Distribution, p: Distribution, z: PyTree) -> Scalar:
     """KL(q || p), or its one-sample estimate at z."""
     encoder: Any = model.encoder
-    latent_parents = [parent for parent in model.graph[name].parents if parent in model.latents]
+    parents = model.graph.drawn_parents(name)
+    latent_parents = [parent for parent in parents if parent in model.latents]
     if not any(name in encoder.ancestors((parent,)) for parent in latent_parents):
         try:
             return kl_divergence(q, p)
