@@ -48,8 +48,8 @@ from vaejax.estimators.by_node import KLByNode as KLByNode
 from vaejax.estimators.by_node import kl_by_node as kl_by_node
 from vaejax.estimators.control_variates import REBAR as REBAR
 from vaejax.estimators.control_variates import RELAX as RELAX
-from vaejax.estimators.control_variates import DisARM as DisARM
 from vaejax.estimators.control_variates import DoubleControlVariate as DoubleControlVariate
+from vaejax.estimators.disarm import DisARM as DisARM
 from vaejax.estimators.doubly_reparameterised import DReG as DReG
 from vaejax.estimators.doubly_reparameterised import GeneralisedDReG as GeneralisedDReG
 from vaejax.estimators.enumerate import Enumerate as Enumerate

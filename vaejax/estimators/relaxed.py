@@ -13,7 +13,7 @@ from vaejax.distributions.bernoulli import BernoulliDensity
 from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.noise import open_uniform
 from vaejax.estimators.base import Estimator, posterior_in, with_gradient_of
-from vaejax.estimators.control_variates import REMEDY, Latents, logit
+from vaejax.estimators.binary_layers import REMEDY, Latents, logit
 from vaejax.models.base import Model
 
 
