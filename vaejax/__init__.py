@@ -149,6 +149,7 @@ from vaejax.training.averages import Averaged as Averaged
 from vaejax.training.averages import averaged_params as averaged_params
 from vaejax.training.callbacks import Callback as Callback
 from vaejax.training.callbacks import StopTraining as StopTraining
+from vaejax.training.callbacks import TimeBudget as TimeBudget
 from vaejax.training.fit import fit as fit
 from vaejax.training.logs import CSVLog as CSVLog
 from vaejax.training.logs import Log as Log
