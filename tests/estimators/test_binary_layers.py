@@ -25,7 +25,7 @@ def two_layers(first=vaejax.Bernoulli(NET(2))):
 
 def parameters(model, estimator):
     params = jax.tree.map(
-        lambda leaf: leaf + 0.7 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
+        lambda leaf: leaf + 0.5 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
         model.init(jax.random.key(0), X),
     )
     psi = estimator.init(model, params, X, jax.random.key(1))
@@ -50,8 +50,8 @@ def test_unbiased_in_two_layers(estimator):
     )
     assert np.abs(exact).max() > 0.5
     values, draws = gradients(estimator, 60_000, model, params)
-    assert_mean(values, exact_value, detectable=0.1)
-    assert_mean(draws, exact, detectable=0.2)
+    assert_mean(values, exact_value, detectable=0.25)
+    assert_mean(draws, exact, detectable=0.4)
 
 
 def test_psi_is_by_layer():
