@@ -122,13 +122,15 @@ class Binary(Row):
             transform=transform,
             validation=vaejax.Validation(dataset.valid.images, work.steps(self.validate_every)),
         )
-        best = run.best_params
-        sizes = {"num_samples": NUM_SAMPLES, "batch_size": 100, "chunk": NUM_SAMPLES}
-        held_out = len(dataset.valid.images)
-        seen = work.evaluation(
-            model, best, images[:held_out], transform, name="training", **sizes
-        )  # before the other, which keeps the bounds of its images for the differences
-        found = work.evaluation(model, best, dataset.valid.images, transform, **sizes)
+        best = run.params if run.best_params is None else run.best_params
+
+        def bounds(images, name):
+            # the last images are those whose bounds are kept for the differences between rows
+            sizes = {"num_samples": NUM_SAMPLES, "batch_size": 100, "chunk": NUM_SAMPLES}
+            return work.evaluation(model, best, images, transform, name=name, **sizes)
+
+        seen = bounds(images[: len(dataset.valid.images)], "training")
+        found = bounds(dataset.valid.images, "validation")
         numbers = {"nll": found["nll"], "nll_error": found["nll_error"], "elbo": found["elbo"]}
         return numbers | {"training_nll": seen["nll"], "training_elbo": seen["elbo"]}
 
@@ -201,20 +203,16 @@ def rows(
         "leave-one-out": (None, vaejax.ScoreFunction(evaluations)),
         "vimco": (None, vaejax.VIMCO(evaluations)),
     }
-    names = [f"{prefix}-{name}" for name in estimators]
-    found = []
-    for i, (name, (value, estimator)) in enumerate(zip(names, estimators.values(), strict=True)):
-        settings = {} if value is not None else {"reached": None}
-        published = Published(value, "nats", PAPER)
-        found.append(
-            kind(
-                name=name,
-                published=published,
-                estimator=estimator,
-                versus=(*names[:i],),
-                **settings,
-            )
+    found: list[Row] = []
+    for name, (value, estimator) in estimators.items():
+        row = kind(
+            name=f"{prefix}-{name}",
+            published=Published(value, "nats", PAPER),
+            estimator=estimator,
+            versus=tuple(other.name for other in found),
+            reached=None if value is None else NEAR,
         )
+        found.append(row)
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ estimates the gradient in l_t of E[f | b_1, ..., b_(t-1)]. An estimator gives g_
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,9 @@ from vaejax.distributions.bernoulli import BernoulliDensity
 from vaejax.distributions.noise import open_uniform
 from vaejax.estimators.base import require_family
 from vaejax.models.joint import Joint, keys_of
+from vaejax.models.node import Values
 
 Latents = Float[Array, "..."]
-Values = dict[str, Latents]
 
 REMEDY = "use vaejax.ScoreFunction, which takes any, or vaejax.Pathwise where samples move smoothly"
 ONE = "b"  # the name of the layer of a q without names
@@ -38,7 +38,7 @@ def above_zero(z: Latents) -> Latents:
     return (z > 0).astype(z.dtype)
 
 
-class Draw(NamedTuple):
+class LayerSample(NamedTuple):
     """b_t = 1[l_t + logit(u_t) > 0] of every layer, with its uniform numbers and its logits."""
 
     b: Values
@@ -55,13 +55,13 @@ class Layers(NamedTuple):
     logits: Callable[[str, Values], Latents]
     latents: Callable[[Values], PyTree]
 
-    def draw(self, key: Key) -> Draw:
+    def draw(self, key: Key) -> LayerSample:
         b, u, logits = {}, {}, {}
         for name, layer_key in zip(self.names, keys_of(key, len(self.names)), strict=True):
             logits[name] = self.logits(name, b)
             u[name] = open_uniform(layer_key, logits[name].shape, logits[name].dtype)
             b[name] = above_zero(logits[name] + logit(u[name]))
-        return Draw(b, u, logits)
+        return LayerSample(b, u, logits)
 
     def before(self, name: str, values: Values) -> Values:
         """The values of the layers before this one."""
@@ -85,11 +85,12 @@ class Layers(NamedTuple):
 def layers_of(q: Distribution, owner: object) -> Layers:
     """TypeError for a q, or a node of it, that is not Bernoulli."""
     if not isinstance(q, Joint):
-        require_family(q, (BernoulliDensity,), owner, REMEDY)
-        return Layers((ONE,), lambda name, values: q.logits, lambda values: values[ONE])
+        one: Any = q
+        require_family(one, (BernoulliDensity,), owner, REMEDY)
+        return Layers((ONE,), lambda name, values: one.logits, lambda values: values[ONE])
 
     def logits(name: str, values: Values) -> Latents:
-        factor = q.factor(name, values)
+        factor: Any = q.factor(name, values)
         require_family(factor, (BernoulliDensity,), owner, REMEDY, f"a q whose node {name!r}")
         return factor.logits
 

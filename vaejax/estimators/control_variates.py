@@ -33,10 +33,9 @@ from vaejax.estimators.base import (
 )
 from vaejax.estimators.binary_layers import (
     REMEDY,
-    Draw,
     Latents,
     Layers,
-    Values,
+    LayerSample,
     above_zero,
     as_psi,
     by_layer,
@@ -44,6 +43,7 @@ from vaejax.estimators.binary_layers import (
     logit,
 )
 from vaejax.models.base import Model, posterior_of
+from vaejax.models.node import Values
 from vaejax.networks.base import Net, apply_net, init_net
 
 Function = Callable[[Latents], Scalar]
@@ -188,7 +188,7 @@ class RelaxedControl(ELBOInParts):
 def relaxed_at(
     f: Callable[[PyTree], Scalar],
     layers: Layers,
-    draw: Draw,
+    draw: LayerSample,
     name: str,
     z: Latents,
     temperature: ArrayLike,

@@ -17,7 +17,14 @@ from vaejax.estimators.base import (
     require_samples,
     with_gradient_of,
 )
-from vaejax.estimators.binary_layers import Draw, Latents, Layers, above_zero, layers_of, logit
+from vaejax.estimators.binary_layers import (
+    Latents,
+    Layers,
+    LayerSample,
+    above_zero,
+    layers_of,
+    logit,
+)
 from vaejax.models.base import Model, posterior_of
 
 
@@ -66,7 +73,7 @@ class DisARM(ELBOInParts):
         return bound, mean_reconstruction(elbo_bound, log_p_x)
 
 
-def with_partners(layers: Layers, draw: Draw) -> PyTree:
+def with_partners(layers: Layers, draw: LayerSample) -> PyTree:
     """b, and for each layer the sample that has those before it from b, itself from 1 - u, and
     those after it from the same u as b, [T + 1, ...].
     """
