@@ -8,9 +8,9 @@ of 200 Bernoulli latents, each linear in the one before.
 
 The logits are linear in x - mean image, and in 2 b - 1. All estimators take as many evaluations of
 f = log w for each image, two in one layer and three in two. REBAR and RELAX take the gradient of
-all but one of them too, and RELAX its net's. The bound of 100 samples is what the paper's code
-reports of the 10,000 validation images, and picks the best parameters by; here they are picked by
-the bound that is trained, every `validate_every` steps.
+all but one of them too, and RELAX its net's. The paper prints the best "validation ELBO" of a
+training, which in its code is the bound of 100 samples (`iwae_elbo`); here it is that of the last
+parameters, so that nothing is chosen by it.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ import vaejax
 from experiments.lib.burda import glorot_uniform, with_mean_image
 from experiments.lib.reproduce import run_table
 from experiments.lib.reproduction import Goal, Published, Records, Row, Table, Within
+from experiments.lib.trained_row import TrainedRow, Training
 from experiments.lib.work import Work
 from vaejax import DirectedGraph, Node
 from vaejax.networks.base import Net
@@ -66,18 +67,17 @@ def linear(out: int | tuple[int, ...]) -> vaejax.MLP:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Binary(Row):
+class Binary(TrainedRow):
     """A model of static MNIST under one estimator; `control_rate` and `weight_decay` are of the
     estimator's own parameters.
     """
 
     estimator: vaejax.Estimator
-    num_steps: int = 100_000
-    batch_size: int = 100
-    learning_rate: float = 3e-3
+    num_steps: int = 80_000
+    batch_size: int = 400
+    learning_rate: float = 1e-2
     control_rate: float = 3e-3
     weight_decay: float = 1e-3
-    validate_every: int = 2_500
     reached: Goal | None = NEAR
     num_seeds: int = 3
 
@@ -101,36 +101,37 @@ class Binary(Row):
         labels = vaejax.Params(theta="model", phi="model", psi="control")
         return optax.multi_transform({"model": model, "control": control}, labels)
 
-    def compute(self, work: Work, seed: int) -> dict[str, Any]:
-        dataset = work.dataset("binarized_mnist")
-        dataset, transform = vaejax.prepare_pixels(dataset, "static")
-        model, images = self.model(), dataset.train.images
+    def data(self, work: Work) -> tuple[vaejax.Dataset, vaejax.Transform]:
+        return vaejax.prepare_pixels(work.dataset("binarized_mnist"), "static")
+
+    def training(self, work, seed):
+        dataset, transform = self.data(work)
+        model, images, x = self.model(), dataset.train.images, jnp.zeros(SHAPE)
         init_key, start_key, psi_key, fit_key = jax.random.split(jax.random.key(seed), 4)
-        x = jnp.zeros(SHAPE)
         params = self.start(model.init(init_key, x), images, start_key)
-        params = params._replace(psi=self.estimator.init(model, params, x, psi_key))
         steps = work.steps(self.num_steps)
-        run = work.fit(
-            "model",
+        return Training(
             vaejax.minibatch(self.estimator, model),
-            params,
+            params._replace(psi=self.estimator.init(model, params, x, psi_key)),
             self.optimizer(steps),
             images,
             fit_key,
-            num_steps=steps,
-            batch_size=self.batch_size,
-            transform=transform,
-            validation=vaejax.Validation(dataset.valid.images, work.steps(self.validate_every)),
+            steps,
+            self.batch_size,
+            transform,
         )
-        best = run.params if run.best_params is None else run.best_params
+
+    def evaluated(self, work, params):
+        dataset, transform = self.data(work)
+        held_out = dataset.valid.images
 
         def bounds(images, name):
             # the last images are those whose bounds are kept for the differences between rows
             sizes = {"num_samples": NUM_SAMPLES, "batch_size": 100, "chunk": NUM_SAMPLES}
-            return work.evaluation(model, best, images, transform, name=name, **sizes)
+            return work.evaluation(self.model(), params, images, transform, name=name, **sizes)
 
-        seen = bounds(images[: len(dataset.valid.images)], "training")
-        found = bounds(dataset.valid.images, "validation")
+        seen = bounds(dataset.train.images[: len(held_out)], "training")
+        found = bounds(held_out, "validation")
         numbers = {"nll": found["nll"], "nll_error": found["nll_error"], "elbo": found["elbo"]}
         return numbers | {"training_nll": seen["nll"], "training_elbo": seen["elbo"]}
 
@@ -238,7 +239,7 @@ class Bounds(Table):
 
 TABLE = Bounds(
     "binary",
-    "Grathwohl et al. 2018: binary latents",
+    "Grathwohl et al. 2018: binary latents, validation bound of static MNIST",
     rows=(
         *rows(OneLayer, "one", 2, rebar=114.32, relaxed=113.62),
         *rows(TwoLayers, "two", 3, rebar=101.20, relaxed=100.85),
