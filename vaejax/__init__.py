@@ -53,8 +53,8 @@ from vaejax.estimators.combined_bounds import CIWAEBound as CIWAEBound
 from vaejax.estimators.combined_bounds import MIWAEBound as MIWAEBound
 from vaejax.estimators.control_variates import REBAR as REBAR
 from vaejax.estimators.control_variates import RELAX as RELAX
-from vaejax.estimators.control_variates import DisARM as DisARM
 from vaejax.estimators.control_variates import DoubleControlVariate as DoubleControlVariate
+from vaejax.estimators.disarm import DisARM as DisARM
 from vaejax.estimators.doubly_reparameterised import DReG as DReG
 from vaejax.estimators.doubly_reparameterised import GeneralisedDReG as GeneralisedDReG
 from vaejax.estimators.enumerate import Enumerate as Enumerate
