@@ -181,6 +181,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.runs.names", "_number"): (1, "whole numbers are read by int, others by float"),
     ("vaejax.runs.build", "initial_params"): (1, "a VampPrior starts at training examples"),
     ("vaejax.training.callbacks", "as_callback"): (1, DOOR),
+    ("vaejax.training.sharding", "checked_rule"): (1, "an argument of the user's is checked"),
     ("vaejax.training.feeds", "feed_of"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.optimizers", "__eq__"): (2, "equality, as Python asks for it"),
     ("vaejax.training.seeds", "fit_seeds"): (1, "arrays lie on the device, a Source on the host"),

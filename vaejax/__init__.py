@@ -22,6 +22,8 @@ from vaejax.data.fetch import fetch_dataset as fetch_dataset
 from vaejax.data.load import load_dataset as load_dataset
 from vaejax.data.mapping import map_dataset as map_dataset
 from vaejax.data.mapping import map_source as map_source
+from vaejax.data.on_disk import ImageFolder as ImageFolder
+from vaejax.data.on_disk import open_npz as open_npz
 from vaejax.data.own import dataset as dataset
 from vaejax.data.pixels import Pixels as Pixels
 from vaejax.data.pixels import Unchanged as Unchanged
@@ -149,6 +151,7 @@ from vaejax.training.averages import Averaged as Averaged
 from vaejax.training.averages import averaged_params as averaged_params
 from vaejax.training.callbacks import Callback as Callback
 from vaejax.training.callbacks import StopTraining as StopTraining
+from vaejax.training.callbacks import TimeBudget as TimeBudget
 from vaejax.training.fit import fit as fit
 from vaejax.training.logs import CSVLog as CSVLog
 from vaejax.training.logs import Log as Log
@@ -157,6 +160,9 @@ from vaejax.training.logs import WandB as WandB
 from vaejax.training.run import Run as Run
 from vaejax.training.saving import Checkpoints as Checkpoints
 from vaejax.training.seeds import fit_seeds as fit_seeds
+from vaejax.training.sharding import FullyShardedDataParallel as FullyShardedDataParallel
+from vaejax.training.sharding import Replicated as Replicated
+from vaejax.training.sharding import ShardingRule as ShardingRule
 from vaejax.training.validation import Validation as Validation
 from vaejax.variance.cost import decoder_evaluations as decoder_evaluations
 from vaejax.variance.cost import gradient_cost as gradient_cost

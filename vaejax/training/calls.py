@@ -4,8 +4,7 @@ import jax
 import numpy as np
 
 from vaejax.base.types import Key, PyTree, Terms
-from vaejax.data.base import batch_rows
-from vaejax.training.feeds import STEPS_PER_CALL, Examples, Resident, Streamed, padded
+from vaejax.training.feeds import STEPS_PER_CALL, Examples, Feed, padded
 from vaejax.training.optimizers import skipped_steps
 from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
@@ -21,22 +20,15 @@ def next_count(count: int, seconds: float) -> int:
     return min(STEPS_PER_CALL, 10 * count, max(1, int(count * SECONDS_PER_CALL / seconds)))
 
 
-def advance(
-    trainer: Trainer,
-    run: Run,
-    feed: Resident | Streamed,
-    order_key: Key,
-    noise_key: Key,
-    count: int,
-) -> Run:
+def advance(trainer: Trainer, run: Run, feed: Feed, noise_key: Key, count: int) -> Run:
     """The run `count` steps later; NonFiniteError if one of them breaks down."""
-    rows = batch_rows(order_key, feed.size, trainer.batch_size, run.step, run.step + count)
-    examples = feed.examples(rows)
+    examples = feed.examples(run.step, count)
     params, opt_state, record, finite = run_steps(
         trainer, run.params, run.opt_state, *examples, noise_key, run.step, count
     )
     record = jax.tree.map(lambda values: values[:count], jax.device_get(record))
     if not finite or not are_acceptable(record, opt_state):
+        rows = feed.order.rows(run.step, run.step + count)
         raise diagnosis(trainer, run, examples, rows, noise_key)
     return Run(params, opt_state, run.step + count, recorded(run.history, record), run.best_params)
 

@@ -43,6 +43,7 @@ from vaejax.training.run import (
     with_arrays,
 )
 from vaejax.training.saving import Checkpoints, Saver, open_saver
+from vaejax.training.sharding import ShardingRule, checked_rule, placed_by
 from vaejax.training.trainer import Trainer
 from vaejax.training.validation import Validation, Validator
 
@@ -60,6 +61,7 @@ def fit(
     validation: Validation | None = None,
     checkpoints: Checkpoints | None = None,
     mesh: Mesh | None = None,
+    sharding: ShardingRule | None = None,
     callbacks: Sequence[Callback | Callable[[Run], Any]] = (),
     progress: bool = True,
 ) -> Run:
@@ -83,8 +85,9 @@ def fit(
         it asks for them, as `reduce_on_plateau` and `lbfgs` do; what it asks for beside them, as
         `dpsgd` and `lookahead` do, is refused.
       data: arrays with a leading axis of examples, which go to the device once, in their own dtype;
-        or a `vaejax.Source`, which is read on the host, the batches of one call at a time, to the
-        same bits.
+        or what stays on the host and is read there while the steps run, to the same bits: a
+        `vaejax.Source`, a `np.memmap`, h5py's and Zarr's arrays, `tfds.data_source`, Grain's
+        sources.
       transform: `transform(x, key)` of one stored example, applied inside the step: scaling,
         binarisation. One value has one program. A lambda, or a function whose cell is run again, is
         another value each time, and JAX keeps the program of each (about 15 MiB): name the function
@@ -93,7 +96,10 @@ def fit(
         go of all.
       validation: held-out examples, and how often and how patiently to look at them.
       checkpoints: where and how often to save the run, and whether to go on from there.
-      mesh: each batch is sharded over the mesh's axis "data"; parameters and data are replicated.
+      mesh: each batch is sharded over the mesh's axis "data", and so are the examples that are
+        read of a source; data that are arrays lie on each device.
+      sharding: how parameters and the optimiser's state lie on the mesh: whole on each device, or
+        by `vaejax.FullyShardedDataParallel()` in parts.
       callbacks: each is called with the run so far after each compiled call, about once a second:
         functions of the run, or values such as `vaejax.CSVLog(path)`; see `vaejax.Callback`. One
         that raises `vaejax.StopTraining` ends the run, which is returned.
@@ -108,6 +114,7 @@ def fit(
     check_functions(transform=transform)
     told = Callbacks(callbacks)
     check_mesh(mesh, batch_size)
+    rule = checked_rule(sharding, mesh)
     check_params(params)
     settled = check_schedules(objective, num_steps)
     data = as_data(data)
@@ -121,13 +128,14 @@ def fit(
         order_key, noise_key, validation_key = jax.random.split(placed(key, replicated), 3)
         params = copied(placed(params, None))
         opt_state = started(by_structure, params)
-    trainer = Trainer(objective, by_structure, transform, mesh, batch_size, watched(opt_state))
+    is_watched = watched(opt_state)
+    trainer = Trainer(objective, by_structure, transform, mesh, batch_size, is_watched, rule)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
     parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
     with open_saver(checkpoints, key, batch_size, data, **parts) as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
-        run = with_arrays(run, placed(arrays_of(run), replicated))
-        feed = feed_of(data, batch_size, replicated)
+        run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
+        feed = feed_of(data, order_key, batch_size, num_steps, mesh)
         validator = None
         if validation is not None:
             bound = Transformed(Reported(objective), transform)
@@ -144,9 +152,10 @@ def fit(
                     if validator is not None and validator.is_out_of_patience(run):
                         break
                     began = time.perf_counter()
-                    count = min(count, feed.most_steps, _steps_left(run.step, num_steps, periods))
+                    most_steps = feed.steps_from(run.step)
+                    count = min(count, most_steps, _steps_left(run.step, num_steps, periods))
                     with under_mesh(mesh):
-                        run = advance(trainer, run, feed, order_key, noise_key, count)
+                        run = advance(trainer, run, feed, noise_key, count)
                         show(bar, run, count)
                         count = next_count(count, time.perf_counter() - began)
                         run = run if validator is None else validator.caught_up(run)
@@ -163,6 +172,8 @@ def fit(
         except BaseException as error:
             _keep(run, error, saver, told)
             raise
+        finally:
+            feed.close()
     warn_of_skipped(run.opt_state, run.step)
     return handed_out(run)
 
