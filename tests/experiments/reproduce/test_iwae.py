@@ -1,4 +1,4 @@
-"""The models of Burda et al. and of nbip/IWAE: their parts and their start; what is said of them."""
+"""The models of Burda et al. and nbip/IWAE: their parts and their start; what is said of them."""
 
 import math
 
