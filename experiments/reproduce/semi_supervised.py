@@ -183,11 +183,12 @@ class SupportVectors(OnLatents):
         machine = transductive_svm(
             latents["loc"][chosen], y.argmax(1), latents["loc"][unlabelled], self.penalty
         )
-        return {
-            "error": 100 * np.mean(machine.predict(latents["test"]) != dataset.test.labels),
-            "valid_error": 100 * np.mean(machine.predict(latents["valid"]) != dataset.valid.labels),
-            "kept_latents": latents["loc"].shape[1],
+        wrong = {
+            name: 100 * float(np.mean(machine.predict(latents[name]) != np.asarray(split.labels)))
+            for name, split in (("test", dataset.test), ("valid", dataset.valid))
         }
+        kept = latents["loc"].shape[1]
+        return {"error": wrong["test"], "valid_error": wrong["valid"], "kept_latents": kept}
 
 
 class Seen(NamedTuple):
