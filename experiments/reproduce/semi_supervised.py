@@ -27,9 +27,7 @@ import optax
 
 import vaejax
 from experiments.lib.classifiers import labelled_rows, log_class
-from experiments.lib.reproduce import run_table
-from experiments.lib.reproduction import AtMost, Published, Row, Table
-from experiments.lib.semi_supervised import (
+from experiments.lib.few_labels import (
     BothImages,
     SemiSupervised,
     around,
@@ -41,6 +39,8 @@ from experiments.lib.semi_supervised import (
     start_of_m2,
     with_classifier_held,
 )
+from experiments.lib.reproduce import run_table
+from experiments.lib.reproduction import AtMost, Published, Row, Table
 from experiments.lib.training import cosine_adam
 from experiments.lib.transductive import transductive_svm
 from experiments.lib.work import Work
