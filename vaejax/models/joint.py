@@ -21,8 +21,8 @@ class Joint(Distribution):
     """log p(v | u) = sum_j log p(v_j | Pa(v_j)), nats, over v = {name: value}.
 
     `ready` are the factors whose parents are inputs, each made once however many samples are drawn;
-    the rest need the values of others. Among `inputs` are the deterministic nodes that are functions
-    of inputs alone. `prior` has the factors that nodes of an encoder are shown.
+    the rest need the values of others. Among `inputs` are the deterministic nodes that are
+    functions of inputs alone. `prior` has the factors that nodes of an encoder are shown.
     """
 
     ready: dict[str, Distribution]
