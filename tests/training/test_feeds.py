@@ -103,7 +103,7 @@ def test_a_source_compiles_once():
     assert names == []
 
 
-@pytest.mark.parametrize("stretch_bytes, length", [(1, 1), (5 * 32 * 64, 5), (10**9, 1000)])
+@pytest.mark.parametrize("stretch_bytes, length", [(1, 1), (5 * 32 * 64, 5), (10**9, 10_000)])
 @pytest.mark.parametrize("reads_ahead", [True, False])
 def test_what_is_read_is_bounded(stretch_bytes, length, reads_ahead):
     """At least a batch, at most so many bytes, and nothing beyond the last step; the bits are the

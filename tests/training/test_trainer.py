@@ -22,14 +22,14 @@ OPTIMIZER = ByStructure(optax.adamw(optax.cosine_decay_schedule(1e-2, 20)))
 OPT_STATE = started(OPTIMIZER, PARAMS)
 TRAINER = partial(Trainer, OBJECTIVE, OPTIMIZER, PIXELS, None, 32, watched(OPT_STATE))
 ORDER_KEY, NOISE_KEY, _ = jax.random.split(KEY, 3)
+FEED = Resident(XS, Order(ORDER_KEY, len(XS), 32), None)
 
 
 def trained(trainer, ends):
     """The run in calls that end at these steps."""
-    feed = Resident(XS, Order(ORDER_KEY, len(XS), 32), None)
     run = Run(PARAMS, OPT_STATE, 0, NO_HISTORY)
     for end in ends:
-        run = advance(trainer, run, feed, NOISE_KEY, end - run.step)
+        run = advance(trainer, run, FEED, NOISE_KEY, end - run.step)
     return run
 
 

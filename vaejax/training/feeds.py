@@ -18,9 +18,15 @@ from vaejax.base.types import Key, PyTree
 from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import first_example, read
 
-# At most; the array of rows is made for so many, so another number is another program.
-STEPS_PER_CALL = 1_000
+MOST_STEPS, MOST_PLACES = 10_000, 2**19  # of one call: 2 MiB go to the device with it
 STRETCH_BYTES = 2**25  # of examples of one stretch, where a source is read
+
+
+def steps_per_call(places: int) -> int:
+    """How many steps a call may have, where each takes so many places; enough for a second on a
+    device that takes 100 us a step. Arrays are made for so many: another number is another program.
+    """
+    return min(MOST_STEPS, max(1, MOST_PLACES // places))
 
 
 class Examples(NamedTuple):
@@ -68,12 +74,14 @@ class Resident(Feed):
     def __init__(self, arrays: PyTree, order: Order, sharding: Sharding | None):
         super().__init__(order)
         self._data = placed(arrays, sharding)
+        self._length = steps_per_call(order.batch_size)
 
     def steps_from(self, step: int) -> int:
-        return STEPS_PER_CALL
+        return self._length
 
     def examples(self, start: int, count: int) -> Examples:
-        return Examples(self._data, padded(self.order.rows(start, start + count)))
+        rows = self.order.rows(start, start + count)
+        return Examples(self._data, padded(rows, self._length))
 
 
 class Streamed(Feed):
@@ -102,7 +110,7 @@ class Streamed(Feed):
         )
         self._first = first_example(source)
         num_bytes = order.batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(self._first))
-        self._length = min(max(1, stretch_bytes // num_bytes), STEPS_PER_CALL)
+        self._length = min(max(1, stretch_bytes // num_bytes), MOST_STEPS)
         self._thread = ThreadPoolExecutor(1, "vaejax-read") if source.reads_ahead else None
         self._stretches: dict[int, Callable[[], PyTree]] = {}
 
@@ -112,7 +120,7 @@ class Streamed(Feed):
     def examples(self, start: int, count: int) -> Examples:
         number, offset = divmod(start, self._length)
         places = np.arange(offset, offset + count, dtype=np.int32)
-        return Examples(self._stretch(number), padded(places))
+        return Examples(self._stretch(number), padded(places, self._length))
 
     def close(self) -> None:
         if self._thread is not None:
@@ -185,8 +193,8 @@ def feed_of(
     return Resident(data, order, None if mesh is None else NamedSharding(mesh, PartitionSpec()))
 
 
-def padded(places: np.ndarray) -> np.ndarray:
+def padded(places: np.ndarray, num_steps: int) -> np.ndarray:
     """[steps, ...] in an array for as many steps as any call has."""
-    whole = np.zeros((STEPS_PER_CALL, *places.shape[1:]), np.int32)
+    whole = np.zeros((num_steps, *places.shape[1:]), np.int32)
     whole[: len(places)] = places
     return whole

@@ -66,7 +66,7 @@ class Trainer:
         terms, gradient = self.terms_and_gradient(params, *args)
         norm = optax.tree.norm(gradient)
         if skipped_steps(opt_state) is not None:
-            # `optax.apply_if_finite` sees the gradient alone.
+            # What skips steps sees the gradient alone.
             is_finite = jnp.isfinite(jnp.stack([terms.bound, terms.objective])).all()
             gradient = jax.tree.map(lambda leaf: jnp.where(is_finite, leaf, jnp.nan), gradient)
 
