@@ -22,10 +22,11 @@ LogRow = dict[str, float]
 def log_rows(run: Run, every: int, after: int, validations: int) -> list[LogRow]:
     """{"step": s, "bound": ..., ...} of every `every`-th step beyond `after`, the means over the
     `every` steps up to it, with the validation of the step if it has one beyond the first so many;
-    the others have a row of their own. In the order of the steps.
+    the others have a row of their own. In the order of the steps. Of several seeds there is a
+    `bound_0`, a `bound_1`, ...
     """
     rows: dict[int, LogRow] = {}
-    numbers = by_step(run.history)
+    numbers = by_seed(by_step(run.history))
     for end in range((after // every + 1) * every, run.step + 1, every):
         means = {name: float(values[end - every : end].mean()) for name, values in numbers.items()}
         rows[end] = {"step": end, **means}
@@ -33,6 +34,13 @@ def log_rows(run: Run, every: int, after: int, validations: int) -> list[LogRow]
     for step, bound in list(zip(steps.tolist(), bounds.tolist(), strict=True))[validations:]:
         rows.setdefault(step, {"step": step})["validation_bound"] = bound
     return [rows[step] for step in sorted(rows)]
+
+
+def by_seed(numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An array over steps [n] of each name; of [seeds, n] one for each seed, with its number."""
+    several = {name: values for name, values in numbers.items() if values.ndim == 2}
+    rows = {f"{name}_{s}": row for name, values in several.items() for s, row in enumerate(values)}
+    return {name: values for name, values in numbers.items() if name not in several} | rows
 
 
 class Log(Callback):
