@@ -157,6 +157,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.distributions.kl", "kl_by_coordinate"): (6, "those that belong to coordinates"),
     ("vaejax.distributions.numpyro", "as_distribution"): (1, DOOR),
     ("vaejax.estimators.base", "as_estimator"): (1, DOOR),
+    ("vaejax.estimators.binary_layers", "layers_of"): (1, "a graph has layers, another q is one"),
     ("vaejax.estimators.by_node", "require_named_latents"): (1, "node by node is of graphs alone"),
     ("vaejax.estimators.doubly_reparameterised", "normal_factors"): (2, CLOSED_FORM),
     ("vaejax.estimators.doubly_reparameterised", "is_diag_normal"): (1, CLOSED_FORM),

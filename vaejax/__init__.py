@@ -48,10 +48,13 @@ from vaejax.estimators.baselines import NoBaseline as NoBaseline
 from vaejax.estimators.by_node import ByNode as ByNode
 from vaejax.estimators.by_node import KLByNode as KLByNode
 from vaejax.estimators.by_node import kl_by_node as kl_by_node
+from vaejax.estimators.combined_bounds import PIWAE as PIWAE
+from vaejax.estimators.combined_bounds import CIWAEBound as CIWAEBound
+from vaejax.estimators.combined_bounds import MIWAEBound as MIWAEBound
 from vaejax.estimators.control_variates import REBAR as REBAR
 from vaejax.estimators.control_variates import RELAX as RELAX
-from vaejax.estimators.control_variates import DisARM as DisARM
 from vaejax.estimators.control_variates import DoubleControlVariate as DoubleControlVariate
+from vaejax.estimators.disarm import DisARM as DisARM
 from vaejax.estimators.doubly_reparameterised import DReG as DReG
 from vaejax.estimators.doubly_reparameterised import GeneralisedDReG as GeneralisedDReG
 from vaejax.estimators.enumerate import Enumerate as Enumerate
@@ -77,6 +80,7 @@ from vaejax.evaluation.latents import latent_space as latent_space
 from vaejax.evaluation.latents import posterior_means as posterior_means
 from vaejax.evaluation.model_checks import calibration as calibration
 from vaejax.evaluation.model_checks import predictive_check as predictive_check
+from vaejax.evaluation.nodes import mean_kl_by_node as mean_kl_by_node
 from vaejax.inference import ais as ais
 from vaejax.inference.ais import AIS as AIS
 from vaejax.inference.gap import Gap as Gap
@@ -85,6 +89,10 @@ from vaejax.inference.refined import Refined as Refined
 from vaejax.models.base import Conditional as Conditional
 from vaejax.models.base import Model as Model
 from vaejax.models.base import Prior as Prior
+from vaejax.models.conditionals.beside_prior import (
+    PrecisionWeightedNormal as PrecisionWeightedNormal,
+)
+from vaejax.models.conditionals.beside_prior import ResidualNormal as ResidualNormal
 from vaejax.models.conditionals.counts import NegativeBinomial as NegativeBinomial
 from vaejax.models.conditionals.counts import Poisson as Poisson
 from vaejax.models.conditionals.discrete import OneHotCategorical as OneHotCategorical
@@ -105,6 +113,7 @@ from vaejax.models.conditionals.real import LowRankNormal as LowRankNormal
 from vaejax.models.conditionals.real import VonMisesFisher as VonMisesFisher
 from vaejax.models.graph import DirectedGraph as DirectedGraph
 from vaejax.models.graph_model import GraphModel as GraphModel
+from vaejax.models.node import Deterministic as Deterministic
 from vaejax.models.node import Node as Node
 from vaejax.models.priors import FactorialBernoulli as FactorialBernoulli
 from vaejax.models.priors import FactorialCategorical as FactorialCategorical
@@ -151,6 +160,7 @@ from vaejax.training.averages import Averaged as Averaged
 from vaejax.training.averages import averaged_params as averaged_params
 from vaejax.training.callbacks import Callback as Callback
 from vaejax.training.callbacks import StopTraining as StopTraining
+from vaejax.training.callbacks import TimeBudget as TimeBudget
 from vaejax.training.fit import fit as fit
 from vaejax.training.logs import CSVLog as CSVLog
 from vaejax.training.logs import Log as Log
@@ -162,6 +172,7 @@ from vaejax.training.seeds import fit_seeds as fit_seeds
 from vaejax.training.sharding import FullyShardedDataParallel as FullyShardedDataParallel
 from vaejax.training.sharding import Replicated as Replicated
 from vaejax.training.sharding import ShardingRule as ShardingRule
+from vaejax.training.skipping import SkipSteps as SkipSteps
 from vaejax.training.validation import Validation as Validation
 from vaejax.variance.cost import decoder_evaluations as decoder_evaluations
 from vaejax.variance.cost import gradient_cost as gradient_cost

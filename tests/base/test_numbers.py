@@ -27,7 +27,9 @@ from vaejax.networks.layers import Sized
 NET, NET_OF_TWO = vaejax.MLP(2, (3,)), vaejax.MLP(2, (3,), heads=2)
 # A value for each field that has no default, by the field's name.
 VALUES: dict[str, Any] = {
+    "above": 100.0,
     "alpha": 0.5,
+    "beta": 0.5,
     "baseline": vaejax.LeaveOneOut(),
     "c": 0.5,
     "data": KINDS["VAE"],
@@ -47,6 +49,7 @@ VALUES: dict[str, Any] = {
     "num_categories": 3,
     "num_chains": 4,
     "num_components": 3,
+    "num_groups": 2,
     "num_samples": 4,
     "num_steps": 10,
     "optimizer": optax.sgd(0.1),

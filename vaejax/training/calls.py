@@ -10,6 +10,7 @@ import numpy as np
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.training.feeds import Examples, Feed, padded
 from vaejax.training.optimizers import skipped_steps
+from vaejax.training.processes import is_shared
 from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
 
@@ -41,10 +42,14 @@ class Call(NamedTuple):
 class Calls:
     """The calls of a run one after another, each about a second long. Where nothing is due after
     one, the device has the next already while the host reads the record of this one.
+
+    `count` is the number of steps that a call begun now has at most.
     """
 
+    begins_ahead = True
+
     def __init__(self):
-        self._count = 1
+        self.count = 1
         self._ahead: Call | None = None
 
     def steps_from(self, step: int) -> int:
@@ -64,16 +69,16 @@ class Calls:
         began = time.perf_counter()
         call = self._ahead or self._begun(run.params, run.opt_state, run.step, due)
         self._ahead = None
-        if call.end < due:
+        if self.begins_ahead and call.end < due:
             # What goes wrong here does so again when it is the turn of these steps.
             with suppress(Exception):
                 self._ahead = self._begun(call.params, call.opt_state, call.end, due)
         run = self.complete(run, call)
-        self._count = next_count(call.end - call.start, time.perf_counter() - began)
+        self.count = next_count(call.end - call.start, time.perf_counter() - began)
         return run
 
     def _begun(self, params: Params, opt_state: PyTree, start: int, due: int) -> Call:
-        count = min(self._count, self.steps_from(start), due - start)
+        count = min(self.count, self.steps_from(start), due - start)
         return self.begin(params, opt_state, start, count)
 
 
@@ -83,6 +88,8 @@ class CallsOfFit(Calls):
     def __init__(self, trainer: Trainer, feed: Feed, noise_key: Key):
         super().__init__()
         self._trainer, self._feed, self._noise_key = trainer, feed, noise_key
+        # Several processes agree on each call before any of them begins it.
+        self.begins_ahead = not is_shared(trainer.mesh)
 
     def steps_from(self, step: int) -> int:
         return self._feed.steps_from(step)
@@ -106,7 +113,7 @@ class CallsOfFit(Calls):
 
 def are_acceptable(terms: Terms | Record, opt_state: PyTree) -> bool:
     """Whether a bound or an objective that is not finite has moved nothing: all are finite, or
-    `optax.apply_if_finite` skipped their steps.
+    the optimiser skipped their steps.
     """
     finite = np.isfinite(terms.bound).all() and np.isfinite(terms.objective).all()
     return bool(finite) or skipped_steps(opt_state) is not None

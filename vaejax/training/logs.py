@@ -14,7 +14,7 @@ import numpy as np
 from vaejax.base.checks import require_count
 from vaejax.base.files import nameable, whole
 from vaejax.training.callbacks import Callback
-from vaejax.training.run import Run, by_step
+from vaejax.training.run import NO_HISTORY, Run, by_step, num_validations
 
 LogRow = dict[str, float]
 
@@ -66,7 +66,7 @@ class Log(Callback):
 
     def __call__(self, run: Run) -> None:
         rows = self.rows(run)
-        self._step, self._validations = run.step, len(run.history["validation_step"])
+        self._step, self._validations = run.step, num_validations(run)
         if rows:
             self.write(rows)
 
@@ -77,6 +77,7 @@ class Log(Callback):
             rate = self.learning_rate(steps) if callable(self.learning_rate) else self.learning_rate
             rates = np.broadcast_to(np.asarray(rate), steps.shape)
             run = run._replace(history=run.history | {"learning_rate": rates})
+        run = run._replace(history=NO_HISTORY | run.history)
         return log_rows(run, self.every, self._step, self._validations)
 
     def write(self, rows: list[LogRow]) -> None:
@@ -191,7 +192,7 @@ class WandB(Log):
         resume = {"resume": "allow"} if "id" in self._settings else {}
         self._run = self._wandb.init(**resume | self._settings)
         if resume:  # the earlier part of the run has logged these
-            self._step, self._validations = run.step, len(run.history["validation_step"])
+            self._step, self._validations = run.step, num_validations(run)
 
     def write(self, rows: list[LogRow]) -> None:
         for row in rows:

@@ -18,21 +18,19 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
-from vaejax.training.callbacks import Callback, Callbacks
-from vaejax.training.calls import Call, Calls, are_acceptable
-from vaejax.training.feeds import Examples, Order, padded, steps_per_call
-from vaejax.training.fit import (
+from vaejax.training.arguments import (
     check_examples,
     check_functions,
     check_params,
     check_schedules,
-    progress_bar,
-    show,
-    warn_of_skipped,
 )
+from vaejax.training.callbacks import Callback, Callbacks
+from vaejax.training.calls import Call, Calls, are_acceptable
+from vaejax.training.feeds import Examples, Order, padded, steps_per_call
+from vaejax.training.fit import progress_bar, show, warn_of_skipped
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, started, watched
-from vaejax.training.run import NO_HISTORY, NonFiniteError, Record, Run, copied, hand_back, recorded
+from vaejax.training.run import NonFiniteError, Record, Run, copied, hand_back, recorded
 from vaejax.training.trainer import Trainer, run_steps
 
 SeedStrategy = Literal["vmap", "map", "cores"]
@@ -143,8 +141,8 @@ class CallsOfSeeds(Calls):
         by_turn = jax.tree.map(lambda leaf: leaf[self._turns], (params, opt_state))
         params, opt_state = jax.device_put(by_turn, self._split)
         nothing = np.zeros((0, self._num_seeds), np.float32)
-        by_seed = dict.fromkeys(("bound", "objective", "gradient_norm"), nothing)
-        return Run(params, opt_state, 0, NO_HISTORY | by_seed)
+        names: list[str] = ["bound", "objective", "gradient_norm"]
+        return Run(params, opt_state, 0, dict.fromkeys(names, nothing))
 
     def stacked(self, run: Run) -> Run:
         """The run with a leading axis of the seeds, each once, in its history too."""

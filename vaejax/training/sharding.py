@@ -8,7 +8,7 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, shortened
-from vaejax.base.devices import placed
+from vaejax.base.devices import placed, put
 from vaejax.base.fields import Count
 from vaejax.base.types import PyTree
 from vaejax.base.values import component
@@ -92,4 +92,4 @@ def placed_by(rule: ShardingRule, mesh: Mesh | None, tree: PyTree) -> PyTree:
     """The arrays at their places on the mesh; where there is none, where they lie."""
     if mesh is None:
         return placed(tree, None)
-    return jax.tree.map(jax.device_put, tree, shardings(rule, mesh, tree))
+    return jax.tree.map(put, tree, shardings(rule, mesh, tree))

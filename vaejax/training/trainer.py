@@ -23,7 +23,8 @@ from vaejax.training.sharding import Replicated, ShardingRule, shardings
 @component
 class Trainer:
     """The training step, and all that it is compiled for. `watched` says of each leaf of the
-    optimiser's state whether it must stay finite; `block` is that of the loop, `base.loops`.
+    optimiser's state whether it must stay finite; `sharding` how parameters and state lie on the
+    mesh; `block` is that of the loop, `base.loops`.
     """
 
     objective: Objective
@@ -65,7 +66,7 @@ class Trainer:
         terms, gradient = self.terms_and_gradient(params, *args)
         norm = optax.tree.norm(gradient)
         if skipped_steps(opt_state) is not None:
-            # `optax.apply_if_finite` sees the gradient alone.
+            # What skips steps sees the gradient alone.
             is_finite = jnp.isfinite(jnp.stack([terms.bound, terms.objective])).all()
             gradient = jax.tree.map(lambda leaf: jnp.where(is_finite, leaf, jnp.nan), gradient)
 
