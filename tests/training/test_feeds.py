@@ -21,6 +21,7 @@ from tests.lib.training import (
     PIXELS,
     XS,
     Counted,
+    advance,
     checkpointed,
     digest,
     fit,
@@ -28,7 +29,7 @@ from tests.lib.training import (
 )
 from tests.lib.trees import assert_same_bits
 from vaejax.training import feeds
-from vaejax.training.calls import advance
+from vaejax.training.calls import CallsOfFit
 from vaejax.training.feeds import Order, Resident, Streamed
 from vaejax.training.optimizers import ByStructure, watched
 from vaejax.training.run import NO_HISTORY, Run
@@ -123,7 +124,7 @@ def test_what_is_read_is_bounded(stretch_bytes, length, reads_ahead):
         run = Run(PARAMS, opt_state, 0, NO_HISTORY)
         while run.step < 10:
             count = min(3, 10 - run.step, feed.steps_from(run.step))
-            run = advance(trainer, run, feed, noise_key, count)
+            run = advance(CallsOfFit(trainer, feed, noise_key), run, count)
         runs.append(run)
         feed.close()
     assert_same_bits(state(runs[0]), state(runs[1]))
