@@ -37,7 +37,7 @@ from vaejax.training.calls import CallsOfFit
 from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, skipped_steps, started, watched
-from vaejax.training.processes import agreed
+from vaejax.training.processes import agreed, require_together
 from vaejax.training.run import (
     NO_HISTORY,
     NonFiniteError,
@@ -180,6 +180,7 @@ def fit(
             _keep(error.run, error, saver, told)
             raise
         except BaseException as error:
+            require_together(mesh, error, None if saver is None else saver.last_step)
             _keep(run, error, saver, told)
             raise
         finally:
