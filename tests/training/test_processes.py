@@ -1,4 +1,4 @@
-"""What several processes on one mesh agree on, and how they part; here one process that is told so."""
+"""What several processes on one mesh agree on, and how they part: one that is told of others."""
 
 import jax
 import numpy as np
