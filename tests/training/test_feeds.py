@@ -150,7 +150,8 @@ def test_the_next_stretch_is_read_in_a_thread_while_this_one_is_in_use():
     streamed = Streamed(source, order, 20, None, 5 * 32 * 64)
     streamed.examples(0, 3)
     streamed.examples(3, 2)
-    streamed.close()  # which waits for what has begun
+    streamed._stretches[1]()  # waits until it is read
+    streamed.close()
     main = threading.main_thread()
     assert len(source.asked) == 3 and [thread is main for thread in source.threads] == [1, 0, 0]
 

@@ -242,18 +242,14 @@ def test_a_folder_that_goes_while_a_step_is_saved_is_told_in_a_line(tmp_path, mo
         monkeypatch.undo()
 
 
-def test_seeds_are_handed_back_too(monkeypatch):
+def test_seeds_are_handed_back_too():
     """Of each its own run."""
     keys = jax.random.split(jax.random.key(0), 3)
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), PARAMS)
     settings = {"batch_size": 4, "progress": False, "strategy": "map"}
 
-    def show(bar, run, count):
-        if run.step >= STOP:
-            raise OwnError("mine")
-
     whole = vaejax.fit_seeds(OBJECTIVE, starts, ADAM, XS, keys, num_steps=LENGTH, **settings)
-    monkeypatch.setattr(vaejax.training.seeds, "show", show)
+    settings |= raising(OwnError("mine"))
     with pytest.raises(OwnError) as stopped:
         vaejax.fit_seeds(OBJECTIVE, starts, ADAM, XS, keys, num_steps=LENGTH, **settings)
     run = stopped.value.run

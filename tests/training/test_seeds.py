@@ -128,21 +128,3 @@ def test_callbacks_are_told_of_all_seeds(starts, alone, tmp_path):
         bounds = single.history["bound"][: run.step]
         np.testing.assert_array_equal(seen[-1].history["bound"][s], bounds)
         np.testing.assert_allclose([float(row[f"bound_{s}"]) for row in rows], bounds, rtol=1e-6)
-
-
-def test_an_error_of_a_callback_hands_back_all_seeds(starts):
-    def torn(run):
-        raise OSError("mine")
-
-    with pytest.raises(OSError, match="mine") as stopped:
-        vaejax.fit_seeds(
-            OBJECTIVE,
-            starts,
-            optax.adam(1e-2),
-            IMAGES,
-            KEYS,
-            strategy="map",
-            callbacks=(torn,),
-            **SETTINGS,
-        )
-    assert stopped.value.run.step == 1 and stopped.value.run.history["bound"].shape == (3, 1)
