@@ -20,6 +20,17 @@ ROOT = Path(__file__).resolve().parents[2]
 TABLES = ROOT / "experiments" / "reproduce"
 RESULTS = TABLES / "results"
 PAGE = ROOT / "docs" / "reproduced.md"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- reproduced: begin -->", "<!-- reproduced: end -->"
+SHORT = {  # the rows in the README, by table
+    "iwae": ("vae-1", "iwae-5", "iwae-50", "dreg-5", "two-layers-iwae-5"),
+    "importance_weights": ("miwae", "piwae", "ciwae"),
+    "vamp": ("standard", "vamp-500"),
+    "semi_supervised": ("m1-svm", "m2", "m1-m2"),
+    "ladder": ("lvae-warm-up",),
+    "binary": ("one-relax", "two-relax"),
+    "conditional": ("ciwae-1", "ciwae-5"),
+}
 
 HEAD = """# The published tables, reproduced
 
@@ -61,7 +72,7 @@ def record(table: Table, row: Row, out: Path) -> Path:
         "seeds": {str(seed): result for seed, result in seeds.items()},
     }
     write_json(path, content)
-    write_text(PAGE, page())
+    write_pages()
     return path
 
 
@@ -120,6 +131,29 @@ def records_of(table: Table) -> Records:
 def page() -> str:
     """docs/reproduced.md: the tables of which a row is recorded."""
     return "\n".join([HEAD, *(section(table) for table in tables() if records_of(table))])
+
+
+def write_pages() -> None:
+    """docs/reproduced.md, and the short table of the README."""
+    write_text(PAGE, page())
+    write_text(README, with_short_table(README.read_text(encoding="utf-8")))
+
+
+def with_short_table(readme: str) -> str:
+    """The README with the recorded rows of `SHORT`, between the two marks."""
+    start, end = readme.index(BEGIN) + len(BEGIN), readme.index(END)
+    lines = []
+    for table in tables():
+        records = records_of(table)
+        for name in SHORT.get(table.name, ()):
+            if name in records:
+                row, found = table[name], records[name]
+                published = "none" if row.published.value is None else f"{row.published.value:g}"
+                ours = _number(found["ours"][row.measure])
+                lines.append([table.title, f"`{name}`", row.published.unit, published, ours])
+    header = ["paper", "row", "unit", "published", "here"]
+    text = f"\n{markdown(header, lines)}\n" if lines else "\n"
+    return readme[:start] + text + readme[end:]
 
 
 def section(table: Table) -> str:
@@ -189,4 +223,4 @@ def _differences(records: Records) -> list[str]:
 
 
 if __name__ == "__main__":
-    write_text(PAGE, page())
+    write_pages()

@@ -13,6 +13,8 @@ RECORDED = [(table, name) for table in TABLES for name in records.records_of(tab
 
 def test_the_page_is_made_of_the_records():
     assert records.PAGE.read_text() == records.page()
+    readme = records.README.read_text()
+    assert readme == records.with_short_table(readme)
 
 
 @pytest.mark.parametrize("table", cases({table.name: table for table in TABLES}))
