@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lib.reproduction import Records, Row, Table
+from experiments.lib.reproduction import Records, Row, Table, settings_of
 from experiments.lib.tables import markdown
 from vaejax.base.describe import description
 from vaejax.base.mapping import estimate
@@ -69,7 +69,7 @@ def record(table: Table, row: Row, out: Path) -> Path:
         "difference": None if published is None else value - published,
         "is_reached": None if row.reached is None else row.reached.is_met(value, published),
         "versus": before | versus(table, row, out),
-        "settings": description(row),
+        "settings": settings_of(description(row)),
         "seeds": {str(seed): result for seed, result in seeds.items()},
     }
     write_json(path, content)
@@ -149,7 +149,8 @@ def with_short_table(readme: str) -> str:
         for name in SHORT.get(table.name, ()):
             if name in records:
                 row, found = table[name], records[name]
-                published = "none" if row.published.value is None else f"{row.published.value:g}"
+                value = row.published.value
+                published = "none" if value is None else f"{value:.2f}"
                 ours = _number(found["ours"][row.measure])
                 lines.append([table.title, f"`{name}`", row.published.unit, published, ours])
     header = ["paper", "row", "unit", "published", "here"]
@@ -165,6 +166,9 @@ def section(table: Table) -> str:
     parts.append("\n".join(f"- {line}" for line in said))
     notes = [f"- `{row.name}`: {row.note}" for row in table.rows if row.note]
     parts.append("\n".join(["Chosen otherwise than in the paper:\n", *notes]) if notes else "")
+    seeds = [seed for found in records.values() for seed in found["seeds"].values()]
+    commands = dict.fromkeys(result["command"] for result in seeds)
+    parts.append("\n".join(["Computed by\n", *(f"    {command}" for command in commands)]))
     sources = dict.fromkeys(row.published.source for row in table.rows)
     parts.append(f"Published: {'; '.join(sources)}.")
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -178,7 +182,7 @@ def report(table: Table) -> str:
     lines = []
     for row in table.rows:
         published = row.published
-        number = "none" if published.value is None else f"{published.value:g}"
+        number = "none" if published.value is None else f"{published.value:.2f}"
         cells = [f"`{row.name}`", f"{number} {published.unit}"]
         found = records.get(row.name)
         rest = ["not computed"] if found is None else _cells(table, row, found)
