@@ -115,7 +115,7 @@ def computed(
         if (folder / "result.json").exists():
             return read_json(folder / "result.json", "numbers")["numbers"]
         facts = environment()
-        facts["git"] = facts["git"] or config.revision
+        facts["git"] = config.revision or facts["git"]
         with timed(folder):
             numbers = row.compute(work, seed)
         which = ["--together"] if config.together else ["--seed", str(seed)]
