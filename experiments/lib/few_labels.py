@@ -105,7 +105,7 @@ def adam_of_m2(
     is held for the first steps.
     """
     prior = optax.add_decayed_weights(1 / size, mask=_all_but_psi)
-    held = optax.scale_by_schedule(lambda step: jnp.where(step < held_steps, 0.0, 1.0))
+    held = optax.scale_by_schedule(lambda step: jnp.where(jnp.less(step, held_steps), 0.0, 1.0))
     return optax.chain(
         prior, cosine_adam(learning_rate, num_steps), optax.masked(held, _the_classifier)
     )

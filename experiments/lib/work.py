@@ -62,10 +62,12 @@ class Work:
         value that holds its settings.
         """
         name = name if self.shrink == 1 else f"{name}-try"
+        folder = self.folder.parent.parent / name
+        folder.mkdir(parents=True, exist_ok=True)
         return Work(
             part,
             0,
-            self.folder.parent.parent / name,
+            folder,
             data_folder=self._data_folder,
             shrink=self.shrink,
             budget=self._budget,
