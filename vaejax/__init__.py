@@ -22,6 +22,8 @@ from vaejax.data.fetch import fetch_dataset as fetch_dataset
 from vaejax.data.load import load_dataset as load_dataset
 from vaejax.data.mapping import map_dataset as map_dataset
 from vaejax.data.mapping import map_source as map_source
+from vaejax.data.on_disk import ImageFolder as ImageFolder
+from vaejax.data.on_disk import open_npz as open_npz
 from vaejax.data.own import dataset as dataset
 from vaejax.data.pixels import Pixels as Pixels
 from vaejax.data.pixels import Unchanged as Unchanged
@@ -46,10 +48,13 @@ from vaejax.estimators.baselines import NoBaseline as NoBaseline
 from vaejax.estimators.by_node import ByNode as ByNode
 from vaejax.estimators.by_node import KLByNode as KLByNode
 from vaejax.estimators.by_node import kl_by_node as kl_by_node
+from vaejax.estimators.combined_bounds import PIWAE as PIWAE
+from vaejax.estimators.combined_bounds import CIWAEBound as CIWAEBound
+from vaejax.estimators.combined_bounds import MIWAEBound as MIWAEBound
 from vaejax.estimators.control_variates import REBAR as REBAR
 from vaejax.estimators.control_variates import RELAX as RELAX
-from vaejax.estimators.control_variates import DisARM as DisARM
 from vaejax.estimators.control_variates import DoubleControlVariate as DoubleControlVariate
+from vaejax.estimators.disarm import DisARM as DisARM
 from vaejax.estimators.doubly_reparameterised import DReG as DReG
 from vaejax.estimators.doubly_reparameterised import GeneralisedDReG as GeneralisedDReG
 from vaejax.estimators.enumerate import Enumerate as Enumerate
@@ -164,6 +169,10 @@ from vaejax.training.logs import WandB as WandB
 from vaejax.training.run import Run as Run
 from vaejax.training.saving import Checkpoints as Checkpoints
 from vaejax.training.seeds import fit_seeds as fit_seeds
+from vaejax.training.sharding import FullyShardedDataParallel as FullyShardedDataParallel
+from vaejax.training.sharding import Replicated as Replicated
+from vaejax.training.sharding import ShardingRule as ShardingRule
+from vaejax.training.skipping import SkipSteps as SkipSteps
 from vaejax.training.validation import Validation as Validation
 from vaejax.variance.cost import decoder_evaluations as decoder_evaluations
 from vaejax.variance.cost import gradient_cost as gradient_cost

@@ -1,8 +1,10 @@
 """The nets of Burda, Grosse & Salakhutdinov 2016, as their code has them: tanh, Glorot's uniform
-weights, and an output that starts at the mean image.
+weights, and an output that starts at the mean image; and the rows of MNIST on such nets.
 """
 
+import dataclasses
 import math
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,7 +12,22 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+import vaejax
+from experiments.lib.reproduction import Goal, Within
+from experiments.lib.trained_row import TrainedRow, Training
+from experiments.lib.training import cosine_adam
+from experiments.lib.work import Work
 from vaejax.base.types import Key, PyTree
+
+SHAPE = (28, 28)
+VALID = 400
+NEAR, NOT_FAR = Within(0.5), Within(0.7)
+
+normal = partial(vaejax.DiagNormal, max_log_scale=None)
+
+
+def iwae(samples: int) -> vaejax.Estimator:
+    return vaejax.Pathwise(samples, vaejax.iwae_bound)
 
 
 def glorot_uniform(params: PyTree, key: Key, heads: int = 1) -> PyTree:
@@ -37,3 +54,63 @@ def with_mean_image(params: PyTree, images: np.ndarray, maximum: float) -> PyTre
     mean = np.clip(images.mean(axis=0, dtype=np.float64) / maximum, 0.001, 0.999).ravel()
     bias = jnp.asarray(np.log(mean / (1 - mean)), flat[last].dtype)
     return unflatten_dict({**flat, last: bias})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mnist(TrainedRow):
+    """A model of dynamically binarised MNIST under one estimator."""
+
+    estimator: vaejax.Estimator
+    num_steps: int
+    batch_size: int = 100
+    learning_rate: float = 1e-3
+    reached: Goal | None = NEAR
+
+    def model(self) -> vaejax.Model:
+        raise NotImplementedError(f"{type(self).__name__}.model")
+
+    def start(self, model: vaejax.Model, images: np.ndarray, key) -> vaejax.Params:
+        """The parameters before the first step: Glorot's weights, and the mean image."""
+        raise NotImplementedError(f"{type(self).__name__}.start")
+
+    def data(self, work: Work) -> tuple[vaejax.Dataset, vaejax.Transform]:
+        return vaejax.prepare_pixels(work.dataset("mnist", valid=VALID), "dynamic")
+
+    def training(self, work, seed):
+        dataset, transform = self.data(work)
+        model, images = self.model(), dataset.train.images
+        init_key, fit_key = jax.random.split(jax.random.key(seed))
+        steps = work.steps(self.num_steps)
+        return Training(
+            vaejax.minibatch(self.estimator, model),
+            self.start(model, images, init_key),
+            cosine_adam(self.learning_rate, steps),
+            images,
+            fit_key,
+            steps,
+            self.batch_size,
+            transform,
+        )
+
+    def evaluated(self, work, params):
+        dataset, transform = self.data(work)
+        return work.evaluation(self.model(), params, dataset.test.images, transform)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OneLayer(Mnist):
+    """x - 200 - 200 - z [50] - 200 - 200 - x."""
+
+    def model(self):
+        return vaejax.VAE(
+            vaejax.StandardNormal(50),
+            vaejax.Bernoulli(vaejax.MLP(SHAPE)),
+            normal(vaejax.MLP(50, heads=2)),
+        )
+
+    def start(self, model, images, key):
+        decoder_key, encoder_key, init_key = jax.random.split(key, 3)
+        params = model.init(init_key, jnp.zeros(SHAPE))
+        decoder = glorot_uniform(params.theta["likelihood"], decoder_key)
+        theta = {**params.theta, "likelihood": with_mean_image(decoder, images, 255)}
+        return params._replace(theta=theta, phi=glorot_uniform(params.phi, encoder_key, heads=2))

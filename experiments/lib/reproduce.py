@@ -5,6 +5,8 @@ import importlib
 import shlex
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +33,8 @@ class Config(Configuration):
     """The one seed to compute; None computes all of the row, and records the row."""
     data_folder: str | None = None
     """The folder that the data lie in."""
+    together: bool = False
+    """Train all seeds of the row in one program, as suits an accelerator."""
     max_minutes: Positive | None = None
     """Stop, saved, after so many minutes; the same command goes on."""
     shrink: Count = 1
@@ -64,6 +68,8 @@ def reproduce(table: Table, config: Config) -> dict[str, Any]:
     budget = None if config.max_minutes is None else TimeBudget(config.max_minutes)
     require_seeds(0, row.num_seeds)
     seeds = range(row.num_seeds) if config.seed is None else (config.seed,)
+    if config.together:
+        train_together(table, row, config)
     for seed in seeds:
         try:
             numbers = computed(table, row, seed, config, budget)
@@ -81,39 +87,75 @@ def folder_of(out: Path, table: Table, row: Row) -> Path:
     return out / table.name / row.name
 
 
+def folder_of_seed(table: Table, row: Row, seed: int, config: Config) -> Path:
+    name = str(seed) if config.shrink == 1 else f"{seed}-try"
+    return folder_of(place_of(config.out), table, row) / name
+
+
+def work_on(
+    table: Table, row: Row, seed: int, config: Config, budget: TimeBudget | None = None
+) -> Work:
+    return Work(
+        row,
+        seed,
+        folder_of_seed(table, row, seed, config),
+        data_folder=config.data_folder,
+        shrink=config.shrink,
+        budget=budget,
+    )
+
+
 def computed(
     table: Table, row: Row, seed: int, config: Config, budget: TimeBudget | None
 ) -> dict[str, Any]:
     """The numbers of a row with a seed, from result.json in its folder where they are there."""
-    name = str(seed) if config.shrink == 1 else f"{seed}-try"
-    folder = folder_of(place_of(config.out), table, row) / name
+    folder = folder_of_seed(table, row, seed, config)
     with claimed(folder):
-        work = Work(
-            row,
-            seed,
-            folder,
-            data_folder=config.data_folder,
-            shrink=config.shrink,
-            budget=budget,
-        )
+        work = work_on(table, row, seed, config, budget)
         if (folder / "result.json").exists():
             return read_json(folder / "result.json", "numbers")["numbers"]
         facts = environment()
         facts["git"] = facts["git"] or config.revision
-        began = time.monotonic()
-        try:
+        with timed(folder):
             numbers = row.compute(work, seed)
-        finally:
-            seconds = _seconds(folder) + time.monotonic() - began
-            write_json(folder / "seconds.json", {"seconds": seconds})
-        flags = ["--row", row.name, "--seed", str(seed)]
+        which = ["--together"] if config.together else ["--seed", str(seed)]
+        flags = ["--row", row.name, *which]
         command = shlex.join(["python", "-m", f"experiments.reproduce.{table.name}", *flags])
-        result = {"numbers": numbers, "training": work.training, "seconds": round(seconds, 1)}
+        result = {"numbers": numbers, "training": work.training, **timing(folder)}
         write_json(folder / "result.json", {**result, "command": command, **facts})
     return numbers
 
 
-def _seconds(folder: Path) -> float:
-    """Those of the sessions before, as far as they were not killed."""
+def train_together(table: Table, row: Row, config: Config) -> None:
+    """Trains all seeds in one program, unless each has its result."""
+    seeds = range(row.num_seeds)
+    folders = [folder_of_seed(table, row, seed, config) for seed in seeds]
+    if all((folder / "result.json").exists() for folder in folders):
+        return
+    with ExitStack() as stack:
+        for folder in folders:
+            stack.enter_context(claimed(folder))
+        works = {seed: work_on(table, row, seed, config) for seed in seeds}
+        with timed(*folders):
+            row.train_together(works)
+
+
+# How long each seed took, but for sessions that were killed.
+
+
+@contextmanager
+def timed(*folders: Path) -> Iterator[None]:
+    """Adds the seconds of what is done here to those of the seeds that it is done for."""
+    began = time.monotonic()
+    try:
+        yield
+    finally:
+        share = (time.monotonic() - began) / len(folders)
+        for folder in folders:
+            seconds = timing(folder)["seconds"] + share
+            write_json(folder / "seconds.json", {"seconds": round(seconds, 1)})
+
+
+def timing(folder: Path) -> dict[str, float]:
     path = folder / "seconds.json"
-    return read_json(path, "seconds")["seconds"] if path.exists() else 0.0
+    return read_json(path, "seconds") if path.exists() else {"seconds": 0.0}

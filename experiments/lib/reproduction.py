@@ -98,6 +98,10 @@ class Row:
         """{name: number} of this row with this seed; all that takes time goes through `work`."""
         raise NotImplementedError(f"{type(self).__name__}.compute")
 
+    def train_together(self, works: Mapping[int, Work]) -> None:
+        """Trains the seeds in one program, for `compute` to go on from; see `trained_row`."""
+        raise ValueError(f"the seeds of {self.name} are trained one after another, not together")
+
 
 Records = Mapping[str, Mapping[str, Any]]  # {row: what results/TABLE/ROW.json holds}
 

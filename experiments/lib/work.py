@@ -13,13 +13,16 @@ import optax
 
 import vaejax
 from experiments.lib.reproduction import Row
+from experiments.lib.trained_row import Training
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description
 from vaejax.data.base import Dataset, Split
+from vaejax.data.sources import as_data
 from vaejax.evaluation.pieces import Pieces
 from vaejax.runs.files import read_json, write_json
 from vaejax.training.callbacks import TimeBudget
 from vaejax.training.run import by_step
+from vaejax.training.saving import open_saver
 
 EVALUATION_SEED = 5_000  # of every row alike, so that all see the same binarised test images
 POINTS = 20  # of a training's history, in the record
@@ -64,12 +67,15 @@ class Work:
         each split alone.
         """
         dataset = vaejax.load_dataset(name, self._data_folder, valid=valid)
-        parts = {part: self._fewer(getattr(dataset, part)) for part in ("train", "valid", "test")}
-        return dataset._replace(**parts)
+        return dataset._replace(
+            train=self._fewer(dataset.train, 1_000),  # for the largest batches
+            valid=self._fewer(dataset.valid, 200),
+            test=self._fewer(dataset.test, 200),
+        )
 
-    def _fewer(self, split: Split) -> Split:
+    def _fewer(self, split: Split, least: int) -> Split:
         count = len(split.images)
-        count = min(count, max(200, count // self.shrink))
+        count = min(count, max(least, count // self.shrink))
         labels = None if split.labels is None else split.labels[:count]
         return Split(split.images[:count], labels)
 
@@ -104,9 +110,7 @@ class Work:
             batch_size=batch_size,
             transform=transform,
             validation=validation,
-            checkpoints=vaejax.Checkpoints(
-                self.folder / "fits" / name, checkpoint_every, resume=True, max_to_keep=2
-            ),
+            checkpoints=self._checkpoints(name, checkpoint_every),
             callbacks=() if self._budget is None else (self._budget,),
             progress=sys.stderr.isatty(),
         )
@@ -116,6 +120,26 @@ class Work:
         epochs = run.step * batch_size / size
         self.training[name] = {"steps": run.step, "epochs": epochs, **in_brief(run.history)}
         return run
+
+    def leave(self, name: str, run: vaejax.Run, training: Training) -> None:
+        """Saves a run that was trained elsewhere: `fit` of this training goes on from it."""
+        saver = open_saver(
+            self._checkpoints(name),
+            training.key,
+            training.batch_size,
+            as_data(training.data),
+            objective=training.objective,
+            transform=training.transform,
+            optimizer=training.optimizer,
+        )
+        with saver as open_one:
+            assert open_one is not None
+            newest = open_one.restored(run._replace(step=0))
+            if newest.step < run.step:
+                open_one.finish(run)
+
+    def _checkpoints(self, name: str, every: int = 10_000) -> vaejax.Checkpoints:
+        return vaejax.Checkpoints(self.folder / "fits" / name, every, resume=True, max_to_keep=2)
 
     def kept(self, name: str, function: Callable[[], Any]) -> Any:
         """function(), computed once: an array or a number, or a mapping of such by their names.
@@ -142,29 +166,31 @@ class Work:
         *,
         num_samples: int = 5_000,
         batch_size: int = 20,
-        chunk: int = 500,
+        chunk: int | None = None,
         name: str = "evaluation",
     ) -> dict[str, Any]:
         """`vaejax.evaluate` of the test images: {nll, nll_error, elbo, active_units, unreliable},
         nats per example, by importance samples. The nll of each image is kept for comparisons.
 
-        `unreliable` is the share of the images whose weights have a Pareto k-hat above 0.7.
+        `unreliable` is the share of the images whose weights have a Pareto k-hat above 0.7. Neither
+        `batch_size` nor `chunk` changes more than rounding.
         """
         self.require_time()
         num_samples = max(25, num_samples // self.shrink)
-        found = vaejax.evaluate(
-            model,
-            params,
-            images,
-            jax.random.key(EVALUATION_SEED),
-            num_samples=num_samples,
-            ladder=(num_samples,),
-            transform=transform,
-            batch_size=batch_size,
-            chunk=chunk,
-            path=self.folder / f"{name}.jsonl",
-            progress=sys.stderr.isatty(),
-        )
+        with jax.default_matmul_precision("highest"):
+            found = vaejax.evaluate(
+                model,
+                params,
+                images,
+                jax.random.key(EVALUATION_SEED),
+                num_samples=num_samples,
+                ladder=(num_samples,),
+                transform=transform,
+                batch_size=batch_size,
+                chunk=chunk or (500 if jax.default_backend() == "cpu" else num_samples),
+                path=self.folder / f"{name}.jsonl",
+                progress=sys.stderr.isatty(),
+            )
         self.examples("nll", -found.by_example[f"iwae_{num_samples}"])
         return {
             "nll": -found.log_marginal.mean,

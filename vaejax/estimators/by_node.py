@@ -20,7 +20,6 @@ from vaejax.distributions.base import Distribution
 from vaejax.distributions.kl import kl_divergence
 from vaejax.estimators.base import (
     ELBOInParts,
-    Estimator,
     mean_under,
     posterior_in,
     reparameterised_posterior,
@@ -34,7 +33,7 @@ from vaejax.models.joint import Joint
 
 
 @component
-class ByNode(Estimator):
+class ByNode(ELBOInParts):
     """Value: mean_k F_k, F = sum_c q(c) f(c, z_c), f = log w, over the combinations c of the nodes
     in `enumerate`, with z_c ~ q( . | c).
 
@@ -57,33 +56,38 @@ class ByNode(Estimator):
                 f"ByNode: {both[0]!r} is both enumerated and by the score function; choose one"
             )
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = self._posterior(model, params, x)
         combinations = q.combinations(self.enumerate)
         num_combinations = num_states(combinations) if self.enumerate else 1
 
-        def log_terms(row: jax.Array, key: Key) -> tuple[Scalar, Scalar, Scalar]:
-            """log q(c) of one combination c, log q of the nodes in `score`, and f = log w."""
+        def log_terms(row: jax.Array, key: Key):
+            """log q(c) of one combination c, log q of the nodes in `score`, f = log w, and log p(x
+            | c, z).
+            """
             values, log_q = self._completed(q, take(combinations, row), key)
-            f = model.log_joint(params, x, values) - sum(log_q.values())
-            return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f
+            log_joint, log_p_x = model.log_densities(params, x, values)
+            f = log_joint - sum(log_q.values())
+            return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f, log_p_x
 
         def every_combination(key: Key):
             return map_samples(lambda row: log_terms(row, key), jnp.arange(num_combinations))
 
         keys = jax.random.split(key, self.num_samples)
-        log_q, log_score, f = map_samples(every_combination, keys)
+        log_q, log_score, f, log_p_x = map_samples(every_combination, keys)
         assert_shape((log_q, log_score, f), (self.num_samples, num_combinations))
 
         # F_k = sum_c q(c) f(c, z_kc)
         totals = mean_under(log_q, f)
-        if not self.score:
-            return jnp.mean(totals)
-
-        # sum_c q(c) (f - B_k) log q(b | Pa(b)), with B_k the mean F of the other samples
-        baseline = LeaveOneOut()((), x, totals) if self.num_samples > 1 else jnp.zeros(1)
-        score = mean_under(stopped(log_q), stopped(f - baseline[:, None]) * log_score)
-        return with_gradient_of(jnp.mean(totals), jnp.mean(totals + score))
+        bound = jnp.mean(totals)
+        if self.score:
+            # sum_c q(c) (f - B_k) log q(b | Pa(b)), with B_k the mean F of the other samples
+            baseline = LeaveOneOut()((), x, totals) if self.num_samples > 1 else jnp.zeros(1)
+            score = mean_under(stopped(log_q), stopped(f - baseline[:, None]) * log_score)
+            bound = with_gradient_of(bound, jnp.mean(totals + score))
+        return bound, None if log_p_x is None else jnp.mean(mean_under(log_q, log_p_x))
 
     def _completed(
         self, q: Joint, combination: dict[str, Any], key: Key

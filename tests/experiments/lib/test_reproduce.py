@@ -12,10 +12,17 @@ import pytest
 
 import vaejax
 from experiments.lib import records
-from experiments.lib.reproduce import Config, computed, reproduce
+from experiments.lib.reproduce import Config, computed, reproduce, work_on
 from experiments.lib.reproduction import AtMost, Published, Row, Table, Within
+from experiments.lib.trained_row import TrainedRow, Training
 from experiments.lib.work import OutOfTime
 from vaejax.training.callbacks import TimeBudget
+
+MODEL = vaejax.VAE(
+    vaejax.StandardNormal(2),
+    vaejax.Bernoulli(vaejax.MLP((8, 8), (8,))),
+    vaejax.DiagNormal(vaejax.MLP(2, (8,), heads=2)),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,17 +34,12 @@ class Small(Row):
 
     def compute(self, work, seed):
         dataset, transform = vaejax.prepare_pixels(work.dataset("digits"), "dynamic")
-        model = vaejax.VAE(
-            vaejax.StandardNormal(2),
-            vaejax.Bernoulli(vaejax.MLP((8, 8), (8,))),
-            vaejax.DiagNormal(vaejax.MLP(2, (8,), heads=2)),
-        )
         key, init_key = jax.random.split(jax.random.key(seed))
         noise = work.kept("noise", lambda: {"shift": np.random.default_rng().random(3), "of": 7})
         run = work.fit(
             "vae",
-            vaejax.minibatch(vaejax.Pathwise(), model),
-            model.init(init_key, transform(dataset.train.images[0], key)),
+            vaejax.minibatch(vaejax.Pathwise(), MODEL),
+            MODEL.init(init_key, transform(dataset.train.images[0], key)),
             optax.adam(self.learning_rate),
             dataset.train.images,
             key,
@@ -46,8 +48,27 @@ class Small(Row):
             transform=transform,
             checkpoint_every=20,
         )
-        numbers = work.evaluation(model, run.params, dataset.test.images, transform, num_samples=50)
+        numbers = work.evaluation(MODEL, run.params, dataset.test.images, transform, num_samples=50)
         return {**numbers, "noise": float(noise["shift"].sum()), "of": float(noise["of"])}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trained(TrainedRow):
+    """The same, as one training."""
+
+    num_steps: int = 60
+
+    def training(self, work, seed):
+        dataset, transform = vaejax.prepare_pixels(work.dataset("digits"), "dynamic")
+        key, init_key = jax.random.split(jax.random.key(seed))
+        start = MODEL.init(init_key, transform(dataset.train.images[0], key))
+        objective = vaejax.minibatch(vaejax.Pathwise(), MODEL)
+        images, steps = dataset.train.images, work.steps(self.num_steps)
+        return Training(objective, start, optax.adam(1e-3), images, key, steps, 50, transform)
+
+    def evaluated(self, work, params):
+        dataset, transform = vaejax.prepare_pixels(work.dataset("digits"), "dynamic")
+        return work.evaluation(MODEL, params, dataset.test.images, transform, num_samples=50)
 
 
 PAPER = Published(30.0, "nats", "A paper")
@@ -58,6 +79,7 @@ TABLE = Table(
         Small(name="short", published=PAPER, reached=Within(15.0), num_seeds=2),
         Small(name="long", published=PAPER, reached=AtMost(1), num_steps=80, versus=("short",)),
         Small(name="open", published=Published(None, "nats", "None")),
+        Trained(name="trained", published=PAPER, num_seeds=2),
     ),
     columns={"active_units": "active units"},
 )
@@ -156,3 +178,40 @@ def test_unknown_rows(config):
         reproduce(TABLE, dataclasses.replace(config, row="lnog"))
     with pytest.raises(ValueError, match="compared with"):
         Table("t", "T", rows=(dataclasses.replace(TABLE["long"], versus=("absent",)),))
+
+
+def test_seeds_together_are_the_seeds_one_by_one(config):
+    """On a CPU to the same bits; the training is not made again."""
+    config = dataclasses.replace(config, row="trained")
+    alone = dataclasses.replace(config, out=config.out + "-alone")
+    expected = [computed(TABLE, TABLE["trained"], seed, alone, None) for seed in (0, 1)]
+    reproduce(TABLE, dataclasses.replace(config, together=True))
+    kept = records.records_of(TABLE)["trained"]["seeds"].values()
+    assert [result["numbers"] for result in kept] == expected
+    assert all(result["command"].endswith("--row trained --together") for result in kept)
+    assert all(result["training"]["model"]["steps"] == 60 for result in kept)
+
+
+def test_seeds_that_are_stopped_together_go_on_alone(config, monkeypatch):
+    alone = dataclasses.replace(config, row="trained", out=config.out + "-alone")
+    expected = computed(TABLE, TABLE["trained"], 1, alone, None)
+    whole = vaejax.fit_seeds
+
+    def stopped(*args, num_steps, **settings):
+        error = KeyboardInterrupt()
+        error.run = whole(*args, num_steps=25, **settings)
+        raise error
+
+    monkeypatch.setattr(vaejax, "fit_seeds", stopped)
+    config = dataclasses.replace(config, row="trained")
+    with pytest.raises(KeyboardInterrupt):
+        reproduce(TABLE, dataclasses.replace(config, together=True))
+    monkeypatch.undo()
+    work = work_on(TABLE, TABLE["trained"], 1, config)
+    assert [path.name for path in (work.folder / "fits" / "model").glob("[0-9]*")] == ["25"]
+    assert computed(TABLE, TABLE["trained"], 1, config, None) == expected
+
+
+def test_other_rows_have_no_training_of_their_own(config):
+    with pytest.raises(ValueError, match="seeds of long are trained one after another"):
+        reproduce(TABLE, dataclasses.replace(config, row="long", together=True))
