@@ -55,10 +55,7 @@ import vaejax
 from experiments.lib import tables
 from experiments.lib.classifiers import check_labels, labelled_rows, log_class, with_weight_prior
 from experiments.lib.data import require_labels, seen
-from experiments.lib.figures import means_and_errors, note
-from experiments.lib.flags import Decay, ImageSetting, NumSeeds
-from experiments.lib.script import Report, run_script
-from experiments.lib.semi_supervised import (
+from experiments.lib.few_labels import (
     BothImages,
     SemiSupervised,
     around,
@@ -69,6 +66,9 @@ from experiments.lib.semi_supervised import (
     start_of_m2,
     with_classifier_held,
 )
+from experiments.lib.figures import means_and_errors, note
+from experiments.lib.flags import Decay, ImageSetting, NumSeeds
+from experiments.lib.script import Report, run_script
 from experiments.lib.training import cosine_adam, fitted
 from vaejax import OneHotCategorical, Params, plots
 from vaejax.base.fields import Count, Positive, PositiveOrZero

@@ -67,12 +67,15 @@ class Work:
         each split alone.
         """
         dataset = vaejax.load_dataset(name, self._data_folder, valid=valid)
-        parts = {part: self._fewer(getattr(dataset, part)) for part in ("train", "valid", "test")}
-        return dataset._replace(**parts)
+        return dataset._replace(
+            train=self._fewer(dataset.train, 1_000),  # for the largest batches
+            valid=self._fewer(dataset.valid, 200),
+            test=self._fewer(dataset.test, 200),
+        )
 
-    def _fewer(self, split: Split) -> Split:
+    def _fewer(self, split: Split, least: int) -> Split:
         count = len(split.images)
-        count = min(count, max(200, count // self.shrink))
+        count = min(count, max(least, count // self.shrink))
         labels = None if split.labels is None else split.labels[:count]
         return Split(split.images[:count], labels)
 

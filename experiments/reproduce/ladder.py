@@ -125,7 +125,7 @@ class Ladder(Row):
             images,
             fit_key,
             num_steps=steps,
-            batch_size=self.batch_size,
+            batch_size=min(self.batch_size, len(images)),
             transform=transform,
         )
         numbers = work.evaluation(model, run.params, dataset.test.images, transform)

@@ -27,9 +27,7 @@ import optax
 
 import vaejax
 from experiments.lib.classifiers import labelled_rows, log_class
-from experiments.lib.reproduce import run_table
-from experiments.lib.reproduction import AtMost, Published, Row, Table
-from experiments.lib.semi_supervised import (
+from experiments.lib.few_labels import (
     BothImages,
     SemiSupervised,
     around,
@@ -41,6 +39,8 @@ from experiments.lib.semi_supervised import (
     start_of_m2,
     with_classifier_held,
 )
+from experiments.lib.reproduce import run_table
+from experiments.lib.reproduction import AtMost, Published, Row, Table
 from experiments.lib.training import cosine_adam
 from experiments.lib.transductive import transductive_svm
 from experiments.lib.work import Work
@@ -183,11 +183,12 @@ class SupportVectors(OnLatents):
         machine = transductive_svm(
             latents["loc"][chosen], y.argmax(1), latents["loc"][unlabelled], self.penalty
         )
-        return {
-            "error": 100 * np.mean(machine.predict(latents["test"]) != dataset.test.labels),
-            "valid_error": 100 * np.mean(machine.predict(latents["valid"]) != dataset.valid.labels),
-            "kept_latents": latents["loc"].shape[1],
+        wrong = {
+            name: 100 * float(np.mean(machine.predict(latents[name]) != np.asarray(split.labels)))
+            for name, split in (("test", dataset.test), ("valid", dataset.valid))
         }
+        kept = latents["loc"].shape[1]
+        return {"error": wrong["test"], "valid_error": wrong["valid"], "kept_latents": kept}
 
 
 class Seen(NamedTuple):

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 import vaejax
-from experiments.lib import semi_supervised as lib
+from experiments.lib import few_labels as lib
 
 NUM_CLASSES, ALPHA, CHOSEN = 3, 0.7, np.array([3, 1])
 MODEL = lib.m2(
