@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TESTS ?= tests
 
-.PHONY: help demo test test-all docs mutants check bench numerics constraints clean
+.PHONY: help demo test test-all docs mutants check bench numerics reproduce constraints clean
 
 help:  ## list the commands
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## */  make \1\t/' | expand -t 24
@@ -48,6 +48,11 @@ bench: $(VENV)/.installed  ## training speed against a hand-written loop, and Py
 
 numerics: $(VENV)/.installed  ## how exact each density is, made anew (docs/numerics.md), a minute
 	$(BIN)/python scripts/numerics.py > docs/.numerics.md && mv docs/.numerics.md docs/numerics.md
+
+# Such as make reproduce TABLE=iwae ROW=iwae-5 FLAGS="--data-folder data --max-minutes 110"; the
+# same command goes on.
+reproduce: $(VENV)/.installed  ## compute a row of a published TABLE, and record it in docs/reproduced.md
+	$(BIN)/python -m experiments.reproduce.$(TABLE) $(if $(ROW),--row $(ROW)) $(FLAGS)
 
 constraints: $(VENV)/.installed  ## resolve constraints.txt anew, for every supported Python
 	$(BIN)/python -m pip install --quiet uv

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpyro.distributions as npd
 
 import vaejax
-from vaejax.runs import registry
+from vaejax.runs import named_estimators
 
 DIM, PIXELS = 3, 5
 net = partial(vaejax.MLP, hidden=(8,))
@@ -84,6 +84,9 @@ LIKELIHOODS: dict[str, Callable] = {
 ESTIMATORS: dict[str, Callable] = {
     "Pathwise": lambda: vaejax.Pathwise(2),
     "Pathwise of IWAE": lambda: vaejax.Pathwise(2, vaejax.iwae_bound),
+    "Pathwise of MIWAE": lambda: vaejax.Pathwise(8, vaejax.MIWAEBound(1)),
+    "Pathwise of CIWAE": lambda: vaejax.Pathwise(2, vaejax.CIWAEBound(0.05)),
+    "PIWAE": lambda: vaejax.PIWAE(8, 1),
     "AnalyticKL": lambda: vaejax.AnalyticKL(2),
     "StickTheLanding": lambda: vaejax.StickTheLanding(2),
     "DReG": lambda: vaejax.DReG(2),
@@ -161,8 +164,8 @@ def with_name(estimator: str) -> str:
     value = ESTIMATORS[estimator]()
     names = [
         name
-        for name, entry in registry.ESTIMATORS.items()
-        if value in [entry.build(num_samples) for num_samples in (2, 4)]
+        for name, entry in named_estimators.ESTIMATORS.items()
+        if value in [entry.build(number) for number in (2, 4, 8) if number in entry.number]
     ]
     return f"{estimator} (`{names[0]}`)" if names else estimator
 

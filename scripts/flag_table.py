@@ -35,6 +35,7 @@ REASONS = {
     "run": "a run that is evaluated, or whose checkpoints are measured",
     "resume": "of a training, or of a table of variances",
     "overwrite": "of a run, or of a result",
+    "max_minutes": "of a training, of all runs of a sweep, or of a row of a table",
     "out": "of a run, of a result, or the file of draws",
     "data_folder": "of a run, where its data lie now",
     "batch_size": "of the examples that are evaluated together",

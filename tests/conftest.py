@@ -9,7 +9,7 @@ FLAGS = ["--xla_force_host_platform_device_count=8"]
 if os.environ.get("VAEJAX_HASTE"):
     FLAGS += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
     FLAGS += ["--xla_cpu_parallel_codegen_split_count=1"]
-    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 12):  # which ends at unknown flags
+    if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # which ends at unknown flags
         FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 

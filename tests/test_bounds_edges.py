@@ -27,6 +27,7 @@ BOUNDS = {
     "elbo_bound": vaejax.elbo_bound,
     "iwae_bound": vaejax.iwae_bound,
     "jackknife_bound": vaejax.jackknife_bound,
+    "CIWAEBound": vaejax.CIWAEBound(0.3),
     **{f"renyi_bound({alpha})": vaejax.renyi_bound(alpha) for alpha in ALPHAS},
 }
 OF_EACH = {
@@ -79,6 +80,7 @@ def renyi(alpha: float, log_w) -> float:
 
 def defined(name: str, log_w) -> float:
     exact = {"elbo_bound": np.mean, "iwae_bound": log_mean, "jackknife_bound": jackknife}
+    exact["CIWAEBound"] = lambda log_w: 0.3 * np.mean(log_w) + 0.7 * log_mean(log_w)
     if name in exact:
         return float(exact[name](log_w))
     return renyi(float(name.removeprefix("renyi_bound(").rstrip(")")), log_w)

@@ -46,7 +46,14 @@ BY_SCORE = (
     "VIMCO",
     "OVIS",
 )
-BY_PATH = ("Pathwise", "Pathwise of IWAE", "StickTheLanding", "DReG", "RWS, doubly reparameterised")
+BY_OWN_SAMPLES = (
+    "Pathwise",
+    "Pathwise of IWAE",
+    "Pathwise of MIWAE",
+    "Pathwise of CIWAE",
+    "PIWAE",
+)
+BY_PATH = (*BY_OWN_SAMPLES, "StickTheLanding", "DReG", "RWS, doubly reparameterised")
 OF_DISCRETE = ("Enumerate", "Relaxed", "StraightThrough")
 OF_BINARY = ("DisARM", "DoubleControlVariate", "REBAR", "RELAX")
 
@@ -58,7 +65,7 @@ def is_valid(prior: str, encoder: str, estimator: str) -> bool:
     if prior != "VampPrior" and PRIORS[prior]().support != ENCODERS[encoder]().support:
         return False
     if encoder == "InverseAutoregressive":  # its density is known at its own samples alone
-        return prior != "VampPrior" and estimator in ("Pathwise", "Pathwise of IWAE")
+        return prior != "VampPrior" and estimator in BY_OWN_SAMPLES
     if estimator in BY_SCORE:
         return True
     if encoder in DISCRETE:

@@ -22,6 +22,8 @@ from vaejax.data.fetch import fetch_dataset as fetch_dataset
 from vaejax.data.load import load_dataset as load_dataset
 from vaejax.data.mapping import map_dataset as map_dataset
 from vaejax.data.mapping import map_source as map_source
+from vaejax.data.on_disk import ImageFolder as ImageFolder
+from vaejax.data.on_disk import open_npz as open_npz
 from vaejax.data.own import dataset as dataset
 from vaejax.data.pixels import Pixels as Pixels
 from vaejax.data.pixels import Unchanged as Unchanged
@@ -46,10 +48,13 @@ from vaejax.estimators.baselines import NoBaseline as NoBaseline
 from vaejax.estimators.by_node import ByNode as ByNode
 from vaejax.estimators.by_node import KLByNode as KLByNode
 from vaejax.estimators.by_node import kl_by_node as kl_by_node
+from vaejax.estimators.combined_bounds import PIWAE as PIWAE
+from vaejax.estimators.combined_bounds import CIWAEBound as CIWAEBound
+from vaejax.estimators.combined_bounds import MIWAEBound as MIWAEBound
 from vaejax.estimators.control_variates import REBAR as REBAR
 from vaejax.estimators.control_variates import RELAX as RELAX
-from vaejax.estimators.control_variates import DisARM as DisARM
 from vaejax.estimators.control_variates import DoubleControlVariate as DoubleControlVariate
+from vaejax.estimators.disarm import DisARM as DisARM
 from vaejax.estimators.doubly_reparameterised import DReG as DReG
 from vaejax.estimators.doubly_reparameterised import GeneralisedDReG as GeneralisedDReG
 from vaejax.estimators.enumerate import Enumerate as Enumerate
@@ -75,6 +80,7 @@ from vaejax.evaluation.latents import latent_space as latent_space
 from vaejax.evaluation.latents import posterior_means as posterior_means
 from vaejax.evaluation.model_checks import calibration as calibration
 from vaejax.evaluation.model_checks import predictive_check as predictive_check
+from vaejax.evaluation.nodes import mean_kl_by_node as mean_kl_by_node
 from vaejax.inference import ais as ais
 from vaejax.inference import grids as grids
 from vaejax.inference import mcmc as mcmc
@@ -85,6 +91,10 @@ from vaejax.inference.refined import Refined as Refined
 from vaejax.models.base import Conditional as Conditional
 from vaejax.models.base import Model as Model
 from vaejax.models.base import Prior as Prior
+from vaejax.models.conditionals.beside_prior import (
+    PrecisionWeightedNormal as PrecisionWeightedNormal,
+)
+from vaejax.models.conditionals.beside_prior import ResidualNormal as ResidualNormal
 from vaejax.models.conditionals.counts import NegativeBinomial as NegativeBinomial
 from vaejax.models.conditionals.counts import Poisson as Poisson
 from vaejax.models.conditionals.discrete import OneHotCategorical as OneHotCategorical
@@ -106,6 +116,7 @@ from vaejax.models.conditionals.real import VonMisesFisher as VonMisesFisher
 from vaejax.models.expectation import Expectation as Expectation
 from vaejax.models.graph import DirectedGraph as DirectedGraph
 from vaejax.models.graph_model import GraphModel as GraphModel
+from vaejax.models.node import Deterministic as Deterministic
 from vaejax.models.node import Node as Node
 from vaejax.models.priors import FactorialBernoulli as FactorialBernoulli
 from vaejax.models.priors import FactorialCategorical as FactorialCategorical
@@ -152,6 +163,7 @@ from vaejax.training.averages import Averaged as Averaged
 from vaejax.training.averages import averaged_params as averaged_params
 from vaejax.training.callbacks import Callback as Callback
 from vaejax.training.callbacks import StopTraining as StopTraining
+from vaejax.training.callbacks import TimeBudget as TimeBudget
 from vaejax.training.fit import fit as fit
 from vaejax.training.logs import CSVLog as CSVLog
 from vaejax.training.logs import Log as Log
@@ -160,6 +172,10 @@ from vaejax.training.logs import WandB as WandB
 from vaejax.training.run import Run as Run
 from vaejax.training.saving import Checkpoints as Checkpoints
 from vaejax.training.seeds import fit_seeds as fit_seeds
+from vaejax.training.sharding import FullyShardedDataParallel as FullyShardedDataParallel
+from vaejax.training.sharding import Replicated as Replicated
+from vaejax.training.sharding import ShardingRule as ShardingRule
+from vaejax.training.skipping import SkipSteps as SkipSteps
 from vaejax.training.validation import Validation as Validation
 from vaejax.variance.cost import decoder_evaluations as decoder_evaluations
 from vaejax.variance.cost import gradient_cost as gradient_cost

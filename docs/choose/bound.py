@@ -12,6 +12,7 @@
 # | report log p(x), and k-hat is above 0.7 | `AIS`, and `AIS.bdmc` for a bound from above |
 # | want an estimate without the 1/K term, and no bound | `jackknife_bound` |
 # | want something between the ELBO and IWAE | `renyi_bound(alpha)`, alpha between 0 and 1 |
+# | want many samples and the encoder's signal | `MIWAEBound(groups)`, `CIWAEBound(beta)`; `PIWAE` for theta by IWAE and phi by MIWAE |
 #
 # All are functions of the K log-weights $\log w_k = \log p(x, z_k) - \log q(z_k \mid x)$ of one
 # example, so any of them is one word in `Pathwise(K, bound)`.

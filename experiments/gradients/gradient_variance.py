@@ -65,8 +65,8 @@ from vaejax.runs.config import (
 from vaejax.runs.continuation import saved_config
 from vaejax.runs.files import json_text, read_json, write_json
 from vaejax.runs.folder import open_run
+from vaejax.runs.named_estimators import bound_of_estimator, named_estimator
 from vaejax.runs.place import place_of
-from vaejax.runs.registry import bound_of_estimator, named_estimator
 from vaejax.variance.cost import decoder_evaluations, gradient_cost
 from vaejax.variance.groups import Groups, Part, heads, parts
 from vaejax.variance.moments import Moments

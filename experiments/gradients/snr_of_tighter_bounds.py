@@ -78,7 +78,7 @@ from vaejax.base.fields import Count, Distinct, PositiveOrZero
 from vaejax.base.types import Key
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, shared_legend, ticks_at
-from vaejax.runs.registry import named_estimator
+from vaejax.runs.named_estimators import named_estimator
 from vaejax.variance.groups import Part
 
 ESTIMATORS = IWAE, DREG, STOPPED, RWS = "iwae", "dreg", "stopped-iwae", "rws"

@@ -36,7 +36,7 @@ from experiments.lib.gradients import coverage, interval, worst_relative_error
 from experiments.lib.script import Report, run_script
 from vaejax.base.fields import Distinct, Finite, Positive
 from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
-from vaejax.runs.registry import named_estimator
+from vaejax.runs.named_estimators import named_estimator
 from vaejax.variance.groups import Part
 
 

@@ -42,8 +42,9 @@ Duration: 77 s on two cores of an Intel Xeon, the second command 996 s on one.
 import dataclasses
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +58,19 @@ from experiments.lib.data import require_labels, seen
 from experiments.lib.figures import means_and_errors, note
 from experiments.lib.flags import Decay, ImageSetting, NumSeeds
 from experiments.lib.script import Report, run_script
-from experiments.lib.training import fitted
-from vaejax import DirectedGraph, Node, OneHotCategorical, Params, plots
+from experiments.lib.semi_supervised import (
+    BothImages,
+    SemiSupervised,
+    around,
+    error,
+    m1_latents,
+    m2,
+    paired_rows,
+    start_of_m2,
+    with_classifier_held,
+)
+from experiments.lib.training import cosine_adam, fitted
+from vaejax import OneHotCategorical, Params, plots
 from vaejax.base.fields import Count, Positive, PositiveOrZero
 from vaejax.base.mapping import estimate
 from vaejax.base.supports import ONE_HOT, REAL
@@ -83,6 +95,8 @@ class Config(ImageSetting):
     alpha: PositiveOrZero = 1.0
     """The weight of log q(y | x) of a labelled image, in units of N/N_l."""
     decay: Decay = 1.0
+    held_steps: Count = 500
+    """Steps of M2 before the others, in which q(y | x) stays as the labels made it."""
     classifier_steps: Count = 1_000
     """Steps of the classifiers that are trained apart."""
     learning_rate: Positive = 3e-3
@@ -96,71 +110,24 @@ class Config(ImageSetting):
 # M2.
 
 
-def m2(
-    config: Config, shape: tuple[int, ...], num_classes: int, likelihood: Any
-) -> vaejax.GraphModel:
-    """p(y) p(z) p(x | y, z) with q(y | x) q(z | x, y)."""
-    net = partial(vaejax.MLP, hidden=config.hidden)
-    classes = OneHotCategorical(vaejax.Free(num_classes, ("logits",)))
-    styles = vaejax.StandardNormal(config.latent_dim)
-    images = Node("x", likelihood(net(shape)), ("z", "y"))
-    generative = DirectedGraph((Node("y", classes), Node("z", styles), images))
-    steps = (
-        Node("y", OneHotCategorical(net(num_classes)), "x"),
-        Node("z", vaejax.DiagNormal(net(config.latent_dim, heads=2)), ("x", "y")),
+def fit_m2(
+    config: Config, model: vaejax.GraphModel, inputs: "Inputs", chosen, y, phi_y, key
+) -> Params:
+    """M2 with the labels y of the chosen images, from a classifier of these alone, which is held
+    for the first steps.
+    """
+    start_key, held_key, fit_key = jax.random.split(key, 3)
+    start = start_of_m2(model, jnp.asarray(inputs.train[0]), phi_y, start_key)
+    share = len(chosen) / len(inputs.train)
+    objective = vaejax.minibatch(SemiSupervised(config.alpha, share), model)
+    rows = paired_rows(inputs.stored, chosen, y)
+    fit = partial(
+        fitted, objective=objective, data=rows, transform=inputs.transform, progress=False
     )
-    return vaejax.GraphModel(generative, DirectedGraph(steps, inputs=("x",)))
-
-
-def classifier(model: vaejax.GraphModel) -> Any:
-    """q(y | x)."""
-    assert model.named_latents is not None  # as `m2` made it
-    return model.named_latents["y"].conditional
-
-
-def paired_rows(images: np.ndarray, labelled: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """{x, labelled, y, weight}: every image once, beside it a labelled one, whose weights sum to
-    one over the rows.
-    """
-    turn = np.arange(len(images)) % len(labelled)
-    weight = (1 / np.bincount(turn))[turn].astype(np.float32)
-    return {"x": images, "labelled": labelled[turn], "y": y[turn], "weight": weight}
-
-
-@vaejax.component
-class SemiSupervised(vaejax.Estimator):
-    """U(x) + weight [L(x', y') + alpha log q(y' | x')] of one row {x, labelled, y, weight}; its
-    bound is without the last term. Here alpha has its N/N_l.
-    """
-
-    alpha: float
-
-    def __call__(self, model: Any, params, x, key):
-        image_key, labelled_key = jax.random.split(key)
-        unlabelled = vaejax.ByNode(enumerate=("y",))(model, params, x["x"], image_key)
-        example = {"x": x["labelled"], "y": x["y"]}
-        labelled = vaejax.elbo(model.observe("y"), params, example, labelled_key)
-        return unlabelled + x["weight"] * labelled
-
-    def terms(self, model: Any, params, x, key, step):
-        bound = self(model, params, x, key)
-        log_q = log_q_class(model, params, x["labelled"], x["y"])
-        return vaejax.Terms(bound, bound + x["weight"] * self.alpha * log_q)
-
-
-def log_q_class(model: vaejax.GraphModel, params: Params, x, y):
-    """log q(y | x), nats."""
-    return classifier(model)(params.phi["y"], x).log_prob(y)
-
-
-def fit_m2(config: Config, model: vaejax.GraphModel, images, chosen, y, key) -> Params:
-    """M2 of these images, with the labels y of the chosen ones."""
-    init_key, fit_key = jax.random.split(key)
-    start = model.init(init_key, jnp.asarray(images[0]))
-    estimator = SemiSupervised(config.alpha * len(images) / len(chosen))
-    rows = paired_rows(images, images[chosen], y)
-    objective = vaejax.minibatch(estimator, model)
-    return fitted(config, objective, start, rows, fit_key, progress=False)
+    held = dataclasses.replace(config, num_steps=config.held_steps)
+    optimizer = with_classifier_held(cosine_adam(config.learning_rate, config.held_steps), start)
+    params = fit(held, start=start, key=held_key, optimizer=optimizer)
+    return fit(config, start=params, key=fit_key)
 
 
 # The others.
@@ -190,44 +157,51 @@ def pixels(config: Config) -> Any:
     return vaejax.ContinuousBernoulli if config.binarisation == "none" else vaejax.Bernoulli
 
 
-def m1_codes(config: Config, train: np.ndarray, test: np.ndarray, key) -> list[np.ndarray]:
-    """Posterior means of both sets, in units in which those of the training images have mean 0 and
-    variance 1; a constant one stays.
+class Inputs(NamedTuple):
+    """What a method sees of the images: what is stored for the transform, if any, of M2, and what
+    the classifiers see.
     """
-    model, params = fit_m1(config, train, key)
-    means = [vaejax.posterior_means(model, params, images, key) for images in (train, test)]
-    centre, scale = means[0].mean(axis=0), means[0].std(axis=0)
-    return [(codes - centre) / np.where(scale > 1e-6, scale, 1) for codes in means]
+
+    stored: Any
+    transform: Callable | None
+    train: np.ndarray
+    test: np.ndarray
 
 
-def accuracy(net: OneHotCategorical, params: Any, images: np.ndarray, labels: np.ndarray) -> float:
-    logits = jax.jit(jax.vmap(net.logits, (None, 0)))(params, images)
-    return float(np.mean(np.argmax(logits, axis=1) == labels))
+def without_and_with_m2(
+    config: Config, inputs: Inputs, likelihood: Any, chosen, y, key
+) -> tuple[OneHotCategorical, Any, vaejax.GraphModel, Params]:
+    """A classifier of the labelled inputs alone, its parameters, and M2 that goes on from there."""
+    classifier_key, m2_key = jax.random.split(key)
+    net, num_classes = partial(vaejax.MLP, hidden=config.hidden), y.shape[1]
+    q_y = OneHotCategorical(net(num_classes))
+    phi_y = fit_classifier(config, q_y, inputs.train[chosen], y, classifier_key).phi
+    model = m2(net, config.latent_dim, num_classes, likelihood)
+    return q_y, phi_y, model, fit_m2(config, model, inputs, chosen, y, phi_y, m2_key)
 
 
 def one_seed(config: Config, train: Split, test: Split, seed: int) -> tuple[dict, Any]:
     """{method: test accuracy} with the labelled images of this seed, and M2 with its parameters."""
-    labels, test_labels = np.asarray(train.labels), np.asarray(test.labels)
-    num_classes = int(labels.max()) + 1
+    labels, net = np.asarray(train.labels), partial(vaejax.MLP, hidden=config.hidden)
     chosen = labelled_rows(labels, config.num_labels, seed)
-    y = np.eye(num_classes, dtype=np.float32)[labels[chosen]]
-    vae_key, *keys = jax.random.split(jax.random.key(seed), 1 + len(METHODS))
-    codes = m1_codes(config, train.images, test.images, vae_key)
-    net = OneHotCategorical(vaejax.MLP(num_classes, config.hidden))
+    y = np.eye(int(labels.max()) + 1, dtype=np.float32)[labels[chosen]]
+    m1_key, images_key, codes_key = jax.random.split(jax.random.key(seed), 3)
+    codes, test_codes = m1_latents(*fit_m1(config, train.images, m1_key), train.images, test.images)
+    images = Inputs(train.images, None, train.images, test.images)
+    latents = Inputs(codes, BothImages(around), codes["loc"], test_codes["loc"])
+    of_images = pixels(config)(net(train.images.shape[1:]))
+    of_latents = vaejax.DiagNormal(net(codes["loc"].shape[1], heads=2))
     accuracies, shown = {}, None
-    for method, key in zip(METHODS, keys, strict=True):
-        x, test_x = codes if "M1" in method else (train.images, test.images)
-        if "M2" in method:
-            gaussian = partial(vaejax.Gaussian, scale="learned")
-            likelihood = gaussian if "M1" in method else pixels(config)
-            model = m2(config, x.shape[1:], num_classes, likelihood)
-            params = fit_m2(config, model, x, chosen, y, key)
-            accuracies[method] = accuracy(classifier(model), params.phi["y"], test_x, test_labels)
-            shown = shown or (model, params)
-        else:
-            phi = fit_classifier(config, net, x[chosen], y, key).phi
-            accuracies[method] = accuracy(net, phi, test_x, test_labels)
-    return accuracies, shown
+    for names, inputs, likelihood, key in (
+        (("supervised", "M2"), images, of_images, images_key),
+        (("M1", "M1+M2"), latents, of_latents, codes_key),
+    ):
+        found = without_and_with_m2(config, inputs, likelihood, chosen, y, key)
+        q_y, phi_y, model, params = found
+        shown = shown or (model, params)
+        for name, phi in zip(names, (phi_y, params.phi["y"]), strict=True):
+            accuracies[name] = 1 - error(q_y, phi, inputs.test, np.asarray(test.labels))
+    return {method: accuracies[method] for method in METHODS}, shown
 
 
 # What is reported.

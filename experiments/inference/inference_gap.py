@@ -31,7 +31,6 @@ Duration: 41 s on one core of an Intel Xeon, most programs compiled before.
 
 import dataclasses
 import sys
-from typing import Any
 
 import jax
 import numpy as np
@@ -40,7 +39,7 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.data import drawn
-from experiments.lib.encoders import Entries, encoders_of_one_decoder
+from experiments.lib.encoders import Entries, encoders_of_one_decoder, free_encoder, gap_parts
 from experiments.lib.flags import (
     BoundSamples,
     Encoders,
@@ -92,14 +91,6 @@ class Config(Setting, Script):
 FAMILIES = ("diag-normal", "full-normal", "real-nvp")
 
 
-def free_encoder(encoder: Any, name: str, dim: int) -> Any:
-    """The encoder's family with a q of its own for one example: free parameters in place of the
-    net.
-    """
-    rows = [f"row {i + 1}" for i in range(dim)] if name == "full-normal" else []
-    return dataclasses.replace(encoder, net=vaejax.Free(dim, ("loc", "log_scale", *rows)))
-
-
 def gaps(config: Config, entries: Entries, images, transform, key) -> dict[str, vaejax.Gap]:
     """{family: the gap of each example}, with one log p(x) for all."""
     model, params = next(iter(entries.values()))
@@ -116,19 +107,6 @@ def gaps(config: Config, entries: Entries, images, transform, key) -> dict[str, 
         print(f"{name}: gap {estimate(gap.total)}", file=sys.stderr)
         by_family[name] = gap
     return by_family
-
-
-def parts(gap: vaejax.Gap) -> dict[str, Any]:
-    """Means over the examples with standard errors; the parts add up to the gap exactly."""
-    values = {
-        "elbo": gap.elbo,
-        "best": gap.best,
-        "log_marginal": gap.log_marginal,
-        "gap": gap.total,
-        "approximation": gap.approximation,
-        "amortisation": gap.amortisation,
-    }
-    return {name: estimate(part) for name, part in values.items()}
 
 
 def table(rows: list[dict]) -> str:
@@ -161,7 +139,7 @@ def experiment(config: Config) -> Report:
     rows_key, key = jax.random.split(jax.random.key(config.seed + 1))
     images = drawn(dataset.test, config.eval_size, rows_key).images
     by_family = gaps(config, entries, images, transform, key)
-    rows = [{"family": name, **parts(gap)} for name, gap in by_family.items()]
+    rows = [{"family": name, **gap_parts(gap)} for name, gap in by_family.items()]
     heading = (
         f"nats per example, mean over {len(images)} test examples ± standard error; log p(x)"
         f" {rows[0]['log_marginal']}"  # the same for every family

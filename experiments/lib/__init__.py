@@ -41,5 +41,14 @@ discrete_vae         a VAE with Bernoulli latents, trained and measured by each 
 probes               simple classifiers that are shown a few labelled examples
 shapes               images whose factors are known
 
+
+A published table is one file of `experiments.reproduce`; of these are
+
+reproduction  the contract: a row, what is published of it, when it is reached; a table
+work          a row at work: trainings and results that are kept, within a budget of time
+reproduce     the command: `python -m experiments.reproduce.iwae --row iwae-5`
+records       what is recorded of the rows, and docs/reproduced.md
+burda         the nets of the IWAE's paper
+
 No experiment imports another: what two need is here.
 """

@@ -13,12 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaejax
-from vaejax.estimators.control_variates import (
-    disarm_gradient,
-    double_control_variate_gradient,
-    logit,
-    rebar_gradient,
-)
+from vaejax.estimators.binary_layers import logit
+from vaejax.estimators.control_variates import double_control_variate_gradient, rebar_gradient
+from vaejax.estimators.disarm import disarm_gradient
 
 RELAX_NET = vaejax.MLP(1, (20,))
 TEMPERATURE = 0.5  # of the relaxed gradient
@@ -105,16 +102,20 @@ def integrand(name: str, t: float, p: float, k: int, psi: Any) -> Integrand:
     def straight_through(u):
         return jax.grad(f)(samples(u[0])) * p * (1 - p)
 
+    def disarm(u):
+        return disarm_gradient(f(samples(1 - u[0])) - f(samples(u[0])), l, u[0])
+
     def controlled(estimator, u):
-        return rebar_gradient(f, estimator.control(psi, f), l, u[0], u[1])[1]
+        control = estimator.control(psi, lambda z, t: f(jax.nn.sigmoid(z / t)), (jnp.zeros(()),))
+        return rebar_gradient(f(samples(1 - u[0])), control, l, u[0])
 
     table = {
         "plain-score-function": Integrand(score_function, 1, 1, k),
         "score-function": Integrand(partial(double_control_variate, 0.0), k, 1, 1),
-        "disarm": Integrand(lambda u: disarm_gradient(f, l, u[0])[1], 1, 1, k // 2),
+        "disarm": Integrand(disarm, 1, 1, k // 2),
         "double-control-variate": Integrand(partial(double_control_variate, psi), k, 1, 1),
-        "rebar": Integrand(partial(controlled, vaejax.REBAR()), 2, 60, k // 3),
-        "relax": Integrand(partial(controlled, vaejax.RELAX(RELAX_NET)), 2, 60, k // 3),
+        "rebar": Integrand(partial(controlled, vaejax.REBAR()), 1, 400, k // 2),
+        "relax": Integrand(partial(controlled, vaejax.RELAX(RELAX_NET)), 1, 400, k // 2),
         "relaxed": Integrand(relaxed, 1, 60, k),
         "straight-through": Integrand(straight_through, 1, 1, k),
     }

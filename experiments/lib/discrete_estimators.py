@@ -33,8 +33,8 @@ def every(n: int) -> int:
     return n
 
 
-def two_in_three(n: int) -> int:
-    return 2 * n // 3
+def every_second(n: int) -> int:
+    return n // 2
 
 
 ESTIMATORS = {
@@ -46,8 +46,8 @@ ESTIMATORS = {
     "double-control-variate": Entry(
         lambda n: vaejax.DoubleControlVariate(n), every, "#1e8449", "^"
     ),
-    "rebar": Entry(lambda n: vaejax.REBAR(n // 3), two_in_three, "#8e44ad", "v"),
-    "relax": Entry(lambda n: vaejax.RELAX(RELAX_NET, n // 3), two_in_three, "#c0392b", "P"),
+    "rebar": Entry(lambda n: vaejax.REBAR(n // 2), every_second, "#8e44ad", "v"),
+    "relax": Entry(lambda n: vaejax.RELAX(RELAX_NET, n // 2), every_second, "#c0392b", "P"),
     "relaxed": Entry(lambda n: vaejax.Relaxed(TEMPERATURE, n), every, "#b7950b", "X", biased=True),
     "straight-through": Entry(
         lambda n: vaejax.StraightThrough(None, n), every, "#17a2a2", "*", biased=True

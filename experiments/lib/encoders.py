@@ -1,4 +1,4 @@
-"""Several families of q(z|x) on one decoder."""
+"""Several families of q(z|x) on one decoder, and how far each is from its best."""
 
 import dataclasses
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import jax
 
 import vaejax
+from vaejax.base.mapping import estimate
 from vaejax.runs.build import build_model, build_optimizer, initial_params, trained
 from vaejax.runs.config import Setting, training_config
 
@@ -49,3 +50,24 @@ def encoders_of_one_decoder(
         )
         entries[name] = variant, run.params
     return entries
+
+
+def free_encoder(encoder: Any, name: str, dim: int) -> Any:
+    """The encoder's family with a q of its own for one example: free parameters in place of the
+    net.
+    """
+    rows = [f"row {i + 1}" for i in range(dim)] if name == "full-normal" else []
+    return dataclasses.replace(encoder, net=vaejax.Free(dim, ("loc", "log_scale", *rows)))
+
+
+def gap_parts(gap: vaejax.Gap) -> dict[str, Any]:
+    """Means over the examples with standard errors; the parts add up to the gap exactly."""
+    values = {
+        "elbo": gap.elbo,
+        "best": gap.best,
+        "log_marginal": gap.log_marginal,
+        "gap": gap.total,
+        "approximation": gap.approximation,
+        "amortisation": gap.amortisation,
+    }
+    return {name: estimate(part) for name, part in values.items()}

@@ -33,14 +33,15 @@ def fitted(
     key,
     transform: Callable | None = None,
     progress: bool = True,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> vaejax.Params:
-    """The parameters that `cosine_adam` finds from `start`; the batches are all of the data where
-    there are fewer.
+    """The parameters that `cosine_adam`, or the optimiser, finds from `start`; the batches are all
+    of the data where there are fewer.
     """
     return vaejax.fit(
         objective,
         start,
-        cosine_adam(steps.learning_rate, steps.num_steps),
+        optimizer or cosine_adam(steps.learning_rate, steps.num_steps),
         data,
         key,
         num_steps=steps.num_steps,

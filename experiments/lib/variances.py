@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from experiments.lib import tables
 from experiments.lib.figures import note
 from vaejax.plots.look import GREY, figure_of, finish, shared_legend, ticks_at
-from vaejax.runs.registry import named_estimator
+from vaejax.runs.named_estimators import named_estimator
 from vaejax.variance.intervals import Spread
 
 LABELS = ("seed", "step", "estimator", "bound", "group")

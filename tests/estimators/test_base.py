@@ -158,6 +158,7 @@ OF_NOISE = {
     "TaylorControlVariate": vaejax.TaylorControlVariate,
     "DReG": vaejax.DReG,
     "GeneralisedDReG": vaejax.GeneralisedDReG,
+    "PIWAE": partial(vaejax.PIWAE, num_groups=1),
     "RWS": vaejax.RWS,
     "RWS, doubly": partial(vaejax.RWS, doubly_reparameterised=True),
 }
@@ -183,6 +184,7 @@ THROUGH_SAMPLES = {
     "DReG": vaejax.DReG(2),
     "GeneralisedDReG": vaejax.GeneralisedDReG(2),
     "RWS, doubly": vaejax.RWS(2, doubly_reparameterised=True),
+    "PIWAE": vaejax.PIWAE(2, 1),
     "Beta": vaejax.Beta(2.0),
     "KLByNode": vaejax.KLByNode(),
 }

@@ -14,11 +14,9 @@ import vaejax
 from tests.lib.binary import MODEL, NET, PARAMS, X, gradients, with_psi
 from tests.lib.cases import cases
 from tests.lib.oracles import assert_mean
-from vaejax.estimators.control_variates import (
-    disarm_gradient,
-    double_control_variate_gradient,
-    rebar_gradient,
-)
+from vaejax.estimators.binary_layers import above_zero, logit
+from vaejax.estimators.control_variates import double_control_variate_gradient, rebar_gradient
+from vaejax.estimators.disarm import disarm_gradient
 
 UNBIASED = {
     "score function": vaejax.ScoreFunction(2),
@@ -64,13 +62,16 @@ def uniform_nodes(num_nodes=400, breaks=(0.0, 0.3, 0.7, 1.0)):
     return np.concatenate(nodes), np.concatenate(weights)
 
 
+def disarm(f, logits, u):
+    """The estimate from the pair of the uniform numbers u."""
+    b, opposite = above_zero(logits + logit(u)), above_zero(logits - logit(u))
+    return disarm_gradient(f(b) - f(opposite), logits, u)
+
+
 def test_disarm_exactly(x64):
     u, weights = uniform_nodes(1)
-    g = np.asarray(
-        jax.vmap(lambda u: disarm_gradient(f_of_one, jnp.asarray([LOGIT]), u[None])[1][0])(
-            jnp.asarray(u)
-        )
-    )
+    one = jax.vmap(lambda u: disarm(f_of_one, jnp.asarray([LOGIT]), u[None])[0])
+    g = np.asarray(one(jnp.asarray(u)))
     mean = weights @ g
     np.testing.assert_allclose(
         [mean, weights @ (g - mean) ** 2],
@@ -89,7 +90,7 @@ def test_disarm_loses_to_leaving_one_out_with_two_latents(x64):
     second, second_weights = uniform_nodes(1, (0.0, 0.5, 1.0))
     us = jnp.asarray(list(itertools.product(first, second)))
     weights = np.array([a * b for a, b in itertools.product(first_weights, second_weights)])
-    g = np.asarray(jax.vmap(lambda u: disarm_gradient(lambda b: b[1], logits, u)[1][0])(us))
+    g = np.asarray(jax.vmap(lambda u: disarm(lambda b: b[1], logits, u)[0])(us))
     np.testing.assert_allclose([weights @ g, weights @ g**2], [0, 0.0405], atol=1e-12)
 
 
@@ -150,8 +151,8 @@ def test_the_toy_of_two_hundred_latents(x64):
     ],
 )
 def test_rebar_by_quadrature_is_unbiased(x64, temperature, eta):
-    """Over both uniform numbers of one Bernoulli variable, for a quadratic f, whose relaxation is
-    not its own.
+    """Over the uniform number of one Bernoulli variable, for a quadratic f, whose relaxation is not
+    its own.
     """
 
     def f(b):
@@ -160,19 +161,17 @@ def test_rebar_by_quadrature_is_unbiased(x64, temperature, eta):
     def control(z):
         return eta * f(jax.nn.sigmoid(z / temperature))
 
-    nodes, weights = uniform_nodes(150)
-    us = jnp.asarray(list(itertools.product(nodes, nodes)))
-    pair_weights = np.outer(weights, weights).ravel()
-    g = np.asarray(
-        jax.jit(
-            jax.vmap(lambda u: rebar_gradient(f, control, jnp.asarray([LOGIT]), u[:1], u[1:])[1][0])
-        )(us)
-    )
+    def estimate(u):
+        b = above_zero(LOGIT + logit(u))
+        return rebar_gradient(f(b), control, jnp.asarray([LOGIT]), u[None])[0]
+
+    nodes, weights = uniform_nodes(4_000)
+    g = np.asarray(jax.jit(jax.vmap(estimate))(jnp.asarray(nodes)))
     exact = P * (1 - P) * ((1 - 0.499) ** 2 - 0.499**2)
-    np.testing.assert_allclose(pair_weights @ g, exact, atol=2e-6)
+    np.testing.assert_allclose(weights @ g, exact, atol=2e-7)
     if eta == 0:  # the score function alone
         plain = P * (1 - P) * ((1 - P) * f(jnp.ones(1)) + P * f(jnp.zeros(1))) ** 2
-        np.testing.assert_allclose(pair_weights @ (g - exact) ** 2, plain, rtol=1e-6)
+        np.testing.assert_allclose(weights @ (g - exact) ** 2, plain, rtol=1e-6)
 
 
 LEARNING = {
@@ -215,15 +214,15 @@ def test_psi_learns_to_reduce_the_variance(estimator):
 
 
 def test_the_controls_are_their_formulas():
-    """c(z) = eta f(sigmoid(z / T)), and RELAX's with its net."""
+    """c(z) = eta f(sigmoid(z / T)), and RELAX's with its net of (x, z)."""
     z, net = jnp.asarray([0.7, -1.2, 0.1]), NET(1)
     psi = {"eta": jnp.asarray(0.6), "log_temperature": jnp.log(0.25)}
-    f = lambda b: jnp.sum((b - 0.3) ** 2)  # noqa: E731
-    expected = 0.6 * f(jax.nn.sigmoid(z / 0.25))
-    np.testing.assert_allclose(vaejax.REBAR().control(psi, f)(z), expected, rtol=1e-5)
-    of_net = net.init(jax.random.key(1), z)
-    found = vaejax.RELAX(net).control({**psi, "net": of_net}, f)(z)
-    np.testing.assert_allclose(found, expected + net.apply(of_net, z)[0], rtol=1e-5)
+    relaxed = lambda z, temperature: jnp.sum((jax.nn.sigmoid(z / temperature) - 0.3) ** 2)  # noqa: E731
+    expected = 0.6 * jnp.sum((jax.nn.sigmoid(z / 0.25) - 0.3) ** 2)
+    np.testing.assert_allclose(vaejax.REBAR().control(psi, relaxed, (X,))(z), expected, rtol=1e-5)
+    of_net = net.init(jax.random.key(1), (X, z))
+    found = vaejax.RELAX(net).control({**psi, "net": of_net}, relaxed, (X,))(z)
+    np.testing.assert_allclose(found, expected + net.apply(of_net, (X, z))[0], rtol=1e-5)
 
 
 def test_the_double_control_variate_of_two_latents_by_enumeration(x64):
@@ -249,15 +248,12 @@ def test_the_double_control_variate_of_two_latents_by_enumeration(x64):
 
 
 def test_rebar_where_a_probability_rounds_to_one():
-    """b = 1 against the odds, and v near 1: u given b is 1 - 5e-9, which single precision takes for
-    1; and latents that are certain.
-    """
+    """b = 1 against the odds, and latents that are certain: no weight is 0/0."""
     logits = jnp.asarray([-10.0, 10.0, -100.0, 100.0])
-    u, v = jnp.asarray([1 - 1e-5, 1e-5, 0.5, 0.5]), jnp.asarray([0.9999, 1e-4, 0.9999, 0.9999])
-    b, estimate = rebar_gradient(
-        lambda b: jnp.sum((b - 0.3) ** 2), lambda z: jnp.sum(jax.nn.sigmoid(2 * z)), logits, u, v
-    )
-    assert b.tolist() == [1, 0, 0, 1] and np.isfinite(estimate).all()
+    u = jnp.asarray([1 - 1e-5, 1e-5, 0.5, 0.5])
+    assert above_zero(logits + logit(u)).tolist() == [1, 0, 0, 1]
+    estimate = rebar_gradient(1.3, lambda z: jnp.sum(jax.nn.sigmoid(2 * z)), logits, u)
+    assert np.isfinite(estimate).all()
 
 
 REFUSED = {

@@ -86,12 +86,21 @@ class OwnConditional(vaejax.Model):
 PRIOR = vaejax.StandardNormal(DIM)
 LAYERS = Node("top", vaejax.StandardNormal(1)), Node("z", normal(), "top")
 BOTTOM_UP = Node("z", normal(), "x"), Node("top", normal(1), "z")
+MERGED = vaejax.PrecisionWeightedNormal(vaejax.MLP(DIM, (3,), heads=2))
 ABOVE = Node("top", normal(1), "u"), Node("z", normal(), ("top", "u"))
 KINDS: dict[str, Any] = {
     "VAE": vaejax.VAE(PRIOR, pixels(), normal()),
     "graph": vaejax.GraphModel(graph(Node("z", PRIOR), Node("x", pixels(), "z")), normal()),
     "layers": vaejax.GraphModel(
         graph(*LAYERS, Node("x", pixels(), "z")), graph(*BOTTOM_UP, inputs=("x",))
+    ),
+    "ladder": vaejax.GraphModel(
+        graph(*LAYERS, Node("x", pixels(), "z")),
+        vaejax.DirectedGraph(
+            (Node("top", normal(1), "h"), Node("z", MERGED, "h")),
+            ("x",),
+            (vaejax.Deterministic("h", vaejax.MLP(4, (3,)), "x"),),
+        ),
     ),
     "one-hot": vaejax.GraphModel(
         graph(Node("z", vaejax.FactorialCategorical(1, 3)), Node("x", pixels(), "z")),

@@ -36,6 +36,7 @@ CONTINUOUS = [
     vaejax.GeneralisedDReG(3),
     vaejax.RWS(3),
     vaejax.RWS(3, doubly_reparameterised=True),
+    vaejax.PIWAE(4, 2),
     vaejax.MeasureValued(2),
     vaejax.TaylorControlVariate(2),
     vaejax.Beta(0.5, 2),

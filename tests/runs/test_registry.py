@@ -11,17 +11,15 @@ import vaejax
 from vaejax.models.base import Conditional, Prior
 from vaejax.runs import config as config_module
 from vaejax.runs.config import Setting, TrainConfig
+from vaejax.runs.named_estimators import ESTIMATORS, bound_of_estimator, named_estimator
 from vaejax.runs.names import named, require_named
 from vaejax.runs.registry import (
     ANY_SCALE,
     ENCODERS,
-    ESTIMATORS,
     LIKELIHOODS,
     NETS,
     PRIORS,
     TABLES,
-    bound_of_estimator,
-    named_estimator,
 )
 
 SETTING = Setting(hidden=(4,), latent_dim=3)
@@ -84,9 +82,18 @@ def test_every_likelihood_is_built(name):
 
 @pytest.mark.parametrize("name", ESTIMATORS)
 def test_every_estimator_has_as_many_samples_as_it_is_told(name):
-    for estimator in (named_estimator(f"{name}:4"), named_estimator(name, 4)):
-        assert isinstance(estimator, vaejax.Estimator) and estimator.num_samples == 4
-    assert bound_of_estimator(f"{name}:4") in ("ELBO", "IWAE-4")
+    for estimator in (named_estimator(f"{name}:8"), named_estimator(name, 8)):
+        assert isinstance(estimator, vaejax.Estimator) and estimator.num_samples == 8
+    kind = ESTIMATORS[name].bound
+    assert bound_of_estimator(f"{name}:8") == (kind if kind == "ELBO" else f"{kind}-8")
+
+
+def test_the_combined_bounds_have_groups_of_eight():
+    assert named_estimator("miwae:64") == vaejax.Pathwise(64, vaejax.MIWAEBound(8))
+    assert named_estimator("piwae:64") == vaejax.PIWAE(64, 8)
+    assert named_estimator("ciwae:64") == vaejax.Pathwise(64, vaejax.CIWAEBound(0.05))
+    with pytest.raises(ValueError, match="'miwae:10': the number = 10; it must be a multiple of 8"):
+        named_estimator("miwae:10")
 
 
 def test_numbers_are_whole_or_not_as_they_are_written():

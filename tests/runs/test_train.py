@@ -384,3 +384,45 @@ def test_the_best_parameters_are_evaluated_where_there_is_patience(tmp_path, cap
     best, last = run.params_at("best"), run.params_at("last")
     assert all(map(np.array_equal, jax.tree.leaves(run.params), jax.tree.leaves(best)))
     assert not all(map(np.array_equal, jax.tree.leaves(best), jax.tree.leaves(last)))
+
+
+def test_a_run_out_of_time_is_saved_and_goes_on_to_the_same_bits(tmp_path, capsys):
+    """It exits 0, says where it stopped, and has no result until it has ended."""
+    assert train(*SMALL, "--max-minutes", "1e-9", "--out", "run") == 0
+    printed, said = capsys.readouterr()
+    assert "minutes are over at step 1 of 60; go on with vaejax train --resume --out run" in said
+    assert last_line(printed)["stopped"].endswith("minutes are over at step 1 of 60")
+    assert not (tmp_path / "run/result.json").exists()
+    assert train("--out", "run", "--resume", "--max-minutes", "60") == 0
+    assert train(*SMALL, "--out", "whole") == 0
+    assert digests(tmp_path / "run") == digests(tmp_path / "whole")
+    assert result_in(tmp_path / "run")["step"] == 60
+
+
+def test_what_is_replaced_stays_until_the_new_run_has_ended(tmp_path, capsys):
+    assert train(*SMALL, "--num-steps", "20", "--out", "run") == 0
+    assert train(*SMALL, "--overwrite", "--max-minutes", "1e-9", "--out", "run") == 0
+    assert result_in(tmp_path / "run/replaced-1")["step"] == 20
+    assert train("--out", "run", "--resume", "--max-minutes", "60") == 0
+    assert not (tmp_path / "run/replaced-1").exists()
+
+
+def test_an_average_is_trained_validated_and_evaluated(tmp_path, capsys):
+    flags = [*SMALL, "--average", "0.9", "--skip-above", "1e6"]
+    assert train(*flags, "--out", "run") == 0
+    run = vaejax.open_run("run")
+    newest = run.checkpoints[60]
+    average = vaejax.averaged_params(newest)
+    assert all(map(np.array_equal, jax.tree.leaves(run.params), jax.tree.leaves(average)))
+    assert result_in(tmp_path / "run")["skipped_steps"] == 0
+    assert train(*SMALL, "--out", "plain") == 0
+    plain = vaejax.open_run("plain")
+    assert all(map(np.array_equal, jax.tree.leaves(newest.params), jax.tree.leaves(plain.params)))
+    bounds = (one.history["validation_bound"] for one in (run, plain))
+    assert not np.array_equal(*bounds)
+
+
+def test_steps_that_explode_are_skipped_and_said(tmp_path, capsys):
+    with pytest.warns(UserWarning, match="60 of 60 steps were skipped"):
+        assert train(*SMALL, "--skip-above", "1e-9", "--out", "run") == 0
+    assert result_in(tmp_path / "run")["skipped_steps"] == 60

@@ -94,3 +94,27 @@ def test_where_there_is_none_it_says_what_to_write():
         vaejax.averaged_params(fit(1))
     with pytest.raises(ValueError, match=r"Averaged.decay = 1.5; it must be a number from 0 to 1"):
         vaejax.Averaged(optax.adam(1e-3), 1.5)
+
+
+def test_an_average_is_validated_and_kept_as_the_parameters_are(tmp_path):
+    """The best of a validation of the average is the average of its step, from a checkpoint too."""
+    held_out = vaejax.Validation(XS[:30], every=2, params_of=vaejax.averaged_params)
+    settings = {"optimizer": averaged(), "validation": held_out}
+    run = fit(8, **settings)
+    bounds, steps = run.history["validation_bound"], run.history["validation_step"]
+    best = int(steps[bounds.argmax()])
+    assert_same_bits(run.best_params, vaejax.averaged_params(fit(best, optimizer=averaged())))
+    plain = fit(8, optimizer=averaged(), validation=vaejax.Validation(XS[:30], every=2))
+    assert (plain.history["validation_bound"] != bounds).all()
+    fit(5, **settings, checkpoints=vaejax.Checkpoints(tmp_path, every=3))
+    resumed = fit(8, **settings, checkpoints=vaejax.Checkpoints(tmp_path, every=3, resume=True))
+    assert_same_bits(resumed.best_params, run.best_params)
+    np.testing.assert_array_equal(resumed.history["validation_bound"], bounds)
+
+
+def test_what_gives_no_parameters_is_refused():
+    with pytest.raises(TypeError, match="params_of = 0.9 cannot be called; give a function"):
+        vaejax.Validation(XS[:30], params_of=0.9)
+    held_out = vaejax.Validation(XS[:30], every=2, params_of=vaejax.averaged_params)
+    with pytest.raises(ValueError, match="keeps 0 averages"):
+        fit(4, validation=held_out)

@@ -233,3 +233,17 @@ def test_weights_and_biases_gets_each_row_once(tmp_path, monkeypatch):
     bounds = [numbers["bound"] for _, numbers in service.rows]
     np.testing.assert_allclose(bounds, run.history["bound"], rtol=1e-6)
     assert json.dumps(service.rows)  # plain numbers
+
+
+def test_a_budget_of_time_ends_the_run_which_goes_on(tmp_path):
+    """After any number of calls, to the bits of a run that was not stopped."""
+    whole = fit(12)
+    saved = vaejax.Checkpoints(tmp_path, every=5, resume=True)
+    generous, spent = vaejax.TimeBudget(60), vaejax.TimeBudget(1e-9)
+    stopped = fit(12, callbacks=(generous, spent), checkpoints=saved)
+    assert 0 < stopped.step < 12
+    assert spent.is_spent and spent.is_over()
+    assert not (generous.is_spent or generous.is_over())
+    assert_same_bits(fit(12, callbacks=(generous,), checkpoints=saved), whole)
+    with pytest.raises(ValueError, match=r"TimeBudget\.minutes = 0"):
+        vaejax.TimeBudget(0)

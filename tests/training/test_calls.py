@@ -133,7 +133,7 @@ def test_a_seed_whose_state_is_not_finite_is_named():
     assert first_non_finite((run.params, run.opt_state)) is None
 
 
-# Steps that `optax.apply_if_finite` skips.
+# Steps that the optimiser skips.
 
 SKIPPED = {
     "bound and gradient": (weighted, WEIGHTS, POISONED),
@@ -141,28 +141,60 @@ SKIPPED = {
 }
 
 
+SKIPPERS = {
+    "apply_if_finite": (lambda inner: optax.apply_if_finite(inner, 5), "inner_state"),
+    "SkipSteps": (lambda inner: vaejax.SkipSteps(inner, above=1e4), "inner"),
+}
+
+
+@pytest.mark.parametrize("skipping, inner", SKIPPERS.values(), ids=SKIPPERS)
 @pytest.mark.parametrize("bound, weights, row", SKIPPED.values(), ids=SKIPPED)
-def test_steps_that_are_not_finite_are_skipped_and_counted(bound, weights, row):
+def test_steps_that_are_not_finite_are_skipped_and_counted(bound, weights, row, skipping, inner):
     """Such a step moves nothing, the next does, and the warning says how many there were."""
     step = first_step_with(row)
     settings = {
         "objective": vaejax.minibatch(bound, support=vaejax.supports.REAL),
         "data": {"x": XS, "weight": weights.astype(np.float32)},
         "transform": None,
-        "optimizer": optax.apply_if_finite(optax.adam(1e-3), 5),
+        "optimizer": skipping(optax.adam(1e-3)),
     }
     before = fit(step, **settings)
     runs = []
     for more in (1, 2):
-        message = f"optax.apply_if_finite skipped 1 of {step + more} steps, whose bound or gradient"
+        message = f"1 of {step + more} steps were skipped: their bound or gradient was not finite"
         with pytest.warns(UserWarning, match=message):
             runs.append(fit(step + more, **settings))
     at_step, after = runs
     assert_same_bits(before.params, at_step.params)
-    assert_same_bits(before.opt_state.inner_state, at_step.opt_state.inner_state)
+    assert_same_bits(getattr(before.opt_state, inner), getattr(at_step.opt_state, inner))
     assert np.flatnonzero(~np.isfinite(after.history["bound"])).tolist() == [step]
     pairs = zip(jax.tree.leaves(after.params), jax.tree.leaves(before.params), strict=True)
     assert all((np.asarray(leaf) != np.asarray(earlier)).any() for leaf, earlier in pairs)
+
+
+def test_steps_that_explode_are_skipped_and_counted():
+    """Those whose gradient, as the history has it, is longer than is allowed, and no others."""
+    norms = fit(12).history["gradient_norm"]
+    above = float(norms[0]) * 0.999  # the first, until the parameters have moved, is the longest
+    assert (norms[1:] < above).all()
+    with pytest.warns(UserWarning, match="1 of 1 steps were skipped"):
+        first = fit(1, optimizer=vaejax.SkipSteps(optax.adam(1e-3), above))
+    assert_same_bits(first.params, PARAMS)
+    assert first.history["gradient_norm"][0] == norms[0]
+    with pytest.warns(UserWarning, match="steps were skipped"):
+        run = fit(12, optimizer=vaejax.SkipSteps(optax.adam(1e-3), above))
+    longer = run.history["gradient_norm"] > above
+    assert int(run.opt_state.total_skipped) == longer.sum() < 12
+    taken = np.cumsum(~longer)[-1]
+    assert int(run.opt_state.inner[0].count) == taken  # Adam's own count of its steps
+
+
+def test_what_skips_no_step_changes_nothing():
+    """To the bit, beside an average too."""
+    inner = vaejax.Averaged(optax.adam(1e-3), 0.9)
+    run, alone = fit(6, optimizer=vaejax.SkipSteps(inner, 1e6)), fit(6, optimizer=inner)
+    assert_same_bits(run.params, alone.params)
+    assert_same_bits(run.opt_state.inner, alone.opt_state)
 
 
 def test_a_wrapper_that_gives_up_stops_the_run():
@@ -182,6 +214,6 @@ def test_seeds_skip_as_one_does():
     objective = vaejax.minibatch(weighted, support=vaejax.supports.REAL)
     settings = {"num_steps": first_step_with(POISONED) + 2, "batch_size": 32, "progress": False}
     optimizer, keys = optax.apply_if_finite(optax.adam(1e-3), 5), jnp.stack([KEY, KEY])
-    with pytest.warns(UserWarning, match="apply_if_finite skipped 1 of"):
+    with pytest.warns(UserWarning, match="1 of .* steps were skipped"):
         run = vaejax.fit_seeds(objective, starts, optimizer, data, keys, strategy="map", **settings)
     assert first_non_finite((run.params, run.opt_state)) is None

@@ -11,7 +11,7 @@ from tests.lib.lines import LINES
 from tests.lib.training import MODEL, OBJECTIVE, PARAMS, XS, Counted, fit
 from tests.lib.trees import assert_same_bits
 from vaejax.base.mapping import Transformed
-from vaejax.training.fit import check_schedules
+from vaejax.training.arguments import check_schedules
 from vaejax.training.run import NO_HISTORY, NonFiniteError, Run
 from vaejax.training.validation import Validator
 

@@ -4,6 +4,7 @@ in memory that does not grow.
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 import vaejax
 from tests.lib.gradient_moments import OBJECTIVE, POINT, all_draws, flat, measure
+from tests.lib.programs import trip_counts
 from vaejax.base.mapping import estimate
 from vaejax.objectives.base import Maximised
 from vaejax.variance.by_draws import Layout, Plan, Point, add_draws
@@ -35,6 +37,27 @@ def test_moments_are_numpys(layout):
     keys = jax.vmap(lambda i: jax.random.fold_in(draw_key, i))(jnp.arange(100))
     values = jax.vmap(lambda key: Maximised(OBJECTIVE)(POINT.params, POINT.datum, key))(keys)
     np.testing.assert_allclose(moments.value, estimate(values), rtol=1e-5)
+
+
+def added(layout, count, block):
+    """The program that adds 20 draws or fewer to no sums, and what it gives for so many."""
+    plan = Plan(Maximised(OBJECTIVE), (Part(("phi",)),), layout, 20, block)
+    point = Point(POINT.params, POINT.datum, jax.random.key(0), POINT.params)
+    nothing = jax.tree.map(jnp.zeros_like, (POINT.params, POINT.params))
+    return add_draws.lower(plan, point, nothing, 0, count).compile(), add_draws(
+        plan, point, nothing, 0, count
+    )
+
+
+@pytest.mark.parametrize("layout", [Layout(False, 1), Layout(True, 4)], ids=str)
+def test_blocks_of_chunks_add_the_same_draws(layout):
+    """By rounding: of whole blocks, of some chunks left over, and of less than a chunk. A GPU is
+    asked once a block.
+    """
+    for count in (20, 13, 3):
+        (_, at_once), (program, in_blocks) = added(layout, count, 1), added(layout, count, 2)
+        chex.assert_trees_all_close(in_blocks, at_once, rtol=1e-5)
+        assert 2 in trip_counts(program.as_text())
 
 
 def test_calls_go_on_with_other_draws(monkeypatch):
@@ -102,7 +125,7 @@ def test_memory_does_not_grow_with_the_draws():
     function = Maximised(vaejax.per_example(vaejax.Pathwise(), model))
 
     def temporaries(size, chunk=1):
-        plan = Plan(function, (Part(("phi",)),), Layout(False, chunk), size)
+        plan = Plan(function, (Part(("phi",)),), Layout(False, chunk), size, 1)
         lowered = add_draws.lower(plan, point, sums, 0, size)
         memory: Any = lowered.compile().memory_analysis()
         return memory.temp_size_in_bytes

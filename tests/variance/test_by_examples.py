@@ -15,10 +15,12 @@ import vaejax
 from tests.lib.cases import cases
 from tests.lib.gradient_moments import flat
 from tests.lib.oracles import LinearGaussian, Z, exact_moments, gradient_vector
+from tests.lib.programs import trip_counts
 from tests.lib.recipes import recipe
 from vaejax.base.mapping import estimate
 from vaejax.objectives.base import Maximised
-from vaejax.variance.groups import parts
+from vaejax.variance.by_examples import independent_example, moments_by_examples
+from vaejax.variance.groups import Part, parts
 from vaejax.variance.program import GradientProgram, gradient_program
 
 Halved = recipe("Objective")
@@ -273,3 +275,13 @@ def test_an_objective_of_ones_own_goes_by_examples():
     np.testing.assert_allclose(flat(weighted.variance), 9 * flat(plain.variance), rtol=1e-6)
     halved = vaejax.gradient_moments(Halved(inner), params, XS, KEY, 9, order=2)
     assert halved.by == "draws"
+
+
+def test_a_device_is_never_asked_how_many_chunks_there_are():
+    """The program is compiled for a number of draws, so the length of each loop is known."""
+    objective = vaejax.minibatch(vaejax.Pathwise(), DENSE)
+    params = DENSE.init(KEY, XS[0])
+    example = independent_example(Maximised(objective))
+    lowered = moments_by_examples.lower(example, 1.0, (Part(("phi",)),), params, XS, KEY, 50)
+    counts = trip_counts(lowered.compile().as_text())
+    assert counts and None not in counts

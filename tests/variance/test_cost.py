@@ -30,7 +30,7 @@ COSTS = {
     # the centre's slope.
     "a linear approximation": (NORMAL, vaejax.TaylorControlVariate(2), (3, 7)),
     "all states": (BINARY, vaejax.Enumerate(), (8, 8)),
-    "pairs, and the joint": (BINARY, vaejax.DisARM(4), (8, 4)),
+    "pairs": (BINARY, vaejax.DisARM(4), (4, 4)),
     "chunks in a loop, computed again in reverse": (
         NORMAL,
         partial(vaejax.log_marginal, num_samples=6, chunk=2),

@@ -27,3 +27,10 @@ def assert_equal_shape_prefix(arrays: Any, length: int) -> None:
     import chex
 
     chex.assert_equal_shape_prefix(arrays, length)
+
+
+def assert_leading(arrays: Any, length: int) -> None:
+    """Each leaf has a first axis of this length."""
+    import chex
+
+    chex.assert_tree_shape_prefix(arrays, (length,))

@@ -8,6 +8,7 @@ from jax.core import ShapedArray
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import ArrayLike
 
+from vaejax.base.checks import is_key
 from vaejax.base.types import Key, PyTree
 
 
@@ -54,7 +55,22 @@ def placed(tree: PyTree, sharding: Sharding | None) -> PyTree:
             return NamedSharding(automatic(place.mesh), place.spec)
         return None
 
-    return jax.tree.map(lambda x: jax.device_put(x, sharding or own_place(x)), tree)
+    return jax.tree.map(lambda x: put(x, sharding or own_place(x)), tree)
+
+
+def put(x: ArrayLike, sharding: Sharding | None) -> jax.Array:
+    """One array at its place, which may be on the devices of several processes: each process then
+    has the whole array, and puts the parts that lie with it.
+    """
+    if sharding is None or sharding.is_fully_addressable:
+        return jax.device_put(x, sharding)
+    if isinstance(x, jax.Array) and not x.is_fully_addressable:
+        return jax.jit(lambda x: x, out_shardings=sharding)(x)
+    if is_key(x):
+        data = put(jax.random.key_data(x), sharding)
+        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+    host = np.asarray(x)
+    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
 def under_mesh(mesh: Mesh | None):

@@ -3,7 +3,7 @@ takes its examples.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +30,13 @@ class Source:
     `vaejax.Arrays(arrays)` leaves arrays, or memory-mapped ones, on the host;
     `vaejax.RandomAccess(items)` is for what gives one example by its number, such as a list or
     `tfds.data_source(...)`. Every row must have the shape and dtype of row 0.
+
+    Training reads in a thread of its own, one read at a time, while the steps before are computed.
+    Where what you read may be touched by the thread alone that opened it, such as a connection to
+    SQLite, set `reads_ahead = False`.
     """
+
+    reads_ahead: ClassVar[bool] = True
 
     def __len__(self) -> int:
         """The number of examples."""

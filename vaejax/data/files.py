@@ -56,7 +56,7 @@ def read_npz(path: Path, *, packed: bool) -> dict[str, np.ndarray]:
                 f"{path} holds Python objects, which are not loaded since they may run code: save"
                 " arrays of numbers, all images of one shape"
             ) from None
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     keys = {name: _key(name) for name in stored}
     if len(keys) == 1:
         keys = {name: key or "x_train" for name, key in keys.items()}
@@ -90,7 +90,7 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
     try:
         return {"x_train": np.load(path, allow_pickle=False)}
     except DAMAGE as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
 
 
 BITS_LINE = re.compile(rb"(?:[01] ){783}[01] ?\r?\n")
@@ -126,7 +126,7 @@ def read_mat(path: Path) -> dict[str, np.ndarray]:
         stored = loadmat(path)
         pairs = {"x_train": stored["data"], "x_test": stored["testdata"]}
     except (*DAMAGE, OSError, TypeError) as error:
-        raise _damaged(path, error) from None
+        raise damaged(path, error) from None
     return {key: columns.T.reshape(-1, 28, 28).swapaxes(1, 2) for key, columns in pairs.items()}
 
 
@@ -166,7 +166,7 @@ def read_idx(path: Path) -> np.ndarray:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as error:
-            raise _damaged(path, error) from None
+            raise damaged(path, error) from None
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
         raise ValueError(f"{path} is {kind_of(content)} (it is no idx file of bytes)")
     shape = np.frombuffer(content, ">u4", content[3], offset=4).tolist()
@@ -199,6 +199,6 @@ def kind_of(head: bytes) -> str:
     return known[0]
 
 
-def _damaged(path: Path, error: Exception) -> ValueError:
+def damaged(path: Path, error: Exception) -> ValueError:
     reason = " ".join(str(error).split())[:80] or type(error).__name__
     return ValueError(f"{path} is cut off or damaged ({reason}); copy or download it anew")

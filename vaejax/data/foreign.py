@@ -31,6 +31,7 @@ INSTEAD = {
 }
 TABLES = ("pandas.", "polars.", "pyarrow.", "scipy.sparse.")  # x[0] is a column, or else
 ON_DISK = ("h5py.", "zarr.")  # they have a shape, and are read by slices and increasing rows
+BY_NUMBER = ("grain.", "tensorflow_datasets.", "array_record.")  # one item for each number
 
 
 def full_names(kind: type) -> list[str]:
@@ -41,6 +42,13 @@ def full_names(kind: type) -> list[str]:
 def is_on_disk(data: Any) -> bool:
     """Whether it is an array of h5py's or Zarr's."""
     return any(name.startswith(ON_DISK) for name in full_names(type(data)))
+
+
+def is_by_number(data: Any) -> bool:
+    """Whether it is a random-access source of Grain's or TFDS's: its items are the examples."""
+    kind = type(data)
+    has_items = "__len__" in dir(kind) and "__getitem__" in dir(kind)
+    return has_items and any(name.startswith(BY_NUMBER) for name in full_names(kind))
 
 
 def as_arrays(data: PyTree, name: str) -> PyTree:

@@ -25,9 +25,9 @@ def read_image_folder(folder: Path) -> tuple[dict[str, np.ndarray], str]:
     first = next(iter(_files(found["train"])), None)
     if first is None:
         raise ValueError(f"{folder} holds no PNG or JPEG file")
-    like = (first, _image(first))
+    like = (first, read_image(first))
     for part, classes in found.items():
-        arrays[f"x_{part}"] = np.stack([_image_like(like, path) for path in _files(classes)])
+        arrays[f"x_{part}"] = np.stack([image_like(like, path) for path in _files(classes)])
         if names:
             labels = [names.index(str(name)) for name, paths in classes.items() for _ in paths]
             arrays[f"y_{part}"] = np.array(labels)
@@ -88,14 +88,22 @@ def _entries(folder: Path) -> list[Path]:
     )
 
 
+def images_of(folder: Path) -> list[Path]:
+    """The images of a folder and of its subfolders; ValueError if there are none."""
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise ValueError(f"{folder} holds no PNG or JPEG file; fill or name another")
+    return found
+
+
 def _files(classes: dict[str | None, list[Path]]) -> list[Path]:
     return [path for paths in classes.values() for path in paths]
 
 
-def _image_like(like: tuple[Path, np.ndarray], path: Path) -> np.ndarray:
+def image_like(like: tuple[Path, np.ndarray], path: Path) -> np.ndarray:
     """The image, of the size and mode of the first one."""
     first, expected = like
-    image = _image(path)
+    image = read_image(path)
     if (image.shape, image.dtype) != (expected.shape, expected.dtype):
         remedy = "make all of one size"
         if image.shape[:2] == expected.shape[:2]:
@@ -107,7 +115,7 @@ def _image_like(like: tuple[Path, np.ndarray], path: Path) -> np.ndarray:
     return image
 
 
-def _image(path: Path) -> np.ndarray:
+def read_image(path: Path) -> np.ndarray:
     """[h, w] of grey, or [h, w, 3], upright as its camera held it."""
     from PIL import Image, ImageOps
 

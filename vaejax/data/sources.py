@@ -4,6 +4,7 @@ blocks, take a digest, map a function.
 
 import hashlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -14,7 +15,14 @@ from vaejax.base.mapping import map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.dtypes import on_device, require_digits, require_real
-from vaejax.data.foreign import as_array, as_arrays, is_on_disk, require_items, stacked
+from vaejax.data.foreign import (
+    as_array,
+    as_arrays,
+    is_by_number,
+    is_on_disk,
+    require_items,
+    stacked,
+)
 
 BLOCK_BYTES = 2**26  # of examples on the host at once, where a source is read from end to end
 
@@ -44,20 +52,32 @@ class RandomAccess(Source):
 
     `example(item)` is the part of an item that is the example, where that is not all of it:
     `RandomAccess(tfds.data_source("mnist", split="train"), lambda item: item["image"])`.
+    `num_threads` items are read at once, which pays where that means to wait for a disk, or to
+    decode.
     """
 
-    def __init__(self, items: Any, example: Callable[[Any], PyTree] | None = None):
+    def __init__(
+        self,
+        items: Any,
+        example: Callable[[Any], PyTree] | None = None,
+        num_threads: int = 1,
+    ):
         require_items(items)
-        self.items, self.example = items, example
+        require_count(num_threads, "num_threads")
+        self.items, self.example, self.num_threads = items, example, num_threads
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, rows: np.ndarray) -> PyTree:
-        items = [self.items[int(row)] for row in rows]
-        if self.example is not None:
-            items = [self.example(item) for item in items]
-        return stacked(items)
+        if self.num_threads == 1 or len(rows) == 1:
+            return stacked([self._item(row) for row in rows])
+        with ThreadPoolExecutor(self.num_threads) as threads:
+            return stacked(list(threads.map(self._item, rows)))
+
+    def _item(self, row: int) -> PyTree:
+        item = self.items[int(row)]
+        return item if self.example is None else self.example(item)
 
 
 class OnDisk(Source):
@@ -80,13 +100,20 @@ class OnDisk(Source):
 
 
 def as_data(data: PyTree, name: str = "data") -> PyTree | Source:
-    """What a user hands over, as the library reads it: a Source, or arrays of NumPy or JAX.
+    """What a user hands over, as the library reads it: arrays of NumPy or JAX, or, of what lies on
+    disk or gives one example by its number, a Source.
 
     TypeError, with the line to write instead, for what is neither.
     """
     if isinstance(data, Source):
         return data
-    return OnDisk(data) if is_on_disk(data) else as_arrays(data, name)
+    if is_on_disk(data):
+        return OnDisk(data)
+    if is_by_number(data):
+        return RandomAccess(data)
+    if any(isinstance(leaf, np.memmap) for leaf in jax.tree.leaves(data)):
+        return Arrays(data, name)
+    return as_arrays(data, name)
 
 
 def as_source(data: PyTree, name: str = "data") -> Source:

@@ -171,12 +171,19 @@ def posterior_in(
 ) -> Any:
     """q(z | x), or a TypeError where it is of none of the families."""
     q = posterior_of(model, params, x)
+    require_family(q, families, owner, remedy)
+    return q
+
+
+def require_family(
+    q: Any, families: tuple[type, ...], owner: object, remedy: str, role: str = "a q that"
+) -> None:
+    """Raises TypeError for a density of none of the families."""
     if not isinstance(q, families):
         known = " or ".join(family.__name__.removesuffix("Density") for family in families)
         raise TypeError(
-            f"{type(owner).__name__} is for a q that is {known}, and this one is {q.name}; {remedy}"
+            f"{type(owner).__name__} is for {role} is {known}, and this one is {q.name}; {remedy}"
         )
-    return q
 
 
 def reparameterised_posterior(

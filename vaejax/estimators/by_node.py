@@ -2,6 +2,7 @@
 function, or by their paths.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,6 @@ from vaejax.distributions.base import Distribution
 from vaejax.distributions.kl import kl_divergence
 from vaejax.estimators.base import (
     ELBOInParts,
-    Estimator,
     mean_under,
     posterior_in,
     reparameterised_posterior,
@@ -29,11 +29,11 @@ from vaejax.estimators.baselines import LeaveOneOut
 from vaejax.models.base import Model, posterior_of
 from vaejax.models.elimination import num_states, take
 from vaejax.models.graph_model import GraphModel
-from vaejax.models.joint import Joint, keys_of
+from vaejax.models.joint import Joint
 
 
 @component
-class ByNode(Estimator):
+class ByNode(ELBOInParts):
     """Value: mean_k F_k, F = sum_c q(c) f(c, z_c), f = log w, over the combinations c of the nodes
     in `enumerate`, with z_c ~ q( . | c).
 
@@ -56,33 +56,38 @@ class ByNode(Estimator):
                 f"ByNode: {both[0]!r} is both enumerated and by the score function; choose one"
             )
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = self._posterior(model, params, x)
         combinations = q.combinations(self.enumerate)
         num_combinations = num_states(combinations) if self.enumerate else 1
 
-        def log_terms(row: jax.Array, key: Key) -> tuple[Scalar, Scalar, Scalar]:
-            """log q(c) of one combination c, log q of the nodes in `score`, and f = log w."""
+        def log_terms(row: jax.Array, key: Key):
+            """log q(c) of one combination c, log q of the nodes in `score`, f = log w, and log p(x
+            | c, z).
+            """
             values, log_q = self._completed(q, take(combinations, row), key)
-            f = model.log_joint(params, x, values) - sum(log_q.values())
-            return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f
+            log_joint, log_p_x = model.log_densities(params, x, values)
+            f = log_joint - sum(log_q.values())
+            return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f, log_p_x
 
         def every_combination(key: Key):
             return map_samples(lambda row: log_terms(row, key), jnp.arange(num_combinations))
 
         keys = jax.random.split(key, self.num_samples)
-        log_q, log_score, f = map_samples(every_combination, keys)
+        log_q, log_score, f, log_p_x = map_samples(every_combination, keys)
         assert_shape((log_q, log_score, f), (self.num_samples, num_combinations))
 
         # F_k = sum_c q(c) f(c, z_kc)
         totals = mean_under(log_q, f)
-        if not self.score:
-            return jnp.mean(totals)
-
-        # sum_c q(c) (f - B_k) log q(b | Pa(b)), with B_k the mean F of the other samples
-        baseline = LeaveOneOut()((), x, totals) if self.num_samples > 1 else jnp.zeros(1)
-        score = mean_under(stopped(log_q), stopped(f - baseline[:, None]) * log_score)
-        return with_gradient_of(jnp.mean(totals), jnp.mean(totals + score))
+        bound = jnp.mean(totals)
+        if self.score:
+            # sum_c q(c) (f - B_k) log q(b | Pa(b)), with B_k the mean F of the other samples
+            baseline = LeaveOneOut()((), x, totals) if self.num_samples > 1 else jnp.zeros(1)
+            score = mean_under(stopped(log_q), stopped(f - baseline[:, None]) * log_score)
+            bound = with_gradient_of(bound, jnp.mean(totals + score))
+        return bound, None if log_p_x is None else jnp.mean(mean_under(log_q, log_p_x))
 
     def _completed(
         self, q: Joint, combination: dict[str, Any], key: Key
@@ -90,18 +95,20 @@ class ByNode(Estimator):
         """A value for every node of q, and log q of each: those of the combination as they are,
         those in `score` held fixed, the others along their paths.
         """
-        values, log_q = dict(combination), {}
-        names = q.graph.order
-        for name, node_key in zip(names, keys_of(key, len(names)), strict=True):
-            factor = q.factor(name, values)
+        keys, log_q = q.keys(key), {}
+
+        def draw(name: str, factor: Distribution) -> PyTree:
             if name in combination:
-                log_q[name] = factor.log_prob(values[name])
+                value = combination[name]
+                log_q[name] = factor.log_prob(value)
             elif name in self.score:
-                values[name] = stopped(factor.sample(node_key))
-                log_q[name] = factor.log_prob(values[name])
+                value = stopped(factor.sample(keys[name]))
+                log_q[name] = factor.log_prob(value)
             else:
-                values[name], log_q[name] = factor.sample_and_log_prob(node_key)
-        return values, log_q
+                value, log_q[name] = factor.sample_and_log_prob(keys[name])
+            return value
+
+        return q.walk(draw), log_q
 
     def _posterior(self, model: Model, params: Params, x: ArrayLike) -> Joint:
         remedy = "use Enumerate, ScoreFunction or Pathwise"
@@ -130,22 +137,21 @@ def kl_by_node(model: Any, params: Params, x: PyTree, key: Key) -> tuple[Scalar,
     """
     require_named_latents(model)
     q: Any = posterior_of(model, params, x)
-    p = model.joint(params, x)
-    values = model.assignment(x, q.sample(key))
+    z, of_q, shown = q.sample_and_factors(key)
+    values, p = model.assignment(x, z), model.joint(params, x)
+    of_p = replace(p, ready={**p.ready, **shown}).factors(values)
 
     # log p(x | z) = sum over the observed nodes of log p(v | Pa(v))
-    log_p = {name: p.factor(name, values).log_prob(values[name]) for name in model.observed}
-    kl = {}
-    for name in model.latents:
-        factors = q.factor(name, values), p.factor(name, values)
-        kl[name] = _node_kl(model, name, *factors, values[name])
+    log_p = {name: of_p[name].log_prob(values[name]) for name in model.observed}
+    kl = {name: _node_kl(model, name, of_q[name], of_p[name], z[name]) for name in model.latents}
     return sum_over(log_p, model.observed), kl
 
 
 def _node_kl(model: GraphModel, name: str, q: Distribution, p: Distribution, z: PyTree) -> Scalar:
     """KL(q || p), or its one-sample estimate at z."""
     encoder: Any = model.encoder
-    latent_parents = [parent for parent in model.graph[name].parents if parent in model.latents]
+    parents = model.graph.drawn_parents(name)
+    latent_parents = [parent for parent in parents if parent in model.latents]
     if not any(name in encoder.ancestors((parent,)) for parent in latent_parents):
         try:
             return kl_divergence(q, p)

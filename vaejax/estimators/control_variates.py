@@ -1,4 +1,5 @@
-"""Gradient estimators for binary latents, q a `distributions.BernoulliDensity`.
+"""Gradient estimators for binary latents with a control variate: q a Bernoulli, or for `REBAR` and
+`RELAX` a graph of Bernoulli nodes too.
 
 In the formulas f = log w, b are latents, l their logits, p = sigmoid(l), and a product of vectors
 is by coordinates. In theta each takes grad log p_theta(x, b) at its own samples. The functions
@@ -7,6 +8,7 @@ is by coordinates. In theta each takes grad log p_theta(x, b) at its own samples
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,110 +21,45 @@ from vaejax.base.checks import require_count, require_number
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
-from vaejax.bounds import stopped
+from vaejax.bounds import elbo_bound, stopped
 from vaejax.distributions.bernoulli import BernoulliDensity
-from vaejax.distributions.noise import open_uniform
 from vaejax.estimators.base import (
-    Estimator,
+    ELBOInParts,
     log_weight_at,
+    mean_reconstruction,
     posterior_in,
     require_samples,
     with_gradient_of,
 )
+from vaejax.estimators.binary_layers import (
+    REMEDY,
+    Latents,
+    Layers,
+    LayerSample,
+    above_zero,
+    as_psi,
+    by_layer,
+    layers_of,
+    logit,
+)
 from vaejax.models.base import Model, posterior_of
+from vaejax.models.node import Values
 from vaejax.networks.base import Net, apply_net, init_net
 
-Latents = Float[Array, "..."]
 Function = Callable[[Latents], Scalar]
 
-REMEDY = "use vaejax.ScoreFunction, which takes any, or vaejax.Pathwise where samples move smoothly"
 
-
-def with_logit_gradient(
-    model: Model, params: Params, x: ArrayLike, q: BernoulliDensity, bs: Latents, gradient: Latents
-) -> Scalar:
-    """Value: mean_k log w(b_k). Gradient: `gradient` in q's logits, mean_k grad log p(x, b_k)
-    elsewhere.
-    """
-    assert_equal_shape((gradient, q.logits))
-    log_joint = map_samples(lambda b: model.log_joint(params, x, b), bs)
-    log_q = map_samples(q.log_prob, bs)
-    surrogate = jnp.mean(log_joint) + jnp.sum(stopped(gradient) * q.logits)
-    return with_gradient_of(jnp.mean(log_joint - log_q), surrogate)
-
-
-def logit(u: jax.Array) -> jax.Array:
-    """log u / (1 - u)."""
-    return jnp.log(u) - jnp.log1p(-u)
-
-
-@component
-class DisARM(Estimator):
-    """Value: mean_k log w_k, the K samples in antithetic pairs. Gradient in l: that of each pair
-    (b, b'), averaged.
-
-    (f(b) - f(b'))/2 (-1)^b' 1[b != b'] sigmoid(|l|), with b = 1[u < p], b' = 1[1 - u < p]. Unbiased
-    for the gradient of the ELBO. For one latent never of more variance than `ScoreFunction` of two
-    samples; for several it can be. Needs a Bernoulli q. References: Dong, Mnih & Tucker 2020; Yin,
-    Ho, Yan, Qian & Zhou 2020.
-    """
-
-    num_samples: int = 2
-
-    def __post_init__(self):
-        require_samples(self, 2, "")
-        if self.num_samples % 2:
-            raise ValueError(
-                f"DisARM.num_samples = {self.num_samples}, but its samples come in pairs; give an"
-                " even number"
-            )
-
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_in(model, params, x, (BernoulliDensity,), self, REMEDY)
-        us = open_uniform(key, (self.num_samples // 2, *q.logits.shape), q.logits.dtype)
-        f = log_weight_at(model, params, x, q)
-        pairs, gradients = jax.vmap(lambda u: disarm_gradient(f, stopped(q.logits), u))(us)
-        bs = pairs.reshape(-1, *q.logits.shape)
-        return with_logit_gradient(model, params, x, q, bs, jnp.mean(gradients, axis=0))
-
-
-def disarm_gradient(f: Function, logits: Latents, u: Latents) -> tuple[Latents, Latents]:
-    """The pair (b, b') of the uniform numbers u, and the estimate of dE f / dl from it."""
-    p = jax.nn.sigmoid(logits)
-    b, opposite = (u < p).astype(logits.dtype), (1 - u < p).astype(logits.dtype)
-    # (f(b) - f(b'))/2 (-1)^b' 1[b != b'] sigmoid(|l|)
-    difference = 0.5 * (f(b) - f(opposite))
-    sign, differ = 1 - 2 * opposite, b != opposite
-    gradient = difference * sign * differ * jax.nn.sigmoid(jnp.abs(logits))
-    return jnp.stack([b, opposite]), gradient
-
-
-class LearnsItsControl(Estimator):
-    """What the estimators share whose control variate has parameters psi: psi minimises the
-    variance.
+def with_variance(bound: Scalar, square: Scalar) -> Scalar:
+    """The bound, and for psi the gradient of -|g|^2 / 2: psi minimises the variance of g.
 
     The mean of the gradient g does not depend on psi, so the gradient of |g|^2 is an unbiased
     estimate of that of its total variance. Reference: Tucker et al. 2017; Grathwohl et al. 2018.
     """
-
-    def bound_with_variance(
-        self,
-        model: Model,
-        params: Params,
-        x: ArrayLike,
-        q: BernoulliDensity,
-        bs: Latents,
-        gradient: Latents,
-    ) -> Scalar:
-        """`with_logit_gradient`, and for psi the gradient of -|g|^2 / 2, whose value is taken off
-        again.
-        """
-        bound = with_logit_gradient(model, params, x, q, bs, gradient)
-        return with_gradient_of(bound, bound - 0.5 * jnp.sum(gradient**2))
+    return with_gradient_of(bound, bound - 0.5 * square)
 
 
 @component
-class DoubleControlVariate(LearnsItsControl):
+class DoubleControlVariate(ELBOInParts):
     """Value: mean_k log w_k. Gradient in l: that of `ScoreFunction` with leave-one-out, of f plus a
     linear function of b.
 
@@ -144,13 +81,23 @@ class DoubleControlVariate(LearnsItsControl):
         """psi, the coefficient a."""
         return jnp.zeros(()) if self.coefficient is None else ()
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = posterior_in(model, params, x, (BernoulliDensity,), self, REMEDY)
         bs = map_samples(q.sample, jax.random.split(key, self.num_samples))
         f = log_weight_at(model, params, x, q)
         a = _psi(self, params) if self.coefficient is None else self.coefficient
         gradient = double_control_variate_gradient(f, stopped(q.logits), bs, a)
-        return self.bound_with_variance(model, params, x, q, bs, gradient)
+
+        # `gradient` in q's logits, mean_k grad log p(x, b_k) elsewhere
+        assert_equal_shape((gradient, q.logits))
+        log_joint, log_p_x = map_samples(lambda b: model.log_densities(params, x, b), bs)
+        surrogate = jnp.mean(log_joint) + jnp.sum(stopped(gradient) * q.logits)
+        log_w = log_joint - map_samples(q.log_prob, bs)
+        bound = with_gradient_of(jnp.mean(log_w), surrogate)
+        reconstruction = mean_reconstruction(elbo_bound, log_p_x)
+        return with_variance(bound, jnp.sum(gradient**2)), reconstruction
 
 
 def double_control_variate_gradient(
@@ -179,95 +126,146 @@ def double_control_variate_gradient(
     return score - a * p * (1 - p) * mean_slope
 
 
-class RelaxedControl(LearnsItsControl):
-    """REBAR's estimator, for a control variate c that an estimator has: its `control(psi, f)` is
-    the function z -> c(z).
+class RelaxedControl(ELBOInParts):
+    """REBAR's estimator, for a control variate c that an estimator has.
+
+    Its `control(psi, relaxed, shown)` is the function z -> c(z) of one layer, of `relaxed(z, T)`, f
+    where b = sigmoid(z / T), and of what the layer depends on.
     """
 
     num_samples: int
 
-    def control(self, psi: PyTree, f: Function) -> Function:
-        raise NotImplementedError
+    def control(
+        self, psi: PyTree, relaxed: Callable[[Latents, Any], Scalar], shown: tuple[PyTree, ...]
+    ) -> Function:
+        raise NotImplementedError(f"{type(self).__name__}.control")
+
+    def init_control(self, shown: tuple[PyTree, ...], z: Latents, key: Key) -> PyTree:
+        """psi of one layer, whose values are like z."""
+        raise NotImplementedError(f"{type(self).__name__}.init_control")
 
     def __post_init__(self):
         require_count(self.num_samples, f"{type(self).__name__}.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
-        q = posterior_in(model, params, x, (BernoulliDensity,), self, REMEDY)
-        f = log_weight_at(model, params, x, q)
-        control = self.control(_psi(self, params), f)
-        us = open_uniform(key, (self.num_samples, 2, *q.logits.shape), q.logits.dtype)
-        bs, gradients = jax.vmap(lambda u: rebar_gradient(f, control, stopped(q.logits), *u))(us)
-        gradient = jnp.mean(gradients, axis=0)
-        return self.bound_with_variance(model, params, x, q, bs, gradient)
+    def init(self, model: Model, params: Params, x: PyTree, key: Key) -> PyTree:
+        """psi, and of a graph {layer: psi}."""
+        layers = layers_of(posterior_of(model, params, x), self)
+        psi, b = {}, layers.draw(key).b
+        for t, name in enumerate(layers.names):
+            layer_key = jax.random.fold_in(key, t)
+            psi[name] = self.init_control(_shown(layers, name, x, b), b[name], layer_key)
+        return as_psi(layers, psi)
+
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
+        q = posterior_of(model, params, x)
+        layers, fixed = layers_of(q, self), layers_of(stopped(q), self)
+        log_weight = log_weight_at(model, params, x, q)
+        psi = by_layer(fixed, _psi(self, params))
+
+        def of_sample(key):
+            """f and log p(x | b), a term with the gradient in l, and the square of that."""
+            draw = fixed.draw(key)
+            log_joint, log_p_x = model.log_densities(params, x, fixed.latents(draw.b))
+            f = stopped(log_joint) - stopped(q).log_prob(fixed.latents(draw.b))
+            gradients = {}
+            for name in fixed.names:
+                relaxed = partial(relaxed_at, log_weight, fixed, draw, name)
+                control = self.control(psi[name], relaxed, _shown(fixed, name, x, draw.b))
+                gradients[name] = rebar_gradient(f, control, draw.logits[name], draw.u[name])
+            surrogate = log_joint + layers.surrogate(draw.b, gradients)
+            squares = [jnp.sum(gradient**2) for gradient in gradients.values()]
+            return f, log_p_x, surrogate, jnp.sum(jnp.stack(squares))
+
+        samples = map_samples(of_sample, jax.random.split(key, self.num_samples))
+        f, log_p_x, surrogate, square = samples
+        bound = with_gradient_of(jnp.mean(f), jnp.mean(surrogate))
+        reconstruction = mean_reconstruction(elbo_bound, log_p_x)
+        return with_variance(bound, jnp.mean(square)), reconstruction
+
+
+def relaxed_at(
+    f: Callable[[PyTree], Scalar],
+    layers: Layers,
+    draw: LayerSample,
+    name: str,
+    z: Latents,
+    temperature: ArrayLike,
+) -> Scalar:
+    """f where the layers before this one are b, this one is sigmoid(z / T), and those after it are
+    relaxed likewise, with the same uniform numbers as b.
+    """
+
+    def soft(z):
+        return jax.nn.sigmoid(z / temperature)
+
+    return f(layers.completed({**layers.before(name, draw.b), name: soft(z)}, draw.u, soft))
+
+
+def _shown(layers: Layers, name: str, x: PyTree, b: Values) -> tuple[PyTree, ...]:
+    """What a layer depends on: x, and the layers before it."""
+    return (x, *layers.before(name, b).values())
 
 
 @component
 class REBAR(RelaxedControl):
-    """Value: mean_k log w_k. Gradient in l: mean of (f(b) - c(z~)) (b - p) + dc(z)/dl - dc(z~)/dl,
-    c(z) = eta f(sigmoid(z / T)).
+    """Value: mean_k log w_k. Gradient in l: mean of (f(b) - c(z)) (b - p) + c'(z) v, c(z) =
+    eta f(sigmoid(z / T)).
 
-    z = l + logistic noise, b = 1[z > 0], and z~ is z drawn again given b. Unbiased for the gradient
-    of the ELBO for any eta and T: psi, which is learned. Needs a Bernoulli q and f defined between
-    0 and 1; 3 evaluations of f for each sample. Reference: Tucker et al. 2017.
+    z = l + logit(u), b = 1[z > 0], and v = (1 - p)/u where b = 1, else p/(1 - u): E[c(z) (b - p)] =
+    E[c'(z) v] by parts. In a graph, layer by layer, c has the layers before as they are and those
+    after relaxed too. Unbiased for the gradient of the ELBO for any eta and T: psi, which is
+    learned. Needs Bernoulli latents and f defined between 0 and 1; in T layers T + 1 evaluations of
+    f for each sample. Reference: Tucker et al. 2017, where c(z~) and dc(z)/dl - dc(z~)/dl stand for
+    c(z) and c'(z) v, z~ drawn given b; this is it where z~ has the noise that makes it z.
     """
 
     num_samples: int = 1
 
-    def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
-        """psi: eta and log T."""
+    def init_control(self, shown: tuple[PyTree, ...], z: Latents, key: Key) -> PyTree:
+        """eta and log T."""
         return {"eta": jnp.ones(()), "log_temperature": jnp.full((), math.log(0.5))}
 
-    def control(self, psi: PyTree, f: Function) -> Function:
-        return lambda z: psi["eta"] * f(jax.nn.sigmoid(z * jnp.exp(-psi["log_temperature"])))
+    def control(
+        self, psi: PyTree, relaxed: Callable[[Latents, Any], Scalar], shown: tuple[PyTree, ...]
+    ) -> Function:
+        return lambda z: psi["eta"] * relaxed(z, jnp.exp(psi["log_temperature"]))
 
 
 @component
 class RELAX(RelaxedControl):
-    """As `REBAR`, with c(z) = eta f(sigmoid(z / T)) + net(z): what the relaxation does not foresee,
-    the net learns.
+    """As `REBAR`, with c(z) = eta f(sigmoid(z / T)) + net(x, z): what the relaxation does not
+    foresee, the net learns.
 
-    The net takes a latent and gives one number. Reference: Grathwohl et al. 2018.
+    The net takes (x, z), in a graph (x, the layers before, z), and gives one number. Reference:
+    Grathwohl et al. 2018.
     """
 
     net: Net
     num_samples: int = 1
 
-    def init(self, model: Model, params: Params, x: ArrayLike, key: Key) -> PyTree:
-        """psi: eta, log T and the net's parameters."""
-        net_key, z_key = jax.random.split(key)
-        z = posterior_of(model, params, x).sample(z_key)
-        return REBAR().init(model, params, x, key) | {"net": init_net(self.net, net_key, z)}
+    def init_control(self, shown: tuple[PyTree, ...], z: Latents, key: Key) -> PyTree:
+        """eta, log T and the net's parameters."""
+        net = init_net(self.net, key, (*shown, z))
+        return REBAR().init_control(shown, z, key) | {"net": net}
 
-    def control(self, psi: PyTree, f: Function) -> Function:
-        relaxed = REBAR().control(psi, f)
-        return lambda z: relaxed(z) + jnp.reshape(apply_net(self.net, psi["net"], z), ())
+    def control(
+        self, psi: PyTree, relaxed: Callable[[Latents, Any], Scalar], shown: tuple[PyTree, ...]
+    ) -> Function:
+        rebar = REBAR().control(psi, relaxed, shown)
+        return lambda z: rebar(z) + jnp.reshape(apply_net(self.net, psi["net"], (*shown, z)), ())
 
 
-def rebar_gradient(
-    f: Function, control: Function, logits: Latents, u: Latents, v: Latents
-) -> tuple[Latents, Latents]:
-    """b and the estimate of dE f / dl, from uniform numbers u for z and v for z~."""
-    assert_equal_shape((logits, u, v))
-    p = jax.nn.sigmoid(logits)
-    b = (logits + logit(u) > 0).astype(logits.dtype)
-
-    def control_at_z(logits):
-        """c(z), z = l + logit(u)."""
-        return control(logits + logit(u))
-
-    def control_given_b(logits):
-        """c(z~), z~ = l + logit(u~), u~ uniform where it gives b: written so that no probability is
-        rounded to 0 or 1.
-        """
-        above = jnp.logaddexp(logits + jnp.log(v), 0) - jnp.log1p(-v)
-        below = jnp.log(v) - jnp.logaddexp(jnp.log1p(-v) - logits, 0)
-        return control(jnp.where(b == 1, above, below))
-
-    # (f(b) - c(z~)) (b - p) + dc(z)/dl - dc(z~)/dl
-    slope = jax.grad(control_at_z)(logits)
-    value_given_b, slope_given_b = jax.value_and_grad(control_given_b)(logits)
-    return b, (f(b) - value_given_b) * (b - p) + slope - slope_given_b
+def rebar_gradient(f: Scalar, control: Function, logits: Latents, u: Latents) -> Latents:
+    """The estimate of dE f / dl from f(b), b = 1[z > 0], and from c at z = l + logit(u)."""
+    assert_equal_shape((logits, u))
+    p, z = jax.nn.sigmoid(logits), logits + logit(u)
+    b = above_zero(z)
+    # (f(b) - c(z)) (b - p) + c'(z) v, with v = (1 - p)/u where b = 1, else p/(1 - u)
+    value, slope = jax.value_and_grad(control)(z)
+    v = jnp.where(b == 1, jax.nn.sigmoid(-logits) / u, p / (1 - u))
+    return (f - value) * (b - p) + slope * v
 
 
 def _psi(estimator: Any, params: Params) -> PyTree:

@@ -6,18 +6,18 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, Params, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
-from vaejax.bounds import INDEPENDENT, sample_posterior, stopped
+from vaejax.bounds import INDEPENDENT, elbo_bound, sample_posterior, stopped
 from vaejax.distributions.noise import Noise
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.estimators.base import (
-    Estimator,
+    ELBOInParts,
     log_weight_at,
+    mean_reconstruction,
     posterior_in,
     require_reparameterised,
     with_gradient_of,
@@ -30,7 +30,7 @@ REMEDY = (
 
 
 @component
-class TaylorControlVariate(Estimator):
+class TaylorControlVariate(ELBOInParts):
     """Value: mean_k log w_k. Gradient: that of `Pathwise`, less a linear approximation around q's
     mean, whose own mean is known.
 
@@ -46,7 +46,9 @@ class TaylorControlVariate(Estimator):
     def __post_init__(self):
         require_count(self.num_samples, "TaylorControlVariate.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = posterior_in(model, params, x, (DiagNormalDensity,), self, REMEDY)
         require_reparameterised(type(self).__name__, q)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
@@ -61,14 +63,16 @@ class TaylorControlVariate(Estimator):
             step = stopped(z) - centre
             in_loc, in_log_scale = stopped(curvature(step)), stopped(slope * step)
             control = jnp.sum(in_loc * q.loc + in_log_scale * q.log_scale)
-            return model.log_joint(params, x, z) - q.log_prob(z), control
+            log_joint, log_p_x = model.log_densities(params, x, z)
+            return log_joint - q.log_prob(z), control, log_p_x
 
-        log_w, taylor = map_samples(log_weight_and_control, zs)
-        return with_gradient_of(jnp.mean(log_w), jnp.mean(log_w - taylor))
+        log_w, taylor, log_p_x = map_samples(log_weight_and_control, zs)
+        bound = with_gradient_of(jnp.mean(log_w), jnp.mean(log_w - taylor))
+        return bound, mean_reconstruction(elbo_bound, log_p_x)
 
 
 @component
-class MeasureValued(Estimator):
+class MeasureValued(ELBOInParts):
     """Value: mean_k log w_k. Gradient in q's parameters: differences of f = log w between samples
     of other densities, no derivative of f.
 
@@ -84,7 +88,9 @@ class MeasureValued(Estimator):
     def __post_init__(self):
         require_count(self.num_samples, "MeasureValued.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = posterior_in(model, params, x, (DiagNormalDensity,), self, REMEDY)
         sample_key, *noise_keys = jax.random.split(key, 4)
         zs = stopped(sample_posterior(q, sample_key, self.num_samples))
@@ -97,10 +103,11 @@ class MeasureValued(Estimator):
         d_loc, d_log_scale = (jnp.mean(stopped(part), axis=0) for part in gradients)
 
         # a term with these for its gradient in q, and grad log p(x, z_k) in theta
-        log_joint = map_samples(lambda z: model.log_joint(params, x, z), zs)
+        log_joint, log_p_x = map_samples(lambda z: model.log_densities(params, x, z), zs)
         log_q = map_samples(fixed_q.log_prob, zs)
         surrogate = jnp.mean(log_joint) + jnp.sum(d_loc * q.loc + d_log_scale * q.log_scale)
-        return with_gradient_of(jnp.mean(log_joint - log_q), surrogate)
+        bound = with_gradient_of(jnp.mean(log_joint - log_q), surrogate)
+        return bound, mean_reconstruction(elbo_bound, log_p_x)
 
 
 def measure_valued_noise(keys: list[Key], zs: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

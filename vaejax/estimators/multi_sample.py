@@ -139,10 +139,12 @@ class RWS(Estimator):
         require_count(self.num_samples, "RWS.num_samples")
 
     def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+        # a q that depends on theta too, as of a ladder, teaches phi alone
+        of_q = params._replace(theta=stopped(params.theta))
         if self.doubly_reparameterised:
-            q = reparameterised_posterior(self, model, params, x)
+            q = reparameterised_posterior(self, model, of_q, x)
         else:
-            q = posterior_of(model, params, x)
+            q = posterior_of(model, of_q, x)
         zs = sample_posterior(q, key, self.num_samples, self.noise)
         path = log_weights(model, stopped(params), x, stopped(q), zs)
         w = normalised_weights(stopped(path))

@@ -2,23 +2,27 @@
 
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count, require_positive
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, Params, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
-from vaejax.bounds import stopped
+from vaejax.bounds import elbo_bound, stopped
 from vaejax.distributions.bernoulli import BernoulliDensity
 from vaejax.distributions.discrete import OneHotCategoricalDensity
 from vaejax.distributions.noise import open_uniform
-from vaejax.estimators.base import Estimator, posterior_in, with_gradient_of
-from vaejax.estimators.control_variates import REMEDY, Latents, logit
+from vaejax.estimators.base import (
+    ELBOInParts,
+    mean_reconstruction,
+    posterior_in,
+    with_gradient_of,
+)
+from vaejax.estimators.binary_layers import REMEDY, Latents, logit
 from vaejax.models.base import Model
 
 
 @component
-class Relaxed(Estimator):
+class Relaxed(ELBOInParts):
     """Value: mean_k log w at hard samples. Gradient: of the same at their relaxations, sigmoid or
     softmax of (l + noise) / T.
 
@@ -33,22 +37,27 @@ class Relaxed(Estimator):
         require_positive(self.temperature, "Relaxed.temperature")
         require_count(self.num_samples, "Relaxed.num_samples")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = posterior_in(
             model, params, x, (BernoulliDensity, OneHotCategoricalDensity), self, REMEDY
         )
 
         def log_weights(key):
-            """log w at a hard sample and at its relaxation."""
-            samples = hard_and_soft(q, key, self.temperature)
-            return tuple(model.log_joint(params, x, z) - q.log_prob(z) for z in samples)
+            """log w at a hard sample and at its relaxation, and log p(x | z) at the first."""
+            hard, soft = hard_and_soft(q, key, self.temperature)
+            log_joint, log_p_x = model.log_densities(params, x, hard)
+            log_w_soft = model.log_joint(params, x, soft) - q.log_prob(soft)
+            return log_joint - q.log_prob(hard), log_w_soft, log_p_x
 
-        hard, soft = map_samples(log_weights, jax.random.split(key, self.num_samples))
-        return with_gradient_of(jnp.mean(hard), jnp.mean(soft))
+        hard, soft, log_p_x = map_samples(log_weights, jax.random.split(key, self.num_samples))
+        bound = with_gradient_of(jnp.mean(hard), jnp.mean(soft))
+        return bound, mean_reconstruction(elbo_bound, log_p_x)
 
 
 @component
-class StraightThrough(Estimator):
+class StraightThrough(ELBOInParts):
     """Value: mean_k log w at hard samples. Gradient: of the same, as if d hard / d l were d soft /
     d l.
 
@@ -65,7 +74,9 @@ class StraightThrough(Estimator):
         if self.temperature is not None:
             require_positive(self.temperature, "StraightThrough.temperature")
 
-    def __call__(self, model: Model, params: Params, x: ArrayLike, key: Key) -> Scalar:
+    def parts(
+        self, model: Model, params: Params, x: PyTree, key: Key
+    ) -> tuple[Scalar, Scalar | None]:
         q = posterior_in(
             model, params, x, (BernoulliDensity, OneHotCategoricalDensity), self, REMEDY
         )
@@ -74,9 +85,11 @@ class StraightThrough(Estimator):
             hard, soft = hard_and_soft(q, key, self.temperature or 1.0)
             soft = q.mean() if self.temperature is None else soft
             z = hard + soft - stopped(soft)  # the value of the first, the gradient of the second
-            return model.log_joint(params, x, z) - q.log_prob(z)
+            log_joint, log_p_x = model.log_densities(params, x, z)
+            return log_joint - q.log_prob(z), log_p_x
 
-        return jnp.mean(map_samples(log_weight, jax.random.split(key, self.num_samples)))
+        log_w, log_p_x = map_samples(log_weight, jax.random.split(key, self.num_samples))
+        return jnp.mean(log_w), mean_reconstruction(elbo_bound, log_p_x)
 
 
 def hard_and_soft(

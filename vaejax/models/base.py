@@ -7,7 +7,7 @@ what a user's own model gives gets the same checks as ours.
 
 import inspect
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpyro.distributions as npd
@@ -33,6 +33,8 @@ class Factor:
     """
 
     support: Any
+    # Whether it is a factor of q that is shown the prior's one too, as a `BesidePrior`.
+    is_shown_prior: ClassVar[bool] = False
 
     def __init_subclass__(cls, abstract: bool = False, **keywords):
         super().__init_subclass__(**keywords)

@@ -107,7 +107,7 @@ def _factor_table(
     graph: Structure, factor_at: FactorAt, name: str, values: Values, states: Mapping[str, PyTree]
 ) -> tuple[tuple[str, ...], jax.Array]:
     """(scope, log p(v_name | parents) at every combination of the hidden nodes that take part)."""
-    scope = tuple(other for other in (*graph[name].parents, name) if other in states)
+    scope = tuple(other for other in (*graph.drawn_parents(name), name) if other in states)
     require_table(scope, [num_states(states[other]) for other in scope])
 
     def log_prob(*scope_values):

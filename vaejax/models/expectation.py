@@ -10,6 +10,7 @@ from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
 from vaejax.models.base import Conditional, Model, Supports, density_of, require_factor
+from vaejax.models.latents import refuse_shown_prior
 
 
 @component
@@ -37,6 +38,7 @@ class Expectation(Model):
 
     def __post_init__(self):
         require_factor(self.encoder, Conditional, "Expectation.encoder")
+        refuse_shown_prior(self.encoder, "Expectation.encoder")
 
     @property
     def latent_support(self) -> Supports:

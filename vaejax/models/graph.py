@@ -17,9 +17,12 @@ import jax
 
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
+from vaejax.distributions.base import Distribution
 from vaejax.models.base import Conditional, Supports, density_of
 from vaejax.models.joint import Joint
-from vaejax.models.node import Structure, Values
+from vaejax.models.latents import refuse_shown_prior
+from vaejax.models.node import BesidePrior, Node, Structure, Values
+from vaejax.networks.base import apply_net, init_net
 
 
 @component
@@ -28,9 +31,10 @@ class DirectedGraph(Structure, Conditional):
     explains.
 
     `graph(params, given)` is the `Joint` at given = {input: value}, or the bare value of the one
-    input; without inputs, `given` is what the roots are shown. params is {node: its parameters}.
-    The order of the nodes is free; of their ancestral order the first one serves that keeps to it.
-    ValueError for a cycle, an unknown parent, a name that is twice there.
+    input; without inputs, `given` is what the roots are shown. params is {node: its parameters}, of
+    the `deterministic` nodes too. The order of the nodes is free; of their ancestral order the
+    first one serves that keeps to it. ValueError for a cycle, an unknown parent, a name that is
+    twice there.
     """
 
     @property
@@ -43,10 +47,19 @@ class DirectedGraph(Structure, Conditional):
         | Pa(v_j)).
         """
         clamped = tuple(self[name] for name in names)
+        return self.without(*names, inputs=names, clamped=clamped)
+
+    def without(
+        self, *names: str, inputs: tuple[str, ...] = (), clamped: tuple[Node, ...] = ()
+    ) -> "DirectedGraph":
+        """The factors of the other nodes, and the deterministic nodes that they need."""
+        others = [name for name in self.by_name if name not in names]
+        needed = self.functions_above(*others)
         return replace(
             self,
-            nodes=tuple(node for node in self.nodes if node.name not in names),
-            inputs=(*self.inputs, *names),
+            nodes=tuple(self.by_name[name] for name in others),
+            inputs=(*self.inputs, *inputs),
+            deterministic=tuple(node for node in self.deterministic if node.name in needed),
             clamped=(*self.clamped, *clamped),
         )
 
@@ -57,27 +70,62 @@ class DirectedGraph(Structure, Conditional):
         drawn ancestrally where they lack.
         """
         known, params = {**self._inputs(given), **(values or {})}, {}
-        for name, node_key in zip(self.order, jax.random.split(key, len(self.nodes)), strict=True):
-            node, (params_key, sample_key) = self[name], jax.random.split(node_key)
-            shown = self.shown_to(node, known, given)
-            params[name] = node.conditional.init(params_key, shown)
-            if name not in known and any(name in other.parents for other in self.nodes):
-                factor = density_of(node.conditional, params[name], shown)
-                known[name] = factor.sample(sample_key)
+        keys = jax.random.split(key, len(self.order_of_all))
+        for name, node_key in zip(self.order_of_all, keys, strict=True):
+            params_key, sample_key = jax.random.split(node_key)
+            shown = self.shown_to(name, known, given)
+            if name in self.functions:
+                net = self.functions[name].net
+                params[name] = init_net(net, params_key, shown)
+                known[name] = apply_net(net, params[name], shown)
+                continue
+            conditional = self[name].conditional
+            if conditional.is_shown_prior:
+                prior_key, params_key = jax.random.split(params_key)
+                shown = BesidePrior(shown, self._prior_at_start(prior_key, name, known))
+            params[name] = conditional.init(params_key, shown)
+            if name not in known and any(name in self.above(other) for other in self.order_of_all):
+                known[name] = density_of(conditional, params[name], shown).sample(sample_key)
         return params
 
-    def __call__(self, params: Mapping[str, PyTree], given: PyTree = None) -> "Joint":
+    def _prior_at_start(self, key: Key, name: str, known: Values) -> Distribution:
+        """The prior's factor that a node is shown, at parameters that it could start from."""
+        if self.prior is None:
+            refuse_shown_prior(self[name].conditional, f"the node {name!r}")
+        others = [other for other in self.prior.order if other != name]
+        alone = self.prior.clamp(*others)
+        inputs = {other: known.get(other) for other in alone.inputs}
+        return alone(alone.init(key, inputs), inputs).ready[name]
+
+    def __call__(
+        self, params: Mapping[str, PyTree], given: PyTree = None, prior: Joint | None = None
+    ) -> "Joint":
         inputs = self._inputs(given)
-        ready, late = {}, {}
-        for name in self.order:
-            node = self[name]
-            if set(node.parents) <= set(self.inputs):
-                shown = self.shown_to(node, inputs, given)
-                ready[name] = density_of(node.conditional, params[name], shown)
-            else:
-                late[name] = params[name]
-        needed = {parent for name in late for parent in self[name].parents}
-        return Joint(ready, late, {name: inputs[name] for name in inputs if name in needed}, self)
+        known, ready = dict(inputs), {}
+        for name in self.order_of_all:
+            if set(self.above(name)) <= set(known):
+                if name in self.functions:
+                    known[name] = self.function_at(name, params[name], known)
+                else:
+                    shown = self.shown_prior(name, known, prior)
+                    ready[name] = self.factor_at(name, params[name], known, shown, given)
+        late = [name for name in self.order if name not in ready]
+        late += [name for name in self.functions_above(*late) if name not in known]
+        needed = {parent for name in late for parent in self.above(name)}
+        return Joint(
+            ready,
+            {name: params[name] for name in late},
+            {name: known[name] for name in known if name in needed},
+            prior if late else None,
+            self,
+        )
+
+    def not_ready(self, params: Mapping[str, PyTree], inputs: Values) -> "Joint":
+        """The `Joint` of which no factor is made before it is asked for."""
+        names = (*self.by_name, *self.functions)
+        needed = {parent for name in self.order for parent in self.drawn_parents(name)}
+        known = {name: inputs[name] for name in inputs if name in needed}
+        return Joint({}, {name: params[name] for name in names}, known, None, self)
 
     def _inputs(self, given: PyTree) -> dict[str, Any]:
         """{input: value}, of a mapping that has them all, or of the bare value of one."""

@@ -22,7 +22,7 @@ from vaejax.models.base import (
 )
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
-from vaejax.models.latents import require_same_support
+from vaejax.models.latents import refuse_shown_prior, require_same_support
 from vaejax.models.node import Node
 
 
@@ -69,6 +69,11 @@ class GraphModel(Model):
         else:
             require_same_support(self.graph[self.latents[0]].conditional, self.encoder)
 
+        for name in self.latents:
+            refuse_shown_prior(self.graph[name].conditional, f"the node {name!r} of the graph")
+        if self.named_latents is None:
+            refuse_shown_prior(self.encoder, "GraphModel.encoder")
+
         unknown = tuple(
             self.named_latents[name] if self.named_latents is not None else Node(name, self.encoder)
             for name in self.latents
@@ -77,6 +82,22 @@ class GraphModel(Model):
         if unknown:  # they are wherever the encoder puts them, and shown accordingly
             clamped = (*self.graph.clamped, *unknown)
             object.__setattr__(self, "graph", replace(self.graph, clamped=clamped))
+        if self.named_latents is not None:
+            self._show_prior(self.named_latents)
+
+    def _show_prior(self, encoder: DirectedGraph) -> None:
+        """The encoder has the graph of the factors that its nodes are shown."""
+        is_shown = {name for name in self.latents if encoder[name].conditional.is_shown_prior}
+        for name in is_shown:
+            if self.graph[name].conditional.support is None:
+                raise TypeError(
+                    f"GraphModel: the node {name!r} of the encoder is shown the prior's factor, and"
+                    f" that, a {type(self.graph[name].conditional).__name__}, is a function of q"
+                )
+        if is_shown:
+            others = [name for name in self.graph.order if name not in is_shown]
+            encoder = replace(encoder, prior=self.graph.clamp(*others))
+            object.__setattr__(self, "encoder", encoder)
 
     @property
     def named_latents(self) -> DirectedGraph | None:
@@ -137,7 +158,10 @@ class GraphModel(Model):
         """
         graph_key, encoder_key, z_key = jax.random.split(key, 3)
         phi = self.encoder.init(encoder_key, x)
-        z = density_of(self.encoder, phi, x).sample(z_key)
+        if self.named_latents is not None and self.named_latents.prior is not None:
+            z = {}  # q depends on theta, so theta's nets are shown samples of the prior
+        else:
+            z = density_of(self.encoder, phi, x).sample(z_key)
         return Params(self.graph.init(graph_key, x, self.assignment(x, z)), phi)
 
     def joint(self, params: Params, given: PyTree = None) -> Joint:
@@ -153,8 +177,14 @@ class GraphModel(Model):
         return sum(log_p.values(), nothing), sum((log_p[name] for name in self.observed), nothing)
 
     def posterior(self, params: Params, x: PyTree) -> Distribution:
-        """The approximate posterior q_phi(z | x, u)."""
-        return density_of(self.encoder, params.phi, x)
+        """The approximate posterior q_phi(z | x, u); of nodes that are shown the prior's factors, q
+        depends on theta too.
+        """
+        encoder = self.named_latents
+        if encoder is None or encoder.prior is None:
+            return density_of(self.encoder, params.phi, x)
+        require_params(self, params, self.graph.by_name)
+        return encoder(params.phi, x, encoder.prior.not_ready(params.theta, self.named(x)))
 
     def example(self, observation: PyTree, x: PyTree = None) -> PyTree:
         """The example of this observation that has the inputs of x.
@@ -174,9 +204,8 @@ class GraphModel(Model):
                 f"GraphModel: latent nodes depend on the observed {', '.join(sorted(above))}, so"
                 " there is no prior of them alone"
             )
-        nodes = tuple(node for node in self.graph.nodes if node.name in self.latents)
         require_params(self, params, self.graph.by_name)
-        prior = replace(self.graph, nodes=nodes)(params.theta, self._given(params, x))
+        prior = self.graph.without(*self.observed)(params.theta, self._given(params, x))
         return prior if self.named_latents is not None else prior.ready[self.latents[0]]
 
     def p_x_given_z(self, params: Params, z: PyTree, x: PyTree = None) -> Distribution:

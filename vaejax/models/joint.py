@@ -1,7 +1,7 @@
 """The joint density of a directed graph, and what is exact where its nodes are finite."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree, static
 from vaejax.distributions.base import Distribution
-from vaejax.models.base import density_of
-from vaejax.models.elimination import log_table, node_states, product_of_states, take
+from vaejax.models.conditioned import Conditioned
+from vaejax.models.elimination import log_table, node_states, product_of_states
 from vaejax.models.node import Structure, Values
 
 
@@ -21,12 +21,14 @@ class Joint(Distribution):
     """log p(v | u) = sum_j log p(v_j | Pa(v_j)), nats, over v = {name: value}.
 
     `ready` are the factors whose parents are inputs, each made once however many samples are drawn;
-    the rest need the values of others.
+    the rest need the values of others. Among `inputs` are the deterministic nodes that are functions
+    of inputs alone. `prior` has the factors that nodes of an encoder are shown.
     """
 
     ready: dict[str, Distribution]
     params: dict[str, PyTree]
     inputs: dict[str, Any]
+    prior: "Joint | None"
     graph: Structure = static()
 
     def require_event(self, value: Values) -> None:
@@ -35,16 +37,30 @@ class Joint(Distribution):
 
     def factor(self, name: str, values: Values) -> Distribution:
         """p(v_name | Pa(v_name)), the parents' values among `values`."""
-        if name in self.ready:
-            return self.ready[name]
-        node = self.graph[name]
-        shown = self.graph.shown_to(node, {**self.inputs, **values}, None)
-        return density_of(node.conditional, self.params[name], shown)
+        return self._factor(name, self._with_functions({**self.inputs, **values}, name))
 
     def factors(self, value: Values) -> dict[str, Distribution]:
         """{name: p(v_name | Pa(v_name))} at a value for each node; ValueError if one is missing."""
         self._require(value, self.graph.order)
-        return {name: self.factor(name, value) for name in self.graph.order}
+        known = self._with_functions({**self.inputs, **value}, *self.graph.order)
+        return {name: self._factor(name, known) for name in self.graph.order}
+
+    def _factor(self, name: str, known: Values) -> Distribution:
+        if name in self.ready:
+            return self.ready[name]
+        self.graph[name]
+        prior = self.graph.shown_prior(name, known, self.prior)
+        return self.graph.factor_at(name, self.params[name], known, prior)
+
+    def _with_functions(self, known: Values, *names: str) -> dict[str, Any]:
+        """These values, and those of the deterministic nodes that the factors of some nodes need,
+        each computed once.
+        """
+        known, late = dict(known), [name for name in names if name not in self.ready]
+        for name in self.graph.functions_above(*late):
+            if name not in known:
+                known[name] = self.graph.function_at(name, self.params[name], known)
+        return known
 
     def log_probs(self, value: Values) -> dict[str, Scalar]:
         """{name: log p(v_name | Pa(v_name))}; their sum is `log_prob`."""
@@ -77,13 +93,57 @@ class Joint(Distribution):
         return values, sum(log_probs.values(), start=jnp.zeros(()))
 
     def _walk(self, values: Values, key: Key) -> tuple[dict[str, Any], dict[str, Scalar]]:
-        values, log_probs = dict(values), {}
-        keys = keys_of(key, len(self.graph.nodes))
-        for name, node_key in zip(self.graph.order, keys, strict=True):
-            if name not in values:
-                factor = self.factor(name, values)
-                values[name], log_probs[name] = factor.sample_and_log_prob(node_key)
-        return values, log_probs
+        keys, log_probs = self.keys(key), {}
+
+        def draw(name: str, factor: Distribution) -> PyTree:
+            if name in values:
+                return values[name]
+            value, log_probs[name] = factor.sample_and_log_prob(keys[name])
+            return value
+
+        return self.walk(draw), log_probs
+
+    def sample_and_factors(
+        self, key: Key
+    ) -> tuple[dict[str, Any], dict[str, Distribution], dict[str, Distribution]]:
+        """What `sample` draws, the factor of each node there, and the prior's factors that nodes
+        were shown: each made once.
+        """
+        keys, factors, priors = self.keys(key), {}, {}
+
+        def draw(name: str, factor: Distribution) -> PyTree:
+            factors[name] = factor
+            return factor.sample(keys[name])
+
+        return self.walk(draw, priors), factors, priors
+
+    def walk(
+        self,
+        draw: Callable[[str, Distribution], PyTree],
+        priors: dict[str, Distribution] | None = None,
+    ) -> dict[str, Any]:
+        """{node: draw(node, its factor at the values before it)}, parents first. The prior's
+        factors that nodes are shown are put into `priors`.
+        """
+        values, known = {}, dict(self.inputs)
+        for name in self.graph.order:
+            known = self._with_functions(known, name)
+            factor = self.ready.get(name)
+            if factor is None:
+                prior = self.graph.shown_prior(name, known, self.prior)
+                factor = self.graph.factor_at(name, self.params[name], known, prior)
+                if prior is not None and priors is not None:
+                    priors[name] = prior
+            values[name] = known[name] = draw(name, factor)
+        return values
+
+    def keys(self, key: Key) -> dict[str, Key]:
+        """A key for each node; one alone has the key itself, so that a graph of one node draws what
+        its factor draws.
+        """
+        names = self.graph.order
+        keys = [key] if len(names) == 1 else list(jax.random.split(key, len(names)))
+        return dict(zip(names, keys, strict=True))
 
     def from_uniform(self, u: Float[Array, " n"]) -> dict[str, Any]:
         no_key: Any = None  # which is not used
@@ -159,7 +219,7 @@ class Joint(Distribution):
                 )
         return log_table(self.graph, self.factor, values, names)
 
-    def condition(self, values: Values) -> "Conditioned":
+    def condition(self, values: Values) -> Conditioned:
         """p(the other nodes | values, u)."""
         self._require_known(values)
         return Conditioned(self, dict(values))
@@ -176,13 +236,6 @@ class Joint(Distribution):
     def _require_known(self, values: Values) -> None:
         for name in values:
             self.graph[name]
-
-
-def keys_of(key: Key, count: int) -> list[Key]:
-    """A key for each; one alone has the key itself, so that a graph of one node draws what its
-    factor draws.
-    """
-    return [key] if count == 1 else list(jax.random.split(key, count))
 
 
 @pytree
@@ -204,73 +257,19 @@ class AtUniforms(Distribution):
         self.joint.require_event(value)
 
     def sample(self, key: Any) -> dict[str, Any]:
-        values, start = {}, 0
-        events = self.event
-        for name in self.joint.graph.order:
+        start, events = 0, self.event
+
+        def draw(name: str, factor: Distribution) -> PyTree:
+            nonlocal start
             event = events[name]
             size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(event))
             u = self.u[start : start + size]
-            if not isinstance(event, Mapping):  # a graph that is a node takes them in a row
-                u = u.reshape(event.shape)
-            values[name] = self.joint.factor(name, values).at_uniform(u).sample(key)
             start += size
-        return values
+            # A graph that is a node takes them in a row.
+            at = factor.at_uniform(u if isinstance(event, Mapping) else u.reshape(event.shape))
+            return at.sample(key)
+
+        return self.joint.walk(draw)
 
     def log_prob(self, value: Values) -> Scalar:
         return self.joint.log_prob(value)
-
-
-@pytree
-class Conditioned(Distribution):
-    """p(rest | values, u) = p(rest, values | u) / p(values | u): normalised where the nodes above
-    the given ones are finite.
-
-    `log_joint` is the numerator, which is always there, for MCMC and bounds.
-    """
-
-    joint: Joint
-    values: dict[str, Any]
-
-    @property
-    def reparameterised(self) -> bool:
-        """Whether no hidden node stands above the given ones, and the samples of all move."""
-        outline = self.joint.outline()
-        return not self.above and all(
-            moves for name, (_, moves) in outline.items() if name not in self.values
-        )
-
-    @property
-    def above(self) -> list[str]:
-        """The hidden nodes above the given ones, parents first: they are drawn by their tables."""
-        graph = self.joint.graph
-        ancestors = graph.ancestors(tuple(self.values))
-        return [name for name in graph.order if name in ancestors and name not in self.values]
-
-    def log_joint(self, rest: Values) -> Scalar:
-        """log p(rest, values | u)."""
-        return self.joint.log_prob({**rest, **self.values})
-
-    @property
-    def log_evidence(self) -> Scalar:
-        """log p(values | u), exact."""
-        return self.joint.log_marginal(self.values)
-
-    def log_prob(self, rest: Values) -> Scalar:
-        return self.log_joint(rest) - self.log_evidence
-
-    def marginal(self, name: str) -> tuple[PyTree, Float[Array, " n"]]:
-        """The states of a finite node, and p(state | values, u) of each."""
-        (states,), table = self.joint.log_marginals(self.values, name)
-        return states, jax.nn.softmax(table)
-
-    def sample(self, key: Key) -> dict[str, Any]:
-        """Exact: each hidden node above the given ones from its conditional given all before it,
-        then the others ancestrally.
-        """
-        values, above = dict(self.values), self.above
-        *keys, last = jax.random.split(key, len(above) + 1)
-        for name, node_key in zip(above, keys, strict=True):
-            (states,), table = self.joint.log_marginals(values, name)
-            values[name] = take(states, jax.random.categorical(node_key, table))
-        values = self.joint.complete(values, last)
-        return {name: values[name] for name in self.joint.graph.order if name not in self.values}

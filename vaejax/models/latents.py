@@ -67,6 +67,17 @@ def require_real_latents(latent_support: Supports, method: str) -> None:
             )
 
 
+def refuse_shown_prior(factor: Factor, name: str) -> None:
+    """Raises TypeError for a factor that is shown the prior's one, where there is none to show."""
+    kind = type(factor).__name__
+    if factor.is_shown_prior:
+        raise TypeError(
+            f"{name} is a {kind}, which is shown the prior's factor of its latent; it is for a node"
+            " of an encoder that is a DirectedGraph, in a vaejax.GraphModel:"
+            f" DirectedGraph((Node('z', {kind}(net), 'x'),), inputs=('x',))"
+        )
+
+
 def _without_ends(support: Supports) -> Supports:
     """The support, one number of no mass left out: a KL does not see whether 0 is in it."""
     return supports.POSITIVE if support == supports.NON_NEGATIVE else support

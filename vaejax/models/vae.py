@@ -16,7 +16,7 @@ from vaejax.models.base import (
     require_factor,
     require_params,
 )
-from vaejax.models.latents import require_same_support
+from vaejax.models.latents import refuse_shown_prior, require_same_support
 
 PARTS = "prior", "likelihood"  # of theta
 
@@ -50,6 +50,8 @@ class VAE(Model):
         require_factor(self.likelihood, Conditional, "VAE.likelihood")
         require_factor(self.encoder, Conditional, "VAE.encoder")
         require_same_support(self.prior, self.encoder)
+        for role in ("prior", "likelihood", "encoder"):
+            refuse_shown_prior(vars(self)[role], f"VAE.{role}")
 
     @property
     def support(self) -> Supports:

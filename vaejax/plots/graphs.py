@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from matplotlib.patches import Circle, Patch, RegularPolygon
 
 from vaejax.models.graph import DirectedGraph
 from vaejax.plots.look import INK, figure_of
@@ -13,23 +13,28 @@ RADIUS = 0.3  # of a node
 
 
 def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
-    """The nodes in rows, parents above children: observed ones filled, inputs without a circle.
-    `graph.dot()` is the same as text.
+    """The nodes in rows, parents above children: observed ones filled, deterministic ones as
+    diamonds, inputs without a border. `graph.dot()` is the same as text.
     """
     places = _places(graph)
     xs, ys = zip(*places.values(), strict=True)
     size = (1.3 * (max(xs) - min(xs)) + 1.6, 1.3 * (max(ys) - min(ys)) + 1.6)
     figure, [[axes]] = figure_of(size=size)
-    circles = {}
+    shapes: dict[str, Patch] = {}
     for name, place in places.items():
         fill, border = "lightgrey" if name in observed else "white", int(name not in graph.inputs)
-        circle = Circle(place, RADIUS, facecolor=fill, edgecolor=INK, lw=border)
-        circles[name] = axes.add_patch(circle)
+        style = {"facecolor": fill, "edgecolor": INK, "lw": border}
+        is_function = name in graph.functions
+        shape = (
+            RegularPolygon(place, 4, radius=1.3 * RADIUS) if is_function else Circle(place, RADIUS)
+        )
+        shape.set(**style)
+        shapes[name] = axes.add_patch(shape)
         points = min(12, 100 / len(name))  # a long name fits into its circle
         axes.text(*place, name, ha="center", va="center", fontsize=points)
-    for name in graph.order:
-        for parent in graph[name].parents:
-            _show_arrow(axes, places, circles, parent, name)
+    for name in graph.order_of_all:
+        for parent in graph.parents(name):
+            _show_arrow(axes, places, shapes, parent, name)
     axes.set(xlim=_with_margin(xs), ylim=_with_margin(ys))
     axes.set_aspect("equal")
     axes.axis("off")
@@ -37,7 +42,7 @@ def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
 
 
 def _show_arrow(
-    axes: Axes, places: dict[str, Place], circles: dict[str, Circle], parent: str, child: str
+    axes: Axes, places: dict[str, Place], shapes: dict[str, Patch], parent: str, child: str
 ) -> None:
     """From parent to child, bent where another node is in the way."""
     others = [place for name, place in places.items() if name not in (parent, child)]
@@ -49,8 +54,8 @@ def _show_arrow(
         "shrinkA": 1,
         "shrinkB": 1,
         "connectionstyle": f"arc3,rad={0.35 if blocked else 0.0}",
-        "patchA": circles[parent],
-        "patchB": circles[child],
+        "patchA": shapes[parent],
+        "patchB": shapes[child],
         "mutation_scale": 14,
     }
     axes.annotate("", xy=places[child], xytext=places[parent], arrowprops=style)
@@ -72,12 +77,12 @@ def _places(graph: DirectedGraph) -> dict[str, Place]:
     each stands near its parents.
     """
     rows: dict[str, int] = dict.fromkeys(graph.inputs, 0)
-    for name in graph.order:
-        rows[name] = 1 + max((rows[parent] for parent in graph[name].parents), default=-1)
+    for name in graph.order_of_all:
+        rows[name] = 1 + max((rows[parent] for parent in graph.parents(name)), default=-1)
     xs: dict[str, float] = {}
     for row in range(1 + max(rows.values())):
         names = [name for name in rows if rows[name] == row]
-        above = {name: [xs[parent] for parent in graph[name].parents] for name in names if row}
+        above = {name: [xs[parent] for parent in graph.parents(name)] for name in names if row}
         wanted = {name: float(np.mean(above[name])) if row else 0.0 for name in names}
         names.sort(key=lambda name: wanted[name])
         centre = sum(wanted.values()) / len(names)

@@ -22,9 +22,12 @@ from vaejax.objectives.base import Objective, minibatch
 from vaejax.objectives.beta import Beta
 from vaejax.objectives.schedules import WarmUp
 from vaejax.runs.config import DataSetting, Setting, TrainConfig, require_examples, training_config
+from vaejax.runs.named_estimators import named_estimator
 from vaejax.runs.names import named
-from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS, named_estimator
+from vaejax.runs.registry import ENCODERS, LIKELIHOODS, PRIORS
+from vaejax.training.averages import Averaged
 from vaejax.training.fit import fit
+from vaejax.training.skipping import SkipSteps
 
 
 def load_data(setting: DataSetting) -> tuple[Dataset, Transform]:
@@ -85,11 +88,15 @@ def learning_rate_of(config: TrainConfig) -> Any:
 
 
 def build_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Adam, with the configuration's schedule and clipping."""
-    adam = optax.adam(learning_rate_of(config))
-    if config.clip_norm is None:
-        return adam
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adam)
+    """Adam, with the configuration's schedule, clipping, average and skipping."""
+    optimizer: Any = optax.adam(learning_rate_of(config))
+    if config.clip_norm is not None:
+        optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer)
+    if config.average is not None:
+        optimizer = Averaged(optimizer, config.average)
+    if config.skip_above is not None:
+        optimizer = SkipSteps(optimizer, config.skip_above)
+    return optimizer
 
 
 def initial_params(

@@ -12,6 +12,7 @@ from vaejax.base.fields import (
     AtMost,
     Count,
     CountOrZero,
+    InnerFraction,
     Positive,
     Rule,
     Seed,
@@ -210,7 +211,8 @@ class TrainConfig(Setting):
     estimator: str = "pathwise"
     """Of the ELBO: pathwise, antithetic, sobol, analytic-kl, stick-the-landing,
     estimated-coefficient, taylor, measure-valued, score-function. Of the importance-weighted bound,
-    with --num-samples of 2 or more: iwae, stopped-iwae, dreg, rws, vimco, ovis.
+    with --num-samples of 2 or more: iwae, stopped-iwae, dreg, rws, vimco, ovis. Of bounds between
+    the two: ciwae, or miwae and piwae with a multiple of 8 samples.
     """
     num_samples: Count = 1
     """K, the samples of z in each bound."""
@@ -218,10 +220,16 @@ class TrainConfig(Setting):
     """Of the learning rate: cosine falls to 0 at num_steps."""
     clip_norm: Positive | None = None
     """Clip the gradient's global norm to this."""
+    skip_above: Positive | None = None
+    """Skip and count the steps whose gradient has a larger global norm, or is not finite."""
+    average: InnerFraction | None = None
+    """Validate and evaluate an exponential average of the parameters, with this decay."""
     validate_every: Count = 500
     """Steps from one validation to the next."""
     patience: Count | None = None
     """Stop after so many validations without a better one, and evaluate the best."""
+    max_minutes: Positive | None = None
+    """Stop the training, saved, after so many minutes; --resume goes on."""
     checkpoint_every: Count = 2_000
     """Steps from one checkpoint to the next."""
     eval_samples: Count = 500
@@ -239,7 +247,7 @@ class TrainConfig(Setting):
 
     def check_together(self) -> None:
         # Here, since it brings all the names of models, which `import vaejax` need not wait for.
-        from vaejax.runs.registry import named_estimator
+        from vaejax.runs.named_estimators import named_estimator
 
         super().check_together()
         if self.warm_up and self.estimator != "pathwise":

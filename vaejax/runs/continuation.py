@@ -17,6 +17,7 @@ FREE_TO_CHANGE = {
     "overwrite",
     "log",
     "num_steps",
+    "max_minutes",
     "out",
     "data_folder",
     "eval_samples",
@@ -27,11 +28,20 @@ FREE_TO_CHANGE = {
 }
 
 # Fields that came after runs had been saved, which are resumed as if they had had the defaults.
-LATER = ("label", "validation", "test", "split_seed")
+LATER = ("label", "validation", "test", "split_seed", "skip_above", "average")
 
 # Fields that say where a run lies and how it is kept: two runs that differ in no other one
 # compute the same.
-KEPT = ("out", "log", "resume", "overwrite", "data_folder", "checkpoint_every", "devices")
+KEPT = (
+    "out",
+    "log",
+    "resume",
+    "overwrite",
+    "data_folder",
+    "checkpoint_every",
+    "devices",
+    "max_minutes",
+)
 
 
 def computed_fields(config: TrainConfig) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from vaejax.runs.config import TrainConfig
 from vaejax.runs.continuation import RUN_RECORD, saved_config, saved_fields
 from vaejax.runs.files import read_json
 from vaejax.runs.place import expanded
+from vaejax.training.averages import averaged_params
 from vaejax.training.checkpoints import CheckpointMismatchError
 from vaejax.training.run import Run
 from vaejax.training.saving import saved_runs
@@ -165,9 +166,13 @@ def _require_described(folder: Path, facts: Mapping[str, Any], parts: Mapping[st
 
 
 def evaluated_params(config: TrainConfig, run: Run) -> Params:
-    """Those that a run evaluates: of the best validation where it has a patience, else the last."""
+    """Those that a run evaluates: of the best validation where it has a patience, else the last, or
+    their average.
+    """
     best = best_params(run) if config.patience else None
-    return run.params if best is None else best
+    if best is not None:
+        return best
+    return run.params if config.average is None else averaged_params(run)
 
 
 def evaluated_step(config: TrainConfig, run: Run) -> int:

@@ -1,27 +1,19 @@
-"""The names that stand for priors, encoders, likelihoods, nets and estimators, each in one table.
+"""The names that stand for priors, encoders, likelihoods and nets, each in one table; those of
+estimators are in `named_estimators`.
 
-An entry says in a line what it is and builds it: a prior, an encoder and a likelihood for a
-`Setting`, an estimator for its number of samples. The number of a name comes last. `vaejax names`
-prints the tables.
+An entry says in a line what it is and builds it for a `Setting`. The number of a name comes last.
+`vaejax names` prints the tables.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import numpyro.distributions as npd
 
-from vaejax.base.checks import Integers, Range, Reals, require_in
-from vaejax.bounds import iwae_bound
-from vaejax.distributions.noise import Antithetic, Sobol
-from vaejax.estimators.base import Estimator
-from vaejax.estimators.doubly_reparameterised import DReG
-from vaejax.estimators.gaussian import MeasureValued, TaylorControlVariate
-from vaejax.estimators.multi_sample import OVIS, RWS, VIMCO
-from vaejax.estimators.pathwise import AnalyticKL, Pathwise, StickTheLanding
-from vaejax.estimators.score_function import ScoreFunction
+from vaejax.base.checks import Integers, Reals
 from vaejax.models.conditionals.flow_based import InverseAutoregressive, RealNVP
 from vaejax.models.conditionals.pixels import (
     Bernoulli,
@@ -48,11 +40,12 @@ from vaejax.models.priors import (
 )
 from vaejax.networks.images import ConvDecoder, ConvEncoder
 from vaejax.networks.vectors import MLP, GatedMLP
-from vaejax.runs.names import Entry, ModelSizes, named, require_entry
+from vaejax.runs.named_estimators import ESTIMATORS
+from vaejax.runs.names import Entry, ModelSizes, named
 
 # The ranges of their numbers.
 
-COUNT, PLURAL, EVEN = Integers(1), Integers(2), Integers(2, factor=2)
+COUNT, PLURAL = Integers(1), Integers(2)
 ANY_SCALE = Reals(0, is_open=True)
 
 
@@ -221,83 +214,6 @@ LIKELIHOODS = {
         "pixels of so many ordered levels", _discretized_logistic, PLURAL
     ),
 }
-
-
-# Estimators, of the number of samples.
-
-
-@dataclass(frozen=True)
-class EstimatorEntry(Entry):
-    """An estimator, and the bound that it is of: of one sample the IWAE bound is the ELBO."""
-
-    number: Range = COUNT
-    bound: Literal["ELBO", "IWAE"] = "ELBO"
-
-
-_iwae = partial(EstimatorEntry, number=PLURAL, bound="IWAE")
-
-ESTIMATORS = {
-    "pathwise": EstimatorEntry("reparameterised", lambda samples=1: Pathwise(samples)),
-    "antithetic": EstimatorEntry(
-        "pathwise with pairs of opposite noise",
-        lambda samples=2: Pathwise(samples, noise=Antithetic()),
-        EVEN,
-    ),
-    "sobol": EstimatorEntry(
-        "pathwise with quasi-random noise",
-        lambda samples=2: Pathwise(samples, noise=Sobol()),
-        PLURAL,
-    ),
-    "analytic-kl": EstimatorEntry("the KL in closed form", lambda samples=1: AnalyticKL(samples)),
-    "stick-the-landing": EstimatorEntry(
-        "pathwise without the score of q", lambda samples=1: StickTheLanding(samples)
-    ),
-    "estimated-coefficient": EstimatorEntry(
-        "pathwise with a fitted multiple of the score of q",
-        lambda samples=1: StickTheLanding(samples, coefficient="estimated"),
-    ),
-    "taylor": EstimatorEntry(
-        "pathwise with a linear control variate", lambda samples=1: TaylorControlVariate(samples)
-    ),
-    "measure-valued": EstimatorEntry(
-        "measure-valued derivatives", lambda samples=1: MeasureValued(samples)
-    ),
-    "score-function": EstimatorEntry(
-        "needs no reparameterisation", lambda samples=2: ScoreFunction(samples), PLURAL
-    ),
-    "iwae": _iwae("reparameterised", lambda samples: Pathwise(samples, iwae_bound)),
-    "stopped-iwae": _iwae(
-        "without the score of q: biased", lambda samples: StickTheLanding(samples, iwae_bound)
-    ),
-    "dreg": _iwae("doubly reparameterised", lambda samples: DReG(samples)),
-    "rws": _iwae("wake-sleep: of the inclusive KL in phi", lambda samples: RWS(samples)),
-    "vimco": _iwae("score function with leave-one-out baselines", lambda samples: VIMCO(samples)),
-    "ovis": _iwae(
-        "score function with asymptotically optimal baselines", lambda samples: OVIS(samples)
-    ),
-}
-
-
-def named_estimator(name: str, num_samples: int | None = None) -> Estimator:
-    """The estimator of `name:K`, or of `name` with K given beside."""
-    if num_samples is None:
-        return named("estimator", name, ESTIMATORS)
-    key, colon, argument = name.partition(":")
-    entry = require_entry("estimator", name, ESTIMATORS)
-    if colon:
-        raise ValueError(
-            f"estimator {name!r}: here the number of samples has its own field; give estimator ="
-            f" {key!r} and num_samples = {argument or 'K'}"
-        )
-    require_in(num_samples, f"estimator {name!r}: num_samples", entry.number)
-    return entry.build(num_samples)
-
-
-def bound_of_estimator(name: str) -> str:
-    """The bound that `name:K` is of: ELBO, or IWAE-K."""
-    num_samples = named_estimator(name).num_samples  # pyright: ignore[reportAttributeAccessIssue]
-    bound = ESTIMATORS[name.partition(":")[0]].bound
-    return bound if bound == "ELBO" else f"{bound}-{num_samples}"
 
 
 TABLES: dict[str, Mapping[str, Entry]] = {

@@ -11,14 +11,16 @@ from typing import Annotated, Any
 import tyro
 
 from vaejax.base.checks import unknown_name
-from vaejax.base.fields import Distinct, Seed
+from vaejax.base.fields import Distinct, Positive, Seed
 from vaejax.runs.command import MISTAKES
 from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.continuation import computed_fields, require_same_run, saved_config
 from vaejax.runs.flags import parsed_flags
 from vaejax.runs.place import is_run, place_of, require_free
+from vaejax.runs.prepared import prepared_training
 from vaejax.runs.table import RunSummary, tables_of
-from vaejax.runs.train import prepared_training, train
+from vaejax.runs.train import train
+from vaejax.training.callbacks import TimeBudget
 
 NOT_SWEPT = ("out", "resume", "overwrite", "seed", "data_folder")
 
@@ -37,6 +39,8 @@ class SweepConfig(TrainConfig):
     """The folder of the runs' folders."""
     seeds: Distinct[Seed] = (0,)
     """Instead of --seed."""
+    max_minutes: Positive | None = None
+    """Stop, saved, after so many minutes of the whole sweep; the same command goes on."""
     over: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """FIELD=VALUE,VALUE,..., such as --over prior=normal,vamp:50 --over learning-rate=1e-3,3e-4;
     several numbers in a value are separated by spaces, --over "hidden=200,400 400".
@@ -61,11 +65,14 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     runs = swept_runs(config)
     todo = {name: run for name, run in runs.items() if not is_finished(run)}
     check_all(todo)
+    budget = None if config.max_minutes is None else TimeBudget(config.max_minutes)
     failed: dict[str, str] = {}
     for number, (name, run) in enumerate(todo.items(), 1):
+        if budget is not None and budget.is_over():
+            break
         print(f"\n{name} ({number} of {len(todo)})", file=sys.stderr)
         try:
-            train(continued(run))
+            train(continued(run), budget)
         except Exception as error:  # of one run: it may be of its numbers alone
             failed[name] = " ".join(str(error).split()) or type(error).__name__
             print(f"{name} failed: {failed[name]}", file=sys.stderr)
@@ -77,7 +84,11 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     if failed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in failed.items())
         raise SweepError(f"{len(failed)} of {len(runs)} runs failed: {reasons}")
-    return {"runs": len(runs), "trained": len(todo), "out": str(place_of(config.out))}
+    left = sum(not is_finished(run) for run in runs.values())
+    if left:
+        print(f"{left} of {len(runs)} runs are left; the same command goes on", file=sys.stderr)
+    trained = len(todo) - left
+    return {"runs": len(runs), "trained": trained, "left": left, "out": str(place_of(config.out))}
 
 
 def swept_runs(config: SweepConfig) -> dict[str, TrainConfig]:

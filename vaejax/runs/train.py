@@ -1,38 +1,24 @@
-"""Training a run: all that can be refused is refused before the folder is touched."""
+"""Training a run: it is trained, evaluated, drawn, and each is on disk before the next begins."""
 
 import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import optax
-from jax.sharding import Mesh
 from matplotlib.figure import Figure
 
 from vaejax import plots
 from vaejax.base.describe import description
-from vaejax.base.types import Key, Params
+from vaejax.base.types import Params
 from vaejax.data.base import Dataset, random_rows
-from vaejax.data.check import check_data
-from vaejax.data.transforms import Transform
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
-from vaejax.models.vae import VAE
-from vaejax.objectives.base import Objective, terms_of
 from vaejax.plots.latents import require_labels
-from vaejax.runs.build import (
-    build_model,
-    build_objective,
-    build_optimizer,
-    initial_params,
-    load_data,
-)
 from vaejax.runs.command import environment, record
-from vaejax.runs.config import TrainConfig, check_config
+from vaejax.runs.config import TrainConfig
 from vaejax.runs.continuation import require_same_run, saved_config, saved_fields
 from vaejax.runs.files import write_json
 from vaejax.runs.flags import parsed_flags
@@ -40,14 +26,16 @@ from vaejax.runs.folder import (
     digests_of,
     evaluated_params,
     evaluated_step,
-    require_same_data,
 )
 from vaejax.runs.lock import claimed
 from vaejax.runs.logs import logs_of
 from vaejax.runs.pictures import drawn
 from vaejax.runs.place import place_of, require_free, training_in
-from vaejax.training.callbacks import Callback
-from vaejax.training.fit import check_schedules, fit
+from vaejax.runs.prepared import Training, prepared_training
+from vaejax.training.averages import averaged_params
+from vaejax.training.callbacks import Callback, TimeBudget
+from vaejax.training.fit import fit
+from vaejax.training.optimizers import skipped_steps
 from vaejax.training.run import Run
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation
@@ -56,27 +44,27 @@ DESCRIBED = ("model", "objective", "transform", "optimizer")  # whole, in config
 MOST_POINTS = 5_000  # of the picture of the latent space
 
 
-class Training(NamedTuple):
-    """All that a training is made of, checked: what is left is to run it."""
-
-    config: TrainConfig
-    dataset: Dataset
-    transform: Transform
-    model: VAE
-    objective: Objective
-    optimizer: optax.GradientTransformation
-    params: Params
-    mesh: Mesh | None
-    fit_key: Key
-    evaluate_key: Key
-    plot_key: Key
+class OutOfTime(Exception):  # noqa: N818
+    """The budget is spent: what is done is saved, and the run goes on by --resume."""
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+def train(config: TrainConfig, budget: TimeBudget | None = None) -> dict[str, Any]:
     """Trains, evaluates on the test set, draws, and returns what result.json holds.
 
     What is computed is on disk before what comes after it: checkpoints, result.json, pictures.
+    Where the budget, or that of the configuration, is spent before the last step, says where the
+    training stopped.
     """
+    if budget is None and config.max_minutes is not None:
+        budget = TimeBudget(config.max_minutes)
+    try:
+        return _trained(config, budget)
+    except OutOfTime as stopped:
+        print(f"{stopped}; go on with vaejax train --resume --out {config.out}", file=sys.stderr)
+        return {"stopped": str(stopped), "out": str(place_of(config.out))}
+
+
+def _trained(config: TrainConfig, budget: TimeBudget | None) -> dict[str, Any]:
     training = prepared_training(config)
     out = place_of(config.out)
     log, *others = logs_of(config, out)
@@ -85,7 +73,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
         require_free(config)  # again, now that no other process can write there
         began = time.perf_counter()
         with training_in(out, resume=config.resume):
-            run = fitted(training, out, (log, *others))
+            run = fitted(training, out, (log, *others), budget)
         seconds = time.perf_counter() - began
 
         print("evaluating on the test set ...", file=sys.stderr)
@@ -104,57 +92,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
     return result
 
 
-def prepared_training(config: TrainConfig) -> Training:
-    """Everything of a training but its run; raises for all that can be refused."""
-    check_config(config)
-    require_free(config)
-    dataset, transform = load_data(config)
-    if config.resume:
-        require_same_data(place_of(config.out), dataset)
-    keys = jax.random.split(jax.random.key(config.seed), 4)
-    model = build_model(config, dataset.train.images[0])
-    objective, optimizer = build_objective(config, model), build_optimizer(config)
-    _check_splits(config, model, dataset, transform)
-    check_schedules(objective, config.num_steps)
-    mesh = _mesh(config)
-    params = initial_params(config, model, dataset.train.images, transform, keys[0])
-    training = Training(
-        config, dataset, transform, model, objective, optimizer, params, mesh, *keys[1:]
-    )
-    _trace(training)
-    return training
-
-
-def _check_splits(config: TrainConfig, model: VAE, dataset: Dataset, transform: Callable) -> None:
-    splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
-    for name, split in splits.items():
-        check_data(split.images, model.support, transform, name=f"{config.data} ({name})")
-
-
-def _mesh(config: TrainConfig) -> Mesh | None:
-    """The devices that each batch is sharded over; None for one."""
-    if config.devices > jax.device_count() or config.batch_size % config.devices:
-        raise ValueError(
-            f"devices = {config.devices}: there are {jax.device_count()}, and batch_size ="
-            f" {config.batch_size} must divide over them"
-        )
-    return jax.make_mesh((config.devices,), ("data",)) if config.devices > 1 else None
-
-
-def _trace(training: Training) -> None:
-    """Raises what the objective refuses: an estimator that is not for this encoder."""
-    objective, params, key = training.objective, training.params, training.fit_key
-    stored = training.dataset.train.images[: training.config.batch_size]
-    keys = jax.random.split(key, len(stored))
-    xs = jax.eval_shape(jax.vmap(training.transform), stored, keys)
-    jax.eval_shape(partial(terms_of, objective), params, xs, key, 0)
-    x = jax.eval_shape(training.transform, stored[0], key)
-    jax.eval_shape(objective.bound, params, x, key)
-
-
-def fitted(training: Training, out: Path, callbacks: Sequence[Callback]) -> Run:
+def fitted(
+    training: Training, out: Path, callbacks: Sequence[Callback], budget: TimeBudget | None
+) -> Run:
     """The training itself. config.json is there before the first step; that of a run that is
-    resumed is the old one until its checkpoints have turned out to be of this run.
+    resumed is the old one until its checkpoints have turned out to be of this run. Raises OutOfTime
+    where the budget is spent before the last step.
     """
     config, facts = training.config, _facts(training)
 
@@ -163,7 +106,7 @@ def fitted(training: Training, out: Path, callbacks: Sequence[Callback]) -> Run:
 
     if not config.resume:
         write_facts()
-    return fit(
+    run = fit(
         training.objective,
         training.params,
         training.optimizer,
@@ -173,14 +116,22 @@ def fitted(training: Training, out: Path, callbacks: Sequence[Callback]) -> Run:
         batch_size=config.batch_size,
         transform=training.transform,
         validation=Validation(
-            training.dataset.valid.images, config.validate_every, config.patience
+            training.dataset.valid.images,
+            config.validate_every,
+            config.patience,
+            None if config.average is None else averaged_params,
         ),
         checkpoints=Checkpoints(
             out / "checkpoints", config.checkpoint_every, config.resume, saved_fields(config)
         ),
         mesh=training.mesh,
-        callbacks=(WhenStarted(write_facts), *callbacks),
+        callbacks=(WhenStarted(write_facts), *callbacks, *([] if budget is None else [budget])),
     )
+    if budget is not None and budget.is_spent and run.step < config.num_steps:
+        raise OutOfTime(
+            f"{budget.minutes:g} minutes are over at step {run.step:,} of {config.num_steps:,}"
+        )
+    return run
 
 
 class WhenStarted(Callback):
@@ -226,6 +177,7 @@ def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str
         "latent_dim": config.latent_dim,
         "validation_bound": float(validations[-1]) if len(validations) else None,
         "step": run.step,
+        "skipped_steps": int(skipped_steps(run.opt_state) or 0),
         "evaluated_step": evaluated_step(config, run),
     }
 

@@ -1,9 +1,10 @@
 """What is told of a training as it goes: the contract of a callback, and several as one."""
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from vaejax.base.checks import require_no_class, shortened
+from vaejax.base.checks import require_no_class, require_positive, shortened
 from vaejax.training.run import Run, for_callback
 
 
@@ -35,6 +36,29 @@ class Callback:
 
     def finish(self) -> None:
         """After the last call, whatever it was that ended the run."""
+
+
+class TimeBudget(Callback):
+    """Ends a run when so many minutes have passed since this was made, by `StopTraining`.
+
+    Several runs can share one. `is_spent` says whether it has ended one; with checkpoints the same
+    call then goes on to the same bits, with a new budget. The clock is asked about once a second.
+    """
+
+    def __init__(self, minutes: float):
+        require_positive(minutes, "TimeBudget.minutes")
+        self.minutes = float(minutes)
+        self.is_spent = False
+        self._end = time.monotonic() + 60 * self.minutes
+
+    def is_over(self) -> bool:
+        """Whether the minutes have passed."""
+        return time.monotonic() >= self._end
+
+    def __call__(self, run: Run) -> None:
+        if self.is_over():
+            self.is_spent = True
+            raise StopTraining
 
 
 class FunctionCallback(Callback):

@@ -4,8 +4,7 @@ import jax
 import numpy as np
 
 from vaejax.base.types import Key, PyTree, Terms
-from vaejax.data.base import batch_rows
-from vaejax.training.feeds import STEPS_PER_CALL, Examples, Resident, Streamed, padded
+from vaejax.training.feeds import Examples, Feed, padded
 from vaejax.training.optimizers import skipped_steps
 from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
@@ -18,32 +17,25 @@ def next_count(count: int, seconds: float) -> int:
     """The number of steps of the next call; at most ten times as many, since the first call's time
     is the compiler's.
     """
-    return min(STEPS_PER_CALL, 10 * count, max(1, int(count * SECONDS_PER_CALL / seconds)))
+    return min(10 * count, max(1, int(count * SECONDS_PER_CALL / seconds)))
 
 
-def advance(
-    trainer: Trainer,
-    run: Run,
-    feed: Resident | Streamed,
-    order_key: Key,
-    noise_key: Key,
-    count: int,
-) -> Run:
+def advance(trainer: Trainer, run: Run, feed: Feed, noise_key: Key, count: int) -> Run:
     """The run `count` steps later; NonFiniteError if one of them breaks down."""
-    rows = batch_rows(order_key, feed.size, trainer.batch_size, run.step, run.step + count)
-    examples = feed.examples(rows)
+    examples = feed.examples(run.step, count)
     params, opt_state, record, finite = run_steps(
         trainer, run.params, run.opt_state, *examples, noise_key, run.step, count
     )
     record = jax.tree.map(lambda values: values[:count], jax.device_get(record))
     if not finite or not are_acceptable(record, opt_state):
+        rows = feed.order.rows(run.step, run.step + count)
         raise diagnosis(trainer, run, examples, rows, noise_key)
     return Run(params, opt_state, run.step + count, recorded(run.history, record), run.best_params)
 
 
 def are_acceptable(terms: Terms | Record, opt_state: PyTree) -> bool:
     """Whether a bound or an objective that is not finite has moved nothing: all are finite, or
-    `optax.apply_if_finite` skipped their steps.
+    the optimiser skipped their steps.
     """
     finite = np.isfinite(terms.bound).all() and np.isfinite(terms.objective).all()
     return bool(finite) or skipped_steps(opt_state) is not None
@@ -59,7 +51,7 @@ def diagnosis(
     """
     first = run.step
     for i, batch in enumerate(rows):
-        fault, following = _one_step(trainer, run, examples.data, examples.places[i], noise_key)
+        fault, following = _one_step(trainer, run, examples, i, noise_key)
         if fault is not None:
             message = f"step {run.step}: {fault} is not finite; rows of the batch: {batch.tolist()}"
             return NonFiniteError(message, run)
@@ -70,12 +62,14 @@ def diagnosis(
 
 
 def _one_step(
-    trainer: Trainer, run: Run, data: PyTree, places: np.ndarray, noise_key: Key
+    trainer: Trainer, run: Run, examples: Examples, i: int, noise_key: Key
 ) -> tuple[str | None, Run]:
-    """What of one step is not finite, if anything, and the run after it."""
-    terms, gradient = terms_and_gradient(trainer, run.params, data, places, noise_key, run.step)
+    """What of step i of the call is not finite, if anything, and the run after it."""
+    data, places = examples
+    terms, gradient = terms_and_gradient(trainer, run.params, data, places[i], noise_key, run.step)
+    place = padded(places[i : i + 1], len(places))
     params, opt_state, record, finite = run_steps(
-        trainer, run.params, run.opt_state, data, padded(places[None]), noise_key, run.step, 1
+        trainer, run.params, run.opt_state, data, place, noise_key, run.step, 1
     )
     fault = None
     if not finite or not are_acceptable(terms, opt_state):

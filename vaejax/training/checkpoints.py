@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from vaejax.base.compare import differences, told
 from vaejax.base.files import nameable
 from vaejax.base.types import PyTree
+from vaejax.training.processes import fetched
 from vaejax.training.saved_step import (
     CheckpointError,
     DamagedError,
@@ -148,7 +148,7 @@ class CheckpointStore:
         """
         import orbax.checkpoint as ocp
 
-        state, history = jax.device_get(state), {k: v for k, v in history.items() if v.size}
+        state, history = fetched(state), {k: v for k, v in history.items() if v.size}
         record = record_of(step, state, history, config=self.config, of=self.of)
         items = {"state": ocp.args.StandardSave(state), "record": ocp.args.JsonSave(record)}
         if history:

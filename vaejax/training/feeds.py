@@ -1,82 +1,200 @@
-"""How the examples of a call come to the device: all data lie there, or a call's are brought.
+"""How the examples of a call come to the device: all data lie there, or they are brought a stretch
+of steps at a time, read by a thread while the stretch before is in use.
 
 Either way a call gets arrays and the places of its batches in them, so one program serves both, and
 both give the same bits.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from vaejax.base.devices import placed
-from vaejax.base.types import PyTree
-from vaejax.data.base import Source
+from vaejax.base.types import Key, PyTree
+from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import first_example, read
 
-# At most; the array of rows is made for so many, so another number is another program.
-STEPS_PER_CALL = 1_000
-CALL_BYTES = 2**25  # of examples of one call, where a source is read call by call
+MOST_STEPS, MOST_PLACES = 10_000, 2**19  # of one call: 2 MiB go to the device with it
+STRETCH_BYTES = 2**25  # of examples of one stretch, where a source is read
+
+
+def steps_per_call(places: int) -> int:
+    """How many steps a call may have, where each takes so many places; enough for a second on a
+    device that takes 100 us a step. Arrays are made for so many: another number is another program.
+    """
+    return min(MOST_STEPS, max(1, MOST_PLACES // places))
 
 
 class Examples(NamedTuple):
-    """Step i of a call takes data[places[i]]."""
+    """Step i of a call takes data[places[i]]: its rows of examples [n, ...], or one of batches
+    [steps, batch, ...].
+    """
 
     data: PyTree
     places: np.ndarray
 
 
-class Resident:
+class Order(NamedTuple):
+    """Which examples each step takes: a function of (key, step) alone."""
+
+    key: Key
+    size: int
+    batch_size: int
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        """[stop - start, batch_size] rows of the data, of the steps from start on."""
+        return batch_rows(self.key, self.size, self.batch_size, start, stop)
+
+
+class Feed:
+    """The examples of each call, on the device."""
+
+    def __init__(self, order: Order):
+        self.order = order
+
+    def steps_from(self, step: int) -> int:
+        """How many steps a call from this one on can have at most."""
+        raise NotImplementedError(f"{type(self).__name__}.steps_from")
+
+    def examples(self, start: int, count: int) -> Examples:
+        """Those of the steps start, ..., start + count - 1."""
+        raise NotImplementedError(f"{type(self).__name__}.examples")
+
+    def close(self) -> None:
+        """Nothing more is asked for."""
+
+
+class Resident(Feed):
     """All data on the device, in their own dtype."""
 
-    most_steps = STEPS_PER_CALL
-
-    def __init__(self, arrays: PyTree, sharding):
-        self.size = len(jax.tree.leaves(arrays)[0])
+    def __init__(self, arrays: PyTree, order: Order, sharding: Sharding | None):
+        super().__init__(order)
         self._data = placed(arrays, sharding)
+        self._length = steps_per_call(order.batch_size)
 
-    def examples(self, rows: np.ndarray) -> Examples:
-        """Those of some steps, from their rows [steps, batch]."""
-        return Examples(self._data, padded(rows))
+    def steps_from(self, step: int) -> int:
+        return self._length
+
+    def examples(self, start: int, count: int) -> Examples:
+        rows = self.order.rows(start, start + count)
+        return Examples(self._data, padded(rows, self._length))
 
 
-class Streamed:
-    """A source on the host, of which the examples of one call at a time are on the device: at most
-    `call_bytes` of them, or one batch.
+class Streamed(Feed):
+    """A source on the host, of which two stretches of steps are on their way: the one in use and
+    the one after it, each of at most `stretch_bytes` of examples, or one batch.
+
+    Stretch i is the steps i * length, ..., (i + 1) * length - 1 below `num_steps`, whatever calls
+    they are run in. On a mesh each batch is split over its axis "data", and a process reads those
+    examples alone that its own devices get. What goes wrong with reading is raised where the
+    examples are asked for.
     """
 
-    def __init__(self, source: Source, batch_size: int, sharding, call_bytes: int = CALL_BYTES):
-        self.size = len(source)
-        self._source, self._sharding = source, sharding
+    def __init__(
+        self,
+        source: Source,
+        order: Order,
+        num_steps: int,
+        mesh: Mesh | None,
+        stretch_bytes: int,
+    ):
+        super().__init__(order)
+        self._source, self._num_steps = source, num_steps
+        one_device = SingleDeviceSharding(jax.local_devices()[0])
+        self._sharding = (
+            one_device if mesh is None else NamedSharding(mesh, PartitionSpec(None, "data"))
+        )
         self._first = first_example(source)
-        num_bytes = batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(self._first))
-        self.most_steps = min(max(1, call_bytes // num_bytes), STEPS_PER_CALL)
+        num_bytes = order.batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(self._first))
+        self._length = min(max(1, stretch_bytes // num_bytes), MOST_STEPS)
+        self._thread = ThreadPoolExecutor(1, "vaejax-read") if source.reads_ahead else None
+        self._stretches: dict[int, Callable[[], PyTree]] = {}
 
-    def examples(self, rows: np.ndarray) -> Examples:
-        """Those of some steps, from their rows [steps, batch]."""
-        num_steps, batch_size = rows.shape
-        read_now = read(self._source, rows.ravel())
-        num_places = self.most_steps * batch_size  # of any call, so that one program serves all
+    def steps_from(self, step: int) -> int:
+        return self._length - step % self._length
 
-        def filled_up(first, leaf):
-            whole = np.zeros((num_places, *first.shape[1:]), first.dtype)
-            whole[: len(leaf)] = leaf
+    def examples(self, start: int, count: int) -> Examples:
+        number, offset = divmod(start, self._length)
+        places = np.arange(offset, offset + count, dtype=np.int32)
+        return Examples(self._stretch(number), padded(places, self._length))
+
+    def close(self) -> None:
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _stretch(self, number: int) -> PyTree:
+        """The examples of one stretch; the one after it begins to be read."""
+        wanted = [number] if self._thread is None else [number, number + 1]
+        begun = {n: self._stretches.get(n) or self._begun(n) for n in wanted if self._has_steps(n)}
+        self._stretches = begun
+        return begun[number]()
+
+    def _has_steps(self, number: int) -> bool:
+        return number * self._length < self._num_steps
+
+    def _begun(self, number: int) -> Callable[[], PyTree]:
+        """What gives the examples of a stretch, when they are there."""
+        if self._thread is not None:
+            return self._thread.submit(self._read, number).result
+        examples = self._read(number)
+        return lambda: examples
+
+    def _read(self, number: int) -> PyTree:
+        """Arrays [length, batch, ...]; after the last step there are zeros."""
+        start = number * self._length
+        rows = self.order.rows(start, min(start + self._length, self._num_steps))
+        shape = self._length, self.order.batch_size
+        parts = {}
+        for index in self._sharding.addressable_devices_indices_map(shape).values():
+            first, last = _columns(index, shape)
+            if (first, last) not in parts:
+                parts[first, last] = self._read_columns(rows[:, first:last])
+
+        def on_devices(number_of_leaf: int, first: np.ndarray) -> jax.Array:
+            whole = (*shape, *first.shape[1:])
+            return jax.make_array_from_callback(
+                whole, self._sharding, lambda index: parts[_columns(index, shape)][number_of_leaf]
+            )
+
+        leaves, structure = jax.tree.flatten(self._first)
+        return structure.unflatten(list(map(on_devices, range(len(leaves)), leaves)))
+
+    def _read_columns(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Each leaf [length, n, ...] of the examples rows[steps, n]."""
+        steps, width = rows.shape
+        examples = read(self._source, rows.ravel())
+
+        def filled_up(leaf: np.ndarray) -> np.ndarray:
+            whole = np.zeros((self._length, width, *leaf.shape[1:]), leaf.dtype)
+            whole[:steps] = leaf.reshape(steps, width, *leaf.shape[1:])
             return whole
 
-        data = jax.device_put(jax.tree.map(filled_up, self._first, read_now), self._sharding)
-        places = np.arange(num_steps * batch_size, dtype=np.int32)
-        return Examples(data, padded(places.reshape(rows.shape)))
+        return [filled_up(leaf) for leaf in jax.tree.leaves(examples)]
 
 
-def feed_of(data: PyTree | Source, batch_size: int, sharding) -> Resident | Streamed:
-    """Arrays go to the device once; a source is read on the host, call by call."""
+def _columns(index: Any, shape: tuple[int, int]) -> tuple[int, int]:
+    """(first, last + 1) of the examples of each batch that a device has."""
+    first, last, _ = index[1].indices(shape[1])
+    return first, last
+
+
+def feed_of(
+    data: PyTree | Source, key: Key, batch_size: int, num_steps: int, mesh: Mesh | None
+) -> Feed:
+    """Arrays go to each device once; a source is read on the host, a stretch after another."""
     if isinstance(data, Source):
-        return Streamed(data, batch_size, sharding)
-    return Resident(data, sharding)
+        order = Order(key, len(data), batch_size)
+        return Streamed(data, order, num_steps, mesh, STRETCH_BYTES)
+    order = Order(key, len(jax.tree.leaves(data)[0]), batch_size)
+    return Resident(data, order, None if mesh is None else NamedSharding(mesh, PartitionSpec()))
 
 
-def padded(rows: np.ndarray) -> np.ndarray:
-    """[steps, batch] in an array for as many steps as any call has."""
-    whole = np.zeros((STEPS_PER_CALL, rows.shape[1]), np.int32)
-    whole[: len(rows)] = rows
+def padded(places: np.ndarray, num_steps: int) -> np.ndarray:
+    """[steps, ...] in an array for as many steps as any call has."""
+    whole = np.zeros((num_steps, *places.shape[1:]), np.int32)
+    whole[: len(places)] = places
     return whole

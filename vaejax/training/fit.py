@@ -13,25 +13,32 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm.auto import tqdm
 
-from vaejax.base.checks import require_count, require_key, shortened
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.devices import automatic, placed, under_mesh
 from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.data.check import check_data
-from vaejax.data.sources import as_data, as_source
-from vaejax.objectives.base import Objective, Reported, require_objective
+from vaejax.data.sources import as_data
+from vaejax.objectives.base import Objective, Reported
+from vaejax.training.arguments import (
+    check_examples,
+    check_functions,
+    check_mesh,
+    check_nouns,
+    check_params,
+    check_schedules,
+)
 from vaejax.training.callbacks import Callback, Callbacks
 from vaejax.training.calls import advance, next_count
 from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, skipped_steps, started, watched
+from vaejax.training.processes import agreed
 from vaejax.training.run import (
     NO_HISTORY,
     NonFiniteError,
@@ -43,6 +50,7 @@ from vaejax.training.run import (
     with_arrays,
 )
 from vaejax.training.saving import Checkpoints, Saver, open_saver
+from vaejax.training.sharding import ShardingRule, checked_rule, placed_by
 from vaejax.training.trainer import Trainer
 from vaejax.training.validation import Validation, Validator
 
@@ -60,6 +68,7 @@ def fit(
     validation: Validation | None = None,
     checkpoints: Checkpoints | None = None,
     mesh: Mesh | None = None,
+    sharding: ShardingRule | None = None,
     callbacks: Sequence[Callback | Callable[[Run], Any]] = (),
     progress: bool = True,
 ) -> Run:
@@ -68,8 +77,9 @@ def fit(
 
     A step whose bound, gradient, parameters or optimiser state are not finite stops the run, before
     it: what starts infinite in a state may be so. `optax.apply_if_finite(optimizer, n)` skips steps
-    whose bound or gradient is not finite instead; their bound stands in the history as it was, and
-    a warning says how many there were.
+    whose bound or gradient is not finite instead, `vaejax.SkipSteps(optimizer, above)` also those
+    whose gradient exploded; their bound stands in the history as it was, and a warning says how
+    many there were.
 
     Whatever stops a run hands it back: Ctrl-C and SIGTERM, which wait for the call in hand, an
     error of the callback, of the data, of a validation or of the disk. The run so far is in the
@@ -83,8 +93,9 @@ def fit(
         it asks for them, as `reduce_on_plateau` and `lbfgs` do; what it asks for beside them, as
         `dpsgd` and `lookahead` do, is refused.
       data: arrays with a leading axis of examples, which go to the device once, in their own dtype;
-        or a `vaejax.Source`, which is read on the host, the batches of one call at a time, to the
-        same bits.
+        or what stays on the host and is read there while the steps run, to the same bits: a
+        `vaejax.Source`, a `np.memmap`, h5py's and Zarr's arrays, `tfds.data_source`, Grain's
+        sources.
       transform: `transform(x, key)` of one stored example, applied inside the step: scaling,
         binarisation. One value has one program. A lambda, or a function whose cell is run again, is
         another value each time, and JAX keeps the program of each (about 15 MiB): name the function
@@ -93,7 +104,10 @@ def fit(
         go of all.
       validation: held-out examples, and how often and how patiently to look at them.
       checkpoints: where and how often to save the run, and whether to go on from there.
-      mesh: each batch is sharded over the mesh's axis "data"; parameters and data are replicated.
+      mesh: each batch is sharded over the mesh's axis "data", and so are the examples that are
+        read of a source; data that are arrays lie on each device.
+      sharding: how parameters and the optimiser's state lie on the mesh: whole on each device, or
+        by `vaejax.FullyShardedDataParallel()` in parts.
       callbacks: each is called with the run so far after each compiled call, about once a second:
         functions of the run, or values such as `vaejax.CSVLog(path)`; see `vaejax.Callback`. One
         that raises `vaejax.StopTraining` ends the run, which is returned.
@@ -108,6 +122,7 @@ def fit(
     check_functions(transform=transform)
     told = Callbacks(callbacks)
     check_mesh(mesh, batch_size)
+    rule = checked_rule(sharding, mesh)
     check_params(params)
     settled = check_schedules(objective, num_steps)
     data = as_data(data)
@@ -121,17 +136,22 @@ def fit(
         order_key, noise_key, validation_key = jax.random.split(placed(key, replicated), 3)
         params = copied(placed(params, None))
         opt_state = started(by_structure, params)
-    trainer = Trainer(objective, by_structure, transform, mesh, batch_size, watched(opt_state))
+    is_watched = watched(opt_state)
+    trainer = Trainer(objective, by_structure, transform, mesh, batch_size, is_watched, rule)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
     parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
     with open_saver(checkpoints, key, batch_size, data, **parts) as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
-        run = with_arrays(run, placed(arrays_of(run), replicated))
-        feed = feed_of(data, batch_size, replicated)
+        run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
+        feed = feed_of(data, order_key, batch_size, num_steps, mesh)
         validator = None
         if validation is not None:
             bound = Transformed(Reported(objective), transform)
             validator = Validator(validation, bound, validation_key, settled, replicated)
+
+        def is_out_of_patience(run):
+            return validator is not None and validator.is_out_of_patience(run)
+
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
         count = 1
         try:
@@ -140,13 +160,17 @@ def fit(
             with under_mesh(mesh):
                 run = run if validator is None else validator.caught_up(run)
             with progress_bar(num_steps, run.step, progress) as bar:
-                while run.step < num_steps and not (signals.received or told.stopped):
-                    if validator is not None and validator.is_out_of_patience(run):
+                while run.step < num_steps and not is_out_of_patience(run):
+                    most_steps = feed.steps_from(run.step)
+                    count = min(count, most_steps, _steps_left(run.step, num_steps, periods))
+                    count, signals.received, told.stopped = agreed(
+                        mesh, count, signals.received, told.stopped
+                    )
+                    if signals.received or told.stopped:
                         break
                     began = time.perf_counter()
-                    count = min(count, feed.most_steps, _steps_left(run.step, num_steps, periods))
                     with under_mesh(mesh):
-                        run = advance(trainer, run, feed, order_key, noise_key, count)
+                        run = advance(trainer, run, feed, noise_key, count)
                         show(bar, run, count)
                         count = next_count(count, time.perf_counter() - began)
                         run = run if validator is None else validator.caught_up(run)
@@ -163,6 +187,8 @@ def fit(
         except BaseException as error:
             _keep(run, error, saver, told)
             raise
+        finally:
+            feed.close()
     warn_of_skipped(run.opt_state, run.step)
     return handed_out(run)
 
@@ -209,90 +235,12 @@ def show(bar: tqdm, run: Run, count: int) -> None:
 
 
 def warn_of_skipped(opt_state: PyTree, num_steps: int) -> None:
-    """A warning that says how many steps `optax.apply_if_finite` skipped, if any."""
+    """A warning that says how many steps the optimiser skipped, if any."""
     skipped = skipped_steps(opt_state)
     number = 0 if skipped is None else int(np.max(skipped))
     if number:
         warnings.warn(
-            f"optax.apply_if_finite skipped {number} of {num_steps} steps, whose bound or gradient"
-            " was not finite",
+            f"{number} of {num_steps} steps were skipped: their bound or gradient was not finite,"
+            " or longer than vaejax.SkipSteps allows",
             stacklevel=3,
         )
-
-
-def check_nouns(validation: Any, checkpoints: Any) -> None:
-    """Raises TypeError for held-out data or a folder that are not in their nouns."""
-    for name, given, noun, example in (
-        ("validation", validation, Validation, "Validation(data, every=1_000, patience=None)"),
-        ("checkpoints", checkpoints, Checkpoints, "Checkpoints(folder, every=1_000, resume=False)"),
-    ):
-        if given is not None and not isinstance(given, noun):
-            raise TypeError(f"{name} is a {type(given).__name__}; write {name}=vaejax.{example}")
-
-
-def check_functions(**functions: Callable | None) -> None:
-    """Raises TypeError for what is given as a function and cannot be called."""
-    for name, function in functions.items():
-        if function is not None and not callable(function):
-            raise TypeError(f"{name} = {shortened(function)} cannot be called; give a function")
-
-
-def check_params(params: Params) -> None:
-    """Raises TypeError for parameters that are no real floats: others have no gradient, or, where
-    they are complex, one that Optax follows in a wrong direction.
-    """
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        dtype = jnp.result_type(leaf)
-        if not jnp.issubdtype(dtype, jnp.floating):
-            name = f"params{jax.tree_util.keystr(path)}"
-            raise TypeError(
-                f"{name} is of dtype {dtype}, and training changes real floats alone: give it as"
-                " such, two where it is complex, or leave it out of the parameters"
-            )
-
-
-def check_examples(
-    objective: Objective,
-    examples: dict[str, PyTree | Source],
-    transform: Callable | None,
-    batch_size: int,
-) -> None:
-    """Raises ValueError for {"data": ..., "validation": ...} that do not fit the objective, or for
-    data that do not fill a batch.
-    """
-    for name, part in examples.items():
-        check_data(part, objective.support, transform, name)
-    size = len(as_source(examples["data"]))
-    if batch_size > size:
-        raise ValueError(
-            f"batch_size = {batch_size}, but the data have {size} examples; choose at most {size}"
-        )
-
-
-def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
-    """Raises ValueError for a mesh that the batch does not divide over."""
-    if mesh is None:
-        return
-    if not isinstance(mesh, Mesh):
-        raise TypeError(
-            f'mesh = {shortened(mesh)}; give one, such as jax.make_mesh((2,), ("data",))'
-        )
-    if "data" not in mesh.axis_names:
-        raise ValueError(
-            f'the mesh has axes {mesh.axis_names}; name the one to shard the batch over "data"'
-        )
-    if batch_size % mesh.shape["data"]:
-        raise ValueError(
-            f"batch_size = {batch_size} does not divide over {mesh.shape['data']} devices; choose a"
-            " multiple"
-        )
-
-
-def check_schedules(objective: Objective, num_steps: int) -> int:
-    """The step from which every weight has been where its schedule leads. Raises ValueError if the
-    run does not come so far, TypeError if the objective is none.
-    """
-    require_objective(objective)
-    for name, schedule in objective.schedules:
-        schedule.check(num_steps, name)
-    return max((schedule.length for _, schedule in objective.schedules), default=0)

@@ -16,6 +16,7 @@ import optax
 from vaejax.base.checks import is_key, require_no_class, shortened
 from vaejax.base.types import Params, PyTree, Scalar
 from vaejax.training.run import copied, is_real
+from vaejax.training.skipping import SkippedState
 
 
 class ByStructure:
@@ -118,10 +119,11 @@ def watched(state: PyTree) -> tuple[bool, ...]:
 
 
 def skipped_steps(state: PyTree) -> jax.Array | None:
-    """The number of steps that `optax.apply_if_finite` skipped; None where the optimiser has
-    none.
+    """The number of steps that `SkipSteps` or `optax.apply_if_finite` skipped; None where the
+    optimiser has neither.
     """
     counts = [node.total_notfinite for node in nodes_of(state, optax.ApplyIfFiniteState)]
+    counts += [node.total_skipped for node in nodes_of(state, SkippedState)]
     return reduce(jnp.maximum, counts) if counts else None
 
 

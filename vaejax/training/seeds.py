@@ -19,17 +19,15 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
-from vaejax.training.calls import are_acceptable, next_count
-from vaejax.training.feeds import padded
-from vaejax.training.fit import (
+from vaejax.training.arguments import (
     check_examples,
     check_functions,
     check_params,
     check_schedules,
-    progress_bar,
-    show,
-    warn_of_skipped,
 )
+from vaejax.training.calls import are_acceptable, next_count
+from vaejax.training.feeds import padded, steps_per_call
+from vaejax.training.fit import progress_bar, show, warn_of_skipped
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, started, watched
 from vaejax.training.run import NonFiniteError, Record, Run, copied, hand_back, recorded
@@ -100,8 +98,11 @@ def fit_seeds(
     params, opt_state, noise_keys = jax.device_put(seeds, split)
     size, data = len(jax.tree.leaves(data)[0]), placed(data, everywhere)
 
+    most_steps = steps_per_call(len(turns) * batch_size)
+
     def rows_of_seed(seed, start: int, count: int) -> np.ndarray:
-        return padded(batch_rows(order_keys[seed], size, batch_size, start, start + count))
+        rows = batch_rows(order_keys[seed], size, batch_size, start, start + count)
+        return padded(rows, most_steps)
 
     nothing = np.zeros((0, num_seeds), np.float32)
     names = "bound", "objective", "gradient_norm"
@@ -113,7 +114,8 @@ def fit_seeds(
             Signals() as signals,
         ):
             while run.step < num_steps and not signals.received:
-                began, count = time.perf_counter(), min(count, num_steps - run.step)
+                began = time.perf_counter()
+                count = min(count, most_steps, num_steps - run.step)
                 rows = np.stack([rows_of_seed(seed, run.step, count) for seed in turns])
                 seeds = run.params, run.opt_state, rows, noise_keys
                 with under_mesh(mesh):

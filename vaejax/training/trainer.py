@@ -1,5 +1,6 @@
 """The compiled steps."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,18 +10,21 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vaejax.base.asserts import assert_shape
+from vaejax.base.asserts import assert_leading
+from vaejax.base.loops import block_length, repeat
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.base.values import component
 from vaejax.objectives.base import Objective, terms_of
 from vaejax.training.optimizers import ByStructure, learning_rate, skipped_steps
 from vaejax.training.run import Record
+from vaejax.training.sharding import Replicated, ShardingRule, shardings
 
 
 @component
 class Trainer:
     """The training step, and all that it is compiled for. `watched` says of each leaf of the
-    optimiser's state whether it must stay finite.
+    optimiser's state whether it must stay finite; `sharding` how parameters and state lie on the
+    mesh; `block` is that of the loop, `base.loops`.
     """
 
     objective: Objective
@@ -29,14 +33,16 @@ class Trainer:
     mesh: Mesh | None
     batch_size: int
     watched: tuple[bool, ...]
+    sharding: ShardingRule = Replicated()
+    block: int = dataclasses.field(default_factory=block_length)
 
     def terms(
-        self, params: Params, data: PyTree, rows: jax.Array, noise_key: Key, step: jax.Array
+        self, params: Params, data: PyTree, place: jax.Array, noise_key: Key, step: jax.Array
     ) -> Terms:
-        """The objective at one step, of the examples data[rows]."""
-        assert_shape(rows, (self.batch_size,))
+        """The objective at one step, of the examples data[place]: rows, or one of many batches."""
         transform_key, objective_key = jax.random.split(jax.random.fold_in(noise_key, step))
-        xs = jax.tree.map(lambda leaf: jnp.take(leaf, rows, axis=0), data)
+        xs = jax.tree.map(lambda leaf: jnp.take(leaf, place, axis=0), data)
+        assert_leading(xs, self.batch_size)
         if self.transform is not None:
             xs = jax.vmap(self.transform)(xs, jax.random.split(transform_key, self.batch_size))
         if self.mesh is not None:
@@ -60,7 +66,7 @@ class Trainer:
         terms, gradient = self.terms_and_gradient(params, *args)
         norm = optax.tree.norm(gradient)
         if skipped_steps(opt_state) is not None:
-            # `optax.apply_if_finite` sees the gradient alone.
+            # What skips steps sees the gradient alone.
             is_finite = jnp.isfinite(jnp.stack([terms.bound, terms.objective])).all()
             gradient = jax.tree.map(lambda leaf: jnp.where(is_finite, leaf, jnp.nan), gradient)
 
@@ -73,6 +79,10 @@ class Trainer:
             descent, opt_state, params, -terms.objective, minimised
         )
         new_params: Any = optax.apply_updates(params, updates)
+        if self.mesh is not None:
+            after = new_params, opt_state
+            places = shardings(self.sharding, self.mesh, after)
+            new_params, opt_state = jax.lax.with_sharding_constraint(after, places)
         record = Record(*terms, norm, learning_rate(opt_state))
         return new_params, opt_state, record
 
@@ -112,8 +122,8 @@ def run_steps(trainer: Trainer, params, opt_state, data, rows, noise_key, start,
 
     _, _, record = jax.eval_shape(one_step, jnp.zeros((), jnp.int32), params, opt_state)
     start_of_history = jax.tree.map(lambda _: jnp.zeros(num_rows), record)
-    carry = jax.lax.fori_loop(0, count, step, (params, opt_state, start_of_history))
-    params, opt_state, history = carry
+    carry = params, opt_state, start_of_history
+    params, opt_state, history = repeat(count, step, carry, trainer.block)
     finite = [
         jnp.isfinite(leaf).all()
         for leaf in jax.tree.leaves((params, trainer.watched_of(opt_state)))

@@ -1,13 +1,14 @@
 """The bound of held-out examples along a training, and the patience without a better one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from vaejax.base.checks import require_count
+from vaejax.base.checks import require_count, shortened
 from vaejax.base.devices import placed
 from vaejax.base.mapping import Transformed, estimate, map_rows
-from vaejax.base.types import Key, PyTree
+from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
 from vaejax.data.sources import as_data, map_blocks
@@ -21,12 +22,14 @@ class Validation:
 
     Training stops after `patience` validations without a better one, counted from the end of the
     objective's schedules, if it has any; with None it goes on. `data` are held-out examples, stored
-    as those of the training: arrays, or a `vaejax.Source`.
+    as those of the training: arrays, or a `vaejax.Source`. What is validated, and kept, are the
+    parameters of the step, or `params_of(run)`, such as `vaejax.averaged_params`.
     """
 
     data: PyTree | Source
     every: int = 1_000
     patience: int | None = None
+    params_of: Callable[[Run], Params] | None = None
 
     def __post_init__(self):
         with_plain_numbers(self)
@@ -34,6 +37,11 @@ class Validation:
         require_count(self.every, "Validation.every")
         if self.patience is not None:
             require_count(self.patience, "Validation.patience")
+        if self.params_of is not None and not callable(self.params_of):
+            raise TypeError(
+                f"Validation.params_of = {shortened(self.params_of)} cannot be called; give a"
+                " function of the run, such as vaejax.averaged_params"
+            )
 
 
 class Validator:
@@ -44,6 +52,7 @@ class Validator:
     ):
         self.every, self._patience = validation.every, validation.patience
         self._bound, self._key, self._settled = bound, key, settled
+        self._params_of = validation.params_of
         self._streamed = isinstance(validation.data, Source)
         self._data = validation.data if self._streamed else placed(validation.data, sharding)
 
@@ -58,7 +67,8 @@ class Validator:
         best yet.
         """
         mapped = map_blocks if self._streamed else map_rows
-        bound = estimate(mapped(self._bound, run.params, self._data, self._key)).mean
+        params = run.params if self._params_of is None else self._params_of(run)
+        bound = estimate(mapped(self._bound, params, self._data, self._key)).mean
         if not np.isfinite(bound):
             raise NonFiniteError(f"step {run.step}: the validation bound is {bound}", run)
         previous = run.history["validation_bound"]
@@ -67,7 +77,7 @@ class Validator:
             "validation_step": np.append(run.history["validation_step"], np.int32(run.step)),
             "validation_bound": np.append(previous, bound),
         }
-        best_params = run.params if is_best else run.best_params
+        best_params = params if is_best else run.best_params
         return run._replace(history=history, best_params=best_params)
 
     def is_out_of_patience(self, run: Run) -> bool:

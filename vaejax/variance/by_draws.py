@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.loops import block_length, repeat
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.objectives.base import Maximised
 
@@ -81,12 +82,15 @@ class Point(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is known when the program is compiled; `size` draws for each device in a call."""
+    """What is known when the program is compiled; `size` draws for each device in a call, and
+    `block` chunks in one of the loop, `base.loops`.
+    """
 
     function: Maximised
     selectors: Selectors
     layout: Layout
     size: int
+    block: int
 
 
 def moments_by_draws(
@@ -104,7 +108,7 @@ def moments_by_draws(
     """
     pilot_key, draw_key = keys
     size = layout.draws_per_device(min(num_draws, DRAWS_PER_CALL))
-    plan = Plan(function, selectors, layout, size)
+    plan = Plan(function, selectors, layout, size, block_length())
     # By the program of the draws, so that there is one to compile: zeros are of a stated dtype, for
     # a parameter that was made of a Python number has one that gives way.
     nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, leaf.dtype), params)
@@ -247,7 +251,7 @@ def _add_share(
     value = jax.eval_shape(plan.function, point.params, point.x, point.key)
     kept = jnp.zeros(size, value.dtype), jnp.zeros((size, len(plan.selectors)), value.dtype)
     num_chunks = -(-jnp.clip(count - first, 0, size) // chunk_size)
-    return jax.lax.fori_loop(0, num_chunks, add_chunk, (sums, kept))
+    return repeat(num_chunks, add_chunk, (sums, kept), plan.block)
 
 
 def _deviation(

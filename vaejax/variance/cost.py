@@ -117,7 +117,7 @@ def _(model: GraphModel) -> Model:
     meets it.
     """
     latents = set(model.latents)
-    below = [name for name in model.observed if latents & set(model.graph[name].parents)]
+    below = [name for name in model.observed if latents & set(model.graph.drawn_parents(name))]
     if not below:
         raise ValueError(
             "decoder_evaluations: no observed node of the GraphModel has a latent parent"

@@ -1,0 +1,192 @@
+"""What is kept of the computed rows: experiments/reproduce/results/TABLE/ROW.json, and the page
+docs/reproduced.md, which is made of them.
+"""
+
+import importlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.lib.reproduction import Records, Row, Table
+from experiments.lib.tables import markdown
+from vaejax.base.describe import description
+from vaejax.base.mapping import estimate
+from vaejax.runs.files import read_json, write_json, write_text
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLES = ROOT / "experiments" / "reproduce"
+RESULTS = TABLES / "results"
+PAGE = ROOT / "docs" / "reproduced.md"
+
+HEAD = """# The published tables, reproduced
+
+What the papers print, and what vaejax finds with the same data, architecture, objective and
+evaluation. Each row is a frozen configuration of a file in `experiments/reproduce/`;
+`make reproduce TABLE=iwae ROW=iwae-5` trains and evaluates it again, and writes this page anew from
+the files in `experiments/reproduce/results/`, which also hold the training's course, all versions
+and settings.
+
+*Ours* is the mean over the seeds, ± its standard error where there are several. *Difference* is
+ours less the published. No number of a test set was used for a choice.
+"""
+
+
+def record(table: Table, row: Row, out: Path) -> Path:
+    """Writes the record of a row from what lies in the folder of the work, and the page anew.
+
+    Raises ValueError where a seed is not computed, or its revision is not known.
+    """
+    folder = out / table.name / row.name
+    seeds = {seed: _result(folder / str(seed)) for seed in range(row.num_seeds)}
+    numbers = [result["numbers"] for result in seeds.values()]
+    ours = {name: mean_and_error([part[name] for part in numbers]) for name in numbers[0]}
+    value = ours[row.measure]["mean"]
+    published = row.published.value
+    path = RESULTS / table.name / f"{row.name}.json"
+    before = read_json(path).get("versus", {}) if path.exists() else {}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "table": table.name,
+        "row": row.name,
+        "published": description(row.published),
+        "goal": None if row.reached is None else str(row.reached),
+        "ours": ours,
+        "difference": None if published is None else value - published,
+        "is_reached": None if row.reached is None else row.reached.is_met(value, published),
+        "versus": before | versus(table, row, out),
+        "settings": description(row),
+        "seeds": {str(seed): result for seed, result in seeds.items()},
+    }
+    write_json(path, content)
+    write_text(PAGE, page())
+    return path
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    path = folder / "result.json"
+    if not path.exists():
+        raise ValueError(f"{folder} has no result yet; compute this seed first")
+    result = read_json(path, "numbers", "seconds", "git")
+    if result["git"] is None:
+        raise ValueError(f"{path} does not say of which revision it is; say it by --revision")
+    return result
+
+
+def mean_and_error(values: list[float]) -> dict[str, Any]:
+    """Over the seeds; of one seed there is no standard error."""
+    error = np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": float(np.mean(values)), "standard_error": error and float(error)}
+
+
+def versus(table: Table, row: Row, out: Path) -> dict[str, Any]:
+    """{other row: this row's number less the other's}, of the means over the seeds, example by
+    example; the standard error is over the examples.
+    """
+    found = {}
+    for other in row.versus:
+        pair = [_by_example(out / table.name / name, row.measure) for name in (row.name, other)]
+        if all(len(part) for part in pair):
+            difference = estimate(np.mean(pair[0], axis=0) - np.mean(pair[1], axis=0))
+            found[other] = {**difference._asdict(), "examples": pair[0].shape[1]}
+    return found
+
+
+def _by_example(folder: Path, measure: str) -> np.ndarray:
+    """[seeds, n], of the seeds that are whole."""
+    paths = sorted(folder.glob(f"[0-9]*/{measure}_by_example.npz"))
+    whole = [path for path in paths if path.parent.name.isdigit()]
+    return np.array([np.load(path)["arr_0"] for path in whole], np.float64)
+
+
+# The page.
+
+
+def tables() -> Iterator[Table]:
+    """Of every file of experiments/reproduce."""
+    for path in sorted(TABLES.glob("*.py")):
+        if path.stem != "__init__":
+            yield importlib.import_module(f"experiments.reproduce.{path.stem}").TABLE
+
+
+def records_of(table: Table) -> Records:
+    """{row: its record}, of the rows that have one."""
+    paths = {row.name: RESULTS / table.name / f"{row.name}.json" for row in table.rows}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
+
+
+def page() -> str:
+    """docs/reproduced.md: the tables of which a row is recorded."""
+    return "\n".join([HEAD, *(section(table) for table in tables() if records_of(table))])
+
+
+def section(table: Table) -> str:
+    """The rows, what they say together, and what was chosen otherwise than in the paper."""
+    records = records_of(table)
+    parts = [f"## {table.title}", table.note, report(table)]
+    said = [*_differences(records), *table.claims(records)]
+    parts.append("\n".join(f"- {line}" for line in said))
+    notes = [f"- `{row.name}`: {row.note}" for row in table.rows if row.note]
+    parts.append("\n".join(["Chosen otherwise than in the paper:\n", *notes]) if notes else "")
+    sources = dict.fromkeys(row.published.source for row in table.rows)
+    parts.append(f"Published: {'; '.join(sources)}.")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def report(table: Table) -> str:
+    """A line for each row, also of those that were not computed yet."""
+    records = records_of(table)
+    header = ["row", "published", "ours", "difference", "goal", "reached", *table.columns.values()]
+    header += ["seeds", "epochs", "time of a seed", "on", "revision"]
+    lines = []
+    for row in table.rows:
+        published = row.published
+        number = "none" if published.value is None else f"{published.value:g}"
+        cells = [f"`{row.name}`", f"{number} {published.unit}"]
+        found = records.get(row.name)
+        rest = ["not computed"] if found is None else _cells(table, row, found)
+        lines.append([*cells, *rest, *[""] * (len(header) - len(cells) - len(rest))])
+    return markdown(header, lines)
+
+
+def _cells(table: Table, row: Row, found: Any) -> list[str]:
+    seeds = list(found["seeds"].values())
+    difference = found["difference"]
+    minutes = np.mean([result["seconds"] for result in seeds]) / 60
+    epochs = [f"{fit['epochs']:,.0f}" for fit in seeds[0]["training"].values()]
+    return [
+        _number(found["ours"][row.measure]),
+        "" if difference is None else f"{difference:+.2f}",
+        found["goal"] or "",
+        {True: "yes", False: "no", None: ""}[found["is_reached"]],
+        *(_number(found["ours"].get(name)) for name in table.columns),
+        str(len(seeds)),
+        " + ".join(epochs),
+        f"{minutes:.0f} min" if minutes >= 1 else f"{60 * minutes:.0f} s",
+        ", ".join(dict.fromkeys(result["device"].removeprefix("1 x ") for result in seeds)),
+        ", ".join(dict.fromkeys(result["git"] for result in seeds)),
+    ]
+
+
+def _number(estimated: Any) -> str:
+    """mean ± standard error; a whole mean without digits that say nothing."""
+    if estimated is None or estimated["mean"] is None:
+        return ""
+    mean, error = estimated["mean"], estimated["standard_error"]
+    text = f"{mean:g}" if mean == round(mean) else f"{mean:.2f}"
+    return text if error is None else f"{text} ± {error:.2f}"
+
+
+def _differences(records: Records) -> list[str]:
+    return [
+        f"`{name}` less `{other}`, over the same {pair['examples']:,} test examples:"
+        f" {pair['mean']:+.3f} ± {pair['standard_error']:.3f}"
+        for name, found in records.items()
+        for other, pair in found["versus"].items()
+    ]
+
+
+if __name__ == "__main__":
+    write_text(PAGE, page())

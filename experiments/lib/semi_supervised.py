@@ -1,0 +1,201 @@
+"""M2 of Kingma et al. 2014: few labels and many images in one generative model.
+
+p(y) p(z) p(x | y, z) with q(y | x) q(z | x, y), whose q(y | x) is the classifier. With L(x, y) the
+ELBO of an image with its label and U(x) = sum_y q(y | x) [L(x, y) - log q(y | x)], M2 maximises
+
+    sum_(all x) U(x) + sum_(labelled) [L(x, y) + alpha N/N_l log q(y | x)],
+
+over N images, the N_l labelled ones among them. A row of the data is one image and one labelled
+image, whose terms have the weight 1/(the number of rows with it): the sum over the rows is the one
+above, so that a minibatch of rows, drawn uniformly, is unbiased for it, and each has as many
+labelled images as others.
+
+What the classifier does depends on how it starts. q(y | x) follows whatever differences L(x, y)
+has between classes. With common initial weights these are tens of nats, and random: the classes
+become other clusters than the labels name before the labels are learnt, and the term of the labels,
+alpha N nats in all, does not bring them back. With weights near 0 (`small`) L(x, y) is at first the
+same for all classes; the classifier learns the labels, then p(x | y, z) learns from the classifier
+what a class looks like, then it corrects the classifier.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import vaejax
+from vaejax import DirectedGraph, Node, OneHotCategorical, Params
+from vaejax.base.types import Key, PyTree
+from vaejax.estimators.base import mean_under
+from vaejax.networks.base import Net
+
+
+@vaejax.component
+class Zeros:
+    """A net that gives 0 for every example: as logits, equal probabilities."""
+
+    out: int
+
+    def init(self, key, example):
+        return ()
+
+    def apply(self, params, example):
+        return jnp.zeros(self.out)
+
+
+def m2(
+    net: Callable[..., Net], latent_dim: int, num_classes: int, likelihood: Any
+) -> vaejax.GraphModel:
+    """p(y) p(z) p(x | y, z) with q(y | x) q(z | x, y), all classes equally probable; `net` makes
+    the two of q, as `net(out, heads=2)`.
+    """
+    generative = DirectedGraph(
+        (
+            Node("y", OneHotCategorical(Zeros(num_classes))),
+            Node("z", vaejax.StandardNormal(latent_dim)),
+            Node("x", likelihood, ("z", "y")),
+        )
+    )
+    steps = (
+        Node("y", OneHotCategorical(net(num_classes)), "x"),
+        Node("z", vaejax.DiagNormal(net(latent_dim, heads=2)), ("x", "y")),
+    )
+    return vaejax.GraphModel(generative, DirectedGraph(steps, inputs=("x",)))
+
+
+def classifier(model: vaejax.GraphModel) -> OneHotCategorical:
+    """q(y | x)."""
+    assert model.named_latents is not None  # as `m2` made it
+    conditional: Any = model.named_latents["y"].conditional
+    return conditional
+
+
+def start_of_m2(model: vaejax.GraphModel, example: PyTree, phi_y: PyTree, key: Key) -> Params:
+    """Weights near 0, but for q(y | x), which has the parameters phi_y."""
+    init_key, small_key = jax.random.split(key)
+    params = small(model.init(init_key, example), small_key)
+    return params._replace(phi={**params.phi, "y": phi_y})
+
+
+def small(params: PyTree, key: Key, scale: float = 1e-3) -> PyTree:
+    """Weights ~ N(0, scale^2) and biases of 0, in the place of these parameters."""
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    drawn = [
+        scale * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves, strict=True)
+    ]
+    return structure.unflatten(
+        [weight if weight.ndim > 1 else jnp.zeros_like(weight) for weight in drawn]
+    )
+
+
+def with_classifier_held(
+    optimizer: optax.GradientTransformation, params: Params
+) -> optax.GradientTransformation:
+    """The optimiser, without steps of q(y | x)."""
+    moves = jax.tree.map(lambda leaf: False, params)
+    held = moves._replace(phi={**moves.phi, "y": True})
+    return optax.chain(optimizer, optax.masked(optax.set_to_zero(), held))
+
+
+# The data.
+
+
+def paired_rows(images: PyTree, chosen: np.ndarray, y: np.ndarray) -> dict[str, Any]:
+    """{x, labelled, y, weight}: every image once, beside it a labelled one, whose weights sum to
+    one over the rows. The chosen images have the labels y, one-hot.
+    """
+    turn = np.arange(len(jax.tree.leaves(images)[0])) % len(chosen)
+    weight = (1 / np.bincount(turn))[turn].astype(np.float32)
+    labelled = jax.tree.map(lambda leaf: leaf[chosen[turn]], images)
+    return {"x": images, "labelled": labelled, "y": y[turn], "weight": weight}
+
+
+@vaejax.component
+class BothImages:
+    """A transform of images, for both images of a row."""
+
+    transform: Callable
+
+    def __call__(self, row: dict[str, Any], key: Key) -> dict[str, Any]:
+        key, labelled_key = jax.random.split(key)
+        x = self.transform(row["x"], key)
+        return {**row, "x": x, "labelled": self.transform(row["labelled"], labelled_key)}
+
+
+# The latents of M1.
+
+LEAST_MOVE = 0.1
+
+
+def m1_latents(model: vaejax.VAE, params: Params, *sets: np.ndarray) -> list[dict[str, np.ndarray]]:
+    """{loc, scale} of q(z | x), [n, d] each, of some sets of images: of the dimensions whose loc
+    has a standard deviation above `LEAST_MOVE` over the first set. The others tell nothing of x.
+
+    They stay in M1's units, in which p(z) has variance 1: dimensions that tell little are short.
+    """
+    posterior: Any = jax.jit(jax.vmap(model.posterior, (None, 0)))
+    densities = [posterior(params, images) for images in sets]
+    moves = np.std(densities[0].loc, axis=0) > LEAST_MOVE
+    return [
+        {"loc": np.asarray(q.loc)[:, moves], "scale": np.exp(np.asarray(q.log_scale)[:, moves])}
+        for q in densities
+    ]
+
+
+def around(latent: dict[str, jax.Array], key: Key) -> jax.Array:
+    """x ~ N(loc, diag scale^2): a transform of stored latents."""
+    return latent["loc"] + latent["scale"] * jax.random.normal(key, latent["loc"].shape)
+
+
+# The objective.
+
+
+@vaejax.component
+class SemiSupervised(vaejax.Estimator):
+    """U(x) + weight [L(x', y') + alpha N/N_l log q(y' | x')] of one row {x, labelled, y, weight},
+    nats; its bound is without the last term.
+    """
+
+    alpha: float
+    labelled_share: float  # N_l/N
+
+    def __call__(self, model: Any, params, x, key):
+        key, labelled_key = jax.random.split(key)
+        example = {"x": x["labelled"], "y": x["y"]}
+        labelled = elbo_of_class(model, params, example, labelled_key)
+        return elbo_of_image(model, params, x["x"], key) + x["weight"] * labelled
+
+    def terms(self, model: Any, params, x, key, step):
+        bound = self(model, params, x, key)
+        log_q = log_q_class(model, params, x["labelled"], x["y"])
+        alpha = self.alpha / self.labelled_share
+        return vaejax.Terms(bound, bound + x["weight"] * alpha * log_q)
+
+
+def elbo_of_class(model: vaejax.GraphModel, params: Params, example, key):
+    """L(x, y) of {x, y}, the KL of z in closed form."""
+    return vaejax.KLByNode()(model.observe("y"), params, example, key)
+
+
+def elbo_of_image(model: vaejax.GraphModel, params: Params, x, key):
+    """U(x) = sum_y q(y | x) [L(x, y) - log q(y | x)]: the noise of z is the same in all classes, so
+    that their differences have little of it.
+    """
+    log_q = jax.nn.log_softmax(classifier(model).logits(params.phi["y"], x))
+    elbos = jax.vmap(lambda y: elbo_of_class(model, params, {"x": x, "y": y}, key))
+    return mean_under(log_q, elbos(jnp.eye(len(log_q))) - log_q)
+
+
+def log_q_class(model: vaejax.GraphModel, params: Params, x, y):
+    """log q(y | x), nats."""
+    return classifier(model)(params.phi["y"], x).log_prob(y)
+
+
+def error(net: OneHotCategorical, params: PyTree, images: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images whose most probable class is not theirs."""
+    logits = jax.jit(jax.vmap(net.logits, (None, 0)))(params, images)
+    return float(np.mean(np.argmax(logits, axis=1) != labels))

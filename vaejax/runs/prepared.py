@@ -1,0 +1,91 @@
+"""All that a training is made of, checked before anything compiles or a file is touched."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from vaejax.base.types import Key, Params
+from vaejax.data.base import Dataset
+from vaejax.data.check import check_data
+from vaejax.data.transforms import Transform
+from vaejax.models.vae import VAE
+from vaejax.objectives.base import Objective, terms_of
+from vaejax.runs.build import (
+    build_model,
+    build_objective,
+    build_optimizer,
+    initial_params,
+    load_data,
+)
+from vaejax.runs.config import TrainConfig, check_config
+from vaejax.runs.folder import require_same_data
+from vaejax.runs.place import place_of, require_free
+from vaejax.training.arguments import check_schedules
+
+
+class Training(NamedTuple):
+    """All that a training is made of, checked: what is left is to run it."""
+
+    config: TrainConfig
+    dataset: Dataset
+    transform: Transform
+    model: VAE
+    objective: Objective
+    optimizer: optax.GradientTransformation
+    params: Params
+    mesh: Mesh | None
+    fit_key: Key
+    evaluate_key: Key
+    plot_key: Key
+
+
+def prepared_training(config: TrainConfig) -> Training:
+    """Everything of a training but its run; raises for all that can be refused."""
+    check_config(config)
+    require_free(config)
+    dataset, transform = load_data(config)
+    if config.resume:
+        require_same_data(place_of(config.out), dataset)
+    keys = jax.random.split(jax.random.key(config.seed), 4)
+    model = build_model(config, dataset.train.images[0])
+    objective, optimizer = build_objective(config, model), build_optimizer(config)
+    _check_splits(config, model, dataset, transform)
+    check_schedules(objective, config.num_steps)
+    mesh = _mesh(config)
+    params = initial_params(config, model, dataset.train.images, transform, keys[0])
+    training = Training(
+        config, dataset, transform, model, objective, optimizer, params, mesh, *keys[1:]
+    )
+    _trace(training)
+    return training
+
+
+def _check_splits(config: TrainConfig, model: VAE, dataset: Dataset, transform: Callable) -> None:
+    splits = {"train": dataset.train, "valid": dataset.valid, "test": dataset.test}
+    for name, split in splits.items():
+        check_data(split.images, model.support, transform, name=f"{config.data} ({name})")
+
+
+def _mesh(config: TrainConfig) -> Mesh | None:
+    """The devices that each batch is sharded over; None for one."""
+    if config.devices > jax.device_count() or config.batch_size % config.devices:
+        raise ValueError(
+            f"devices = {config.devices}: there are {jax.device_count()}, and batch_size ="
+            f" {config.batch_size} must divide over them"
+        )
+    return jax.make_mesh((config.devices,), ("data",)) if config.devices > 1 else None
+
+
+def _trace(training: Training) -> None:
+    """Raises what the objective refuses: an estimator that is not for this encoder."""
+    objective, params, key = training.objective, training.params, training.fit_key
+    stored = training.dataset.train.images[: training.config.batch_size]
+    keys = jax.random.split(key, len(stored))
+    xs = jax.eval_shape(jax.vmap(training.transform), stored, keys)
+    jax.eval_shape(partial(terms_of, objective), params, xs, key, 0)
+    x = jax.eval_shape(training.transform, stored[0], key)
+    jax.eval_shape(objective.bound, params, x, key)

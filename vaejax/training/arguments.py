@@ -1,0 +1,95 @@
+"""What `fit` is given, looked at before anything compiles."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from vaejax.base.checks import shortened
+from vaejax.base.types import Params, PyTree
+from vaejax.data.base import Source
+from vaejax.data.check import check_data
+from vaejax.data.sources import as_source
+from vaejax.objectives.base import Objective, require_objective
+from vaejax.training.saving import Checkpoints
+from vaejax.training.validation import Validation
+
+
+def check_nouns(validation: Any, checkpoints: Any) -> None:
+    """Raises TypeError for held-out data or a folder that are not in their nouns."""
+    for name, given, noun, example in (
+        ("validation", validation, Validation, "Validation(data, every=1_000, patience=None)"),
+        ("checkpoints", checkpoints, Checkpoints, "Checkpoints(folder, every=1_000, resume=False)"),
+    ):
+        if given is not None and not isinstance(given, noun):
+            raise TypeError(f"{name} is a {type(given).__name__}; write {name}=vaejax.{example}")
+
+
+def check_functions(**functions: Callable | None) -> None:
+    """Raises TypeError for what is given as a function and cannot be called."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"{name} = {shortened(function)} cannot be called; give a function")
+
+
+def check_params(params: Params) -> None:
+    """Raises TypeError for parameters that are no real floats: others have no gradient, or, where
+    they are complex, one that Optax follows in a wrong direction.
+    """
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            name = f"params{jax.tree_util.keystr(path)}"
+            raise TypeError(
+                f"{name} is of dtype {dtype}, and training changes real floats alone: give it as"
+                " such, two where it is complex, or leave it out of the parameters"
+            )
+
+
+def check_examples(
+    objective: Objective,
+    examples: dict[str, PyTree | Source],
+    transform: Callable | None,
+    batch_size: int,
+) -> None:
+    """Raises ValueError for {"data": ..., "validation": ...} that do not fit the objective, or for
+    data that do not fill a batch.
+    """
+    for name, part in examples.items():
+        check_data(part, objective.support, transform, name)
+    size = len(as_source(examples["data"]))
+    if batch_size > size:
+        raise ValueError(
+            f"batch_size = {batch_size}, but the data have {size} examples; choose at most {size}"
+        )
+
+
+def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
+    """Raises ValueError for a mesh that the batch does not divide over."""
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f'mesh = {shortened(mesh)}; give one, such as jax.make_mesh((2,), ("data",))'
+        )
+    if "data" not in mesh.axis_names:
+        raise ValueError(
+            f'the mesh has axes {mesh.axis_names}; name the one to shard the batch over "data"'
+        )
+    if batch_size % mesh.shape["data"]:
+        raise ValueError(
+            f"batch_size = {batch_size} does not divide over {mesh.shape['data']} devices; choose a"
+            " multiple"
+        )
+
+
+def check_schedules(objective: Objective, num_steps: int) -> int:
+    """The step from which every weight has been where its schedule leads. Raises ValueError if the
+    run does not come so far, TypeError if the objective is none.
+    """
+    require_objective(objective)
+    for name, schedule in objective.schedules:
+        schedule.check(num_steps, name)
+    return max((schedule.length for _, schedule in objective.schedules), default=0)
