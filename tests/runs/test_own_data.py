@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vaejax
-from tests.lib.runs import SMALL, files_in, train, vaejax_command
+from tests.lib.runs import SMALL, files_in, train, vaejax_here
 from vaejax.__main__ import main
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.continuation import fixed_fields, saved_config
@@ -28,8 +28,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     write_table(folder / "my.csv")
     flags = ["--data", "my.csv", "--label", "kind", "--validation", "50", *REAL, *SMALL]
-    done = vaejax_command("train", *flags, "--out", "run", folder=folder)
-    assert done.returncode == 0, done.stderr
+    vaejax_here("train", *flags, "--out", "run", folder=folder)
     return folder
 
 
