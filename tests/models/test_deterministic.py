@@ -216,7 +216,7 @@ WRONG = {
             "d",
         ),
         "'d' is a deterministic node, a function of z",
-    ),  # fmt: skip
+    ),
     "among the nodes": (lambda: DirectedGraph((H,), ("x",)), "does not derive from vaejax.Node"),
     "a node among them": (
         lambda: DirectedGraph((), ("x",), (Node("z", NORMAL, "x"),)),

@@ -57,7 +57,7 @@ class Layers(NamedTuple):
 
     def draw(self, key: Key) -> LayerSample:
         b, u, logits = {}, {}, {}
-        for name, layer_key in zip(self.names, keys_of(key, len(self.names)), strict=True):
+        for name, layer_key in keys_of(key, self.names).items():
             logits[name] = self.logits(name, b)
             u[name] = open_uniform(layer_key, logits[name].shape, logits[name].dtype)
             b[name] = above_zero(logits[name] + logit(u[name]))

@@ -1,7 +1,7 @@
 """The joint density of a directed graph, and what is exact where its nodes are finite."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,8 +21,8 @@ class Joint(Distribution):
     """log p(v | u) = sum_j log p(v_j | Pa(v_j)), nats, over v = {name: value}.
 
     `ready` are the factors whose parents are inputs, each made once however many samples are drawn;
-    the rest need the values of others. Among `inputs` are the deterministic nodes that are functions
-    of inputs alone. `prior` has the factors that nodes of an encoder are shown.
+    the rest need the values of others. Among `inputs` are the deterministic nodes that are
+    functions of inputs alone. `prior` has the factors that nodes of an encoder are shown.
     """
 
     ready: dict[str, Distribution]
@@ -138,12 +138,8 @@ class Joint(Distribution):
         return values
 
     def keys(self, key: Key) -> dict[str, Key]:
-        """A key for each node; one alone has the key itself, so that a graph of one node draws what
-        its factor draws.
-        """
-        names = self.graph.order
-        keys = [key] if len(names) == 1 else list(jax.random.split(key, len(names)))
-        return dict(zip(names, keys, strict=True))
+        """A key for each node."""
+        return keys_of(key, self.graph.order)
 
     def from_uniform(self, u: Float[Array, " n"]) -> dict[str, Any]:
         no_key: Any = None  # which is not used
@@ -236,6 +232,14 @@ class Joint(Distribution):
     def _require_known(self, values: Values) -> None:
         for name in values:
             self.graph[name]
+
+
+def keys_of(key: Key, names: Sequence[str]) -> dict[str, Key]:
+    """A key for each; one alone has the key itself, so that a graph of one node draws what its
+    factor draws.
+    """
+    keys = [key] if len(names) == 1 else list(jax.random.split(key, len(names)))
+    return dict(zip(names, keys, strict=True))
 
 
 @pytree

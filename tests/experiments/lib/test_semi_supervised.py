@@ -41,7 +41,7 @@ def elbo_by_hand(params, x, y, key):
     """log p(y) + log p(x | z, y) - KL(q(z | x, y), N(0, I)), by the formulas, at one z."""
     example = {"x": x, "y": y}
     z = MODEL.observe("y").posterior(params, example).sample(jax.random.split(key, 1)[0])["z"]
-    loc, raw = MODEL.encoder["z"].conditional.net.apply(params.phi["z"], (x, y))
+    loc, _ = MODEL.encoder["z"].conditional.net.apply(params.phi["z"], (x, y))
     log_scale = MODEL.encoder["z"].conditional(params.phi["z"], (x, y)).log_scale
     kl = 0.5 * jnp.sum(loc**2 + jnp.exp(2 * log_scale) - 1 - 2 * log_scale)
     logits = MODEL.graph["x"].conditional.net.apply(params.theta["x"], (z, y))

@@ -84,8 +84,8 @@ class ResidualNormal(OfNetBesidePrior):
     """q = N(m + s loc, (s scale)^2): the net gives two heads, (loc, raw log_scale), in units of the
     prior's factor N(m, s^2).
 
-    Where both are 0, q is the prior; KL(q || p) = sum (loc^2 + scale^2 - 1) / 2 - log scale does not
-    depend on the prior. Reference: Vahdat & Kautz 2020 (NVAE), where loc is in units of z.
+    Where both are 0, q is the prior; KL(q || p) = sum (loc^2 + scale^2 - 1) / 2 - log scale does
+    not depend on the prior. Reference: Vahdat & Kautz 2020 (NVAE), where loc is in units of z.
     """
 
     net: Net
