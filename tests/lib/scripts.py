@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -35,14 +36,15 @@ def run(name: str, *flags: str, folder: Path) -> tuple[dict, str]:
 
 def run_here(name: str, *flags: str, folder: Path) -> tuple[dict, str]:
     """As `run`, in this process, without the seconds that another takes to start."""
-    arguments = [str(script(name)), *flags, "--out", str(folder / "out")]
+    arguments = [*flags, "--out", str(folder / "out")]
+    return read(printed_by(partial(run_script, script(name), *arguments), folder))
 
-    def command() -> int:
-        with mock.patch.object(sys, "argv", arguments), pytest.raises(SystemExit) as stop:
-            runpy.run_path(arguments[0], run_name="__main__")
-        return stop.value.code
 
-    return read(printed_by(command, folder))
+def run_script(path: Path, *arguments: str) -> int:
+    """The exit status of a script, in this process."""
+    with mock.patch.object(sys, "argv", [str(path), *arguments]), pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name="__main__")
+    return stop.value.code
 
 
 def read(printed: str) -> tuple[dict, str]:

@@ -61,10 +61,10 @@ def test_a_sweep_goes_on_and_past_what_fails(elsewhere, capsys, monkeypatch):
     """The second of three fails, once: it is named, and trained by the same command again."""
     train, fails = sweeping.train, ["learning_rate=3e-4,seed=0"]
 
-    def failing(config):
+    def failing(config, *budget):
         if Path(config.out).name in fails:
             raise FloatingPointError("the bound is NaN")
-        return train(config)
+        return train(config, *budget)
 
     monkeypatch.setattr(sweeping, "train", failing)
     flags = ["--over", "learning-rate=1e-3,3e-4,1e-4"]  # of one model, which is compiled once
@@ -79,7 +79,7 @@ def test_a_sweep_goes_on_and_past_what_fails(elsewhere, capsys, monkeypatch):
     after = files_in(Path("s"))
     assert {name: after[name] for name in before} == before  # finished runs stay as they are
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result == {"runs": 3, "trained": 1, "out": "s"}
+    assert result == {"runs": 3, "trained": 1, "left": 0, "out": "s"}
 
     # One that was killed after a checkpoint goes on; one that has other settings is refused.
     run = Path("s/learning_rate=1e-3,seed=0")
