@@ -87,6 +87,7 @@ def test_pseudo_inputs_are_training_examples():
 
 # What a flag that is fixed in a continuation changes: the parts of the run, or what `fit` keeps.
 OTHER_VALUES = {
+    "average": 0.9,
     "binarisation": "threshold",
     "clip_norm": 1.0,
     "encoder": "full-normal",
@@ -101,6 +102,7 @@ OTHER_VALUES = {
     "precision": "bfloat16",
     "prior": "learned-normal",
     "schedule": "cosine",
+    "skip_above": 100.0,
     "warm_up": 5,
 }
 OF_THE_SPLITS = {"label", "validation", "test", "split_seed"}  # known by the digests of the data
