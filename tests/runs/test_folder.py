@@ -12,8 +12,8 @@ import vaejax
 from tests.lib.paths import contents
 from tests.lib.runs import SMALL, train
 from vaejax.data.base import Split
-from vaejax.runs import build
-from vaejax.runs import prepared
+from vaejax.runs import build, prepared
+from vaejax.runs import train as training
 from vaejax.runs.build import load_data
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.continuation import saved_config
