@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 import vaejax
+from experiments.lib.reproduction import settings_of
 from experiments.lib.trained_row import Training
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description
@@ -47,10 +48,12 @@ class Work:
         self.folder, self.shrink = folder, shrink
         self.training: dict[str, Any] = {}
         self._data_folder, self._budget = data_folder, budget
-        self._of = {"row": description(row), "seed": seed, "shrink": shrink}
+        settings = settings_of(description(row))
+        self._of = {"row": settings, "seed": seed, "shrink": shrink}
         path = folder / "row.json"
         if path.exists():
-            lines = differences(read_json(path, *self._of), self._of)
+            saved = read_json(path, *self._of)
+            lines = differences({**saved, "row": settings_of(saved["row"])}, self._of)
             if lines:
                 raise ValueError(
                     f"{folder} is of other settings: {told(lines)}; name another --out"
