@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,12 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.bounds import sample_log_weight
 from vaejax.data.base import Source
-from vaejax.data.sources import as_source
 from vaejax.data.transforms import supports_of_leaves
 from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, flattened, posterior_mean
 from vaejax.evaluation.pareto import FEWEST_VALUES, pareto_k
 from vaejax.models.base import Model, posterior_of
-from vaejax.models.given import check_given
+from vaejax.models.given import checked_data
 
 RELIABLE = 0.7  # a Pareto k-hat up to which an importance-sampling estimate is to be trusted
 
@@ -102,22 +101,22 @@ def evaluate(
       ladder: the K of the IWAE bounds; None takes 1, 10, 100, ... and `num_samples`.
       transform: `transform(x, key)` is what training applied to one stored example, such as a
         binarisation.
-      path: a file that keeps what is done after each batch; the same call again computes what is
-        not there, or is damaged. A file of other arguments raises a ValueError that names them.
+      path: a file that keeps what is done after each batch; the same call again, with any
+        `batch_size` and `chunk`, computes what is not there, or is damaged. A file of other
+        arguments raises a ValueError that names them.
 
     References: Burda, Grosse & Salakhutdinov 2016 (the bounds); Vehtari, Simpson, Gelman, Yao &
     Gabry (k-hat).
     """
     require_key(key)
-    source = as_source(xs)
     counts = {"num_samples": num_samples, "batch_size": batch_size, "chunk": chunk}
     for name, count in counts.items():
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
-    example = check_given(model, params, source, transform)
-    function = Transformed(WeightsAndMean(model, num_samples, min(chunk, num_samples)), transform)
+    source, example = checked_data(model, params, xs, transform)
+    weights = WeightsAndMean(model, num_samples, min(chunk, num_samples))
     by_example = map_in_chunks(
-        function,
+        Transformed(weights, transform),
         Summary(ladder),
         params,
         source,
@@ -126,6 +125,8 @@ def evaluate(
         path=path,
         progress=progress,
         description="evaluating",
+        # A file goes on with another chunk, as on a machine with more memory.
+        same_as=Transformed(replace(weights, chunk=num_samples), transform),
     )
     iwae = {count: estimate(by_example[f"iwae_{count}"]) for count in ladder}
     return Evaluation(
