@@ -96,11 +96,13 @@ OTHER_VALUES = {
     "learning_rate": 0.1,
     "likelihood": "continuous-bernoulli",
     "maximum": 20.0,
+    "average": 0.5,
     "net": "gated",
     "num_samples": 3,
     "precision": "bfloat16",
     "prior": "learned-normal",
     "schedule": "cosine",
+    "skip_above": 1.0,
     "warm_up": 5,
 }
 OF_THE_SPLITS = {"label", "validation", "test", "split_seed"}  # known by the digests of the data

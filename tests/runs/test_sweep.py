@@ -61,10 +61,10 @@ def test_a_sweep_goes_on_and_past_what_fails(elsewhere, capsys, monkeypatch):
     """The second of three fails, once: it is named, and trained by the same command again."""
     train, fails = sweeping.train, ["latent_dim=2,seed=0"]
 
-    def failing(config):
+    def failing(config, *given):
         if Path(config.out).name in fails:
             raise FloatingPointError("the bound is NaN")
-        return train(config)
+        return train(config, *given)
 
     monkeypatch.setattr(sweeping, "train", failing)
     flags = ["--over", "latent-dim=1,2,3"]
@@ -79,7 +79,7 @@ def test_a_sweep_goes_on_and_past_what_fails(elsewhere, capsys, monkeypatch):
     after = files_in(Path("s"))
     assert {name: after[name] for name in before} == before  # finished runs stay as they are
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert result == {"runs": 3, "trained": 1, "out": "s"}
+    assert result == {"runs": 3, "trained": 1, "left": 0, "out": "s"}
 
     # One that was killed after a checkpoint goes on; one that has other settings is refused.
     run = Path("s/latent_dim=1,seed=0")
@@ -88,3 +88,16 @@ def test_a_sweep_goes_on_and_past_what_fails(elsewhere, capsys, monkeypatch):
     assert run_sweep(*flags, "--learning-rate", "0.5") == 2
     error = capsys.readouterr().err
     assert "learning_rate: saved 0.001, now 0.5" in error and "latent_dim=1,seed=0" in error
+
+
+def test_a_sweep_stops_in_time_and_goes_on(elsewhere, capsys):
+    """The minutes are those of all runs together: the second does not begin."""
+    flags = ["--over", "latent-dim=1,2"]
+    assert run_sweep(*flags, "--max-minutes", "1e-4") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["left"] == 2
+    assert "2 of 2 runs are left; the same command goes on" in err
+    assert "minutes are over at step" in err and not Path("s/latent_dim=2,seed=0").exists()
+    assert run_sweep(*flags) == 0
+    out, _ = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1]) == {"runs": 2, "trained": 2, "left": 0, "out": "s"}
