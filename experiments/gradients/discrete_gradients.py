@@ -19,7 +19,7 @@ in the VAE), and the test ELBO after 1,000 steps, mean of two seeds:
 |---|---|---|---|---|---|---|
 | plain-score-function   | 2.6e-3       | 9.3e-4  | 0.52         | 0.19    | 2693 | -26.44 |
 | score-function         | 1.7e-8       | 4.1e-8  | 5.0e-8       | 6.7e-9  | 8.12 | -24.86 |
-| disarm                 | 0            | 4.3e-8  | 8.3e-8       | 1.1e-8  | 7.68 | -24.87 |
+| disarm                 | 0            | 4.3e-8  | 8.3e-8       | 1.1e-8  | 7.66 | -24.94 |
 | double-control-variate | 1.7e-8       | 1.4e-10 | 5.0e-8       | 1.5e-11 | 8.14 | -24.87 |
 | rebar                  | 5.2e-3       | 1.9e-3  | 1.2e-3       | 1.9e-4  | 9.35 | -25.02 |
 | relax                  | 1.0e-6       | 2.8e-6  | 8.1e-4       | 1.6e-4  | 7.64 | -25.01 |
