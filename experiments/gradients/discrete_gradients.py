@@ -58,7 +58,6 @@ from experiments.lib.bernoulli import closed_forms, exact_gradient, exact_moment
 from experiments.lib.discrete_estimators import ESTIMATORS, costs, full_name, look
 from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table
 from experiments.lib.flags import NumDraws
-from experiments.lib.gradients import Expectation
 from experiments.lib.script import Report, run_script
 from vaejax import Params
 from vaejax.base.fields import Count, Distinct, Finite, InnerFraction, Positive
@@ -98,7 +97,7 @@ ROUNDING = 1e-25  # a variance that is below is none
 class Problem(NamedTuple):
     """An estimator on f, with the start of its psi; that of phi is p = 1/2."""
 
-    model: Expectation
+    model: vaejax.Expectation
     estimator: Estimator
     start: Params
 
@@ -113,7 +112,7 @@ def problem(config: Config, dim: int, name: str, key) -> Problem:
 
 @partial(jax.jit, static_argnames=("model", "estimator", "num_steps", "rate", "learned", "settles"))
 def ascend(
-    model: Expectation,
+    model: vaejax.Expectation,
     estimator: Estimator,
     params: Params,
     key,

@@ -1,9 +1,11 @@
-"""The set that the latents of a model live on: a prior and an encoder for one and the same."""
+"""The set that the latents of a model live on: a prior and an encoder for one and the same, and
+chains for R^d alone.
+"""
 
 from collections.abc import Mapping
 
 from vaejax.base import supports
-from vaejax.base.supports import Support
+from vaejax.base.supports import REAL_VECTORS, Support, support_parts
 from vaejax.models.base import Factor, Supports
 
 SUITABLE_ENCODERS = {
@@ -48,6 +50,21 @@ def require_same_support(prior: Factor, encoder: Factor) -> None:
         f" {type(encoder).__name__} an encoder of {_described(encoder_support)}, so KL(q || p) is"
         f" infinite or not defined{remedy}"
     )
+
+
+def require_real_latents(latent_support: Supports, method: str) -> None:
+    """Raises ValueError unless every part of z lives in R^d, where the chains of `method` move."""
+    for name, support in support_parts(latent_support):
+        if support is None:
+            raise ValueError(
+                f"{method} moves through R^d, but the model does not say where its latents {name}"
+                " live; give it latent_support = vaejax.supports.REAL if they are any real numbers"
+            )
+        if support not in REAL_VECTORS:
+            raise ValueError(
+                f"{method} moves through R^d, but the latents {name} of this model are"
+                f" {support.name} ({support.description}); vaejax.log_marginal takes any latents"
+            )
 
 
 def refuse_shown_prior(factor: Factor, name: str) -> None:
