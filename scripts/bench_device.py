@@ -35,7 +35,7 @@ import tyro
 from device_speed import annealed, card, evaluate, half, seeds, steps, variance
 from device_truth import tests, truth
 
-from vaejax.runs.files import json_text
+from vaejax.runs.files import json_text, strict
 from vaejax.runs.table import markdown
 
 Row = dict[str, Any]
@@ -76,7 +76,7 @@ def main(
                 row = {"case": "failed", "error": f"{type(error).__name__}: {error}"[:300]}
             if row is None:
                 break
-            row = {"part": part, **row, "at_seconds": round(time.monotonic() - began, 1)}
+            row = strict({"part": part, **row, "at_seconds": round(time.monotonic() - began, 1)})
             rows.append(row)
             print(json_text(row), flush=True)
             if out is not None:

@@ -5,6 +5,7 @@ scripts/bench_device.py.
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 from unittest import mock
@@ -178,7 +179,7 @@ def seeds(shrink: int) -> Iterator[Row]:
         if count > 64 and form:
             continue
         num_steps = max(16, 2_000 // count // shrink)
-        with mock.patch.multiple("vaejax.networks.layers", **convolutions(form)):
+        with convolutions(form):
             step = seconds_of_a_step_of_seeds(WORKLOADS[name], count, num_steps)
         jax.clear_caches()
         alone.setdefault(case, step)
@@ -190,12 +191,12 @@ def seeds(shrink: int) -> Iterator[Row]:
         }  # fmt: skip
 
 
-def convolutions(form: str | None) -> dict[str, Any]:
-    """What the nets' layers call, in one form on every platform."""
+def convolutions(form: str | None) -> AbstractContextManager:
+    """Within it the layers' convolutions have one form on every platform; None changes nothing."""
     if form is None:
-        return {}
-    names = ("conv", "conv_transpose")
-    return {name: getattr(gemm, f"{name}_{form}") for name in names}
+        return nullcontext()
+    forms = {name: getattr(gemm, f"{name}_{form}") for name in ("conv", "conv_transpose")}
+    return mock.patch.multiple("vaejax.networks.layers", **forms)
 
 
 def seconds_of_a_step_of_seeds(workload: Workload, count: int, num_steps: int) -> float:

@@ -163,6 +163,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.estimators.doubly_reparameterised", "is_diag_normal"): (1, CLOSED_FORM),
     ("vaejax.estimators.relaxed", "hard_and_soft"): (1, CLOSED_FORM),
     ("vaejax.models.base", "require_factor"): (1, DOOR),
+    ("vaejax.models.conditionals.beside_prior", "normals"): (1, CLOSED_FORM),
     ("vaejax.models.priors", "__post_init__"): (1, DOOR),
     ("vaejax.models.base", "require_params"): (1, DOOR),
     ("vaejax.networks.base", "require_net"): (1, DOOR),

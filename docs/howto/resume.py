@@ -71,6 +71,10 @@ print(f"resumed to step {resumed.step}; the last bound is {resumed.history['boun
 # From the command line it is `vaejax train ... --out runs/mine`, and
 # `vaejax train --resume --out runs/mine`.
 #
+# A queue that grants two hours needs no kill: `callbacks=(vaejax.TimeBudget(minutes=110),)` ends the
+# run in time, saved, and so does `vaejax train --max-minutes 110`, whose exit status is 0. In
+# `vaejax sweep` the minutes are those of all runs together.
+#
 # ## The exact check
 #
 # Data order and noise are functions of (key, step) alone. So the run that was cut is the run that

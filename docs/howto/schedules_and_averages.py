@@ -135,7 +135,9 @@ print(f"largest difference from the formula {largest:.1e}")
 
 # %% [markdown]
 # The average is in the optimiser's state. So it is in every checkpoint, and a run that goes on has it
-# to the bit. The validations of `fit`, and its patience, are of the parameters themselves.
+# to the bit. The validations of `fit`, and its patience, are of the parameters themselves;
+# `vaejax.Validation(data, params_of=vaejax.averaged_params)` makes them those of the average, so that
+# `run.best_params` is the best average. The command `vaejax train --average 0.99` does all of this.
 #
 # It looks back over about $1 / (1 - d)$ steps: 100 here. With $d = 0.999$ a run of 1,000 steps would
 # still have $0.999^{1000} = 37\%$ of the start in it.

@@ -55,21 +55,21 @@ import vaejax
 from experiments.lib import tables
 from experiments.lib.classifiers import check_labels, labelled_rows, log_class, with_weight_prior
 from experiments.lib.data import require_labels, seen
-from experiments.lib.figures import means_and_errors, note
-from experiments.lib.flags import Decay, ImageSetting, NumSeeds
-from experiments.lib.script import Report, run_script
-from experiments.lib.semi_supervised import (
+from experiments.lib.few_labels import (
     BothImages,
     SemiSupervised,
+    adam_of_m2,
     around,
     error,
     m1_latents,
     m2,
     paired_rows,
     start_of_m2,
-    with_classifier_held,
 )
-from experiments.lib.training import cosine_adam, fitted
+from experiments.lib.figures import means_and_errors, note
+from experiments.lib.flags import Decay, ImageSetting, NumSeeds
+from experiments.lib.script import Report, run_script
+from experiments.lib.training import fitted
 from vaejax import OneHotCategorical, Params, plots
 from vaejax.base.fields import Count, Positive, PositiveOrZero
 from vaejax.base.mapping import estimate
@@ -96,7 +96,7 @@ class Config(ImageSetting):
     """The weight of log q(y | x) of a labelled image, in units of N/N_l."""
     decay: Decay = 1.0
     held_steps: Count = 500
-    """Steps of M2 before the others, in which q(y | x) stays as the labels made it."""
+    """The first steps of M2, in which q(y | x) stays as the labels made it."""
     classifier_steps: Count = 1_000
     """Steps of the classifiers that are trained apart."""
     learning_rate: Positive = 3e-3
@@ -116,18 +116,19 @@ def fit_m2(
     """M2 with the labels y of the chosen images, from a classifier of these alone, which is held
     for the first steps.
     """
-    start_key, held_key, fit_key = jax.random.split(key, 3)
-    start = start_of_m2(model, jnp.asarray(inputs.train[0]), phi_y, start_key)
-    share = len(chosen) / len(inputs.train)
-    objective = vaejax.minibatch(SemiSupervised(config.alpha, share), model)
-    rows = paired_rows(inputs.stored, chosen, y)
-    fit = partial(
-        fitted, objective=objective, data=rows, transform=inputs.transform, progress=False
+    start_key, fit_key = jax.random.split(key)
+    start = start_of_m2(model, jnp.asarray(inputs.train[0]), np.ones(1), start_key, phi_y)
+    size, num_steps = len(inputs.train), config.num_steps
+    return fitted(
+        config,
+        vaejax.minibatch(SemiSupervised(config.alpha, len(chosen) / size), model),
+        start,
+        paired_rows(inputs.stored, chosen[None], y[None]),
+        fit_key,
+        transform=inputs.transform,
+        optimizer=adam_of_m2(config.learning_rate, num_steps, size, config.held_steps),
+        progress=False,
     )
-    held = dataclasses.replace(config, num_steps=config.held_steps)
-    optimizer = with_classifier_held(cosine_adam(config.learning_rate, config.held_steps), start)
-    params = fit(held, start=start, key=held_key, optimizer=optimizer)
-    return fit(config, start=params, key=fit_key)
 
 
 # The others.

@@ -40,7 +40,7 @@ class Config(Configuration):
     shrink: Count = 1
     """Take so many times fewer steps, examples and samples, for a try, which is not recorded."""
     revision: str | None = None
-    """Of the code, where it does not run in its repository."""
+    """Of the code, where the repository that it runs in does not say, or says another."""
     out: str = "runs/reproduce"
     """The folder of the work: a folder of it for each table, row and seed."""
 
@@ -115,7 +115,7 @@ def computed(
         if (folder / "result.json").exists():
             return read_json(folder / "result.json", "numbers")["numbers"]
         facts = environment()
-        facts["git"] = facts["git"] or config.revision
+        facts["git"] = config.revision or facts["git"]
         with timed(folder):
             numbers = row.compute(work, seed)
         which = ["--together"] if config.together else ["--seed", str(seed)]

@@ -103,6 +103,12 @@ class Row:
         raise ValueError(f"the seeds of {self.name} are trained one after another, not together")
 
 
+def settings_of(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the description of a row, the fields that decide its numbers: not what is said of it."""
+    said = {field.name for field in dataclasses.fields(Row)}
+    return {name: part for name, part in described.items() if name not in said}
+
+
 Records = Mapping[str, Mapping[str, Any]]  # {row: what results/TABLE/ROW.json holds}
 
 

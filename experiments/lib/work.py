@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 import vaejax
-from experiments.lib.reproduction import Row
+from experiments.lib.reproduction import settings_of
 from experiments.lib.trained_row import Training
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description
@@ -37,7 +37,7 @@ class Work:
 
     def __init__(
         self,
-        row: Row,
+        row: Any,
         seed: int,
         folder: Path,
         *,
@@ -48,15 +48,33 @@ class Work:
         self.folder, self.shrink = folder, shrink
         self.training: dict[str, Any] = {}
         self._data_folder, self._budget = data_folder, budget
-        self._of = {"row": description(row), "seed": seed, "shrink": shrink}
+        settings = settings_of(description(row))
+        self._of = {"row": settings, "seed": seed, "shrink": shrink}
         path = folder / "row.json"
         if path.exists():
-            lines = differences(read_json(path, *self._of), self._of)
+            saved = read_json(path, *self._of)
+            lines = differences({**saved, "row": settings_of(saved["row"])}, self._of)
             if lines:
                 raise ValueError(
                     f"{folder} is of other settings: {told(lines)}; name another --out"
                 )
         write_json(path, self._of)
+
+    def beside(self, part: Any, name: str) -> "Work":
+        """The work on what several rows have in common, in a folder beside theirs; `part` is the
+        value that holds its settings.
+        """
+        name = name if self.shrink == 1 else f"{name}-try"
+        folder = self.folder.parent.parent / name
+        folder.mkdir(parents=True, exist_ok=True)
+        return Work(
+            part,
+            0,
+            folder,
+            data_folder=self._data_folder,
+            shrink=self.shrink,
+            budget=self._budget,
+        )
 
     def steps(self, count: int) -> int:
         """So many steps, or the share of them that a try has."""
@@ -67,12 +85,15 @@ class Work:
         each split alone.
         """
         dataset = vaejax.load_dataset(name, self._data_folder, valid=valid)
-        parts = {part: self._fewer(getattr(dataset, part)) for part in ("train", "valid", "test")}
-        return dataset._replace(**parts)
+        return dataset._replace(
+            train=self._fewer(dataset.train, 1_000),  # for the largest batches
+            valid=self._fewer(dataset.valid, 200),
+            test=self._fewer(dataset.test, 200),
+        )
 
-    def _fewer(self, split: Split) -> Split:
+    def _fewer(self, split: Split, least: int) -> Split:
         count = len(split.images)
-        count = min(count, max(200, count // self.shrink))
+        count = min(count, max(least, count // self.shrink))
         labels = None if split.labels is None else split.labels[:count]
         return Split(split.images[:count], labels)
 

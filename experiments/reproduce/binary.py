@@ -14,6 +14,7 @@ parameters, so that nothing is chosen by it.
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -23,6 +24,7 @@ import optax
 
 import vaejax
 from experiments.lib.burda import glorot_uniform, with_mean_image
+from experiments.lib.records import mean_and_error
 from experiments.lib.reproduce import run_table
 from experiments.lib.reproduction import Goal, Published, Records, Row, Table, Within
 from experiments.lib.trained_row import TrainedRow, Training
@@ -218,23 +220,35 @@ def rows(
 
 
 class Bounds(Table):
-    """The rows, in the order of their bounds."""
+    """The rows in the order of their bounds, each with how far it is behind the one before."""
 
     def claims(self, records: Records) -> list[str]:
         said = []
         for prefix, layers in (("one", "one layer"), ("two", "two layers")):
-            found = {
-                name.removeprefix(f"{prefix}-"): record["ours"]
-                for name, record in records.items()
-                if name.startswith(prefix)
-            }
+            found = [record for name, record in records.items() if name.startswith(prefix)]
             for measure, bound in (("nll", "bound of 100 samples"), ("elbo", "ELBO")):
-                values = {name: abs(ours[measure]["mean"]) for name, ours in found.items()}
-                order = sorted(values, key=values.__getitem__)
-                best_first = ", ".join(f"{name} {-values[name]:.2f}" for name in order)
+                order = sorted(found, key=lambda record: abs(record["ours"][measure]["mean"]))
+                parts = [f"`{order[0]['row']}`"] if order else []
+                for better, worse in itertools.pairwise(order):
+                    parts.append(f"`{worse['row']}` ({_behind(worse, better, measure)})")
                 if len(order) > 1:
-                    said.append(f"{layers}, by the validation {bound}: {best_first}")
+                    said.append(f"{layers}, by the {bound}, best first: {', '.join(parts)}")
         return said
+
+
+def _behind(worse: Any, better: Any, measure: str) -> str:
+    """By how many nats, mean and standard error over the seeds that both have: they share the start
+    and the order of the data.
+    """
+    seeds = [seed for seed in worse["seeds"] if seed in better["seeds"]]
+    values = [
+        abs(worse["seeds"][seed]["numbers"][measure])
+        - abs(better["seeds"][seed]["numbers"][measure])
+        for seed in seeds
+    ]
+    gap = mean_and_error(values)
+    error = "" if gap["standard_error"] is None else f" ± {gap['standard_error']:.3f}"
+    return f"{gap['mean']:.3f}{error} behind"
 
 
 TABLE = Bounds(

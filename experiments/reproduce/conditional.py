@@ -51,7 +51,7 @@ class Conditional(TrainedRow):
 
     estimator: vaejax.Estimator
     num_steps: int = 200_000
-    batch_size: int = 200
+    batch_size: int = 500
     learning_rate: float = 2e-3
     reached: Goal | None = NOT_FAR
 
@@ -104,7 +104,7 @@ def start(model: vaejax.GraphModel, train: dict, key) -> vaejax.Params:
     return params._replace(theta=theta, phi=glorot_uniform(params.phi, phi_key, heads=2))
 
 
-NOTE = """Here Adam has batches of 200 and a rate of 2e-3 that falls along a cosine, where nbip has
+NOTE = """Here Adam has batches of 500 and a rate of 2e-3 that falls along a cosine, where nbip has
 batches of 20 and 3,280 epochs; 59,600 training images are binarised at every access, where nbip
 binarises 60,000 once an epoch."""
 

@@ -41,7 +41,8 @@ TABLE = Table(
     columns={"active_units": "active units", "elbo": "ELBO"},
     note="Batches of 100 over 252 epochs, by Adam whose rate falls from 1e-3 to 0 along a cosine,"
     " where the paper's code has batches of 20 over 3,280 epochs. In each group of MIWAE and PIWAE"
-    " are 8 samples; beta of CIWAE is 0.05.",
+    " are 8 samples; beta of CIWAE is 0.05. PIWAE's bound of the training images still rose by 1.5"
+    " nats in the second half of the steps, to -87.2.",
 )
 
 if __name__ == "__main__":

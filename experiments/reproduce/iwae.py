@@ -9,6 +9,7 @@ architecture, the start, the data and the evaluation are those of the paper's co
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from experiments.lib.burda import (
     with_mean_image,
 )
 from experiments.lib.reproduce import run_table
-from experiments.lib.reproduction import Goal, Published, Row, Table
+from experiments.lib.reproduction import Goal, Published, Records, Row, Table
 from vaejax import DirectedGraph, Node
 
 BURDA = "Burda et al. 2016, table 1, quoted from the README of nbip/IWAE"
@@ -74,7 +75,7 @@ def one(
     name: str, nll: float, estimator: vaejax.Estimator, source: str = BURDA, **settings: Any
 ) -> Row:
     published = Published(nll, "nats", source)
-    settings = USUAL | {"learning_rate": 3e-3} | settings
+    settings = USUAL | {"learning_rate": 4e-3} | settings
     return OneLayer(name=name, published=published, estimator=estimator, **settings)
 
 
@@ -84,14 +85,54 @@ def two(name: str, nll: float, estimator: vaejax.Estimator, **settings: Any) -> 
     return TwoLayers(name=name, published=published, estimator=estimator, **settings)
 
 
-USUAL: dict[str, Any] = {"num_steps": 300_000, "batch_size": 200, "num_seeds": 3}
-FEWER: dict[str, Any] = {"num_steps": 200_000, "batch_size": 100, "num_seeds": 1}
-NOTE = """Every row has Adam at 3e-3, or 2e-3 with two layers, which falls along a cosine to 0, and
-batches of 200, or 100 where k = 50; the paper has batches of 20, 3,280 epochs and a rate that falls
-from 1e-3 to 1e-4 in eight stages. The rate was chosen by the training bound of short runs. DReG is
-not in the paper."""
+USUAL: dict[str, Any] = {"num_steps": 300_000, "batch_size": 500, "num_seeds": 3}
+FEWER: dict[str, Any] = {"num_steps": 200_000, "batch_size": 200, "num_seeds": 1}
+NOTE = """Every row has Adam at 4e-3, or 2e-3 with two layers, which falls along a cosine to 0, and
+batches of 500, or 200 where k = 50; the paper has batches of 20, 3,280 epochs and a rate that falls
+from 1e-3 to 1e-4 in eight stages. Rate and batch were chosen by the training bound of short runs.
+DReG is not in the paper. The paper's numbers of active units are not quoted: no source at hand has
+them."""
 
-TABLE = Table(
+
+@dataclasses.dataclass(frozen=True)
+class Burda(Table):
+    """With what the papers say of the rows together."""
+
+    def claims(self, records: Records) -> list[str]:
+        claims = []
+        for title, names in ORDERED.items():
+            found = [name for name in names if name in records]
+            if len(found) > 1:
+                values = [records[name]["ours"]["nll"]["mean"] for name in found]
+                falls = all(after < before for before, after in itertools.pairwise(values))
+                listed = ", ".join(f"{value:.2f}" for value in values)
+                claims.append(f"{title} falls with k: {'yes' if falls else 'no'}, {listed} nats.")
+        for name, other in (("dreg-5", "iwae-5"), ("dreg-50", "iwae-50")):
+            pair = records.get(name, {}).get("versus", {}).get(other)
+            if pair is not None:
+                half = 1.96 * pair["standard_error"]
+                low, high = pair["mean"] - half, pair["mean"] + half
+                is_below = "yes" if high <= 0 else "no" if low > 0 else "undecided"
+                claims.append(
+                    f"`{name}` at or below `{other}`: {is_below}; 95 % interval of the difference,"
+                    f" over the test images, {low:+.3f} to {high:+.3f} nats."
+                )
+        return claims
+
+
+ORDERED = {
+    "The VAE with one layer": ("vae-1", "vae-5", "vae-50"),
+    "The IWAE with one layer": ("vae-1", "iwae-5", "iwae-50"),
+    "The IWAE with two layers": ("two-layers-vae-1", "two-layers-iwae-5", "two-layers-iwae-50"),
+}
+
+MISSED = (
+    "missed by 1.0 with 200,000 steps, where the paper has 9.8 million. Its training bound rose most"
+    " slowly at the first, high rates (from -98.0 to -95.9 nats in a fifth of the steps, by 3.3 in the"
+    " next fifth): a lower rate and more steps are what is left to try"
+)
+
+TABLE = Burda(
     "iwae",
     "Burda et al. 2016: importance-weighted autoencoders",
     rows=(
@@ -99,7 +140,7 @@ TABLE = Table(
         one("vae-5", 86.47, vae(5), versus=("vae-1",)),
         one("vae-50", 86.35, vae(50), versus=("vae-1",), **FEWER),
         one("iwae-5", 85.54, iwae(5), versus=("vae-1", "vae-5")),
-        one("iwae-50", 84.78, iwae(50), versus=("iwae-5", "vae-50"), **FEWER),
+        one("iwae-50", 84.78, iwae(50), versus=("vae-1",), **FEWER, note=MISSED),
         one("dreg-5", 84.90, vaejax.DReG(5), NBIP, versus=("iwae-5",)),
         one("dreg-50", 84.32, vaejax.DReG(50), NBIP, versus=("iwae-50",), **FEWER),
         two("two-layers-vae-1", 85.33, vae(1), versus=("vae-1",)),

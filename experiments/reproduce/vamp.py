@@ -145,7 +145,8 @@ TABLE = Priors(
     ),
     columns={"active_units": "active units", "elbo": "ELBO", "best_step": "best step"},
     note="250 epochs of Adam, whose rate falls from 5e-4 to 0 along a cosine, where the paper's"
-    " code has up to 2,000 epochs of one rate and normalised gradients.",
+    " code has up to 2,000 epochs of one rate and normalised gradients. With the VampPrior the best"
+    " validation was the last, at -92.3 nats, where the bound of the training images was -86.6.",
 )
 
 if __name__ == "__main__":

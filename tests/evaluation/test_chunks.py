@@ -111,3 +111,19 @@ def test_what_arrays_have_begun_a_source_of_them_goes_on_with(tmp_path):
     with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):
         again = call(xs=vaejax.RandomAccess(list(xs)))
     np.testing.assert_array_equal(again.by_example["elbo"], whole.by_example["elbo"])
+
+
+def test_a_file_goes_on_with_another_chunk(tmp_path):
+    """Which changes rounding alone, so what is there is not computed again."""
+    model, params, xs = binary_model()
+    path = tmp_path / "evaluation.jsonl"
+    call = partial(vaejax.evaluate, model, params, key=jax.random.key(0), num_samples=6)
+    whole = call(xs=xs, chunk=6, batch_size=10, path=path)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]))
+    resumed = call(xs=xs, chunk=2, batch_size=7, path=path)
+    first, second = (run.by_example["elbo"] for run in (whole, resumed))
+    np.testing.assert_array_equal(first[:10], second[:10])
+    np.testing.assert_allclose(first, second, rtol=1e-5)
+    with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):
+        call(xs=xs, chunk=4, batch_size=10, path=path)

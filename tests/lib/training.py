@@ -73,3 +73,8 @@ class Counted(vaejax.Source):
     def __getitem__(self, rows):
         self.asked.append(len(rows))
         return np.stack([self.array[row] for row in rows])
+
+
+def advance(calls, run, count):
+    """The run so many steps later, by one call."""
+    return calls.complete(run, calls.begin(run.params, run.opt_state, run.step, count))

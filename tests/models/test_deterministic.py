@@ -198,6 +198,9 @@ def test_a_model_with_paths_in_both_directions(x64):
 
 NORMAL = vaejax.Gaussian(Affine(), 1.0)
 H = Deterministic("h", NET(2), "x")
+WITH_FUNCTION = DirectedGraph(
+    (Node("z", NORMAL), Node("x", NORMAL, "d")), (), (Deterministic("d", NET(2), "z"),)
+)
 WRONG = {
     "a density is asked for": (
         lambda: SHARED["h"],
@@ -208,13 +211,7 @@ WRONG = {
         "'h' is a deterministic node",
     ),
     "observed": (
-        lambda: vaejax.GraphModel(
-            DirectedGraph(
-                (Node("z", NORMAL), Node("x", NORMAL, "d")), (), (Deterministic("d", NET(2), "z"),)
-            ),
-            vaejax.DiagNormal(NET(2, heads=2)),
-            "d",
-        ),
+        lambda: vaejax.GraphModel(WITH_FUNCTION, vaejax.DiagNormal(NET(2, heads=2)), "d"),
         "'d' is a deterministic node, a function of z",
     ),
     "among the nodes": (lambda: DirectedGraph((H,), ("x",)), "does not derive from vaejax.Node"),

@@ -87,6 +87,12 @@ def test_the_objective_is_its_formula():
     np.testing.assert_allclose(
         terms.objective, log_p_x - 0.4 * (max(kl["z1"], nats) + max(kl["z2"], nats)), rtol=1e-5
     )
+    falling = vaejax.FreeBitsByNode(model, vaejax.WarmUp(10, start=2.0, end=0.0), 0.4)
+    assert [name for name, _ in falling.schedules] == ["nats"]
+    for step, free in ((0, 2.0), (5, 1.0), (10, 0.0), (99, 0.0)):
+        paid = 0.4 * (max(kl["z1"], free) + max(kl["z2"], free))
+        objective = jax.jit(falling)(params, xs, key, step).objective
+        np.testing.assert_allclose(objective, log_p_x - paid, rtol=1e-5)
 
 
 def test_free_bits_take_the_pressure_off_a_layer_below_them():

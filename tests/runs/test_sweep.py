@@ -88,3 +88,16 @@ def test_a_sweep_goes_on_and_past_what_fails(elsewhere, capsys, monkeypatch):
     assert run_sweep(*flags, "--batch-size", "30") == 2
     error = capsys.readouterr().err
     assert "batch_size: saved 20, now 30" in error and "learning_rate=1e-3,seed=0" in error
+
+
+def test_a_sweep_stops_in_time_and_goes_on(elsewhere, capsys):
+    """The minutes are those of all runs together: the second does not begin."""
+    flags = ["--over", "latent-dim=1,2"]
+    assert run_sweep(*flags, "--max-minutes", "1e-4") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["left"] == 2
+    assert "2 of 2 runs are left; the same command goes on" in err
+    assert "minutes are over at step" in err and not Path("s/latent_dim=2,seed=0").exists()
+    assert run_sweep(*flags) == 0
+    out, _ = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1]) == {"runs": 2, "trained": 2, "left": 0, "out": "s"}

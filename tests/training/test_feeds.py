@@ -21,6 +21,7 @@ from tests.lib.training import (
     PIXELS,
     XS,
     Counted,
+    advance,
     checkpointed,
     digest,
     fit,
@@ -28,7 +29,7 @@ from tests.lib.training import (
 )
 from tests.lib.trees import assert_same_bits
 from vaejax.training import feeds
-from vaejax.training.calls import advance
+from vaejax.training.calls import CallsOfFit
 from vaejax.training.feeds import Order, Resident, Streamed
 from vaejax.training.optimizers import ByStructure, watched
 from vaejax.training.run import NO_HISTORY, Run
@@ -123,7 +124,7 @@ def test_what_is_read_is_bounded(stretch_bytes, length, reads_ahead):
         run = Run(PARAMS, opt_state, 0, NO_HISTORY)
         while run.step < 10:
             count = min(3, 10 - run.step, feed.steps_from(run.step))
-            run = advance(trainer, run, feed, noise_key, count)
+            run = advance(CallsOfFit(trainer, feed, noise_key), run, count)
         runs.append(run)
         feed.close()
     assert_same_bits(state(runs[0]), state(runs[1]))
@@ -149,7 +150,8 @@ def test_the_next_stretch_is_read_in_a_thread_while_this_one_is_in_use():
     streamed = Streamed(source, order, 20, None, 5 * 32 * 64)
     streamed.examples(0, 3)
     streamed.examples(3, 2)
-    streamed.close()  # which waits for what has begun
+    streamed._stretches[1]()  # waits until it is read
+    streamed.close()
     main = threading.main_thread()
     assert len(source.asked) == 3 and [thread is main for thread in source.threads] == [1, 0, 0]
 

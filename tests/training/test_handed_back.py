@@ -13,13 +13,13 @@ import vaejax
 from tests.lib.optimizers import OBJECTIVE, PARAMS, XS, fit
 from tests.lib.trees import assert_same_bits
 from vaejax.training import feeds
-from vaejax.training import fit as fit_module
+from vaejax.training.calls import CallsOfFit
 from vaejax.training.checkpoints import CheckpointError, CheckpointStore
 from vaejax.training.interrupts import Signals
 from vaejax.training.run import NonFiniteError
 
 ADAM = optax.adam(1e-3)
-LENGTH = 40  # the first call has 1 step, the second at most 10
+LENGTH = 40  # the first two calls have 1 step each, the third at most 10
 STOP = 2  # something happens after the call that comes so far
 
 
@@ -59,6 +59,9 @@ class Torn(vaejax.Source):
     def cut(self, run):
         self.is_cut = run.step >= STOP
 
+    def cut_when_validated(self, run):
+        self.is_cut = len(run.history["validation_step"]) > 0
+
 
 def torn_data():
     source = Torn()
@@ -67,7 +70,8 @@ def torn_data():
 
 def torn_validation():
     source = Torn()
-    return {"validation": vaejax.Validation(source, every=4), "callbacks": (source.cut,)}
+    validation = vaejax.Validation(source, every=4)
+    return {"validation": validation, "callbacks": (source.cut_when_validated,)}
 
 
 def infinite(params, x, key):
@@ -116,16 +120,16 @@ def test_without_checkpoints_ctrl_c_loses_nothing():
 
 def test_an_interrupt_in_the_middle_of_a_call_loses_only_that_call(monkeypatch):
     """As a second Ctrl-C does: whatever the call was given is whole."""
-    calls = []
+    calls, complete = [], CallsOfFit.complete
 
-    def advance(*args):
+    def interrupted(*args):
         calls.append(None)
-        run = vaejax.training.calls.advance(*args)
+        run = complete(*args)
         if len(calls) == 2:
             raise KeyboardInterrupt
         return run
 
-    monkeypatch.setattr(fit_module, "advance", advance)
+    monkeypatch.setattr(CallsOfFit, "complete", interrupted)
     with pytest.raises(KeyboardInterrupt) as stopped:
         fit(ADAM, LENGTH)
     run = stopped.value.run
@@ -238,18 +242,14 @@ def test_a_folder_that_goes_while_a_step_is_saved_is_told_in_a_line(tmp_path, mo
         monkeypatch.undo()
 
 
-def test_seeds_are_handed_back_too(monkeypatch):
+def test_seeds_are_handed_back_too():
     """Of each its own run."""
     keys = jax.random.split(jax.random.key(0), 3)
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * 3), PARAMS)
     settings = {"batch_size": 4, "progress": False, "strategy": "map"}
 
-    def show(bar, run, count):
-        if run.step >= STOP:
-            raise OwnError("mine")
-
     whole = vaejax.fit_seeds(OBJECTIVE, starts, ADAM, XS, keys, num_steps=LENGTH, **settings)
-    monkeypatch.setattr(vaejax.training.seeds, "show", show)
+    settings |= raising(OwnError("mine"))
     with pytest.raises(OwnError) as stopped:
         vaejax.fit_seeds(OBJECTIVE, starts, ADAM, XS, keys, num_steps=LENGTH, **settings)
     run = stopped.value.run

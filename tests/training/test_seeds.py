@@ -1,5 +1,7 @@
 """`fit_seeds`: every strategy trains each seed as `fit` does alone."""
 
+import csv
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 import vaejax
+from tests.lib.trees import assert_same_bits
 
 IMAGES = np.random.default_rng(0).integers(0, 2, (40, 6)).astype(np.uint8)
 MODEL = vaejax.VAE(
@@ -94,3 +97,34 @@ def test_a_seed_that_breaks_down_is_named(starts):
         vaejax.fit_seeds(
             OBJECTIVE, broken, optax.adam(1e-2), IMAGES, KEYS, strategy="map", **SETTINGS
         )
+
+
+def test_callbacks_are_told_of_all_seeds(starts, alone, tmp_path):
+    """As `fit` tells them of one; a log has a column for each seed, and one may stop the run."""
+    seen = []
+
+    def stop(run):
+        seen.append(run)
+        if run.step >= 2:
+            raise vaejax.StopTraining
+
+    log = vaejax.CSVLog(tmp_path / "log.csv", every=1)
+    run = vaejax.fit_seeds(
+        OBJECTIVE,
+        starts,
+        optax.adam(1e-2),
+        IMAGES,
+        KEYS,
+        strategy="map",
+        callbacks=(log, stop),
+        **SETTINGS,
+    )
+    assert 2 <= run.step < 12 and seen[-1].step == run.step
+    assert_same_bits(seen[-1].params, run.params)
+    with (tmp_path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == list(range(1, run.step + 1))
+    for s, single in enumerate(alone):
+        bounds = single.history["bound"][: run.step]
+        np.testing.assert_array_equal(seen[-1].history["bound"][s], bounds)
+        np.testing.assert_allclose([float(row[f"bound_{s}"]) for row in rows], bounds, rtol=1e-6)

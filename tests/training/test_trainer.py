@@ -10,9 +10,9 @@ import optax
 import pytest
 
 from tests.lib.programs import host_transfers, trip_counts
-from tests.lib.training import KEY, OBJECTIVE, PARAMS, PIXELS, XS, state
+from tests.lib.training import KEY, OBJECTIVE, PARAMS, PIXELS, XS, advance, state
 from tests.lib.trees import assert_same_bits
-from vaejax.training.calls import advance
+from vaejax.training.calls import Call, Calls, CallsOfFit
 from vaejax.training.feeds import Order, Resident
 from vaejax.training.optimizers import ByStructure, started, watched
 from vaejax.training.run import NO_HISTORY, Run
@@ -29,7 +29,7 @@ def trained(trainer, ends):
     """The run in calls that end at these steps."""
     run = Run(PARAMS, OPT_STATE, 0, NO_HISTORY)
     for end in ends:
-        run = advance(trainer, run, FEED, NOISE_KEY, end - run.step)
+        run = advance(CallsOfFit(trainer, FEED, NOISE_KEY), run, end - run.step)
     return run
 
 
@@ -73,3 +73,67 @@ def test_a_device_is_asked_once_a_block():
     assert in_blocks.count(None) == 2  # those over blocks, and over what is left
     assert in_blocks.count(32) == at_once.count(32) + 1
     assert not host_transfers(program(32))
+
+
+class Noted(Calls):
+    """Calls of at most 4 steps, of which it is noted when each is begun and completed; the steps
+    from `torn` on cannot be begun.
+    """
+
+    def __init__(self, torn=100):
+        super().__init__()
+        self.events, self.torn = [], torn
+
+    def steps_from(self, step):
+        return 4
+
+    def begin(self, params, opt_state, start, count):
+        if start + count > self.torn:
+            raise OSError(f"at {start}")
+        self.events.append(("begin", start))
+        return Call(start, start + count, None, params + 1, opt_state, None, True)
+
+    def complete(self, run, call):
+        self.events.append(("complete", call.start))
+        return run._replace(params=call.params, step=call.end)
+
+
+def start():
+    return Run(0, (), 0, NO_HISTORY)
+
+
+def test_the_next_call_is_begun_before_this_one_is_read():
+    """And none across a step at which something is due. At first each has one step, as long as
+    nobody knows how long one takes.
+    """
+    calls, run = Noted(), start()
+    for due in (3, 3, 3, 20, 20):
+        run = calls.advance(run, due)
+    steps = [event for event in calls.events if event[1] < 3]
+    assert steps == [
+        ("begin", 0),
+        ("begin", 1),
+        ("complete", 0),
+        ("begin", 2),
+        ("complete", 1),
+        ("complete", 2),
+    ]
+    assert calls.events[6:] == [
+        ("begin", 3),
+        ("begin", 7),
+        ("complete", 3),
+        ("begin", 11),
+        ("complete", 7),
+    ]
+    assert run.step == 11 and run.params == 5
+
+
+def test_what_cannot_be_begun_is_said_in_its_turn():
+    """With the run up to there."""
+    calls, run = Noted(torn=9), start()
+    while run.step < 1:
+        run = calls.advance(run, 20)
+    with pytest.raises(OSError, match="at") as error:
+        while True:
+            run = calls.advance(run, 20)
+    assert str(error.value) == f"at {run.step}" and run.step > 1

@@ -27,6 +27,7 @@ def map_in_chunks(
     path: str | Path | None = None,
     progress: bool = False,
     description: str = "examples",
+    same_as: Callable | None = None,
 ) -> Summaries:
     """`summary(map_rows(function, ...))` of one chunk after another, joined: what leaves the
     device is a chunk's, then its summary.
@@ -34,12 +35,13 @@ def map_in_chunks(
     A chunk is `batch_size` examples, the last one filled up with repetitions that are dropped, so
     one program serves all. With `path` the summaries lie in that file after every chunk, each with
     a digest, and a later call with the same arguments computes those that are not there, or are
-    damaged. Raises ValueError if the file belongs to other arguments.
+    damaged. Raises ValueError if the file belongs to other arguments; `same_as` is the function
+    that says so, where others give the same but for rounding.
     """
     size, batch_size = len(source), min(batch_size, len(source))
     pieces = None
     if path is not None:
-        pieces = Pieces(path, made_of(function, summary, params, source, key))
+        pieces = Pieces(path, made_of(same_as or function, summary, params, source, key))
     kept = {} if pieces is None else dict(pieces.arrays)
     parts, start = [], 0
     with _bar(size, description, progress) as bar:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,9 @@ def evaluate(
       ladder: the K of the IWAE bounds; None takes 1, 10, 100, ... and `num_samples`.
       transform: `transform(x, key)` is what training applied to one stored example, such as a
         binarisation.
-      path: a file that keeps what is done after each batch; the same call again computes what is
-        not there, or is damaged. A file of other arguments raises a ValueError that names them.
+      path: a file that keeps what is done after each batch; the same call again, with any
+        `batch_size` and `chunk`, computes what is not there, or is damaged. A file of other
+        arguments raises a ValueError that names them.
 
     References: Burda, Grosse & Salakhutdinov 2016 (the bounds); Vehtari, Simpson, Gelman, Yao &
     Gabry (k-hat).
@@ -113,9 +114,9 @@ def evaluate(
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
     source, example = checked_data(model, params, xs, transform)
-    function = Transformed(WeightsAndMean(model, num_samples, min(chunk, num_samples)), transform)
+    weights = WeightsAndMean(model, num_samples, min(chunk, num_samples))
     by_example = map_in_chunks(
-        function,
+        Transformed(weights, transform),
         Summary(ladder),
         params,
         source,
@@ -124,6 +125,8 @@ def evaluate(
         path=path,
         progress=progress,
         description="evaluating",
+        # A file goes on with another chunk, as on a machine with more memory.
+        same_as=Transformed(replace(weights, chunk=num_samples), transform),
     )
     iwae = {count: estimate(by_example[f"iwae_{count}"]) for count in ladder}
     return Evaluation(

@@ -1,6 +1,6 @@
 """Nets that compute in fewer bits."""
 
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from vaejax.base.values import component
 from vaejax.networks.base import Net, init_net
 
 HALF = ("bfloat16", "float16")
+Precision = Literal["float32", "bfloat16", "float16"]
 
 
 @component
@@ -41,3 +42,8 @@ class HalfPrecision:
     def _rounded(self, leaf: Any) -> Any:
         leaf = jnp.asarray(leaf)
         return leaf.astype(self.dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def in_precision(net: Net, precision: Precision) -> Net:
+    """The net that computes in this precision: itself in float32, else `HalfPrecision` of it."""
+    return net if precision == "float32" else HalfPrecision(net, precision)

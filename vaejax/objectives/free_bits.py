@@ -85,27 +85,27 @@ class FreeBitsByNode(Objective):
     beta = 1 and no max.
 
     A layer that tells less than `nats` on average pays for so many anyway, so nothing pushes it to
-    tell less; beta, the `weight`, may be a schedule, such as a warm-up.
+    tell less. beta, the `weight`, may be a schedule, such as a warm-up, and so may `nats`: those of
+    `WarmUp(4_000, start=2.0, end=0.0)` keep every layer in use at the start, and end with the ELBO.
     `vaejax.fit(vaejax.FreeBitsByNode(model, 2.0, vaejax.WarmUp(2_000)), ...)`.
     References: Sønderby et al. 2016 (warm-up); Kingma et al. 2016 (free bits), with groups of one
     node.
     """
 
     model: GraphModel
-    nats: float = 0.0
+    nats: Weight = 0.0
     weight: Weight = 1.0
     num_samples: int = 1
     scale = 1
 
     def __post_init__(self):
         require_named_latents(self.model)
-        require_numbers(self, nats=self.nats)
-        require_weights(self, weight=self.weight)
+        require_weights(self, nats=self.nats, weight=self.weight)
         require_count(self.num_samples, "FreeBitsByNode.num_samples")
 
     @property
     def schedules(self) -> tuple[tuple[str, Schedule], ...]:
-        return scheduled(beta=self.weight)
+        return scheduled(nats=self.nats, beta=self.weight)
 
     def __call__(self, params: Params, xs: PyTree, key: Key, step: ArrayLike) -> Terms:
         model = self.model
@@ -117,7 +117,8 @@ class FreeBitsByNode(Objective):
         terms = map_batch(parts, model.support, xs, key)
         log_p_x, kl = jax.tree.map(jnp.mean, terms)
         nothing = jnp.zeros(())
-        paid = sum((jnp.maximum(nats, self.nats) for nats in kl.values()), start=nothing)
+        free = at_step(self.nats, step)
+        paid = sum((jnp.maximum(nats, free) for nats in kl.values()), start=nothing)
         bound = log_p_x - sum(kl.values(), start=nothing)
         return Terms(bound, log_p_x - at_step(self.weight, step) * paid, log_p_x)
 

@@ -26,6 +26,7 @@ from vaejax.data.dtypes import is_float
 from vaejax.data.own import absolute
 from vaejax.data.pixels import Policy
 from vaejax.data.splits import Share
+from vaejax.networks.precision import Precision
 from vaejax.runs.names import Entry, require_named
 
 TrainSize = Annotated[Count, AtMost("train")]
@@ -178,6 +179,9 @@ class Setting(DataSetting):
     """Widths of the hidden layers (mlp and gated)."""
     latent_dim: Count = 2
     """Dimensions of z."""
+    precision: Precision = "float32"
+    """Of what encoder and decoder compute; their parameters, densities and bounds stay in float32.
+    """
     num_steps: Count = 10_000
     """Steps of the training."""
     batch_size: TrainSize = 100

@@ -28,7 +28,7 @@ FREE_TO_CHANGE = {
 }
 
 # Fields that came after runs had been saved, which are resumed as if they had had the defaults.
-LATER = ("label", "validation", "test", "split_seed", "skip_above", "average")
+LATER = ("label", "validation", "test", "split_seed", "precision", "skip_above", "average")
 
 # Fields that say where a run lies and how it is kept: two runs that differ in no other one
 # compute the same.

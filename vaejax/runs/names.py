@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from vaejax.base.checks import Integers, Range, require_in, unknown_name
+from vaejax.networks.precision import Precision
 
 
 class ModelSizes(Protocol):
@@ -18,6 +19,8 @@ class ModelSizes(Protocol):
     def hidden(self) -> tuple[int, ...]: ...
     @property
     def latent_dim(self) -> int: ...
+    @property
+    def precision(self) -> Precision: ...
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ from vaejax.models.priors import (
     VampPrior,
 )
 from vaejax.networks.images import ConvDecoder, ConvEncoder
+from vaejax.networks.precision import in_precision
 from vaejax.networks.vectors import MLP, GatedMLP
 from vaejax.runs.named_estimators import ESTIMATORS
 from vaejax.runs.names import Entry, ModelSizes, named
@@ -85,13 +86,13 @@ NETS = {
 def encoder_net(setting: ModelSizes, heads: int = 1) -> Any:
     """The net of a setting from an example to `heads` vectors of the latent's length."""
     nets = named("net", setting.net, NETS)
-    return nets.encoder(setting.latent_dim, setting.hidden, heads)
+    return in_precision(nets.encoder(setting.latent_dim, setting.hidden, heads), setting.precision)
 
 
 def decoder_net(setting: ModelSizes, shape: tuple[int, ...], heads: int = 1) -> Any:
     """The net of a setting from a latent to `heads` arrays of this shape."""
     nets = named("net", setting.net, NETS)
-    return nets.decoder(shape, setting.hidden[::-1], heads)
+    return in_precision(nets.decoder(shape, setting.hidden[::-1], heads), setting.precision)
 
 
 # Priors, of a setting.

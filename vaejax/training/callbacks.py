@@ -106,6 +106,13 @@ class Callbacks:
             self._finished = True
             self._each(lambda callback: callback.finish())
 
+    def finish_after(self, error: BaseException) -> None:
+        """The end of a run that an error ends, which stays the one that is raised."""
+        try:
+            self.finish()
+        except Exception as second:
+            error.add_note(f"and a callback could not end: {type(second).__name__}: {second}")
+
     def _each(self, tell: Callable[[Callback], None]) -> None:
         """The first error is raised when all have been told."""
         errors = []

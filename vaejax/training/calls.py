@@ -1,11 +1,16 @@
-"""One call of the compiled steps: many of them at once, and the diagnosis where one breaks down."""
+"""The calls of the compiled steps, many steps to each, and the diagnosis where one breaks down."""
+
+import time
+from contextlib import suppress
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from vaejax.base.types import Key, PyTree, Terms
+from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.training.feeds import Examples, Feed, padded
 from vaejax.training.optimizers import skipped_steps
+from vaejax.training.processes import is_shared
 from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
 
@@ -20,17 +25,90 @@ def next_count(count: int, seconds: float) -> int:
     return min(10 * count, max(1, int(count * SECONDS_PER_CALL / seconds)))
 
 
-def advance(trainer: Trainer, run: Run, feed: Feed, noise_key: Key, count: int) -> Run:
-    """The run `count` steps later; NonFiniteError if one of them breaks down."""
-    examples = feed.examples(run.step, count)
-    params, opt_state, record, finite = run_steps(
-        trainer, run.params, run.opt_state, *examples, noise_key, run.step, count
-    )
-    record = jax.tree.map(lambda values: values[:count], jax.device_get(record))
-    if not finite or not are_acceptable(record, opt_state):
-        rows = feed.order.rows(run.step, run.step + count)
-        raise diagnosis(trainer, run, examples, rows, noise_key)
-    return Run(params, opt_state, run.step + count, recorded(run.history, record), run.best_params)
+class Call(NamedTuple):
+    """The steps start, ..., end - 1, which the device is at, or has done: their examples, and what
+    they give, `finite` for whether parameters and state are so at the end.
+    """
+
+    start: int
+    end: int
+    examples: Examples
+    params: Params
+    opt_state: PyTree
+    record: Record
+    finite: jax.Array
+
+
+class Calls:
+    """The calls of a run one after another, each about a second long. Where nothing is due after
+    one, the device has the next already while the host reads the record of this one.
+
+    `count` is the number of steps that a call begun now has at most.
+    """
+
+    begins_ahead = True
+
+    def __init__(self):
+        self.count = 1
+        self._ahead: Call | None = None
+
+    def steps_from(self, step: int) -> int:
+        """How many steps a call from this one on can have at most."""
+        raise NotImplementedError(f"{type(self).__name__}.steps_from")
+
+    def begin(self, params: Params, opt_state: PyTree, start: int, count: int) -> Call:
+        """Gives the device so many steps, and does not wait for it."""
+        raise NotImplementedError(f"{type(self).__name__}.begin")
+
+    def complete(self, run: Run, call: Call) -> Run:
+        """The run after a call; NonFiniteError if one of its steps broke down."""
+        raise NotImplementedError(f"{type(self).__name__}.complete")
+
+    def advance(self, run: Run, due: int) -> Run:
+        """The run one call later, at step `due` or before."""
+        began = time.perf_counter()
+        call = self._ahead or self._begun(run.params, run.opt_state, run.step, due)
+        self._ahead = None
+        if self.begins_ahead and call.end < due:
+            # What goes wrong here does so again when it is the turn of these steps.
+            with suppress(Exception):
+                self._ahead = self._begun(call.params, call.opt_state, call.end, due)
+        run = self.complete(run, call)
+        self.count = next_count(call.end - call.start, time.perf_counter() - began)
+        return run
+
+    def _begun(self, params: Params, opt_state: PyTree, start: int, due: int) -> Call:
+        count = min(self.count, self.steps_from(start), due - start)
+        return self.begin(params, opt_state, start, count)
+
+
+class CallsOfFit(Calls):
+    """Those of `fit`."""
+
+    def __init__(self, trainer: Trainer, feed: Feed, noise_key: Key):
+        super().__init__()
+        self._trainer, self._feed, self._noise_key = trainer, feed, noise_key
+        # Several processes agree on each call before any of them begins it.
+        self.begins_ahead = not is_shared(trainer.mesh)
+
+    def steps_from(self, step: int) -> int:
+        return self._feed.steps_from(step)
+
+    def begin(self, params: Params, opt_state: PyTree, start: int, count: int) -> Call:
+        examples = self._feed.examples(start, count)
+        results = run_steps(
+            self._trainer, params, opt_state, *examples, self._noise_key, start, count
+        )
+        return Call(start, start + count, examples, *results)
+
+    def complete(self, run: Run, call: Call) -> Run:
+        count = call.end - call.start
+        record = jax.tree.map(lambda values: values[:count], jax.device_get(call.record))
+        if not call.finite or not are_acceptable(record, call.opt_state):
+            rows = self._feed.order.rows(call.start, call.end)
+            raise diagnosis(self._trainer, run, call.examples, rows, self._noise_key)
+        history = recorded(run.history, record)
+        return Run(call.params, call.opt_state, call.end, history, run.best_params)
 
 
 def are_acceptable(terms: Terms | Record, opt_state: PyTree) -> bool:

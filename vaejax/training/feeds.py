@@ -22,11 +22,11 @@ MOST_STEPS, MOST_PLACES = 10_000, 2**19  # of one call: 2 MiB go to the device w
 STRETCH_BYTES = 2**25  # of examples of one stretch, where a source is read
 
 
-def steps_per_call(places: int) -> int:
+def steps_per_call(places: int, most_places: int = MOST_PLACES) -> int:
     """How many steps a call may have, where each takes so many places; enough for a second on a
     device that takes 100 us a step. Arrays are made for so many: another number is another program.
     """
-    return min(MOST_STEPS, max(1, MOST_PLACES // places))
+    return min(MOST_STEPS, max(1, most_places // places))
 
 
 class Examples(NamedTuple):

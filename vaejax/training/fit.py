@@ -7,7 +7,6 @@ same bits, a second run with the same shapes compiles nothing, and a call can be
 clock allows.
 """
 
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,11 +33,11 @@ from vaejax.training.arguments import (
     check_schedules,
 )
 from vaejax.training.callbacks import Callback, Callbacks
-from vaejax.training.calls import advance, next_count
+from vaejax.training.calls import CallsOfFit
 from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, skipped_steps, started, watched
-from vaejax.training.processes import agreed
+from vaejax.training.processes import agreed, require_together
 from vaejax.training.run import (
     NO_HISTORY,
     NonFiniteError,
@@ -153,7 +152,7 @@ def fit(
             return validator is not None and validator.is_out_of_patience(run)
 
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
-        count = 1
+        calls = CallsOfFit(trainer, feed, noise_key)
         try:
             told.start(run)
             # A run that was cut before a validation that was due has it first.
@@ -161,18 +160,14 @@ def fit(
                 run = run if validator is None else validator.caught_up(run)
             with progress_bar(num_steps, run.step, progress) as bar:
                 while run.step < num_steps and not is_out_of_patience(run):
-                    most_steps = feed.steps_from(run.step)
-                    count = min(count, most_steps, _steps_left(run.step, num_steps, periods))
-                    count, signals.received, told.stopped = agreed(
-                        mesh, count, signals.received, told.stopped
+                    calls.count, signals.received, told.stopped = agreed(
+                        mesh, calls.count, signals.received, told.stopped
                     )
                     if signals.received or told.stopped:
                         break
-                    began = time.perf_counter()
                     with under_mesh(mesh):
-                        run = advance(trainer, run, feed, noise_key, count)
-                        show(bar, run, count)
-                        count = next_count(count, time.perf_counter() - began)
+                        run = calls.advance(run, _next_due(run.step, num_steps, periods))
+                        show(bar, run)
                         run = run if validator is None else validator.caught_up(run)
                     if saver is not None and saver.is_due(run.step):
                         saver.save(run)
@@ -185,6 +180,7 @@ def fit(
             _keep(error.run, error, saver, told)
             raise
         except BaseException as error:
+            require_together(mesh, error, None if saver is None else saver.last_step)
             _keep(run, error, saver, told)
             raise
         finally:
@@ -203,15 +199,12 @@ def _keep(run: Run, error: BaseException, saver: Saver | None, told: Callbacks) 
             saver.finish(run)
         except Exception as second:
             error.add_note(f"and it could not be saved: {type(second).__name__}: {second}")
-    try:
-        told.finish()
-    except Exception as second:
-        error.add_note(f"and a callback could not end: {type(second).__name__}: {second}")
+    told.finish_after(error)
 
 
-def _steps_left(step: int, num_steps: int, periods: list[int]) -> int:
-    """The number of steps from `step` to the next validation, checkpoint, or the end."""
-    return min([num_steps - step, *(period - step % period for period in periods)])
+def _next_due(step: int, num_steps: int, periods: list[int]) -> int:
+    """The step of the next validation, the next checkpoint, or the end."""
+    return min([num_steps, *(step - step % period + period for period in periods)])
 
 
 def progress_bar(total: int, initial: int, progress: bool, description: str | None = None) -> tqdm:
@@ -225,8 +218,11 @@ def progress_bar(total: int, initial: int, progress: bool, description: str | No
     )
 
 
-def show(bar: tqdm, run: Run, count: int) -> None:
-    """Moves the bar on by the last `count` steps, beside their mean bound."""
+def show(bar: tqdm, run: Run) -> None:
+    """Moves the bar on to the step of the run, beside the mean bound of the steps since then."""
+    if bar.disable:
+        return
+    count = run.step - bar.n
     bounds = run.history["bound"][-count:]
     bounds = bounds[np.isfinite(bounds)]  # not those of steps that were skipped
     if len(bounds):

@@ -14,7 +14,7 @@ import numpy as np
 from vaejax.base.checks import require_count
 from vaejax.base.files import nameable, whole
 from vaejax.training.callbacks import Callback
-from vaejax.training.run import Run, by_step
+from vaejax.training.run import NO_HISTORY, Run, by_step, num_validations
 
 LogRow = dict[str, float]
 
@@ -22,10 +22,11 @@ LogRow = dict[str, float]
 def log_rows(run: Run, every: int, after: int, validations: int) -> list[LogRow]:
     """{"step": s, "bound": ..., ...} of every `every`-th step beyond `after`, the means over the
     `every` steps up to it, with the validation of the step if it has one beyond the first so many;
-    the others have a row of their own. In the order of the steps.
+    the others have a row of their own. In the order of the steps. Of several seeds there is a
+    `bound_0`, a `bound_1`, ...
     """
     rows: dict[int, LogRow] = {}
-    numbers = by_step(run.history)
+    numbers = by_seed(by_step(run.history))
     for end in range((after // every + 1) * every, run.step + 1, every):
         means = {name: float(values[end - every : end].mean()) for name, values in numbers.items()}
         rows[end] = {"step": end, **means}
@@ -33,6 +34,13 @@ def log_rows(run: Run, every: int, after: int, validations: int) -> list[LogRow]
     for step, bound in list(zip(steps.tolist(), bounds.tolist(), strict=True))[validations:]:
         rows.setdefault(step, {"step": step})["validation_bound"] = bound
     return [rows[step] for step in sorted(rows)]
+
+
+def by_seed(numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An array over steps [n] of each name; of [seeds, n] one for each seed, with its number."""
+    several = {name: values for name, values in numbers.items() if values.ndim == 2}
+    rows = {f"{name}_{s}": row for name, values in several.items() for s, row in enumerate(values)}
+    return {name: values for name, values in numbers.items() if name not in several} | rows
 
 
 class Log(Callback):
@@ -58,7 +66,7 @@ class Log(Callback):
 
     def __call__(self, run: Run) -> None:
         rows = self.rows(run)
-        self._step, self._validations = run.step, len(run.history["validation_step"])
+        self._step, self._validations = run.step, num_validations(run)
         if rows:
             self.write(rows)
 
@@ -69,6 +77,7 @@ class Log(Callback):
             rate = self.learning_rate(steps) if callable(self.learning_rate) else self.learning_rate
             rates = np.broadcast_to(np.asarray(rate), steps.shape)
             run = run._replace(history=run.history | {"learning_rate": rates})
+        run = run._replace(history=NO_HISTORY | run.history)
         return log_rows(run, self.every, self._step, self._validations)
 
     def write(self, rows: list[LogRow]) -> None:
@@ -183,7 +192,7 @@ class WandB(Log):
         resume = {"resume": "allow"} if "id" in self._settings else {}
         self._run = self._wandb.init(**resume | self._settings)
         if resume:  # the earlier part of the run has logged these
-            self._step, self._validations = run.step, len(run.history["validation_step"])
+            self._step, self._validations = run.step, num_validations(run)
 
     def write(self, rows: list[LogRow]) -> None:
         for row in rows:

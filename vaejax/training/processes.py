@@ -5,6 +5,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from vaejax.base.types import PyTree
+
+
+class LostProcessError(RuntimeError):
+    """The processes that train on one mesh could not go on together."""
+
 
 def is_shared(mesh: Mesh | None) -> bool:
     """Whether devices of several processes are in the mesh."""
@@ -27,7 +33,22 @@ def agreed(
     return -fewest, signal or None, bool(stopped)
 
 
-def fetched(tree):
+def require_together(mesh: Mesh | None, error: BaseException, saved: int | None) -> None:
+    """Raises LostProcessError in place of an error of a mesh of several processes. What was
+    computed since the checkpoint `saved` cannot be saved: that too takes all of them.
+    """
+    if is_shared(mesh) and isinstance(error, jax.errors.JaxRuntimeError):
+        cause = (str(error).splitlines() or [""])[0][:200]
+        remedy = "give checkpoints=, to go on from"
+        if saved is not None:
+            remedy = f"start all of them again with resume=True: they go on from step {saved}"
+        raise LostProcessError(
+            f"process {jax.process_index()} of {jax.process_count()} waits for another that is gone"
+            f" or does not answer; {remedy} ({cause})"
+        ) from error
+
+
+def fetched(tree: PyTree) -> PyTree:
     """The arrays on the host, whole: each process gets what lies with the others."""
 
     def whole(leaf):

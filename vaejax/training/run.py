@@ -70,7 +70,12 @@ def handed_out(run: Run) -> Run:
 
     Within `fit` they are those of the start until then, so that every checkpoint has one structure.
     """
-    return run if len(run.history["validation_step"]) else run._replace(best_params=None)
+    return run if num_validations(run) else run._replace(best_params=None)
+
+
+def num_validations(run: Run) -> int:
+    """How many there were so far; a run of several seeds has none."""
+    return len(run.history.get("validation_step", ()))
 
 
 def for_callback(run: Run) -> Run:

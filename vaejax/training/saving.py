@@ -81,6 +81,11 @@ class Saver:
         step, arrays, history = newest
         return with_arrays(run._replace(step=step, history=completed(history)), arrays)
 
+    @property
+    def last_step(self) -> int | None:
+        """The newest that was saved."""
+        return max(self._store.steps(), default=None)
+
     def is_due(self, step: int) -> bool:
         return step % self.every == 0
 

@@ -2,10 +2,9 @@
 platform.
 """
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from vaejax.base.checks import require_count, require_keys, unknown_name
 from vaejax.base.devices import placed, under_mesh
 from vaejax.base.types import Key, Params, PyTree
-from vaejax.data.base import Source, batch_rows
+from vaejax.data.base import Source
 from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
 from vaejax.training.arguments import (
@@ -25,8 +24,9 @@ from vaejax.training.arguments import (
     check_params,
     check_schedules,
 )
-from vaejax.training.calls import are_acceptable, next_count
-from vaejax.training.feeds import padded, steps_per_call
+from vaejax.training.callbacks import Callback, Callbacks
+from vaejax.training.calls import Call, Calls, are_acceptable
+from vaejax.training.feeds import Examples, Order, padded, steps_per_call
 from vaejax.training.fit import progress_bar, show, warn_of_skipped
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, started, watched
@@ -34,6 +34,7 @@ from vaejax.training.run import NonFiniteError, Record, Run, copied, hand_back, 
 from vaejax.training.trainer import Trainer, run_steps
 
 SeedStrategy = Literal["vmap", "map", "cores"]
+MOST_PLACES = 2**23  # of all seeds in one call: 32 MiB go to the devices with it
 
 
 def fit_seeds(
@@ -47,6 +48,7 @@ def fit_seeds(
     batch_size: int,
     transform: Callable[[PyTree, Key], PyTree] | None = None,
     strategy: SeedStrategy | None = None,
+    callbacks: Sequence[Callback | Callable[[Run], Any]] = (),
     progress: bool = True,
 ) -> Run:
     """[fit(objective, params[s], optimizer, data, keys[s]) for every seed s], stacked: a `Run`
@@ -62,6 +64,7 @@ def fit_seeds(
         many as `jax.config.update("jax_num_cpu_devices", n)` says before anything runs; on two
         cores 1.4 times as fast as one seed after another (scripts/bench_seeds.py). None: "vmap" on
         an accelerator, else "cores" where there is more than one device, else "map".
+      callbacks: as in `fit`; each is called with the run of all seeds.
 
     Raises ValueError before anything compiles if the arguments do not fit each other,
     NonFiniteError if a seed breaks down. Like `fit`, it hands back what it had, in the attribute
@@ -71,6 +74,7 @@ def fit_seeds(
     require_count(num_steps, "num_steps")
     require_count(batch_size, "batch_size")
     check_functions(transform=transform)
+    told = Callbacks(callbacks)
     check_params(params)
     data = as_data(data)
     if isinstance(data, Source):
@@ -89,52 +93,83 @@ def fit_seeds(
     by_structure, params = ByStructure(optimizer), copied(placed(params, None))
     opt_state = _states(by_structure, params, num_seeds)
     trainer = Trainer(objective, by_structure, transform, None, batch_size, watched(opt_state))
-    mesh, split, everywhere = _placement(strategy, num_seeds)
-    width = 1 if mesh is None else mesh.size
-    # A device that would have no seed repeats one.
-    turns = np.arange(-(-num_seeds // width) * width) % num_seeds
-    order_keys, noise_keys, _ = jnp.moveaxis(jax.vmap(partial(jax.random.split, num=3))(keys), 0, 1)
-    seeds = jax.tree.map(lambda leaf: leaf[turns], (params, opt_state, noise_keys))
-    params, opt_state, noise_keys = jax.device_put(seeds, split)
-    size, data = len(jax.tree.leaves(data)[0]), placed(data, everywhere)
-
-    most_steps = steps_per_call(len(turns) * batch_size)
-
-    def rows_of_seed(seed, start: int, count: int) -> np.ndarray:
-        rows = batch_rows(order_keys[seed], size, batch_size, start, start + count)
-        return padded(rows, most_steps)
-
-    nothing = np.zeros((0, num_seeds), np.float32)
-    names = "bound", "objective", "gradient_norm"
-    run = Run(params, opt_state, 0, dict.fromkeys(names, nothing))
-    count = 1
+    seeds = CallsOfSeeds(trainer, strategy, data, keys)
+    run = seeds.placed(params, opt_state)
     try:
         with (
             progress_bar(num_steps, 0, progress, f"{num_seeds} seeds") as bar,
             Signals() as signals,
         ):
-            while run.step < num_steps and not signals.received:
-                began = time.perf_counter()
-                count = min(count, most_steps, num_steps - run.step)
-                rows = np.stack([rows_of_seed(seed, run.step, count) for seed in turns])
-                seeds = run.params, run.opt_state, rows, noise_keys
-                with under_mesh(mesh):
-                    params, opt_state, record, finite = _steps_of_seeds(
-                        trainer, strategy, mesh, *seeds, data, run.step, count
-                    )
-                record = jax.tree.map(
-                    lambda values, count=count: np.asarray(values)[:num_seeds, :count].T, record
-                )
-                _require_finite(run, record, opt_state, np.asarray(finite)[:num_seeds])
-                run = Run(params, opt_state, run.step + count, recorded(run.history, record))
-                show(bar, run, count)
-                count = next_count(count, time.perf_counter() - began)
+            told.start(seeds.stacked(run))
+            while run.step < num_steps and not (signals.received or told.stopped):
+                run = seeds.advance(run, num_steps)
+                show(bar, run)
+                if callbacks:
+                    told(seeds.stacked(run))
+            told.finish()
             signals.raise_received()
     except BaseException as error:
-        hand_back(error, _stacked(run, num_seeds))
+        hand_back(error, seeds.stacked(run))
+        told.finish_after(error)
         raise
     warn_of_skipped(run.opt_state, run.step)
-    return _stacked(run, num_seeds)
+    return seeds.stacked(run)
+
+
+class CallsOfSeeds(Calls):
+    """Those of `fit_seeds`, whose run has a leading axis of turns: the seeds, of which the last are
+    repeated where a device would have none.
+    """
+
+    def __init__(self, trainer: Trainer, strategy: SeedStrategy, data: PyTree, keys: Key):
+        super().__init__()
+        self._trainer, self._strategy, self._num_seeds = trainer, strategy, len(keys)
+        self._mesh, self._split, everywhere = _placement(strategy, len(keys))
+        width = 1 if self._mesh is None else self._mesh.size
+        self._turns = np.arange(-(-len(keys) // width) * width) % len(keys)
+        order_keys, noise_keys, _ = jnp.moveaxis(
+            jax.vmap(partial(jax.random.split, num=3))(keys), 0, 1
+        )
+        size = len(jax.tree.leaves(data)[0])
+        self._orders = [Order(order_keys[turn], size, trainer.batch_size) for turn in self._turns]
+        self._noise_keys = jax.device_put(noise_keys[self._turns], self._split)
+        self._data = placed(data, everywhere)
+        self._length = steps_per_call(trainer.batch_size * len(self._turns), MOST_PLACES)
+
+    def placed(self, params: Params, opt_state: PyTree) -> Run:
+        """The run before the first step, from those of each seed."""
+        by_turn = jax.tree.map(lambda leaf: leaf[self._turns], (params, opt_state))
+        params, opt_state = jax.device_put(by_turn, self._split)
+        nothing = np.zeros((0, self._num_seeds), np.float32)
+        names: list[str] = ["bound", "objective", "gradient_norm"]
+        return Run(params, opt_state, 0, dict.fromkeys(names, nothing))
+
+    def stacked(self, run: Run) -> Run:
+        """The run with a leading axis of the seeds, each once, in its history too."""
+        params, opt_state = jax.tree.map(
+            lambda leaf: leaf[: self._num_seeds], (run.params, run.opt_state)
+        )
+        history = {name: values.T for name, values in run.history.items()}
+        return Run(params, opt_state, run.step, history)
+
+    def steps_from(self, step: int) -> int:
+        return self._length
+
+    def begin(self, params: Params, opt_state: PyTree, start: int, count: int) -> Call:
+        by_turn = [order.rows(start, start + count) for order in self._orders]
+        places = np.stack([padded(rows, self._length) for rows in by_turn])
+        examples = Examples(self._data, places)
+        program = self._trainer, self._strategy, self._mesh
+        seeds = params, opt_state, places, self._noise_keys
+        with under_mesh(self._mesh):
+            results = _steps_of_seeds(*program, *seeds, self._data, start, count)
+        return Call(start, start + count, examples, *results)
+
+    def complete(self, run: Run, call: Call) -> Run:
+        count, num_seeds = call.end - call.start, self._num_seeds
+        record = jax.tree.map(lambda values: np.asarray(values)[:num_seeds, :count].T, call.record)
+        _require_finite(run, record, call.opt_state, np.asarray(call.finite)[:num_seeds])
+        return Run(call.params, call.opt_state, call.end, recorded(run.history, record))
 
 
 def _states(optimizer: ByStructure, params: PyTree, num_seeds: int) -> PyTree:
@@ -142,14 +177,6 @@ def _states(optimizer: ByStructure, params: PyTree, num_seeds: int) -> PyTree:
     seeds = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(num_seeds)]
     states = [started(optimizer, params) for params in seeds]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-def _stacked(run: Run, num_seeds: int) -> Run:
-    """The run with a leading axis of the seeds, each once, in its history too."""
-    params, opt_state = jax.tree.map(lambda leaf: leaf[:num_seeds], (run.params, run.opt_state))
-    return Run(
-        params, opt_state, run.step, {name: values.T for name, values in run.history.items()}
-    )
 
 
 def _placement(

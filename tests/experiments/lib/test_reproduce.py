@@ -101,6 +101,9 @@ class Spent(TimeBudget):
 def config(tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(records, "PAGE", tmp_path / "reproduced.md")
+    monkeypatch.setattr(records, "README", tmp_path / "README.md")
+    monkeypatch.setattr(records, "SHORT", {"small": ("short", "open")})
+    (tmp_path / "README.md").write_text(f"# A\n{records.BEGIN}\nold\n{records.END}\nB\n")
     monkeypatch.setattr(records, "tables", lambda: [TABLE])
     return Config(out=str(tmp_path / "work"), revision="abc")
 
@@ -146,6 +149,9 @@ def test_recorded_and_shown(config, tmp_path):
     page = (tmp_path / "reproduced.md").read_text()
     assert page == records.page()
     assert f"{mean:.2f} ± {error:.2f}" in page
+    readme = (tmp_path / "README.md").read_text()
+    assert readme.startswith("# A\n") and readme.endswith(f"{records.END}\nB\n")
+    assert f"| 30.00     | {mean:.2f} ± {error:.2f} |" in readme and "old" not in readme
     assert "not computed" in page
     assert "`long` less `short`, over the same 300 test examples:" in page
 
@@ -165,6 +171,14 @@ def test_other_settings_in_the_folder_are_refused(config):
         reproduce(
             dataclasses.replace(TABLE, rows=rows), dataclasses.replace(config, row="long", seed=0)
         )
+
+
+def test_what_is_said_of_a_row_is_no_setting(config):
+    """A note or another goal does not make a row anew."""
+    first = reproduce(TABLE, dataclasses.replace(config, row="long", seed=0))
+    said = dataclasses.replace(TABLE["long"], note="missed", reached=Within(1), versus=())
+    again = dataclasses.replace(TABLE, rows=(said,))
+    assert reproduce(again, dataclasses.replace(config, row="long", seed=0)) == first
 
 
 def test_the_time_is_up(config, capsys):

@@ -73,3 +73,23 @@ def test_a_step_leaves_the_mean_where_it_is():
         (params.psi, before["params"]),
     )
     assert min(jax.tree.leaves(moved)) > 0
+
+
+def test_the_order_is_said_with_its_gaps():
+    def record(row, *bounds):
+        seeds = {str(i): {"numbers": {"nll": n, "elbo": -n - 2}} for i, n in enumerate(bounds)}
+        mean = float(np.mean(bounds))
+        ours = {"nll": {"mean": mean}, "elbo": {"mean": -mean - 2}}
+        return {"row": row, "seeds": seeds, "ours": ours}
+
+    records = {
+        "one-rebar": record("one-rebar", 114.0, 114.4),
+        "one-relax": record("one-relax", 113.0, 113.6),
+    }
+    said = TABLE.claims(records)
+    gaps = "`one-relax`, `one-rebar` (0.900 ± 0.100 behind)"
+    assert said == [
+        f"one layer, by the bound of 100 samples, best first: {gaps}",
+        f"one layer, by the ELBO, best first: {gaps}",
+    ]
+    assert TABLE.claims({}) == []

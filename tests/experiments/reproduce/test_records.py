@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.lib import records
+from experiments.lib.reproduction import settings_of
 from tests.lib.cases import cases
 from vaejax.base.compare import differences
 from vaejax.base.describe import description
@@ -13,6 +14,8 @@ RECORDED = [(table, name) for table in TABLES for name in records.records_of(tab
 
 def test_the_page_is_made_of_the_records():
     assert records.PAGE.read_text() == records.page()
+    readme = records.README.read_text()
+    assert readme == records.with_short_table(readme)
 
 
 @pytest.mark.parametrize("table", cases({table.name: table for table in TABLES}))
@@ -23,7 +26,7 @@ def test_a_table_is_named_as_its_file(table):
 def test_records_are_of_the_rows_as_they_are():
     for table, name in RECORDED:
         found = records.records_of(table)[name]
-        assert differences(found["settings"], description(table[name])) == [], name
+        assert differences(found["settings"], settings_of(description(table[name]))) == [], name
         row, ours = table[name], found["ours"][table[name].measure]
         values = [result["numbers"][row.measure] for result in found["seeds"].values()]
         assert ours == records.mean_and_error(values)

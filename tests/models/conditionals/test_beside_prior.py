@@ -273,7 +273,7 @@ WRONG = {
     ),
     "another shape": (
         lambda: model_with(vaejax.StandardNormal(3), OF_TWO),
-        r"of the shape of its latent under the prior, \(3,\), and its net's have \(2,\)",
+        r"heads of the shape of its latent under the prior, \(3,\), and its net's have \(2,\)",
     ),
     "one head": (
         lambda: model_with(vaejax.StandardNormal(2), vaejax.ResidualNormal(NET(2))),

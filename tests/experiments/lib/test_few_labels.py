@@ -8,29 +8,30 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import vaejax
-from experiments.lib import semi_supervised as lib
+from experiments.lib import few_labels as lib
 
-NUM_CLASSES, ALPHA, CHOSEN = 3, 0.7, np.array([3, 1])
+NUM_CLASSES, ALPHA, CHOSEN = 3, 0.7, np.array([[0, 4], [3, 1]])
 MODEL = lib.m2(
     partial(vaejax.MLP, hidden=(6,)), 2, NUM_CLASSES, vaejax.Bernoulli(vaejax.MLP((4,), (6,)))
 )
 GENERATOR = np.random.default_rng(0)
 IMAGES = (GENERATOR.random((5, 4)) < 0.5).astype(np.float32)
-Y = np.eye(NUM_CLASSES, dtype=np.float32)[[2, 0]]
+Y = np.eye(NUM_CLASSES, dtype=np.float32)[[[1, 1], [2, 0]]]
+DRAW = 1  # of the two
 STORED = lib.paired_rows(IMAGES, CHOSEN, Y)
 ROWS = jax.tree.map(lambda leaf: leaf.astype(np.float64), STORED)
-ESTIMATOR = lib.SemiSupervised(ALPHA, len(CHOSEN) / len(IMAGES))
+ESTIMATOR = lib.SemiSupervised(ALPHA, 2 / 5)
 OBJECTIVE = vaejax.minibatch(ESTIMATOR, MODEL)
 
 
 @pytest.fixture
 def params(x64):
     found = MODEL.init(jax.random.key(0), jnp.asarray(IMAGES[0]))
-    return jax.tree.map(lambda leaf: 1.5 * jnp.asarray(leaf, jnp.float64), found)
+    params = jax.tree.map(lambda leaf: 1.5 * jnp.asarray(leaf, jnp.float64), found)
+    return params._replace(psi=jnp.eye(2)[DRAW])
 
 
 def log_q_y(params, x):
@@ -57,8 +58,9 @@ def image_by_hand(params, x, key):
 def row_by_hand(params, row, key):
     """U(x) + weight [L(x', y') + alpha N/N_l log q(y' | x')]."""
     key, labelled_key = jax.random.split(key)
-    labelled = elbo_by_hand(params, row["labelled"], row["y"], labelled_key)
-    log_q = log_q_y(params, row["labelled"]) @ row["y"]
+    image, y = row["labelled"][DRAW], row["y"][DRAW]
+    labelled = elbo_by_hand(params, image, y, labelled_key)
+    log_q = log_q_y(params, image) @ y
     weighed = row["weight"] * (labelled + ALPHA * 5 / 2 * log_q)
     return image_by_hand(params, row["x"], key) + weighed
 
@@ -98,7 +100,7 @@ def test_the_mean_over_all_minibatches_is_the_objective_of_the_data_set(params):
     unlabelled = sum(image_by_hand(params, x, key) for x in jnp.asarray(IMAGES))
     labelled = sum(
         elbo_by_hand(params, x, y, key) + ALPHA * 5 / 2 * log_q_y(params, x) @ y
-        for x, y in zip(jnp.asarray(IMAGES[CHOSEN]), jnp.asarray(Y), strict=True)
+        for x, y in zip(jnp.asarray(IMAGES[CHOSEN[DRAW]]), jnp.asarray(Y[DRAW]), strict=True)
     )
     # the weights 1/3 of the rows are stored in float32
     np.testing.assert_allclose(5 * np.mean(values), unlabelled + labelled, rtol=1e-7)
@@ -106,40 +108,45 @@ def test_the_mean_over_all_minibatches_is_the_objective_of_the_data_set(params):
 
 def test_the_rows_have_every_image_once_and_every_label_with_weight_one():
     np.testing.assert_array_equal(STORED["x"], IMAGES)
-    for image, y in zip(IMAGES[CHOSEN], Y, strict=True):
-        mine = np.all(STORED["labelled"] == image[None], axis=1)
-        np.testing.assert_allclose(STORED["weight"][mine].sum(), 1, rtol=1e-6)
-        assert np.all(STORED["y"][mine] == y[None])
+    for draw in range(2):
+        for image, y in zip(IMAGES[CHOSEN[draw]], Y[draw], strict=True):
+            mine = np.all(STORED["labelled"][:, draw] == image[None], axis=1)
+            np.testing.assert_allclose(STORED["weight"][mine].sum(), 1, rtol=1e-6)
+            assert np.all(STORED["y"][mine, draw] == y[None])
 
 
 def test_the_bound_is_without_the_classifier(params):
     row, key = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), ROWS), jax.random.key(2)
     terms = jax.jit(lambda params: ESTIMATOR.terms(MODEL, params, row, key, 0))(params)
-    log_q = log_q_y(params, row["labelled"]) @ row["y"]
+    log_q = log_q_y(params, row["labelled"][DRAW]) @ row["y"][DRAW]
     extra = row["weight"] * ALPHA * 5 / 2 * log_q
     np.testing.assert_allclose(terms.objective - terms.bound, extra, rtol=1e-9)
 
 
 def test_classes_look_alike_at_the_start_and_the_classifier_is_as_given():
-    phi_y = jax.tree.map(
-        lambda leaf: leaf + 1, MODEL.init(jax.random.key(0), jnp.asarray(IMAGES[0])).phi["y"]
-    )
-    params = lib.start_of_m2(MODEL, jnp.asarray(IMAGES[0]), phi_y, jax.random.key(1))
+    example, draw = jnp.asarray(IMAGES[0]), np.eye(2)[DRAW]
+    phi_y = MODEL.init(jax.random.key(0), example).phi["y"]
+    params = lib.start_of_m2(MODEL, example, draw, jax.random.key(1), phi_y)
     assert params.phi["y"] is phi_y
     elbos = jax.vmap(
-        lambda y: lib.elbo_of_class(MODEL, params, {"x": IMAGES[0], "y": y}, jax.random.key(2))
+        lambda y: lib.elbo_of_class(MODEL, params, {"x": example, "y": y}, jax.random.key(2))
     )(jnp.eye(NUM_CLASSES))
     assert 0 < np.ptp(elbos) < 1e-4
+    log_q = log_q_y(lib.start_of_m2(MODEL, example, draw, jax.random.key(1)), example)
+    np.testing.assert_allclose(log_q, -np.log(NUM_CLASSES), atol=1e-4)
 
 
-def test_a_held_classifier_has_no_steps():
-    params = MODEL.init(jax.random.key(0), jnp.asarray(IMAGES[0]))
-    optimizer = lib.with_classifier_held(optax.adam(0.1), params)
-    gradient = jax.tree.map(jnp.ones_like, params)
-    steps = optimizer.update(gradient, optimizer.init(params), params)[0]
-    assert not any(np.any(leaf) for leaf in jax.tree.leaves(steps.phi["y"]))
-    rest = steps._replace(phi={"z": steps.phi["z"]})
-    assert all(np.all(leaf != 0) for leaf in jax.tree.leaves(rest))
+def test_psi_never_moves_and_a_held_classifier_moves_after_its_steps():
+    params = MODEL.init(jax.random.key(0), jnp.asarray(IMAGES[0]))._replace(psi=jnp.eye(2)[DRAW])
+    optimizer = lib.adam_of_m2(0.1, 10, size=5, held_steps=2)
+    gradient = jax.grad(lambda params: OBJECTIVE(params, ROWS, jax.random.key(0), 0).objective)
+    state = optimizer.init(params)
+    for step in range(3):
+        steps, state = optimizer.update(gradient(params), state, params)
+        assert not np.any(steps.psi)
+        assert np.any(steps.phi["z"]["params"]["Dense_0"]["kernel"])
+        moves = any(np.any(leaf) for leaf in jax.tree.leaves(steps.phi["y"]))
+        assert moves == (step == 2)
 
 
 def test_both_images_of_a_row_are_transformed_with_noise_of_their_own():

@@ -8,7 +8,8 @@ ELBO of an image with its label and U(x) = sum_y q(y | x) [L(x, y) - log q(y | x
 over N images, the N_l labelled ones among them. A row of the data is one image and one labelled
 image, whose terms have the weight 1/(the number of rows with it): the sum over the rows is the one
 above, so that a minibatch of rows, drawn uniformly, is unbiased for it, and each has as many
-labelled images as others.
+labelled images as others. A row has a labelled image of each of several draws of labels, and psi,
+which nothing moves, says which draw is learnt from: so all draws are trained in one program.
 
 What the classifier does depends on how it starts. q(y | x) follows whatever differences L(x, y)
 has between classes. With common initial weights these are tens of nats, and random: the classes
@@ -27,8 +28,10 @@ import numpy as np
 import optax
 
 import vaejax
+from experiments.lib.training import cosine_adam
 from vaejax import DirectedGraph, Node, OneHotCategorical, Params
 from vaejax.base.types import Key, PyTree
+from vaejax.bounds import stopped
 from vaejax.estimators.base import mean_under
 from vaejax.networks.base import Net
 
@@ -73,11 +76,14 @@ def classifier(model: vaejax.GraphModel) -> OneHotCategorical:
     return conditional
 
 
-def start_of_m2(model: vaejax.GraphModel, example: PyTree, phi_y: PyTree, key: Key) -> Params:
-    """Weights near 0, but for q(y | x), which has the parameters phi_y."""
+def start_of_m2(
+    model: vaejax.GraphModel, example: PyTree, draw: np.ndarray, key: Key, phi_y: PyTree = None
+) -> Params:
+    """Weights near 0, but for q(y | x) where it has the parameters phi_y; `draw` is one-hot."""
     init_key, small_key = jax.random.split(key)
     params = small(model.init(init_key, example), small_key)
-    return params._replace(phi={**params.phi, "y": phi_y})
+    phi = params.phi if phi_y is None else {**params.phi, "y": phi_y}
+    return params._replace(phi=phi, psi=jnp.asarray(draw, jnp.float32))
 
 
 def small(params: PyTree, key: Key, scale: float = 1e-3) -> PyTree:
@@ -92,31 +98,47 @@ def small(params: PyTree, key: Key, scale: float = 1e-3) -> PyTree:
     )
 
 
-def with_classifier_held(
-    optimizer: optax.GradientTransformation, params: Params
+def adam_of_m2(
+    learning_rate: float, num_steps: int, size: int, held_steps: int = 0
 ) -> optax.GradientTransformation:
-    """The optimiser, without steps of q(y | x)."""
-    moves = jax.tree.map(lambda leaf: False, params)
-    held = moves._replace(phi={**moves.phi, "y": True})
-    return optax.chain(optimizer, optax.masked(optax.set_to_zero(), held))
+    """Adam on the objective per image, of `size` images, with log N(params; 0, I) added; q(y | x)
+    is held for the first steps.
+    """
+    prior = optax.add_decayed_weights(1 / size, mask=_all_but_psi)
+    held = optax.scale_by_schedule(lambda step: jnp.where(jnp.less(step, held_steps), 0.0, 1.0))
+    return optax.chain(
+        prior, cosine_adam(learning_rate, num_steps), optax.masked(held, _the_classifier)
+    )
+
+
+def _all_but_psi(params: Params) -> Params:
+    return jax.tree.map(lambda leaf: True, params)._replace(psi=False)
+
+
+def _the_classifier(params: Params) -> Params:
+    nothing = jax.tree.map(lambda leaf: False, params)
+    return nothing._replace(phi={**nothing.phi, "y": True})
 
 
 # The data.
 
 
 def paired_rows(images: PyTree, chosen: np.ndarray, y: np.ndarray) -> dict[str, Any]:
-    """{x, labelled, y, weight}: every image once, beside it a labelled one, whose weights sum to
-    one over the rows. The chosen images have the labels y, one-hot.
+    """{x, labelled, y, weight}: every image once, beside it a labelled one of each draw, whose
+    weights sum to one over the rows.
+
+    chosen: rows of the labelled images, [draws, N_l]; y: their labels, one-hot [draws, N_l, c].
     """
-    turn = np.arange(len(jax.tree.leaves(images)[0])) % len(chosen)
+    turn = np.arange(len(jax.tree.leaves(images)[0])) % chosen.shape[1]
     weight = (1 / np.bincount(turn))[turn].astype(np.float32)
-    labelled = jax.tree.map(lambda leaf: leaf[chosen[turn]], images)
-    return {"x": images, "labelled": labelled, "y": y[turn], "weight": weight}
+    rows = chosen[:, turn].T  # [n, draws]
+    labelled = jax.tree.map(lambda leaf: leaf[rows], images)
+    return {"x": images, "labelled": labelled, "y": y.swapaxes(0, 1)[turn], "weight": weight}
 
 
 @vaejax.component
 class BothImages:
-    """A transform of images, for both images of a row."""
+    """A transform of images that takes each number by itself, for all images of a row."""
 
     transform: Callable
 
@@ -157,7 +179,7 @@ def around(latent: dict[str, jax.Array], key: Key) -> jax.Array:
 @vaejax.component
 class SemiSupervised(vaejax.Estimator):
     """U(x) + weight [L(x', y') + alpha N/N_l log q(y' | x')] of one row {x, labelled, y, weight},
-    nats; its bound is without the last term.
+    nats, x' and y' of the draw that psi says; its bound is without the last term.
     """
 
     alpha: float
@@ -165,15 +187,20 @@ class SemiSupervised(vaejax.Estimator):
 
     def __call__(self, model: Any, params, x, key):
         key, labelled_key = jax.random.split(key)
-        example = {"x": x["labelled"], "y": x["y"]}
-        labelled = elbo_of_class(model, params, example, labelled_key)
+        labelled = elbo_of_class(model, params, labelled_example(params, x), labelled_key)
         return elbo_of_image(model, params, x["x"], key) + x["weight"] * labelled
 
     def terms(self, model: Any, params, x, key, step):
         bound = self(model, params, x, key)
-        log_q = log_q_class(model, params, x["labelled"], x["y"])
+        log_q = log_q_class(model, params, labelled_example(params, x))
         alpha = self.alpha / self.labelled_share
         return vaejax.Terms(bound, bound + x["weight"] * alpha * log_q)
+
+
+def labelled_example(params: Params, row: dict[str, Any]) -> dict[str, Any]:
+    """{x, y} of the row's labelled image of the draw in psi."""
+    draw = stopped(params.psi)
+    return {"x": jnp.tensordot(draw, row["labelled"], 1), "y": draw @ row["y"]}
 
 
 def elbo_of_class(model: vaejax.GraphModel, params: Params, example, key):
@@ -190,9 +217,9 @@ def elbo_of_image(model: vaejax.GraphModel, params: Params, x, key):
     return mean_under(log_q, elbos(jnp.eye(len(log_q))) - log_q)
 
 
-def log_q_class(model: vaejax.GraphModel, params: Params, x, y):
-    """log q(y | x), nats."""
-    return classifier(model)(params.phi["y"], x).log_prob(y)
+def log_q_class(model: vaejax.GraphModel, params: Params, example):
+    """log q(y | x) of {x, y}, nats."""
+    return classifier(model)(params.phi["y"], example["x"]).log_prob(example["y"])
 
 
 def error(net: OneHotCategorical, params: PyTree, images: np.ndarray, labels: np.ndarray) -> float:
