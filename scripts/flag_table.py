@@ -13,6 +13,7 @@ import itertools
 import types
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -74,22 +75,34 @@ def without_help(hint: Any) -> Any:
     return Annotated[kind, *rules] if rules else kind
 
 
+@cache
+def hints_of(config: type) -> dict[str, Any]:
+    return get_type_hints(config, include_extras=True)
+
+
 def meaning(config: type, field: str) -> str:
     """What --help says of a field: the help of its annotation, else the docstring under it in the
     nearest class that has one; "" where there is none.
     """
-    hint = get_type_hints(config, include_extras=True)[field]
+    hint = hints_of(config)[field]
     for rule in get_args(hint)[1:] if get_origin(hint) is Annotated else ():
         if is_help(rule):
             return rule.help
-    for kind in config.__mro__[:-1]:
-        (definition,) = ast.parse(inspect.getsource(kind)).body
-        assert isinstance(definition, ast.ClassDef)
-        for line, after in itertools.pairwise(definition.body):
-            is_field = isinstance(line, ast.AnnAssign) and ast.unparse(line.target) == field
-            if is_field and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
-                return " ".join(str(after.value.value).split())
-    return ""
+    return next((said[field] for said in map(docstrings, config.__mro__[:-1]) if field in said), "")
+
+
+@cache
+def docstrings(kind: type) -> dict[str, str]:
+    """{field: the docstring under it}, of what a class defines itself."""
+    (definition,) = ast.parse(inspect.getsource(kind)).body
+    assert isinstance(definition, ast.ClassDef)
+    return {
+        ast.unparse(line.target): " ".join(str(after.value.value).split())
+        for line, after in itertools.pairwise(definition.body)
+        if isinstance(line, ast.AnnAssign)
+        and isinstance(after, ast.Expr)
+        and isinstance(after.value, ast.Constant)
+    }
 
 
 def in_words(hint: Any) -> str:
@@ -115,7 +128,7 @@ def flags(configs: Iterable[type]) -> dict[str, dict[tuple[str, str], list[type]
     """{name: {(type, meaning): the configurations that have it}}"""
     found: dict[str, dict] = defaultdict(lambda: defaultdict(list))
     for config in configs:
-        hints = get_type_hints(config, include_extras=True)
+        hints = hints_of(config)
         for field in dataclasses.fields(config):
             hint = without_help(hints[field.name])
             found[field.name][in_words(hint), meaning(config, field.name)].append(config)

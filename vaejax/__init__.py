@@ -82,6 +82,8 @@ from vaejax.evaluation.model_checks import calibration as calibration
 from vaejax.evaluation.model_checks import predictive_check as predictive_check
 from vaejax.evaluation.nodes import mean_kl_by_node as mean_kl_by_node
 from vaejax.inference import ais as ais
+from vaejax.inference import grids as grids
+from vaejax.inference import mcmc as mcmc
 from vaejax.inference.ais import AIS as AIS
 from vaejax.inference.gap import Gap as Gap
 from vaejax.inference.gap import inference_gap as inference_gap
@@ -111,6 +113,7 @@ from vaejax.models.conditionals.real import Gaussian as Gaussian
 from vaejax.models.conditionals.real import Laplace as Laplace
 from vaejax.models.conditionals.real import LowRankNormal as LowRankNormal
 from vaejax.models.conditionals.real import VonMisesFisher as VonMisesFisher
+from vaejax.models.expectation import Expectation as Expectation
 from vaejax.models.graph import DirectedGraph as DirectedGraph
 from vaejax.models.graph_model import GraphModel as GraphModel
 from vaejax.models.node import Deterministic as Deterministic

@@ -9,12 +9,10 @@
 import time
 from functools import partial
 
-import blackjax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from blackjax.diagnostics import effective_sample_size
 
 import vaejax
 from vaejax.plots import BLUE, INK, ORANGE, PALE, figure_of, finish, legend
@@ -179,22 +177,10 @@ trained = vaejax.fit(
 image = binarise(digits.test.images[7], chain_key)
 log_density = partial(vae.log_joint, trained, image)  # log p(x, z), all that either answer asks for
 
-side = np.linspace(-4, 4, 161)
-points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-
-
-def normalised(log_density_at):
-    """Probabilities of the cells of the grid."""
-    return np.asarray(jax.nn.softmax(jax.jit(jax.vmap(log_density_at))(points)), np.float64)
-
-
-def moments(probabilities):
-    mean = probabilities @ points
-    return mean, np.sqrt(probabilities @ (points - mean) ** 2)
-
-
-posterior = normalised(log_density)
-assert posterior.reshape(161, 161)[[0, -1]].max() < 1e-9  # the grid is wide enough
+points = vaejax.grids.grid_points((-4, -4), (4, 4), 161)
+posterior = vaejax.grids.on_grid(points, jax.jit(jax.vmap(log_density))(points))
+print(f"log p(x) = {posterior.log_total:.3f} nats, from the grid")
+assert posterior.prob.reshape(161, 161)[[0, -1]].max() < 1e-9  # the grid is wide enough
 
 # %% [markdown]
 # ## Markov chain Monte Carlo
@@ -206,28 +192,15 @@ assert posterior.reshape(161, 161)[[0, -1]].max() < 1e-9  # the grid is wide eno
 # = \frac{p_\theta(x, z')}{p_\theta(x, z)}$$
 #
 # the intractable $p_\theta(x)$ cancels. So any sampler of BlackJAX runs on `log_density`, which is
-# `model.log_joint` with two of its arguments filled in. Four chains of NUTS:
-
+# `model.log_joint` with two of its arguments filled in. `vaejax.mcmc.nuts` runs its NUTS, here with
+# four chains that start at draws of the prior.
 
 # %%
-def chain(key):
-    start_key, warmup_key, sample_key = jax.random.split(key, 3)
-    warmup = blackjax.window_adaptation(blackjax.nuts, log_density)
-    start = jax.random.normal(start_key, (2,))  # a draw of the prior
-    (state, parameters), _ = warmup.run(warmup_key, start, 300)
-    step = blackjax.nuts(log_density, **parameters).step
-
-    def one(state, key):
-        state, _ = step(key, state)
-        return state, state.position
-
-    return jax.lax.scan(one, state, jax.random.split(sample_key, 500))[1]
-
-
-chains = np.asarray(jax.jit(jax.vmap(chain))(jax.random.split(chain_key, 4)))
-samples = chains.reshape(-1, 2)
-mean, deviation = moments(posterior)
-effective = np.asarray(effective_sample_size(chains))
+sampler = partial(vaejax.mcmc.nuts, vae, num_chains=4, num_warmup=300, num_samples=500)
+chains = jax.jit(sampler)(trained, image, chain_key)
+samples = np.asarray(chains.samples).reshape(-1, 2)
+mean, deviation = posterior.mean(), posterior.deviation()
+effective = np.asarray(chains.effective_sample_size())
 off = (samples.mean(axis=0) - mean) / (deviation / np.sqrt(effective))
 print(f"mean of the posterior, grid   ({mean[0]:.3f}, {mean[1]:.3f})")
 print(f"                       NUTS   ({samples[:, 0].mean():.3f}, {samples[:, 1].mean():.3f})")
@@ -249,35 +222,26 @@ assert np.abs(off).max() < 5
 # %%
 refined = vaejax.Refined(vae, num_steps=300, start="standard")
 q = jax.jit(refined.posterior)(trained, image)
-on_grid = normalised(q.log_prob)
-kl = np.sum(on_grid * (np.log(on_grid + 1e-300) - np.log(posterior + 1e-300)))
+best = vaejax.grids.on_grid(points, jax.vmap(q.log_prob)(points))
+kl = best.kl(posterior)
 print(f"KL(q || p(z|x)) = {kl:.3f} nats, from the grid")
-q_mean, q_deviation = moments(on_grid)
-print(f"standard deviations of q over those of p(z|x): {q_deviation / deviation}")
+print(f"standard deviations of q over those of p(z|x): {best.deviation() / deviation}")
 assert 0 < kl < 1
 
 # %%
 figure, [panels] = figure_of(columns=2, size=(7, 3.7), sharex=True, sharey=True)
-
-
-def masses(probabilities):
-    """The mass of all cells at least as probable: levels are regions of that mass."""
-    order = np.argsort(probabilities)[::-1]
-    found = np.empty_like(probabilities)
-    found[order] = np.cumsum(probabilities[order])
-    return found.reshape(161, 161)
-
-
 greys = "#9aa5ad", "#c3cacf", PALE
 for axes in panels:
-    axes.contourf(side, side, masses(posterior), [0, 0.5, 0.9, 0.99], colors=greys)
+    # the regions of 50, 90 and 99 % of the mass
+    regions = posterior.picture(posterior.regions())
+    axes.contourf(*regions, [0, 0.5, 0.9, 0.99], colors=greys)
     finish(axes, xlabel="$z_1$", aspect="equal")
-near = posterior > posterior.max() * 1e-4
-low, high = points[near].min(axis=0) - 0.1, points[near].max(axis=0) + 0.1
+near = posterior.prob > posterior.prob.max() * 1e-4
+low, high = posterior.points[near].min(axis=0) - 0.1, points[near].max(axis=0) + 0.1
 panels[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), ylabel="$z_2$")
 panels[0].scatter(*samples[::5].T, s=4, color=BLUE, lw=0)
 panels[0].set_title("NUTS: as near as you can wait")
-panels[1].contour(side, side, masses(on_grid), [0.5, 0.9], colors=ORANGE)
+panels[1].contour(*best.picture(best.regions()), [0.5, 0.9], colors=ORANGE)
 panels[1].set_title(f"best diagonal normal: KL {kl:.2f}")
 figure
 
@@ -321,7 +285,7 @@ figure
 # ($\log p(x)$ from both sides).
 #
 # **In the API:** [`Model.log_joint`](../api/models.md),
-# [`Refined`, `AIS`](../api/inference.md),
+# [`Refined`, `AIS`, `grids`, `mcmc`](../api/inference.md),
 # [`log_marginal`](../api/bounds.md).
 #
 # Next: [2.1 The encoder](2_1_encoder.md).

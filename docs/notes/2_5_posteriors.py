@@ -96,24 +96,22 @@ params = two_causes.init(jax.random.key(0), x)
 sum_of_both = {"params": {"Dense_0": {"kernel": jnp.ones((2, 1)), "bias": jnp.zeros(1)}}}
 params = params._replace(theta={"prior": (), "likelihood": {"net": sum_of_both}})
 
-side = np.linspace(-5, 5, 301)
-points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-area = (side[1] - side[0]) ** 2
+points = vaejax.grids.grid_points((-5, -5), (5, 5), 301)
 
 
 @partial(jax.jit, static_argnums=0)
-def on_grid(model, params, x, points):
-    """(log p(z|x), log q(z|x)) at the points of the grid."""
+def log_densities(model, params, x, points):
+    """log p(x, z) and log q(z|x) at the points of the grid."""
     log_joint = jax.vmap(partial(model.log_joint, params, x))(points)
-    log_q = jax.vmap(model.posterior(params, x).log_prob)(points)
-    return log_joint - jax.nn.logsumexp(log_joint) - jnp.log(area), log_q
+    return log_joint, jax.vmap(model.posterior(params, x).log_prob)(points)
 
 
-def kl(log_p, log_q):
-    """KL(q || p), nats."""
-    q = np.exp(np.asarray(log_q, np.float64))
-    assert abs(q.sum() * area - 1) < 1e-3  # the grid is wide and fine enough
-    return float((q * (np.asarray(log_q, np.float64) - np.asarray(log_p, np.float64))).sum() * area)
+def on_grid(model, params, x):
+    """p(z|x) and q(z|x) on the grid."""
+    both = log_densities(model, params, x, points)
+    p, q = (vaejax.grids.on_grid(points, values) for values in both)
+    assert abs(q.log_total) < 1e-3  # the grid is wide and fine enough
+    return p, q
 
 
 def best(model, family, num_steps=400):
@@ -127,8 +125,8 @@ rho = -1 / (1 + tau**2)
 closed_form = {"factorised": -0.5 * np.log(1 - rho**2), "full covariance": 0.0}
 shown = {}
 for (name, exact), family in zip(closed_form.items(), (diagonal, full), strict=True):
-    shown[name] = on_grid(best(two_causes, family), params, x, points)
-    measured = kl(*shown[name])
+    p, q = shown[name] = on_grid(best(two_causes, family), params, x)
+    measured = q.kl(p)
     print(f"{name:<16} KL {measured:.4f} nats, in closed form {exact:.4f}")
     assert abs(measured - exact) < 2e-3
 
@@ -136,25 +134,17 @@ for (name, exact), family in zip(closed_form.items(), (diagonal, full), strict=T
 GREYS = "#9aa5ad", "#c3cacf", PALE
 
 
-def draw(axes, log_p, log_q, title):
+def draw(axes, p, q, name):
     """The posterior in grey, q in orange: the regions of 50, 90 and, in grey, 99 % of the mass."""
-    for log_density, levels in ((log_p, (0.5, 0.9, 0.99)), (log_q, (0.5, 0.9))):
-        density = np.exp(np.asarray(log_density, np.float64)) * area
-        order = np.argsort(density)[::-1]
-        mass = np.empty_like(density)
-        mass[order] = np.cumsum(density[order])
-        mass = mass.reshape(len(side), len(side))
-        if len(levels) == 3:
-            axes.contourf(side, side, mass, [0, *levels], colors=GREYS)
-        else:
-            axes.contour(side, side, mass, levels, colors=ORANGE, linewidths=1.6)
+    axes.contourf(*p.picture(p.regions()), [0, 0.5, 0.9, 0.99], colors=GREYS)
+    axes.contour(*q.picture(q.regions()), [0.5, 0.9], colors=ORANGE, linewidths=1.6)
     finish(axes, xlabel="$z_1$", aspect="equal")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(f"{name}\nKL {abs(q.kl(p)):.2f}", fontsize=10)
 
 
 figure, [panels] = figure_of(columns=2, size=(7, 3.6), sharex=True, sharey=True)
 for axes, name in zip(panels, shown, strict=True):
-    draw(axes, *shown[name], f"{name}: KL {abs(kl(*shown[name])):.2f}")
+    draw(axes, *shown[name], name)
 panels[0].set(xlim=(-1.4, 2.7), ylim=(-1.4, 2.7), ylabel="$z_2$")
 figure
 
@@ -190,8 +180,8 @@ flow = vaejax.RealNVP(vaejax.Free(2), num_layers=4, hidden=(16,))
 families = {"factorised": diagonal, "full covariance": full, "flow of 4 couplings": flow}
 grids, kls = {}, {}
 for name, family in families.items():
-    grids[name] = [on_grid(best(vae, family), trained, image, points) for image in images]
-    kls[name] = np.array([kl(*pair) for pair in grids[name]])
+    grids[name] = [on_grid(best(vae, family), trained, image) for image in images]
+    kls[name] = np.array([q.kl(p) for p, q in grids[name]])
     gain = "" if family is diagonal else f"   gain {estimate(kls['factorised'] - kls[name])}"
     print(f"{name:<20} KL {kls[name].mean():.3f} nats{gain}")
 
@@ -199,9 +189,9 @@ for name, family in families.items():
 worst = int(kls["factorised"].argmax())
 figure, [panels] = figure_of(columns=3, size=(7, 3), sharex=True, sharey=True)
 for axes, name in zip(panels, families, strict=True):
-    draw(axes, *grids[name][worst], f"{name}\nKL {kls[name][worst]:.2f}")
-log_p = np.asarray(grids["factorised"][worst][0])
-near = points[log_p > log_p.max() - 7]
+    draw(axes, *grids[name][worst], name)
+p, _ = grids["factorised"][worst]
+near = p.points[p.log_prob > p.log_prob.max() - 7]
 low, high = near.min(axis=0) - 0.1, near.max(axis=0) + 0.1
 panels[0].set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), ylabel="$z_2$")
 figure

@@ -154,22 +154,10 @@ trained = vaejax.fit(
 ).params
 images = binarise(digits.test.images[:100], test_key)
 
-side = np.linspace(-6, 6, 201)
-points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-
-
-@jax.jit
-def on_grid(params, xs):
-    """log p(x) of each x, nats."""
-
-    def of_one(x):
-        log_joint = jax.vmap(partial(vae.log_joint, params, x))(points)
-        return jax.nn.logsumexp(log_joint) + 2 * jnp.log(side[1] - side[0])
-
-    return jax.lax.map(of_one, xs, batch_size=20)
-
-
-truth = np.asarray(on_grid(trained, images), np.float64)
+points = vaejax.grids.grid_points((-6, -6), (6, 6), 201)
+log_joint = jax.jit(lambda x, z: jax.vmap(partial(vae.log_joint, trained, x))(z))
+# log p(x) of each x, nats
+truth = np.array([vaejax.grids.on_grid(points, log_joint(x, points)).log_total for x in images])
 blind = dataclasses.replace(vae, encoder=vaejax.DiagNormal(vaejax.Free(2)))
 phi = blind.encoder.init(init_key, images[0])
 

@@ -5,8 +5,8 @@ a Bayesian logistic regression.
     python experiments/gradients/mc_gradient_review.py --parts curves  # figures 2 and 3 alone
 
 After Mohamed, Rosca, Figurnov & Mnih 2020, "Monte Carlo Gradient Estimation in Machine Learning".
-`Expectation` makes a model of any f, whose ELBO is E_q f, so that the library's own estimators are
-what is measured.
+`vaejax.Expectation` makes a model of any f, whose ELBO is E_q f, so that the library's own
+estimators are what is measured.
 
 curves: q = N(1, 1); f = (x - k)^2, exp(-k x^2) and cos(k x). The variance of one sample's gradient
 in mu and in sigma, exact by quadrature: of the score function f s without a baseline, of (f - b) s
@@ -66,7 +66,7 @@ import vaejax
 from experiments.lib import tables
 from experiments.lib.figures import interval_bars
 from experiments.lib.flags import MeasuredAt, Mu, NumDraws, Script
-from experiments.lib.gradients import Expectation, coverage, interval, worst_relative_error
+from experiments.lib.gradients import coverage, interval, worst_relative_error
 from experiments.lib.logistic_regression import (
     RegressionELBO,
     best_elbo,
@@ -172,7 +172,7 @@ def measured_interval(config: Config, f: Callable, row: dict, baseline, key) -> 
     """The variance of one estimator's gradient at one k, in one parameter."""
     phi = {"loc": jnp.asarray(config.mu), "log_scale": jnp.asarray(math.log(config.sigma))}
     params, k = vaejax.Params((), phi, psi=baseline), jnp.asarray(float(row["k"]))
-    objective = vaejax.per_example(ESTIMATORS[row["estimator"]], Expectation(f, ENCODER))
+    objective = vaejax.per_example(ESTIMATORS[row["estimator"]], vaejax.Expectation(f, ENCODER))
     moments = vaejax.gradient_moments(
         objective, params, k, key, config.num_draws, groups=GROUPS, chunk=500
     )
@@ -277,7 +277,7 @@ REGRESSION_GROUPS = {"mu": Part(("phi", "loc")), "log sigma": Part(("phi", "log_
 
 
 def trained(
-    config: Config, estimator, model: Expectation, rows, steps: list[int], key
+    config: Config, estimator, model: vaejax.Expectation, rows, steps: list[int], key
 ) -> dict[int, vaejax.Params]:
     """The parameters after each of the steps, of one run that starts at q = the prior."""
     optimizer = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
@@ -312,7 +312,7 @@ class Regression(NamedTuple):
 def regression(config: Config) -> Regression:
     rows = signed_rows()
     encoder = vaejax.DiagNormal(vaejax.Free(rows.shape[1]), max_log_scale=None)
-    model = Expectation(partial(log_likelihood, len(rows)), encoder)
+    model = vaejax.Expectation(partial(log_likelihood, len(rows)), encoder)
     steps = sorted(
         {round(part * config.num_steps) for part in config.measured_at} | {0, config.num_steps}
     )
@@ -339,7 +339,7 @@ def regression(config: Config) -> Regression:
     return Regression(gradients, learning, best)
 
 
-def exact_values(model: Expectation, runs: dict[str, dict], rows) -> tuple[dict, float]:
+def exact_values(model: vaejax.Expectation, runs: dict[str, dict], rows) -> tuple[dict, float]:
     """{(estimator, step): the exact ELBO and its gradient} along each run, in double precision; and
     the best ELBO.
     """
@@ -365,7 +365,7 @@ def accuracy(params: vaejax.Params, rows) -> float:
 
 
 def measured_gradients(
-    config: Config, model: Expectation, exact_gradient, params, rows, key
+    config: Config, model: vaejax.Expectation, exact_gradient, params, rows, key
 ) -> list[dict]:
     """A row for each estimator and parameter: the trace of the covariance, and the bias."""
     found = []

@@ -34,14 +34,10 @@ Duration: 44 s on two cores of an Intel Xeon.
 """
 
 import dataclasses
-from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, NamedTuple
 
-import blackjax
 import jax
 import numpy as np
-from blackjax.diagnostics import effective_sample_size, potential_scale_reduction
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -50,7 +46,7 @@ from experiments.lib import tables
 from experiments.lib.data import one_of_each_class, seen
 from experiments.lib.encoders import Entries, encoders_of_one_decoder
 from experiments.lib.flags import Encoders, EncoderSteps, NumChains, RefiningSteps, Script
-from experiments.lib.grid import OnGrid, moments, on_grid
+from experiments.lib.grid import OnGrid, on_grids
 from experiments.lib.script import Report, run_script
 from vaejax.base.checks import Integers
 from vaejax.base.fields import Count
@@ -60,8 +56,9 @@ from vaejax.plots.look import BLUE, INK, ORANGE, PALE, TITLE, figure_of
 from vaejax.runs.build import load_data
 from vaejax.runs.config import Setting, TestSize
 
-MASSES = (0.99, 0.9, 0.5)  # of the regions that are drawn
-GREYS = (PALE, "#c3cacf", "#9aa5ad")
+MASSES = (0.5, 0.9, 0.99)  # of the regions that are drawn
+GREYS = ("#9aa5ad", "#c3cacf", PALE)
+DOTS = {"color": BLUE, "linewidths": 0}
 REFINED = "diag-normal, refined"
 
 
@@ -117,44 +114,10 @@ def trained(config: Config, dataset: vaejax.Dataset, transform) -> Entries:
     return entries
 
 
-# By NUTS.
-
-
-def nuts(
-    log_density: Callable, starts: jax.Array, key, num_warmup: int, num_samples: int
-) -> tuple[jax.Array, jax.Array]:
-    """Samples [chains, n, d] of NUTS, each chain adapted on its own from its start [d], and which
-    of them ended in a divergence.
-    """
-
-    def chain(start, key):
-        warmup_key, sample_key = jax.random.split(key)
-        adaptation: Any = blackjax.window_adaptation(blackjax.nuts, log_density)
-        (state, parameters), _ = adaptation.run(warmup_key, start, num_warmup)
-        transition: Any = blackjax.nuts(log_density, **parameters).step
-
-        def step(state, key):
-            state, info = transition(key, state)
-            return state, (state.position, info.is_divergent)
-
-        return jax.lax.scan(step, state, jax.random.split(sample_key, num_samples))[1]
-
-    return jax.vmap(chain)(starts, jax.random.split(key, len(starts)))
-
-
-def split_r_hat(samples) -> np.ndarray:
-    """Of the halves of the chains, for each coordinate of samples [chains, n, d]."""
-    chains, n, dim = samples.shape
-    halves = samples[:, : n // 2 * 2].reshape(2 * chains, n // 2, dim)
-    return np.asarray(potential_scale_reduction(halves))
-
-
 class Sampled(NamedTuple):
-    """What NUTS found of one example. `off` is how many standard errors its means are from the
-    grid's, by the effective sample size.
-
-    `spread` is its standard deviations over the grid's: below 1 where chains stay in one mode of
-    several, all in the same.
+    """What NUTS found of one example, `samples` [n, 2] of all chains. `off` is how many standard
+    errors its means are from the grid's, by the effective sample size; `spread` its standard
+    deviations over the grid's, below 1 where chains stay in one mode of several, all in the same.
     """
 
     samples: np.ndarray
@@ -168,25 +131,19 @@ class Sampled(NamedTuple):
 def sample_posteriors(
     config: Config, model, params: vaejax.Params, xs, grids: list[OnGrid], key
 ) -> list[Sampled]:
-    """NUTS on each example, from draws of the prior."""
-
-    @jax.jit
-    def chains(params, x, key):
-        start_key, key = jax.random.split(key)
-        starts = jax.vmap(model.p_z(params).sample)(jax.random.split(start_key, config.num_chains))
-        log_density = partial(model.log_joint, params, x)
-        return nuts(log_density, starts, key, config.chain_warm_up, config.chain_samples)
-
+    """NUTS on each example."""
+    lengths = config.num_chains, config.chain_warm_up, config.chain_samples
+    chains_of = jax.jit(lambda params, x, key: vaejax.mcmc.nuts(model, params, x, key, *lengths))
     results = []
     for i, (x, grid) in enumerate(zip(xs, grids, strict=True)):
-        samples, divergent = chains(params, x, jax.random.fold_in(key, i))
-        ess = np.asarray(effective_sample_size(samples))
-        mean, deviation = moments(grid.points, grid.log_p)
-        flat = np.asarray(samples, np.float64).reshape(-1, 2)
+        chains = chains_of(params, x, jax.random.fold_in(key, i))
+        ess = np.asarray(chains.effective_sample_size())
+        mean, deviation = grid.p.mean(), grid.p.deviation()
+        flat = np.asarray(chains.samples, np.float64).reshape(-1, 2)
         off = (flat.mean(axis=0) - mean) / (deviation / np.sqrt(ess))
-        spread, divergences = flat.std(axis=0) / deviation, int(divergent.sum())
-        found = np.asarray(samples), split_r_hat(samples), ess, off, spread, divergences
-        results.append(Sampled(*found))
+        spread, divergences = flat.std(axis=0) / deviation, int(chains.divergent.sum())
+        r_hat = np.asarray(chains.r_hat())
+        results.append(Sampled(flat, r_hat, ess, off, spread, divergences))
     return results
 
 
@@ -216,55 +173,40 @@ def figure(
 
 
 def draw(axes: Axes, grid: OnGrid, samples: np.ndarray, name: str, num_points: int = 250) -> None:
-    side = int(np.sqrt(len(grid.points)))
-    first, second = grid.points[:side, 0], grid.points[::side, 1]
-
-    def density(log_p):
-        return np.exp(log_p - log_p.max()).reshape(side, side)
-
-    bands = [*levels(grid.log_p, MASSES), 1.01]
-    axes.contourf(first, second, density(grid.log_p), bands, colors=GREYS)
-    flat = samples.reshape(-1, 2)
-    shown = flat[:: max(1, len(flat) // num_points)]
-    axes.scatter(*shown.T, s=2.5, color=BLUE, linewidths=0, alpha=0.7)
-    log_q, lines = grid.log_q[name], {"colors": ORANGE, "linewidths": 1.4}
-    axes.contour(first, second, density(log_q), levels(log_q, MASSES[1:]), **lines)
+    axes.contourf(*grid.p.picture(grid.p.regions()), [0, *MASSES], colors=GREYS)
+    axes.scatter(*samples[:: max(1, len(samples) // num_points)].T, s=2.5, alpha=0.7, **DOTS)
+    q, lines = grid.q[name], {"colors": ORANGE, "linewidths": 1.4}
+    axes.contour(*q.picture(q.regions()), MASSES[:2], **lines)
     axes.set_aspect("equal")
     axes.tick_params(labelsize=7)
     axes.locator_params(nbins=4)
-    axes.set_title(f"KL(q‖p) = {grid.kl(name):.2f} nats", fontsize=10)
+    axes.set_title(f"KL(q‖p) = {q.kl(grid.p):.2f} nats", fontsize=10)
     axes.set(**window(grid))
 
 
 def window(grid: OnGrid) -> dict[str, Any]:
     """The square that is shown: where p(z|x) or a q(z|x) is above a thousandth of its highest."""
-    densities = [grid.log_p, *grid.log_q.values()]
+    log_probs = [density.log_prob for density in (grid.p, *grid.q.values())]
     inside = np.concatenate(
-        [grid.points[log_p - log_p.max() > np.log(1e-3)] for log_p in densities]
+        [grid.p.points[log_p - log_p.max() > np.log(1e-3)] for log_p in log_probs]
     )
     low, high = inside.min(axis=0), inside.max(axis=0)
     centre, half = (high + low) / 2, 0.55 * np.ptp(inside, axis=0).max()
     return {f"{axis}lim": (centre[i] - half, centre[i] + half) for i, axis in enumerate("xy")}
 
 
-def levels(log_p: np.ndarray, masses: tuple[float, ...]) -> np.ndarray:
-    """The densities, as parts of the highest, whose regions above have these masses."""
-    descending = np.sort(log_p)[::-1]
-    rows = np.searchsorted(np.cumsum(np.exp(descending)), masses)
-    return np.exp(descending[np.minimum(rows, len(descending) - 1)] - descending[0])
-
-
 def compare(grids: list[OnGrid], names: tuple[str, ...]) -> list[dict]:
     """A row for each family, over the measured examples; the gain is paired."""
-    kls = {name: np.array([grid.kl(name) for grid in grids]) for name in names}
+    kls = {name: np.array([grid.q[name].kl(grid.p) for grid in grids]) for name in names}
     rows = []
     for name in names:
         kl, gain = estimate(kls[name]), estimate(kls[names[0]] - kls[name])
         row = {"encoder": name, "kl": kl.mean, "error": kl.standard_error}
         row |= {"gain": gain.mean, "error_of_gain": gain.standard_error}
-        row["deviation_ratio"] = float(np.mean([grid.deviation_ratio(name) for grid in grids]))
-        row["least_kl"] = float(kls[name].min())
-        rows.append(row | {"least_mass": min(grid.mass[name] for grid in grids)})
+        ratios = [grid.q[name].deviation() / grid.p.deviation() for grid in grids]
+        row |= {"deviation_ratio": float(np.mean(ratios)), "least_kl": float(kls[name].min())}
+        # what q adds up to, 1 where the grid is wide and fine enough
+        rows.append(row | {"least_mass": min(np.exp(grid.q[name].log_total) for grid in grids)})
     return rows
 
 
@@ -295,7 +237,7 @@ def experiment(config: Config) -> Report:
     size = config.eval_size or len(dataset.test.images)
     rows = one_of_each_class(dataset.test.labels, size)
     xs = seen(dataset.test.images[rows], transform, pixels_key)
-    grids = on_grid(entries, xs, config.grid)
+    grids = on_grids(entries, xs, config.grid)
     model, params = entries[config.encoders[0]]
     shown = slice(config.num_shown)
     sampled = sample_posteriors(config, model, params, xs[shown], grids[shown], nuts_key)

@@ -23,7 +23,7 @@ data         images as a model sees them, examples at random, one of each class
 training     Adam under a cosine; the parameters of each seed
 encoders     several families of q on one decoder
 classifiers  a few labelled images; the objectives of classifiers
-gradients    a model of any E_q f; what was measured of a variance beside what is exact
+gradients    what was measured of a variance beside what is exact
 tables       Markdown
 csv_log      a table in a file that grows row by row
 figures      on `vaejax.plots.look`: notes, error bars, rows of images with names

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaejax
-from experiments.lib.gradients import Expectation
 from vaejax.estimators.binary_layers import logit
 from vaejax.estimators.control_variates import double_control_variate_gradient, rebar_gradient
 from vaejax.estimators.disarm import disarm_gradient
@@ -32,9 +31,9 @@ class MeanSquare:
         return jnp.mean((b - self.t) ** 2)
 
 
-def expectation(t: float, dim: int, held: bool = True) -> Expectation:
+def expectation(t: float, dim: int, held: bool = True) -> vaejax.Expectation:
     """The model whose ELBO is E f, q = Bernoulli(sigmoid(logits)), phi = {"logits": [dim]}."""
-    return Expectation(MeanSquare(t), vaejax.Bernoulli(vaejax.Free(dim, ("logits",))), held)
+    return vaejax.Expectation(MeanSquare(t), vaejax.Bernoulli(vaejax.Free(dim, ("logits",))), held)
 
 
 def exact_gradient(t: float, p: float, dim: int) -> float:

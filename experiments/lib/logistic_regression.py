@@ -3,6 +3,7 @@ a diagonal normal, as estimated and exact.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,6 @@ import numpy as np
 import optax
 
 import vaejax
-from experiments.lib.gradients import Expectation
 from experiments.lib.normal_gradients import rules
 from experiments.lib.training import cosine_adam
 from vaejax.distributions.normal import standard_normal
@@ -47,7 +47,7 @@ class RegressionELBO(vaejax.Objective):
     """
 
     estimator: vaejax.Estimator
-    model: Expectation
+    model: vaejax.Expectation
     schedules = ()
     scale = 1
 
@@ -59,14 +59,15 @@ class RegressionELBO(vaejax.Objective):
         return self.estimator(self.model, params, x, key) - kl_to_prior(self.model, params)
 
 
-def kl_to_prior(model: Expectation, params):
-    q = model.posterior(params, None)
+def kl_to_prior(model: vaejax.Expectation, params):
+    q: Any = model.posterior(params, None)
     return vaejax.kl_divergence(q, standard_normal(q.loc))
 
 
-def exact_elbo(model: Expectation, params, rows):
+def exact_elbo(model: vaejax.Expectation, params, rows):
     """The ELBO of a mean-field q: r' w is normal, so each row asks for one integral over a line."""
-    q, normal = model.posterior(params, None), rules()["normal"]
+    q: Any = model.posterior(params, None)
+    normal = rules()["normal"]
     # r' w ~ N(r' loc, (r^2)' scale^2)
     mean, scale = rows @ q.loc, jnp.sqrt(rows**2 @ jnp.exp(2 * q.log_scale))
     logits = mean[:, None] + scale[:, None] * normal.points[None]
@@ -74,7 +75,7 @@ def exact_elbo(model: Expectation, params, rows):
 
 
 @partial(jax.jit, static_argnames="model")
-def best_elbo(model: Expectation, params, rows):
+def best_elbo(model: vaejax.Expectation, params, rows):
     """The maximum of the exact ELBO, by 2,000 steps of Adam from `params`."""
     optimizer = cosine_adam(0.1, 2_000)
     loss_gradient = jax.grad(lambda params: -exact_elbo(model, params, rows))

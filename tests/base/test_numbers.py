@@ -36,6 +36,8 @@ VALUES: dict[str, Any] = {
     "dataset_size": 100,
     "dim": 3,
     "direction": "inverse",
+    "encoder": vaejax.DiagNormal(vaejax.Free(2)),
+    "f": lambda x, z: 0.0,
     "folder": "runs/none",
     "factory": lambda: npd.Normal(0.0, 1.0),
     "family": npd.Normal,

@@ -20,7 +20,7 @@ from vaejax import plots
 from vaejax.evaluation import pareto, representation, samples
 from vaejax.variance.sources import Sources
 
-HOMES = (vaejax, plots, representation, samples, pareto)
+HOMES = (vaejax, plots, representation, samples, pareto, vaejax.grids, vaejax.mcmc)
 NUMBERS = {int, float, tuple}
 KEY = jax.random.key(0)
 PARAMS = params_of()
@@ -43,11 +43,14 @@ VALUES: dict[str, Any] = {
     "firsts": XS[:2],
     "function": lambda params, x, key: x,
     "generated": CODES,
+    "high": (3.0, 3.0),
     "images": np.ones((4, 3, 3)),
     "key": KEY,
     "keys": jax.random.split(KEY, 2),
     "labels": CLASSES,
+    "log_density": np.ones(40),
     "log_marginal": np.ones(40),
+    "low": (-3.0, -3.0),
     "means": CODES,
     "model": LINES,
     "name": "digits",
@@ -58,11 +61,13 @@ VALUES: dict[str, Any] = {
     "objective": OBJECTIVE,
     "optimizer": optax.sgd(0.0),
     "params": PARAMS,
+    "points": XS,
     "real": CODES,
     "reference": PARAMS,
     "refined": REFINED,
     "sources": Sources(40, PARAMS, PARAMS),
     "seconds": XS[2:4],
+    "size": 10,
     "source": vaejax.Arrays(XS),
     "statistic": np.mean,
     "test_codes": CODES,

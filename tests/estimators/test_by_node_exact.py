@@ -83,7 +83,7 @@ def test_all_nodes_enumerated_is_the_elbo_and_its_gradient():
 def test_any_split_of_the_nodes_is_unbiased(estimator):
     """One enumerated before, between and after those that are sampled."""
     model, params, x = chain()
-    exact = ravel_pytree(jax.grad(partial(exact_elbo, model))(params, x))[0]
+    exact = ravel_pytree(jax.jit(jax.grad(partial(exact_elbo, model)))(params, x))[0]
     gradient = jax.jit(
         jax.vmap(lambda key: ravel_pytree(jax.grad(partial(estimator, model))(params, x, key))[0])
     )
@@ -186,5 +186,5 @@ def test_paths_and_sums_together_by_quadrature(x64):
         )
     )
     draws = np.asarray(gradient(jax.random.split(jax.random.key(1), 20_000)))
-    expected = np.asarray(ravel_pytree(jax.grad(exact)(params))[0])
+    expected = np.asarray(ravel_pytree(jax.jit(jax.grad(exact))(params))[0])
     assert_mean_gradient(draws, expected)

@@ -63,14 +63,15 @@ def test_chunks_are_the_whole_in_pieces(tmp_path):
     file belongs to one key.
     """
     xs, key = 10 * np.arange(7.0, dtype=np.float32)[:, None], jax.random.key(1)
+    source, another = vaejax.Arrays(xs), vaejax.Arrays(xs + 1)
     whole = map_dataset(draw, None, xs, key)
     path = tmp_path / "draws.jsonl"
     for size in (1, 3, 7, 50):
-        pieces = chunks.map_in_chunks(draw, kept, None, xs, key, batch_size=size)
+        pieces = chunks.map_in_chunks(draw, kept, None, source, key, batch_size=size)
         np.testing.assert_array_equal(pieces["draw"], whole)
-    chunks.map_in_chunks(draw, kept, None, xs, key, batch_size=3, path=path)
-    for other in ({"key": jax.random.key(2)}, {"xs": xs + 1}, {"params": np.ones(1)}):
-        arguments = {"params": None, "xs": xs, "key": key} | other
+    chunks.map_in_chunks(draw, kept, None, source, key, batch_size=3, path=path)
+    for other in ({"key": jax.random.key(2)}, {"source": another}, {"params": np.ones(1)}):
+        arguments = {"params": None, "source": source, "key": key} | other
         with pytest.raises(ValueError, match="another model, data set, key or setting"):
             chunks.map_in_chunks(draw, kept, **arguments, batch_size=3, path=path)
 

@@ -43,7 +43,8 @@ def mapped(path, params=1.0, xs=XS, key=KEY, function=draw, size=2):
         warnings.catch_warnings(record=True) as said,
     ):
         warnings.simplefilter("always")
-        found = chunks.map_in_chunks(function, kept, params, xs, key, batch_size=size, path=path)
+        source, settings = vaejax.Arrays(xs), {"batch_size": size, "path": path}
+        found = chunks.map_in_chunks(function, kept, params, source, key, **settings)
     return found, len(computed), [str(warning.message) for warning in said]
 
 

@@ -39,5 +39,22 @@ def posterior_mean(params: vaejax.Params, x: np.ndarray) -> np.ndarray:
     return np.linalg.solve(posterior_precision(params), w.T @ x / TAU**2)
 
 
+def log_marginal(params: vaejax.Params, x: np.ndarray) -> float:
+    """log N(x; 0, W W' + tau^2 I)."""
+    w = np.asarray(params.theta["likelihood"]["net"])
+    covariance = w @ w.T + TAU**2 * np.eye(2)
+    log_det = np.linalg.slogdet(2 * np.pi * covariance)[1]
+    return float(-0.5 * (x @ np.linalg.solve(covariance, x) + log_det))
+
+
+def kl_to_posterior(params: vaejax.Params, x: np.ndarray) -> float:
+    """KL(q || p(z | x)) of the diagonal normal q in phi."""
+    precision, log_scale = posterior_precision(params), np.asarray(params.phi["log_scale"])
+    d = np.asarray(params.phi["loc"]) - posterior_mean(params, x)
+    log_dets = 2 * log_scale.sum() + np.linalg.slogdet(precision)[1]
+    traces = np.diag(precision) @ np.exp(2 * log_scale) + d @ precision @ d
+    return float(0.5 * (traces - 2 - log_dets))
+
+
 def start(x: jax.Array) -> vaejax.Params:
     return MIXED.init(jax.random.key(0), x)

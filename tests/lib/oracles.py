@@ -150,10 +150,15 @@ def exact_moments(
     value_and_gradient = jax.value_and_grad(
         lambda p, noise: estimator(model, p, x, key_of_normals(noise))
     )
-    values, gradients = jax.jit(jax.vmap(value_and_gradient, (None, 0)))(params, noise)
-    gradients = jax.vmap(vector)(gradients)
-    mean = weights @ gradients
-    return weights @ values, mean, weights @ (gradients - mean[None]) ** 2
+
+    @jax.jit
+    def moments(params, noise, weights):
+        values, gradients = jax.vmap(value_and_gradient, (None, 0))(params, noise)
+        gradients = jax.vmap(vector)(gradients)
+        mean = weights @ gradients
+        return weights @ values, mean, weights @ (gradients - mean[None]) ** 2
+
+    return moments(params, noise, weights)
 
 
 FALSE_ALARM = 1e-6

@@ -1,11 +1,16 @@
 """Small runs on disk, by the command `vaejax`."""
 
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 from vaejax.__main__ import main
 from vaejax.runs.config import TrainConfig
@@ -35,6 +40,32 @@ def vaejax_command(*arguments: str, folder: Path) -> subprocess.CompletedProcess
     """`vaejax` in a process of its own, in a folder."""
     command = [sys.executable, "-m", "vaejax", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+# Commands that run in the process of the tests leave JAX's settings as they are.
+OWN_SETTINGS = {
+    "JAX_COMPILATION_CACHE_DIR": "",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+}
+
+
+def printed_by(command: Callable[[], Any], folder: Path) -> str:
+    """What a command prints that runs in this process, in a folder, and succeeds."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        contextlib.chdir(folder),
+        mock.patch.dict(os.environ, OWN_SETTINGS),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        status = command()
+    assert status == 0, err.getvalue()
+    return out.getvalue()
+
+
+def vaejax_here(*arguments: str, folder: Path) -> str:
+    """What `vaejax` prints in this process, without the seconds that another takes to start."""
+    return printed_by(lambda: main([*arguments]), folder)
 
 
 def made_run(folder: Path, step: int = 20) -> Path:

@@ -11,6 +11,7 @@ import sys
 import tarfile
 import venv
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -20,7 +21,8 @@ import pytest
 import vaejax
 from tests.lib.cases import cases
 from tests.lib.paths import ROOT
-from tests.lib.runs import SMALL
+from tests.lib.runs import SMALL, printed_by
+from tests.lib.scripts import run_script
 from vaejax.__main__ import main
 from vaejax.runs import command
 from vaejax.runs.command import command_line, environment, keep_programs, record
@@ -244,10 +246,9 @@ def test_help_of_a_script_is_its_docstring():
         ("graphs/maximum_likelihood.py", "Measured, nats per example, with H(p_D)", "2000"),
         ("train.py", "Measured with seed 0, Python 3.11", "10000"),
     ):
-        command = [sys.executable, str(ROOT / "experiments" / script), "--help"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
-        assert measured in " ".join(done.stdout.split())
-        assert f"(at least 1; default: {ranges})" in done.stdout
+        shown = printed_by(partial(run_script, ROOT / "experiments" / script, "--help"), ROOT)
+        assert measured in " ".join(shown.split())
+        assert f"(at least 1; default: {ranges})" in shown
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train", "--priro", "vamp:3"]], ids=str)

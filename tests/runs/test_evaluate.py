@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.lib.paths import EXPERIMENTS
-from tests.lib.runs import files_in, made_run, vaejax_command
+from tests.lib.runs import files_in, made_run, vaejax_command, vaejax_here
 from vaejax.distributions.base import NotKnownError
 from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.evaluate import attempt, evaluate_run
@@ -41,15 +41,12 @@ CHROMIUM = next(
 
 def trained(folder, *flags):
     short = ["--num-steps", "60", "--hidden", "8", "--eval-samples", "5", "--out", "run"]
-    done = vaejax_command("train", *short, *flags, folder=folder)
-    assert done.returncode == 0, done.stderr
+    vaejax_here("train", *short, *flags, folder=folder)
 
 
 def evaluated(folder, *flags):
     """What `vaejax evaluate` prints of the run."""
-    done = vaejax_command("evaluate", "--run", "run", *TINY, *flags, folder=folder)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return vaejax_here("evaluate", "--run", "run", *TINY, *flags, folder=folder)
 
 
 def last_line(printed):

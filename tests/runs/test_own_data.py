@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import vaejax
-from tests.lib.runs import SMALL, files_in, train, vaejax_command
+from tests.lib.runs import SMALL, files_in, train, vaejax_here
 from vaejax.__main__ import main
 from vaejax.runs.config import TrainConfig
 from vaejax.runs.continuation import fixed_fields, saved_config
@@ -28,8 +28,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("own")
     write_table(folder / "my.csv")
     flags = ["--data", "my.csv", "--label", "kind", "--validation", "50", *REAL, *SMALL]
-    done = vaejax_command("train", *flags, "--out", "run", folder=folder)
-    assert done.returncode == 0, done.stderr
+    vaejax_here("train", *flags, "--out", "run", folder=folder)
     return folder
 
 
@@ -126,19 +125,15 @@ def test_pixels_and_real_numbers_are_not_taken_for_each_other(folder, elsewhere,
 def test_settings_of_numbers_are_the_runs_own(run, capsys):
     """Resumed in double precision, or with other random numbers, it would be another run."""
     before = files_in(run)
-    for name, value in {"jax_enable_x64": True, "jax_threefry_partitionable": False}.items():
-        code = f"import jax; jax.config.update({name!r}, {value}); from vaejax.__main__ import main"
-        done = _python(f"{code}; raise SystemExit(main(['train', '--resume', '--num-steps', '80',"
-                       " '--out', 'run']))", run.parent)  # fmt: skip
-        assert done.returncode == 2 and name in done.stderr, done.stderr
+    settings = {
+        "jax_enable_x64": jax.enable_x64(True),
+        "jax_threefry_partitionable": jax.threefry_partitionable(False),
+    }
+    for name, setting in settings.items():
+        with setting:
+            assert train("--resume", "--num-steps", "80", "--out", "run") == 2
+        assert name in capsys.readouterr().err
     assert files_in(run) == before
-
-
-def _python(code, folder):
-    import subprocess
-    import sys
-
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
 
 
 def test_numbers_of_numpy_are_those_of_the_command_line(run):

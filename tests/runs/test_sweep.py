@@ -59,19 +59,19 @@ def test_a_bad_combination_is_refused_before_the_first_run(case, elsewhere, caps
 
 def test_a_sweep_goes_on_and_past_what_fails(elsewhere, capsys, monkeypatch):
     """The second of three fails, once: it is named, and trained by the same command again."""
-    train, fails = sweeping.train, ["latent_dim=2,seed=0"]
+    train, fails = sweeping.train, ["learning_rate=3e-4,seed=0"]
 
-    def failing(config, *given):
+    def failing(config, *budget):
         if Path(config.out).name in fails:
             raise FloatingPointError("the bound is NaN")
-        return train(config, *given)
+        return train(config, *budget)
 
     monkeypatch.setattr(sweeping, "train", failing)
-    flags = ["--over", "latent-dim=1,2,3"]
+    flags = ["--over", "learning-rate=1e-3,3e-4,1e-4"]  # of one model, which is compiled once
     assert run_sweep(*flags) == 2
     out, err = capsys.readouterr()
-    assert "error: 1 of 3 runs failed: latent_dim=2,seed=0: the bound is NaN" in err
-    assert out.count("finished") == 2 and not Path("s/latent_dim=2,seed=0").exists()
+    assert "error: 1 of 3 runs failed: learning_rate=3e-4,seed=0: the bound is NaN" in err
+    assert out.count("finished") == 2 and not Path("s/learning_rate=3e-4,seed=0").exists()
 
     before = files_in(Path("s"))
     fails.clear()
@@ -82,12 +82,12 @@ def test_a_sweep_goes_on_and_past_what_fails(elsewhere, capsys, monkeypatch):
     assert result == {"runs": 3, "trained": 1, "left": 0, "out": "s"}
 
     # One that was killed after a checkpoint goes on; one that has other settings is refused.
-    run = Path("s/latent_dim=1,seed=0")
+    run = Path("s/learning_rate=1e-3,seed=0")
     (run / "result.json").unlink()
     assert run_sweep(*flags, "--num-steps", "6") == 0
-    assert run_sweep(*flags, "--learning-rate", "0.5") == 2
+    assert run_sweep(*flags, "--batch-size", "30") == 2
     error = capsys.readouterr().err
-    assert "learning_rate: saved 0.001, now 0.5" in error and "latent_dim=1,seed=0" in error
+    assert "batch_size: saved 20, now 30" in error and "learning_rate=1e-3,seed=0" in error
 
 
 def test_a_sweep_stops_in_time_and_goes_on(elsewhere, capsys):

@@ -10,9 +10,9 @@ from tqdm.auto import tqdm
 
 from vaejax.base.describe import description
 from vaejax.base.mapping import map_rows
-from vaejax.base.types import Key, Params, PyTree
+from vaejax.base.types import Key, Params
 from vaejax.data.base import Source
-from vaejax.data.sources import as_source, digest_of_data, read
+from vaejax.data.sources import digest_of_data, read
 from vaejax.evaluation.pieces import Pieces, Summaries
 
 
@@ -20,7 +20,7 @@ def map_in_chunks(
     function: Callable,
     summary: Callable[[Any], Summaries],
     params: Params,
-    xs: PyTree | Source,
+    source: Source,
     key: Key,
     *,
     batch_size: int = 100,
@@ -38,7 +38,6 @@ def map_in_chunks(
     damaged. Raises ValueError if the file belongs to other arguments; `same_as` is the function
     that says so, where others give the same but for rounding.
     """
-    source = as_source(xs)
     size, batch_size = len(source), min(batch_size, len(source))
     pieces = None
     if path is not None:

@@ -19,13 +19,12 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.bounds import sample_log_weight
 from vaejax.data.base import Source
-from vaejax.data.sources import as_source
 from vaejax.data.transforms import supports_of_leaves
 from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, flattened, posterior_mean
 from vaejax.evaluation.pareto import FEWEST_VALUES, pareto_k
 from vaejax.models.base import Model, posterior_of
-from vaejax.models.given import check_given
+from vaejax.models.given import checked_data
 
 RELIABLE = 0.7  # a Pareto k-hat up to which an importance-sampling estimate is to be trusted
 
@@ -110,12 +109,11 @@ def evaluate(
     Gabry (k-hat).
     """
     require_key(key)
-    source = as_source(xs)
     counts = {"num_samples": num_samples, "batch_size": batch_size, "chunk": chunk}
     for name, count in counts.items():
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
-    example = check_given(model, params, source, transform)
+    source, example = checked_data(model, params, xs, transform)
     weights = WeightsAndMean(model, num_samples, min(chunk, num_samples))
     by_example = map_in_chunks(
         Transformed(weights, transform),

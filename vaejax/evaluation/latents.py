@@ -27,13 +27,13 @@ from vaejax.base.checks import Reals, require_count, require_in, require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate, map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.base import Source
-from vaejax.data.sources import as_source, map_blocks, read
+from vaejax.data.sources import map_blocks, read
 from vaejax.distributions.averages import mean_or_average
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.kl import kl_by_coordinate, kl_divergence
 from vaejax.evaluation.features import finite_rows
 from vaejax.models.base import Model, posterior_of, prior_of
-from vaejax.models.given import check_given
+from vaejax.models.given import checked_data
 
 KL_SAMPLES = 16  # of an example, where its KL has no closed form
 SAMPLES_AT_ONCE = 10  # of those that are held against all examples
@@ -54,8 +54,7 @@ def posterior_means(
     mean of 100 samples where a family has no closed form for it.
     """
     require_key(key)
-    source = as_source(xs)
-    check_given(model, params, source, transform)
+    source, _ = checked_data(model, params, xs, transform)
     function = Transformed(partial(posterior_mean, model), transform)
     return map_blocks(function, params, source, key, batch_size)
 
@@ -165,8 +164,7 @@ def latent_space(
     """
     require_key(key)
     require_count(max_examples, "max_examples")
-    source = as_source(xs)
-    check_given(model, params, source, transform)
+    source, _ = checked_data(model, params, xs, transform)
     function = Transformed(partial(_of_example, model), transform)
     of_examples = map_blocks(function, params, source, key)
     rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]

@@ -18,10 +18,10 @@ from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
 from vaejax.data.base import Source
-from vaejax.data.sources import as_source, map_blocks
+from vaejax.data.sources import map_blocks
 from vaejax.evaluation.latents import flattened
 from vaejax.models.base import Model, posterior_of
-from vaejax.models.given import check_given
+from vaejax.models.given import checked_data
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,7 @@ def _simulated(
             f"{owner} draws from the model, whose inputs {', '.join(model.inputs)} no density"
             " draws: give xs, examples that hold them"
         )
-    source = as_source(xs)
-    check_given(model, params, source, transform)
+    source, _ = checked_data(model, params, xs, transform)
     return map_blocks(Transformed(function, transform), params, Repeated(source, count), key)
 
 
@@ -198,8 +197,7 @@ def predictive_check(
     require_key(key)
     if num_draws is not None:
         require_count(num_draws, "num_draws")
-    source = as_source(xs)
-    check_given(model, params, source, transform)
+    source, _ = checked_data(model, params, xs, transform)
     of_data = Transformed(partial(_statistic, statistic, model), transform)
     observed = map_blocks(of_data, params, source, key)
     of_draw = partial(_statistic_drawn, statistic, model)

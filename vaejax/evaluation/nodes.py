@@ -8,10 +8,10 @@ from vaejax.base.checks import require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.data.sources import as_source, map_blocks
+from vaejax.data.sources import map_blocks
 from vaejax.estimators.by_node import kl_by_node, require_named_latents
 from vaejax.models.base import Model
-from vaejax.models.given import check_given
+from vaejax.models.given import checked_data
 
 
 def mean_kl_by_node(
@@ -31,8 +31,7 @@ def mean_kl_by_node(
     """
     require_key(key)
     require_named_latents(model)
-    source = as_source(xs)
-    check_given(model, params, source, transform)
+    source, _ = checked_data(model, params, xs, transform)
     function = Transformed(partial(_kl_alone, model), transform)
     kl = map_blocks(function, params, source, key, batch_size)
     return {name: estimate(nats) for name, nats in kl.items()}

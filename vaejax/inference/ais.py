@@ -27,7 +27,6 @@ from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_key, require_kind, unknown_name
-from vaejax.base.supports import REAL_VECTORS, support_parts
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import iwae_bound
@@ -43,7 +42,8 @@ from vaejax.inference.annealing import (
 from vaejax.inference.annealing import Sigmoid as Sigmoid
 from vaejax.inference.annealing import Temperatures as Temperatures
 from vaejax.inference.annealing import Transition as Transition
-from vaejax.models.base import Model, Supports, check_example, posterior_of, prior_of
+from vaejax.models.base import Model, check_example, posterior_of, prior_of
+from vaejax.models.latents import require_real_latents
 
 Start = Literal["prior", "encoder"]
 
@@ -93,7 +93,7 @@ class AIS:
         if self.start not in get_args(Start):
             raise ValueError(unknown_name("AIS.start", self.start, list(get_args(Start))))
         require_betas(self.temperatures)
-        require_real_latents(self.model.latent_support)
+        require_real_latents(self.model.latent_support, "AIS")
 
     def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
         require_key(key)
@@ -186,18 +186,3 @@ class AIS:
 
         log_w, acceptance = jax.vmap(chain)(zs, keys)
         return log_w, jnp.mean(acceptance)
-
-
-def require_real_latents(latent_support: Supports) -> None:
-    """Raises ValueError unless every part of z lives in R^d, where the chains move."""
-    for name, support in support_parts(latent_support):
-        if support is None:
-            raise ValueError(
-                f"AIS moves through R^d, but the model does not say where its latents {name} live;"
-                " give it latent_support = vaejax.supports.REAL if they are any real numbers"
-            )
-        if support not in REAL_VECTORS:
-            raise ValueError(
-                f"AIS moves through R^d, but the latents {name} of this model are {support.name}"
-                f" ({support.description}); vaejax.log_marginal takes any latents"
-            )

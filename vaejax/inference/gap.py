@@ -20,9 +20,9 @@ from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import elbo
 from vaejax.data.base import Source
-from vaejax.data.sources import as_source, map_blocks
+from vaejax.data.sources import map_blocks
 from vaejax.inference.refined import Refined
-from vaejax.models.given import check_given
+from vaejax.models.given import checked_data
 
 
 class Gap(NamedTuple):
@@ -73,8 +73,7 @@ def inference_gap(
     require_key(key)
     require_kind(refined, Refined, "`refined` of inference_gap")
     require_count(num_samples, "num_samples")
-    source = as_source(xs)
-    check_given(refined, params, source, transform)
+    source, _ = checked_data(refined, params, xs, transform)
     given = None if callable(log_marginal) else _of_each(log_marginal, len(source))
 
     def mapped(function) -> np.ndarray:

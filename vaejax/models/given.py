@@ -9,22 +9,24 @@ import jax.numpy as jnp
 from vaejax.base.types import Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import first_example
+from vaejax.data.sources import as_source, first_example
 from vaejax.models.base import Model, require_params
 
 
-def check_given(
-    model: Model, params: Params, source: Source, transform: Callable | None = None
-) -> PyTree:
-    """One example as the model sees it: its shapes. Raises ValueError for data outside the model's
-    support, and for parameters that are not those of this model, before anything compiles.
+def checked_data(
+    model: Model, params: Params, xs: PyTree | Source, transform: Callable | None = None
+) -> tuple[Source, PyTree]:
+    """The data as a source, and the shapes of one example as the model sees it. Raises ValueError
+    for data outside the model's support, and for parameters that are not those of this model,
+    before anything compiles.
     """
+    source = as_source(xs)
     check_data(source, model.support, transform)
     example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
     if transform is not None:
         example = jax.eval_shape(transform, example, _some_key())
     require_params_of(model, params, example)
-    return example
+    return source, example
 
 
 def require_params_of(model: Model, params: Params, example: PyTree) -> None:

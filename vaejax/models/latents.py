@@ -1,9 +1,11 @@
-"""The set that the latents of a model live on: a prior and an encoder for one and the same."""
+"""The set that the latents of a model live on: a prior and an encoder for one and the same, and
+chains for R^d alone.
+"""
 
 from collections.abc import Mapping
 
 from vaejax.base import supports
-from vaejax.base.supports import Support
+from vaejax.base.supports import REAL_VECTORS, Support, support_parts
 from vaejax.models.base import Factor, Supports
 
 SUITABLE_ENCODERS = {
@@ -50,15 +52,35 @@ def require_same_support(prior: Factor, encoder: Factor) -> None:
     )
 
 
+def require_real_latents(latent_support: Supports, method: str) -> None:
+    """Raises ValueError unless every part of z lives in R^d, where the chains of `method` move."""
+    for name, support in support_parts(latent_support):
+        if support is None:
+            raise ValueError(
+                f"{method} moves through R^d, but the model does not say where its latents {name}"
+                " live; give it latent_support = vaejax.supports.REAL if they are any real numbers"
+            )
+        if support not in REAL_VECTORS:
+            raise ValueError(
+                f"{method} moves through R^d, but the latents {name} of this model are"
+                f" {support.name} ({support.description}); vaejax.log_marginal takes any latents"
+            )
+
+
 def refuse_shown_prior(factor: Factor, name: str) -> None:
     """Raises TypeError for a factor that is shown the prior's one, where there is none to show."""
-    kind = type(factor).__name__
     if factor.is_shown_prior:
-        raise TypeError(
-            f"{name} is a {kind}, which is shown the prior's factor of its latent; it is for a node"
-            " of an encoder that is a DirectedGraph, in a vaejax.GraphModel:"
-            f" DirectedGraph((Node('z', {kind}(net), 'x'),), inputs=('x',))"
-        )
+        raise no_prior_to_show(factor, name)
+
+
+def no_prior_to_show(factor: Factor, name: str) -> TypeError:
+    """The error for a factor that needs the prior's one, and the remedy."""
+    kind = type(factor).__name__
+    return TypeError(
+        f"{name} is a {kind}, which is shown the prior's factor of its latent; it is for a node of"
+        " an encoder that is a DirectedGraph, in a vaejax.GraphModel:"
+        f" DirectedGraph((Node('z', {kind}(net), 'x'),), inputs=('x',))"
+    )
 
 
 def _without_ends(support: Supports) -> Supports:

@@ -51,7 +51,7 @@ from vaejax.training.run import (
 from vaejax.training.saving import Checkpoints, Saver, open_saver
 from vaejax.training.sharding import ShardingRule, checked_rule, placed_by
 from vaejax.training.trainer import Trainer
-from vaejax.training.validation import Validation, Validator
+from vaejax.training.validation import Validation, validator_of
 
 
 def fit(
@@ -143,23 +143,17 @@ def fit(
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
         feed = feed_of(data, order_key, batch_size, num_steps, mesh)
-        validator = None
-        if validation is not None:
-            bound = Transformed(Reported(objective), transform)
-            validator = Validator(validation, bound, validation_key, settled, replicated)
-
-        def is_out_of_patience(run):
-            return validator is not None and validator.is_out_of_patience(run)
-
+        bound = Transformed(Reported(objective), transform)
+        validator = validator_of(validation, bound, validation_key, settled, replicated)
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
         calls = CallsOfFit(trainer, feed, noise_key)
         try:
             told.start(run)
             # A run that was cut before a validation that was due has it first.
             with under_mesh(mesh):
-                run = run if validator is None else validator.caught_up(run)
+                run = validator.caught_up(run)
             with progress_bar(num_steps, run.step, progress) as bar:
-                while run.step < num_steps and not is_out_of_patience(run):
+                while run.step < num_steps and not validator.is_out_of_patience(run):
                     calls.count, signals.received, told.stopped = agreed(
                         mesh, calls.count, signals.received, told.stopped
                     )
@@ -168,7 +162,7 @@ def fit(
                     with under_mesh(mesh):
                         run = calls.advance(run, _next_due(run.step, num_steps, periods))
                         show(bar, run)
-                        run = run if validator is None else validator.caught_up(run)
+                        run = validator.caught_up(run)
                     if saver is not None and saver.is_due(run.step):
                         saver.save(run)
                     told(run)

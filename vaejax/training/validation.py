@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,7 +45,17 @@ class Validation:
             )
 
 
-class Validator:
+class NoValidator:
+    """Where nothing is held out."""
+
+    def caught_up(self, run: Run) -> Run:
+        return run
+
+    def is_out_of_patience(self, run: Run) -> bool:
+        return False
+
+
+class Validator(NoValidator):
     """A validation at work: of this bound, with this noise, from the step `settled` on."""
 
     def __init__(
@@ -91,3 +102,12 @@ class Validator:
             and len(bounds) > 0
             and len(bounds) - 1 - int(bounds.argmax()) >= self._patience
         )
+
+
+def validator_of(
+    validation: Validation | None, bound: Transformed, key: Key, settled: int, sharding: Any
+) -> NoValidator:
+    """The validation at work, or what does nothing where there is none."""
+    if validation is None:
+        return NoValidator()
+    return Validator(validation, bound, key, settled, sharding)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from tests.lib.paths import EXPERIMENTS
-from tests.lib.scripts import files, run
+from tests.lib.scripts import files, run, run_here
 
 NAME = "gradient_variance"
 TINY = ["--num-draws", "10", "--reference-draws", "10", "--measured-examples", "4"]
@@ -30,13 +30,13 @@ def test_gradient_variance_and_its_resumption(tmp_path):
         *TINY,
         *["--num-steps", "4", "--measured-at", "0", "1", "--hidden", "8", "--latent-dim", "2"],
     ]
-    run(NAME, *flags, "--estimators", "pathwise", folder=tmp_path)
+    run_here(NAME, *flags, "--estimators", "pathwise", folder=tmp_path)
     before = csv_rows(tmp_path)
     path = tmp_path / "out" / "variance.csv"
     digits = before[-1]["trace"]
     path.write_text(path.read_text().replace(digits, f"{digits[:-1]}{9 - int(digits[-1])}"))
     both = ["--resume", "--estimators", "pathwise", "dreg:2"]
-    result, printed = run(NAME, *flags, *both, folder=tmp_path)
+    result, printed = run_here(NAME, *flags, *both, folder=tmp_path)
     assert result["least_mse_in_phi"] == {"ELBO": "pathwise", "IWAE-2": "dreg:2"}
     assert printed.count("**") == 8
     rows = csv_rows(tmp_path)
