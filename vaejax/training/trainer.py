@@ -64,9 +64,11 @@ class Trainer:
     def step(self, params: Params, opt_state: PyTree, *args) -> tuple[Params, PyTree, Record]:
         """The parameters and the state of the optimiser after a step, and what is recorded."""
         terms, gradient = self.terms_and_gradient(params, *args)
-        # Without the barrier XLA computes the squares once for this and the optimiser, and so writes
-        # them to memory: three passes over the gradient in place of one.
-        norm = optax.tree.norm(jax.lax.optimization_barrier(gradient))
+        # Without the barrier XLA computes the squares once for this and the optimiser, and on a CPU
+        # writes them to memory: three passes over the gradient in place of one.
+        barrier = jax.lax.optimization_barrier
+        apart = jax.lax.platform_dependent(gradient, cpu=barrier, default=lambda tree: tree)
+        norm = optax.tree.norm(apart)
         if skipped_steps(opt_state) is not None:
             # What skips steps sees the gradient alone.
             is_finite = jnp.isfinite(jnp.stack([terms.bound, terms.objective])).all()
