@@ -143,14 +143,8 @@ def fit(
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
         feed = feed_of(data, order_key, batch_size, num_steps, mesh)
-        validator = None
-        if validation is not None:
-            bound = Transformed(Reported(objective), transform)
-            validator = Validator(validation, bound, validation_key, settled, replicated)
-
-        def is_out_of_patience(run):
-            return validator is not None and validator.is_out_of_patience(run)
-
+        bound = Transformed(Reported(objective), transform)
+        validator = validation and Validator(validation, bound, validation_key, settled, replicated)
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
         calls = CallsOfFit(trainer, feed, noise_key)
         try:
@@ -159,7 +153,9 @@ def fit(
             with under_mesh(mesh):
                 run = run if validator is None else validator.caught_up(run)
             with progress_bar(num_steps, run.step, progress) as bar:
-                while run.step < num_steps and not is_out_of_patience(run):
+                while run.step < num_steps and not (
+                    validator and validator.is_out_of_patience(run)
+                ):
                     calls.count, signals.received, told.stopped = agreed(
                         mesh, calls.count, signals.received, told.stopped
                     )
