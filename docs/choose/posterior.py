@@ -13,6 +13,7 @@
 # | heavy tails | `Laplace`, or `NumPyroConditional` of a Student-t |
 # | directions | `VonMisesFisher` |
 # | switches, categories | `Bernoulli`, `OneHotCategorical`, or their relaxations |
+# | several layers of latents | a [ladder](../notes/3_beyond.md): `PrecisionWeightedNormal` |
 # | the encoder is at fault, not the family | a larger net, or `Refined` |
 #
 # The ELBO lies below log p(x) by $\mathrm{KL}(q \,\|\, p(z \mid x))$, and that has two parts: what

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 import vaejax
-from vaejax import DirectedGraph, Node, plots
+from vaejax import Deterministic, DirectedGraph, Node, plots
 
 
 def in_float64(tree):
@@ -124,8 +124,49 @@ with jax.enable_x64(True):
 plots.graph(generative, observed=("x",))
 
 # %% [markdown]
-# `vaejax.kl_by_node` splits the KL by layer, and shows which of them are used; upper layers like to
-# [switch themselves off](2_8_challenges.md).
+# ### A ladder
+#
+# Top down, q has the structure of p, and only has to say how x moves each factor. In a *ladder*
+# (Sønderby et al. 2016) a path of deterministic layers goes up from x, and gives each latent a
+# normal likelihood $N(z_i;\, \mu_i(x), \sigma_i(x)^2)$; that is multiplied with the prior's own
+# factor,
+#
+# $$q(z_i \mid x, z_{i+1}) \propto p(z_i \mid z_{i+1})\, N(z_i;\, \mu_i(x), \sigma_i(x)^2).$$
+#
+# `Deterministic` is a layer of the path, computed once however many nodes are shown it, and
+# `PrecisionWeightedNormal` a node that is shown its prior's factor: where its likelihood says
+# nothing, q is the prior. In the chain above a normal likelihood is all there is, so the ladder is
+# exact as well. (`ResidualNormal` is the other such node: a shift and a scale of the prior's
+# factor, as in NVAE.)
+
+
+# %%
+merged = vaejax.PrecisionWeightedNormal(vaejax.MLP(1, hidden=(), heads=2), max_log_scale=None)
+ladder = DirectedGraph(
+    (Node("z2", merged, "h"), Node("z1", merged, "h")),
+    inputs=("x",),
+    deterministic=(Deterministic("h", vaejax.MLP(1, hidden=()), "x"),),
+)
+deep = vaejax.GraphModel(generative, ladder)
+
+with jax.enable_x64(True):
+    # x / c is a measurement of z1 with the scale s / c, and x / (a c) one of z2
+    phi = {
+        "h": {"params": {"Dense_0": {"kernel": jnp.array([[1 / c]]), "bias": jnp.zeros(1)}}},
+        "z1": arrow(1.0, 0.0, s / c),
+        "z2": arrow(1 / a, 0.0, ((s / c) ** 2 + s1**2) ** 0.5 / a),
+    }
+    params = vaejax.Params(theta, phi)
+    for key in jax.random.split(jax.random.key(0), 3):
+        sample = float(vaejax.elbo(deep, params, x, key))
+        print(f"ELBO of one sample {sample:.12f}   log p(x) {log_p_x:.12f}")
+        assert abs(sample - log_p_x) < 1e-12
+
+plots.graph(deep.encoder)
+
+# %% [markdown]
+# `vaejax.kl_by_node` splits the KL by layer, and `vaejax.mean_kl_by_node` over data shows which of
+# them are used; upper layers like to [switch themselves off](2_8_challenges.md).
 #
 # **At full scale:**
 # [ladder.py](https://github.com/vaejax/vaejax/blob/main/experiments/graphs/ladder.py).

@@ -18,7 +18,7 @@ from vaejax import ais
 
 KEY = jax.random.key(0)
 ALL = {**KINDS, **REFINED}
-NAMED = ("layers", "one-hot", "conditional layers")  # their z is a mapping
+NAMED = ("layers", "ladder", "one-hot", "conditional layers")  # their z is a mapping
 CONDITIONAL = ("conditional", "conditional layers", "own conditional")
 
 DIAGONAL = "must be diagonal normals, not .*; use vaejax.DiagNormal with vaejax.StandardNormal"
@@ -29,7 +29,7 @@ NOT_REAL = r"latents z\['z'\] of this model are one-hot .*; vaejax.log_marginal 
 NO_GRADIENT = "differentiates through samples of q.*use ScoreFunction"
 
 REFINEMENT = {"own": OF_NORMALS, **dict.fromkeys(NAMED, OF_NORMALS)}
-SPLIT = {"own": DIAGONAL, "layers": DIAGONAL, "one-hot": DIAGONAL}
+SPLIT = dict.fromkeys(("own", "layers", "ladder", "one-hot"), DIAGONAL)
 ONE_PRIOR_ALONE = dict.fromkeys(CONDITIONAL, ONE_PRIOR)
 # {what is asked: {kind: the sentence that refuses it}}; all others work. What reads q refuses what
 # cannot be refined, unless it refuses the kind first.
@@ -43,6 +43,7 @@ REFUSED = {
     "inference_gap": REFINEMENT,
     "AnalyticKL": {
         "layers": NO_CLOSED_FORM,
+        "ladder": NO_CLOSED_FORM,
         "conditional layers": NO_CLOSED_FORM,
         "one-hot": NO_GRADIENT,
     },

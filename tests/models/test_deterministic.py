@@ -181,6 +181,7 @@ def test_a_model_with_paths_in_both_directions(x64):
     log_joint, log_p_x = model.log_densities(params, x, z)
     prior, likelihood = model.p_z(params), model.p_x_given_z(params, z)
     assert prior.graph.functions.keys() == {"d2"}
+    assert '"z2" -> "z1" [style=dashed];' in model.encoder.dot()
     np.testing.assert_allclose(likelihood.log_prob(x), log_p_x, rtol=1e-12)
     np.testing.assert_allclose(prior.log_prob(z), log_joint - log_p_x, rtol=1e-12)
     simulated, _ = model.sample(params, jax.random.key(2))

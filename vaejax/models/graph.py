@@ -20,7 +20,7 @@ from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
 from vaejax.models.base import Conditional, Supports, density_of
 from vaejax.models.joint import Joint
-from vaejax.models.latents import refuse_shown_prior
+from vaejax.models.latents import no_prior_to_show
 from vaejax.models.node import BesidePrior, Node, Structure, Values
 from vaejax.networks.base import apply_net, init_net
 
@@ -91,7 +91,7 @@ class DirectedGraph(Structure, Conditional):
     def _prior_at_start(self, key: Key, name: str, known: Values) -> Distribution:
         """The prior's factor that a node is shown, at parameters that it could start from."""
         if self.prior is None:
-            refuse_shown_prior(self[name].conditional, f"the node {name!r}")
+            raise no_prior_to_show(self[name].conditional, f"the node {name!r}")
         others = [other for other in self.prior.order if other != name]
         alone = self.prior.clamp(*others)
         inputs = {other: known.get(other) for other in alone.inputs}

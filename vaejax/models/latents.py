@@ -69,13 +69,18 @@ def require_real_latents(latent_support: Supports, method: str) -> None:
 
 def refuse_shown_prior(factor: Factor, name: str) -> None:
     """Raises TypeError for a factor that is shown the prior's one, where there is none to show."""
-    kind = type(factor).__name__
     if factor.is_shown_prior:
-        raise TypeError(
-            f"{name} is a {kind}, which is shown the prior's factor of its latent; it is for a node"
-            " of an encoder that is a DirectedGraph, in a vaejax.GraphModel:"
-            f" DirectedGraph((Node('z', {kind}(net), 'x'),), inputs=('x',))"
-        )
+        raise no_prior_to_show(factor, name)
+
+
+def no_prior_to_show(factor: Factor, name: str) -> TypeError:
+    """The error for a factor that needs the prior's one, and the remedy."""
+    kind = type(factor).__name__
+    return TypeError(
+        f"{name} is a {kind}, which is shown the prior's factor of its latent; it is for a node of"
+        " an encoder that is a DirectedGraph, in a vaejax.GraphModel:"
+        f" DirectedGraph((Node('z', {kind}(net), 'x'),), inputs=('x',))"
+    )
 
 
 def _without_ends(support: Supports) -> Supports:

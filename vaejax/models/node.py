@@ -11,7 +11,7 @@ from vaejax.base.types import PyTree
 from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
 from vaejax.models.base import Factor, density_of, require_factor
-from vaejax.models.latents import refuse_shown_prior
+from vaejax.models.latents import no_prior_to_show
 from vaejax.networks.base import Net, apply_net
 
 Values = Mapping[str, Any]
@@ -188,7 +188,7 @@ class Structure:
         if not conditional.is_shown_prior:
             return None
         if prior is None:
-            refuse_shown_prior(conditional, f"the node {name!r}")
+            raise no_prior_to_show(conditional, f"the node {name!r}")
         parents = self.prior.drawn_parents(name)
         return prior.factor(name, {parent: known[parent] for parent in parents if parent in known})
 
@@ -244,13 +244,15 @@ class Structure:
 
     def dot(self, observed: tuple[str, ...] = ()) -> str:
         """The graph in Graphviz's language: observed nodes filled, deterministic ones as diamonds,
-        inputs without a border.
+        inputs without a border; dashed are the arrows of the prior's factors that nodes are shown.
         """
         lines = [f'  "{name}" [shape=plaintext];' for name in self.inputs]
         for name in self.order_of_all:
             shape = "diamond" if name in self.functions else "circle"
             fill = ", style=filled, fillcolor=lightgrey" * (name in observed)
             lines.append(f'  "{name}" [shape={shape}{fill}];')
-        arrows = [(parent, name) for name in self.order_of_all for parent in self._parents[name]]
-        lines += [f'  "{parent}" -> "{name}";' for parent, name in arrows]
+        for name in self.order_of_all:
+            for parent in self.above(name):
+                style = "" if parent in self._parents[name] else " [style=dashed]"
+                lines.append(f'  "{parent}" -> "{name}"{style};')
         return "\n".join(["digraph {", *lines, "}"])

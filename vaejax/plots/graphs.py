@@ -14,7 +14,8 @@ RADIUS = 0.3  # of a node
 
 def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
     """The nodes in rows, parents above children: observed ones filled, deterministic ones as
-    diamonds, inputs without a border. `graph.dot()` is the same as text.
+    diamonds, inputs without a border. A dashed arrow is one of the prior's factor that a node of an
+    encoder is shown. `graph.dot()` is the same as text.
     """
     places = _places(graph)
     xs, ys = zip(*places.values(), strict=True)
@@ -33,8 +34,9 @@ def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
         points = min(12, 100 / len(name))  # a long name fits into its circle
         axes.text(*place, name, ha="center", va="center", fontsize=points)
     for name in graph.order_of_all:
-        for parent in graph.parents(name):
-            _show_arrow(axes, places, shapes, parent, name)
+        for parent in graph.above(name):
+            dashed = parent not in graph.parents(name)
+            _show_arrow(axes, places, shapes, parent, name, dashed)
     axes.set(xlim=_with_margin(xs), ylim=_with_margin(ys))
     axes.set_aspect("equal")
     axes.axis("off")
@@ -42,7 +44,12 @@ def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
 
 
 def _show_arrow(
-    axes: Axes, places: dict[str, Place], shapes: dict[str, Patch], parent: str, child: str
+    axes: Axes,
+    places: dict[str, Place],
+    shapes: dict[str, Patch],
+    parent: str,
+    child: str,
+    dashed: bool,
 ) -> None:
     """From parent to child, bent where another node is in the way."""
     others = [place for name, place in places.items() if name not in (parent, child)]
@@ -57,6 +64,7 @@ def _show_arrow(
         "patchA": shapes[parent],
         "patchB": shapes[child],
         "mutation_scale": 14,
+        "linestyle": "--" if dashed else "-",
     }
     axes.annotate("", xy=places[child], xytext=places[parent], arrowprops=style)
 
@@ -78,11 +86,11 @@ def _places(graph: DirectedGraph) -> dict[str, Place]:
     """
     rows: dict[str, int] = dict.fromkeys(graph.inputs, 0)
     for name in graph.order_of_all:
-        rows[name] = 1 + max((rows[parent] for parent in graph.parents(name)), default=-1)
+        rows[name] = 1 + max((rows[parent] for parent in graph.above(name)), default=-1)
     xs: dict[str, float] = {}
     for row in range(1 + max(rows.values())):
         names = [name for name in rows if rows[name] == row]
-        above = {name: [xs[parent] for parent in graph.parents(name)] for name in names if row}
+        above = {name: [xs[parent] for parent in graph.above(name)] for name in names if row}
         wanted = {name: float(np.mean(above[name])) if row else 0.0 for name in names}
         names.sort(key=lambda name: wanted[name])
         centre = sum(wanted.values()) / len(names)
