@@ -210,7 +210,8 @@ def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     import torch
     from torch import nn as tnn
 
-    torch.set_default_device("cuda" if torch.cuda.is_available() else "cpu")
+    # Named at each call: a default device is looked up by Python at each operation.
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
     dim, num_samples = workload.latent_dim, workload.num_samples
     activation = {"relu": tnn.ReLU, "tanh": tnn.Tanh}[workload.activation]
@@ -224,7 +225,7 @@ def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
         return tnn.Sequential(*parts, tnn.Linear(sizes[-2], sizes[-1]))
 
     if workload.conv:
-        images = torch.tensor(data, dtype=torch.float32)[:, None]
+        images = torch.tensor(data, dtype=torch.float32, device=device)[:, None]
         encoder = tnn.Sequential(
             *(
                 tnn.Conv2d(1, 32, 3, 2, 1),
@@ -247,24 +248,24 @@ def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
             *(tnn.ConvTranspose2d(64, 32, **up), tnn.ReLU(), tnn.ConvTranspose2d(32, 1, **up)),
         )
     else:
-        images = torch.tensor(data.reshape(len(data), 784), dtype=torch.float32)
+        images = torch.tensor(data.reshape(len(data), 784), dtype=torch.float32, device=device)
         encoder, decoder = (
             mlp(784, *workload.hidden, 2 * dim),
             mlp(dim, *workload.hidden[::-1], 784),
         )
+    encoder, decoder = encoder.to(device), decoder.to(device)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
 
     def run():
-        shuffled, loss = torch.randperm(len(data)), torch.zeros(())
+        shuffled, loss = torch.randperm(len(data), device=device), torch.zeros(())
         for i in range(workload.num_steps):
             start = i * workload.batch_size % (len(data) - workload.batch_size)
             x = images[shuffled[start : start + workload.batch_size]]
             loc, log_scale = encoder(x).chunk(2, -1)
             if num_samples > 1:
                 loc, log_scale, x = loc[:, None], log_scale[:, None], x[:, None]
-            noise = (
-                torch.randn(len(x), num_samples, dim) if num_samples > 1 else torch.randn_like(loc)
-            )
+            shape = (len(x), num_samples, dim) if num_samples > 1 else loc.shape
+            noise = torch.randn(shape, device=device)
             z = loc + log_scale.exp() * noise
             logits = decoder(z)
             pixels = tnn.functional.binary_cross_entropy_with_logits(

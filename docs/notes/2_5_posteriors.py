@@ -100,7 +100,7 @@ points = vaejax.grids.grid_points((-5, -5), (5, 5), 301)
 
 
 @partial(jax.jit, static_argnums=0)
-def log_densities(model, params, x):
+def log_densities(model, params, x, points):
     """log p(x, z) and log q(z|x) at the points of the grid."""
     log_joint = jax.vmap(partial(model.log_joint, params, x))(points)
     return log_joint, jax.vmap(model.posterior(params, x).log_prob)(points)
@@ -108,7 +108,8 @@ def log_densities(model, params, x):
 
 def on_grid(model, params, x):
     """p(z|x) and q(z|x) on the grid."""
-    p, q = (vaejax.grids.on_grid(points, values) for values in log_densities(model, params, x))
+    both = log_densities(model, params, x, points)
+    p, q = (vaejax.grids.on_grid(points, values) for values in both)
     assert abs(q.log_total) < 1e-3  # the grid is wide and fine enough
     return p, q
 

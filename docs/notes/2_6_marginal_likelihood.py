@@ -155,9 +155,9 @@ trained = vaejax.fit(
 images = binarise(digits.test.images[:100], test_key)
 
 points = vaejax.grids.grid_points((-6, -6), (6, 6), 201)
-log_joint = jax.jit(lambda x: jax.vmap(partial(vae.log_joint, trained, x))(points))
+log_joint = jax.jit(lambda x, z: jax.vmap(partial(vae.log_joint, trained, x))(z))
 # log p(x) of each x, nats
-truth = np.array([vaejax.grids.on_grid(points, log_joint(x)).log_total for x in images])
+truth = np.array([vaejax.grids.on_grid(points, log_joint(x, points)).log_total for x in images])
 blind = dataclasses.replace(vae, encoder=vaejax.DiagNormal(vaejax.Free(2)))
 phi = blind.encoder.init(init_key, images[0])
 

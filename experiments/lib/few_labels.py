@@ -11,12 +11,16 @@ above, so that a minibatch of rows, drawn uniformly, is unbiased for it, and eac
 labelled images as others. A row has a labelled image of each of several draws of labels, and psi,
 which nothing moves, says which draw is learnt from: so all draws are trained in one program.
 
-What the classifier does depends on how it starts. q(y | x) follows whatever differences L(x, y)
-has between classes. With common initial weights these are tens of nats, and random: the classes
-become other clusters than the labels name before the labels are learnt, and the term of the labels,
-alpha N nats in all, does not bring them back. With weights near 0 (`small`) L(x, y) is at first the
-same for all classes; the classifier learns the labels, then p(x | y, z) learns from the classifier
-what a class looks like, then it corrects the classifier.
+How it starts decides what it becomes, for q(y | x) follows whatever differences L(x, y) has between
+the classes. From LeCun's weights these are 5 nats for an image of MNIST (500 softplus units), and
+mean nothing. From weights near 0 (`small`) they are 0.0004, so that the classifier can learn the
+labels before p(x | y, z) tells the classes apart. For the latents of M1 that is enough. Of pixels
+p(x | y, z) finds other clusters sooner, unless q(y | x) starts at what the labels alone say and is
+held (`held_steps`) while p(x | y, z) learns from it what a class looks like. Seen on MNIST in
+10,000 steps of 200 images (100 labels, one draw, 10,000 validation images), by a program of its
+own: M2 errs in 58 % from weights near 0, and in 21 % where the classifier was held, which alone
+errs in 25 %; M1+M2 in 12.3 % and 13.9 %. Hundreds of thousands of steps do the rest; see the note
+of experiments/reproduce/semi_supervised.py.
 """
 
 from collections.abc import Callable
@@ -224,5 +228,5 @@ def log_q_class(model: vaejax.GraphModel, params: Params, example):
 
 def error(net: OneHotCategorical, params: PyTree, images: np.ndarray, labels: np.ndarray) -> float:
     """The share of images whose most probable class is not theirs."""
-    logits = jax.jit(jax.vmap(net.logits, (None, 0)))(params, images)
-    return float(np.mean(np.argmax(logits, axis=1) != labels))
+    logits = np.asarray(jax.jit(jax.vmap(net.logits, (None, 0)))(params, images))
+    return float(np.mean(logits.argmax(axis=1) != labels))

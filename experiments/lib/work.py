@@ -188,7 +188,8 @@ class Work:
         name: str = "evaluation",
     ) -> dict[str, Any]:
         """`vaejax.evaluate` of the test images: {nll, nll_error, elbo, active_units, unreliable},
-        nats per example, by importance samples. The nll of each image is kept for comparisons.
+        nats per example, by importance samples. The nll and the ELBO of each image are kept for
+        comparisons.
 
         `unreliable` is the share of the images whose weights have a Pareto k-hat above 0.7. Neither
         `batch_size` nor `chunk` changes more than rounding.
@@ -210,6 +211,7 @@ class Work:
                 progress=sys.stderr.isatty(),
             )
         self.examples("nll", -found.by_example[f"iwae_{num_samples}"])
+        self.examples("elbo", found.by_example["elbo"])
         return {
             "nll": -found.log_marginal.mean,
             "nll_error": found.log_marginal.standard_error,

@@ -8,9 +8,13 @@ of 200 Bernoulli latents, each linear in the one before.
 
 The logits are linear in x - mean image, and in 2 b - 1. All estimators take as many evaluations of
 f = log w for each image, two in one layer and three in two. REBAR and RELAX take the gradient of
-all but one of them too, and RELAX its net's. The paper prints the best "validation ELBO" of a
-training, which in its code is the bound of 100 samples (`iwae_elbo`); here it is that of the last
-parameters, so that nothing is chosen by it.
+all but one of them too, and RELAX its net's.
+
+The paper prints the highest "validation ELBO" of a training. Its code validates by the bound of 100
+samples, which lies far above: after 1,000 steps of REBAR in one layer it is -117.7 nats where the
+ELBO is -129.5. As the paper's training ELBO is -111.6 beside -114.32, the ELBO is taken to be
+meant. Here it is that of the last parameters, so that nothing is chosen by it, and the bound of 100
+samples stands beside. VIMCO trains the bound of its own samples, so its ELBO is not its best side.
 """
 
 import dataclasses
@@ -82,6 +86,7 @@ class Binary(TrainedRow):
     weight_decay: float = 1e-3
     reached: Goal | None = NEAR
     num_seeds: int = 3
+    measure: str = "elbo"
 
     def model(self) -> vaejax.Model:
         raise NotImplementedError(f"{type(self).__name__}.model")
@@ -129,13 +134,13 @@ class Binary(TrainedRow):
 
         def bounds(images, name):
             # the last images are those whose bounds are kept for the differences between rows
-            sizes = {"num_samples": NUM_SAMPLES, "batch_size": 100, "chunk": NUM_SAMPLES}
+            sizes = {"num_samples": NUM_SAMPLES, "batch_size": 100}
             return work.evaluation(self.model(), params, images, transform, name=name, **sizes)
 
         seen = bounds(dataset.train.images[: len(held_out)], "training")
         found = bounds(held_out, "validation")
-        numbers = {"nll": found["nll"], "nll_error": found["nll_error"], "elbo": found["elbo"]}
-        return numbers | {"training_nll": seen["nll"], "training_elbo": seen["elbo"]}
+        numbers = {"elbo": found["elbo"], "log_marginal": -found["nll"]}
+        return numbers | {"training_elbo": seen["elbo"], "training_log_marginal": -seen["nll"]}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -226,8 +231,8 @@ class Bounds(Table):
         said = []
         for prefix, layers in (("one", "one layer"), ("two", "two layers")):
             found = [record for name, record in records.items() if name.startswith(prefix)]
-            for measure, bound in (("nll", "bound of 100 samples"), ("elbo", "ELBO")):
-                order = sorted(found, key=lambda record: abs(record["ours"][measure]["mean"]))
+            for measure, bound in (("elbo", "ELBO"), ("log_marginal", "bound of 100 samples")):
+                order = sorted(found, key=lambda record: -record["ours"][measure]["mean"])
                 parts = [f"`{order[0]['row']}`"] if order else []
                 for better, worse in itertools.pairwise(order):
                     parts.append(f"`{worse['row']}` ({_behind(worse, better, measure)})")
@@ -242,8 +247,7 @@ def _behind(worse: Any, better: Any, measure: str) -> str:
     """
     seeds = [seed for seed in worse["seeds"] if seed in better["seeds"]]
     values = [
-        abs(worse["seeds"][seed]["numbers"][measure])
-        - abs(better["seeds"][seed]["numbers"][measure])
+        better["seeds"][seed]["numbers"][measure] - worse["seeds"][seed]["numbers"][measure]
         for seed in seeds
     ]
     gap = mean_and_error(values)
@@ -255,10 +259,14 @@ TABLE = Bounds(
     "binary",
     "Grathwohl et al. 2018: binary latents, validation bound of static MNIST",
     rows=(
-        *rows(OneLayer, "one", 2, rebar=114.32, relaxed=113.62),
-        *rows(TwoLayers, "two", 3, rebar=101.20, relaxed=100.85),
+        *rows(OneLayer, "one", 2, rebar=-114.32, relaxed=-113.62),
+        *rows(TwoLayers, "two", 3, rebar=-101.20, relaxed=-100.85),
     ),
-    columns={"elbo": "ELBO", "training_nll": "training", "training_elbo": "training ELBO"},
+    columns={
+        "log_marginal": "bound of 100 samples",
+        "training_elbo": "training ELBO",
+        "training_log_marginal": "of 100 samples",
+    },
 )
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import vaejax
 from tests.lib.paths import contents
 from tests.lib.runs import SMALL, train
 from vaejax.data.base import Split
-from vaejax.runs import build
+from vaejax.runs import build, prepared
 from vaejax.runs import train as training
 from vaejax.runs.build import load_data
 from vaejax.runs.config import TrainConfig
@@ -122,7 +122,7 @@ def test_other_data_than_the_run_had_are_refused(split, folder, monkeypatch, tmp
         return dataset._replace(**{split: Split(images)}, source="elsewhere"), pixels
 
     monkeypatch.setattr(build, "load_data", moved)
-    monkeypatch.setattr(training, "load_data", moved)
+    monkeypatch.setattr(prepared, "load_data", moved)
     message = f"digits from elsewhere: the {split} images are not .* which were from the package"
     for place in (None, str(tmp_path)):
         with pytest.raises(ValueError, match=message):

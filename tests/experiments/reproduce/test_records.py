@@ -26,7 +26,8 @@ def test_a_table_is_named_as_its_file(table):
 def test_records_are_of_the_rows_as_they_are():
     for table, name in RECORDED:
         found = records.records_of(table)[name]
-        assert differences(found["settings"], settings_of(description(table[name]))) == [], name
+        saved, now = (settings_of(part) for part in (found["settings"], description(table[name])))
+        assert differences(saved, now) == [], name
         row, ours = table[name], found["ours"][table[name].measure]
         values = [result["numbers"][row.measure] for result in found["seeds"].values()]
         assert ours == records.mean_and_error(values)
