@@ -64,7 +64,9 @@ class Trainer:
     def step(self, params: Params, opt_state: PyTree, *args) -> tuple[Params, PyTree, Record]:
         """The parameters and the state of the optimiser after a step, and what is recorded."""
         terms, gradient = self.terms_and_gradient(params, *args)
-        norm = optax.tree.norm(gradient)
+        # Without the barrier XLA computes the squares once for this and the optimiser, and so writes
+        # them to memory: three passes over the gradient in place of one.
+        norm = optax.tree.norm(jax.lax.optimization_barrier(gradient))
         if skipped_steps(opt_state) is not None:
             # What skips steps sees the gradient alone.
             is_finite = jnp.isfinite(jnp.stack([terms.bound, terms.objective])).all()
