@@ -182,8 +182,8 @@ def report(table: Table) -> str:
     lines = []
     for row in table.rows:
         published = row.published
-        number = "none" if published.value is None else f"{published.value:.2f}"
-        cells = [f"`{row.name}`", f"{number} {published.unit}"]
+        number = "none" if published.value is None else f"{published.value:.2f} {published.unit}"
+        cells = [f"`{row.name}`", number]
         found = records.get(row.name)
         rest = ["not computed"] if found is None else _cells(table, row, found)
         lines.append([*cells, *rest, *[""] * (len(header) - len(cells) - len(rest))])

@@ -15,6 +15,19 @@ samples, which lies far above: after 1,000 steps of REBAR in one layer it is -11
 ELBO is -129.5. As the paper's training ELBO is -111.6 beside -114.32, the ELBO is taken to be
 meant. Here it is that of the last parameters, so that nothing is chosen by it, and the bound of 100
 samples stands beside. VIMCO trains the bound of its own samples, so its ELBO is not its best side.
+
+Measured in short, one layer: the rate falls to zero within 1,000 steps (8 epochs), one seed, the
+first 2,000 validation images. The intervals are paired standard errors over the images.
+
+| estimator     | ELBO   | behind REBAR | bound of 100 samples | behind REBAR |
+|---|---|---|---|---|
+| rebar         | -129.5 |              | -117.7               |              |
+| relax         | -129.6 | 0.11 ± 0.07  | -117.8               | 0.15 ± 0.08  |
+| disarm        | -131.1 | 1.62 ± 0.07  | -118.9               | 1.21 ± 0.08  |
+| leave-one-out | -132.4 | 2.93 ± 0.07  | -119.8               | 2.15 ± 0.08  |
+| vimco         | -134.5 | 5.09 ± 0.08  | -119.9               | 2.27 ± 0.09  |
+
+So REBAR and RELAX are not told apart there; the others are behind.
 """
 
 import dataclasses

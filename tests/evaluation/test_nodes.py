@@ -30,5 +30,5 @@ def test_what_has_no_nodes_is_refused():
     with pytest.raises(TypeError, match="a KL by node is of a GraphModel"):
         vaejax.mean_kl_by_node(model, params_of(model), IMAGES, jax.random.key(0))
     model = KINDS["ladder"]
-    with pytest.raises(ValueError, match="binary"):
+    with pytest.raises(ValueError, match="is for 0 and 1"):
         vaejax.mean_kl_by_node(model, params_of(model), IMAGES + 0.5, jax.random.key(0))

@@ -16,8 +16,11 @@ from tests.lib.runs import printed_by
 
 
 def script(name: str) -> Path:
-    """The experiment of this name, in whichever topic's folder it is."""
-    (path,) = EXPERIMENTS.rglob(f"{name}.py")
+    """The experiment of this name, in whichever topic's folder it is; a table of
+    experiments/reproduce may have its name.
+    """
+    found = EXPERIMENTS.rglob(f"{name}.py")
+    (path,) = (path for path in found if path.parent.name != "reproduce")
     return path
 
 
