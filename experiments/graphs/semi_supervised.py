@@ -25,7 +25,7 @@ alpha is 0.1). Measured by the first command, test accuracy in %, mean over thre
 So M2 leads on these small images, and the latents of M1 do not help. On MNIST, with the paper's
 nets and many more steps, this is experiments/reproduce/semi_supervised.py.
 
-Duration: 282 s on two busy cores of an Intel Xeon.
+Duration: 282 s on two cores of an Intel Xeon, shared with other work.
 """
 
 import dataclasses
