@@ -4,7 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from vaejax.base.checks import require_key
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
@@ -30,6 +30,7 @@ def mean_kl_by_node(
     is a `GraphModel` whose encoder is a `DirectedGraph`, else TypeError.
     """
     require_key(key)
+    require_count(batch_size, "batch_size")
     require_named_latents(model)
     source, _ = checked_data(model, params, xs, transform)
     function = Transformed(partial(_kl_alone, model), transform)
