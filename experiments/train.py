@@ -16,7 +16,7 @@ Measured with seed 0, Python 3.11 and JAX 0.10.2, in nats per test example (log 
 importance samples):
 
     command   test ELBO         test log p(x)     active units
-    first     -23.45 +- 0.25    -22.94 +- 0.23    2 of 2
+    first     -23.53 +- 0.25    -22.96 +- 0.23    2 of 2
     second   -238.33 +- 0.76   -235.24 +- 0.76    8 of 20
     third     -99.58 +- 0.28    -93.44 +- 0.26   14 of 40
 
