@@ -22,7 +22,7 @@ import vaejax
 from experiments.lib.encoders import free_encoder, gap_parts
 from experiments.lib.reproduce import run_table
 from experiments.lib.reproduction import Published, Records, Row, Table
-from experiments.lib.training import cosine_adam
+from experiments.lib.validated import fit_validated
 from experiments.lib.work import Work
 from vaejax import ais
 from vaejax.base.mapping import Estimate, Transformed, estimate
@@ -53,24 +53,12 @@ class Gaps(Row):
 
     def compute(self, work: Work, seed: int) -> dict[str, Any]:
         dataset, transform = vaejax.prepare_pixels(work.dataset("binarized_mnist"), "none")
-        steps = work.steps(self.num_steps)
         model = vaejax.VAE(
             vaejax.StandardNormal(LATENTS), vaejax.Bernoulli(vaejax.MLP(SHAPE)), self.encoder
         )
         init_key, fit_key, rows_key, key = jax.random.split(jax.random.key(seed), 4)
-        run = work.fit(
-            "model",
-            vaejax.minibatch(vaejax.Beta(vaejax.WarmUp(work.steps(self.warm_up))), model),
-            model.init(init_key, jnp.zeros(SHAPE)),
-            cosine_adam(self.learning_rate, steps),
-            dataset.train.images,
-            fit_key,
-            num_steps=steps,
-            batch_size=self.batch_size,
-            transform=transform,
-            validation=vaejax.Validation(dataset.valid.images, work.steps(self.validate_every)),
-            checkpoint_every=25_000,
-        )
+        params = model.init(init_key, jnp.zeros(SHAPE))
+        run = fit_validated(work, self, model, params, dataset, transform, fit_key)
         rows = jax.random.permutation(rows_key, len(dataset.test.images))[: self.num_images]
         images = dataset.test.images[np.sort(np.asarray(rows))]
         return self.gaps(work, model, run.best_params, images, transform, key)

@@ -18,7 +18,7 @@ import numpy as np
 import vaejax
 from experiments.lib.reproduce import run_table
 from experiments.lib.reproduction import AtMost, Goal, Published, Records, Row, Table, Within
-from experiments.lib.training import cosine_adam
+from experiments.lib.validated import fit_validated
 from experiments.lib.work import Work
 
 LATENTS, SHAPE = 40, (28, 28)
@@ -52,26 +52,14 @@ class Static(Row):
 
     def compute(self, work: Work, seed: int) -> dict[str, Any]:
         dataset, transform = vaejax.prepare_pixels(work.dataset("binarized_mnist"), "none")
-        images, steps = dataset.train.images, work.steps(self.num_steps)
         model = vaejax.VAE(
             self.prior,
             vaejax.Bernoulli(vaejax.GatedMLP(SHAPE)),
             vaejax.DiagNormal(Clipped(vaejax.GatedMLP(LATENTS, heads=2)), max_log_scale=None),
         )
         init_key, fit_key = jax.random.split(jax.random.key(seed))
-        run = work.fit(
-            "model",
-            vaejax.minibatch(vaejax.Beta(vaejax.WarmUp(work.steps(self.warm_up))), model),
-            self.start(model, images, init_key),
-            cosine_adam(self.learning_rate, steps),
-            images,
-            fit_key,
-            num_steps=steps,
-            batch_size=self.batch_size,
-            transform=transform,
-            validation=vaejax.Validation(dataset.valid.images, work.steps(self.validate_every)),
-            checkpoint_every=25_000,
-        )
+        params = self.start(model, dataset.train.images, init_key)
+        run = fit_validated(work, self, model, params, dataset, transform, fit_key)
         assert run.best_params is not None
         numbers = work.evaluation(model, run.best_params, dataset.test.images, transform)
         best = np.argmax(run.history["validation_bound"])
