@@ -5,10 +5,12 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+import pytest
 
 import vaejax
-from tests.lib.training import KEY, MODEL, OBJECTIVE, PARAMS, PIXELS, XS, checkpointed
+from tests.lib.training import KEY, MODEL, OBJECTIVE, PARAMS, PIXELS, XS, checkpointed, fit
 from vaejax.base.devices import fetched
+from vaejax.training.run import NonFiniteError
 from vaejax.training.sharding import placed_by
 
 SPLIT = vaejax.FullyShardedDataParallel(at_least=16)
@@ -69,6 +71,13 @@ def answers(params):
     }
 
 
+def fault(**settings):
+    """What is said of a training that breaks down at its first step."""
+    with pytest.raises(NonFiniteError) as broken:
+        fit(2, optimizer=optax.sgd(np.inf), **settings)
+    return str(broken.value)
+
+
 def asked(folder):
     """Of parameters that lie in parts with all processes; and of whole ones by the last alone."""
     mesh = everywhere()
@@ -77,4 +86,5 @@ def asked(folder):
     if jax.process_index() == jax.process_count() - 1:
         elbo = vaejax.evaluate(MODEL, whole, XS[:4], KEY, num_samples=4, transform=PIXELS)
         found["alone"] = elbo.by_example["iwae_4"]
+    found["fault"] = fault(mesh=mesh, sharding=SPLIT)
     np.savez(f"{folder}/{jax.process_index()}.npz", **found)

@@ -1,6 +1,8 @@
 """What several processes tell each other, and how they part: one that is told of others."""
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import numpy as np
@@ -51,6 +53,18 @@ def test_one_process_asks_nobody():
 def test_all_are_told(monkeypatch):
     told_too(monkeypatch, [9, None, False], None)
     assert ALL.told((7, 15, True)) == [[7, 15, True], [9, None, False], None]
+
+
+def test_the_least_count_any_signal_and_any_stop(monkeypatch):
+    told_too(monkeypatch, [9, None, False], [3, 15, False])
+    calls: Any = SimpleNamespace(count=7)
+    signals: Any = SimpleNamespace(received=None)
+    callbacks: Any = SimpleNamespace(stopped=False)
+    fitting._agree(ALL, calls, signals, callbacks)
+    assert (calls.count, signals.received, callbacks.stopped) == (3, 15, False)
+    told_too(monkeypatch, [9, None, True])
+    fitting._agree(ALL, calls, signals, callbacks)
+    assert (calls.count, signals.received, callbacks.stopped) == (3, 15, True)
 
 
 def test_what_fails_in_one_fails_in_all(monkeypatch):

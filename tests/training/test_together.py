@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.lib.processes import ran
-from tests.lib.together import answers
+from tests.lib.together import answers, fault
 from tests.lib.training import PARAMS, checkpointed
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
@@ -52,7 +52,8 @@ def test_what_is_measured_is_what_one_process_measures(tmp_path):
     expected = answers(PARAMS)
     expected["alone"] = expected["evaluate"]
     for number in range(2):
-        found = np.load(tmp_path / f"{number}.npz")
+        found = dict(np.load(tmp_path / f"{number}.npz"))
+        assert str(found.pop("fault")) == fault()
         assert set(found) == set(expected) - ({"alone"} if number == 0 else set())
         for name in found:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)

@@ -103,7 +103,9 @@ def fit(
       validation: held-out examples, and how often and how patiently to look at them.
       checkpoints: where and how often to save the run, and whether to go on from there.
       mesh: each batch is sharded over the mesh's axis "data", and so are the examples that are
-        read of a source; data that are arrays lie on each device.
+        read of a source; data that are arrays lie on each device. The devices may be those of all
+        processes of a job, which then call `fit` alike: an error in one of them ends the others by
+        an `OtherProcessError`, and one that is gone by a `LostProcessError`.
       sharding: how parameters and the optimiser's state lie on the mesh: whole on each device, or
         by `vaejax.FullyShardedDataParallel()` in parts.
       callbacks: each is called with the run so far after each compiled call, about once a second:

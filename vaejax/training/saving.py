@@ -35,7 +35,8 @@ class Checkpoints:
     bits. `config`, of JSON's types, is stored in each and must then be equal; so must the data, the
     key, the batch size, the objective, the transform and the optimiser, which are stored anyway, by
     their descriptions, and JAX's settings of precision and of random numbers. Free are the number
-    of steps, the validation, the mesh and the callbacks.
+    of steps, the validation, the mesh and the callbacks. Several processes that train
+    together name one folder, which all of them see: the first writes, and all read.
     """
 
     folder: str | Path
