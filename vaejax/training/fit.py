@@ -47,7 +47,7 @@ from vaejax.training.run import (
     handed_out,
     with_arrays,
 )
-from vaejax.training.saving import Checkpoints, Saver, saver_of
+from vaejax.training.saving import Checkpoints, Saver, open_saver
 from vaejax.training.sharding import ShardingRule, checked_rule, placed_by
 from vaejax.training.trainer import Trainer
 from vaejax.training.validation import Validation, validator_of
@@ -129,7 +129,7 @@ def fit(
     with processes.together():
         data = checked_examples(objective, data, validation, transform, batch_size)
         parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
-        open_saver = saver_of(checkpoints, processes, key, batch_size, data, **parts)
+        opened = open_saver(checkpoints, key, batch_size, data, processes, **parts)
 
     mesh = None if mesh is None else automatic(mesh)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
@@ -141,7 +141,7 @@ def fit(
     program = objective, by_structure, transform, mesh, batch_size
     trainer = Trainer(*program, watched(opt_state), rule)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
-    with open_saver as saver, Signals() as signals:
+    with opened as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
         feed = feed_of(data, order_key, batch_size, num_steps, mesh)
