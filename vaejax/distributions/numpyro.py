@@ -22,6 +22,7 @@ from vaejax.distributions.atoms import require_density
 from vaejax.distributions.base import Distribution, several, wrong_shape
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
+from vaejax.distributions.rewritten import rewritten
 from vaejax.distributions.saturation import exact_draw, log_probs_of_rounded, rounded_inside
 from vaejax.distributions.support_masks import coordinate_constraint, held_to_support
 
@@ -36,7 +37,7 @@ class NumPyroDensity(Distribution):
     base: npd.Distribution
 
     def __post_init__(self):
-        object.__setattr__(self, "base", with_full_parameters(self.base))
+        object.__setattr__(self, "base", rewritten(with_full_parameters(self.base)))
 
     @property
     def name(self) -> str:
