@@ -60,20 +60,32 @@ def measured_intervals(
     }
 
 
-def squared_bias(moments: Moments, reference: Moments, select: Callable[[Params], Any]) -> float:
-    """|E g - E reference|^2 over a group of parameters, without the noise of the two means: it may
-    be below 0.
+def squared_distance(
+    moments: Moments, select: Callable[[Params], Any], expected: float = 0.0
+) -> float:
+    """|E g - expected|^2 over a group of parameters, without the noise of the mean: it may be below
+    0.
     """
-    difference = jax.tree.map(
+    squares = jax.tree.map(
+        lambda mean, variance: (mean - expected) ** 2 - variance / moments.num_draws,
+        select(moments.mean),
+        select(moments.variance),
+    )
+    return vaejax.tree_sum(squares)
+
+
+def squared_bias(moments: Moments, reference: Moments, select: Callable[[Params], Any]) -> float:
+    """|E g - E reference|^2, likewise without the noise of the two means."""
+    squares = jax.tree.map(
         lambda mean, variance, other, other_variance: (
             (mean - other) ** 2
             - variance / moments.num_draws
             - other_variance / reference.num_draws
         ),
-        *(select(tree) for tree in (moments.mean, moments.variance)),
-        *(select(tree) for tree in (reference.mean, reference.variance)),
+        *(select(part) for part in (moments.mean, moments.variance)),
+        *(select(part) for part in (reference.mean, reference.variance)),
     )
-    return vaejax.tree_sum(difference)
+    return vaejax.tree_sum(squares)
 
 
 # Rows of what was measured, and beside what is exact.
