@@ -25,7 +25,6 @@ encoders     several families of q on one decoder
 classifiers  a few labelled images; the objectives of classifiers
 gradients    what was measured of a variance beside what is exact
 tables       Markdown
-csv_log      a table in a file that grows row by row
 figures      on `vaejax.plots.look`: notes, error bars, rows of images with names
 
 and the larger parts of an experiment that stand on their own:
