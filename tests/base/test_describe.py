@@ -24,7 +24,8 @@ from flax import nnx
 import vaejax
 from tests.base.test_numbers import FIELDS, KINDS, made
 from tests.lib.cases import cases
-from tests.lib.optimizer_numbers import OPTIMIZERS, others_of
+from tests.lib.optimizer_numbers import OPTIMIZERS, others_of, spelt
+from tests.lib.optimizers import fit
 from tests.lib.paths import ROOT
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description, digest_of
@@ -281,6 +282,27 @@ def test_every_number_of_every_optimiser_counts(name):
     assert "0x" not in json.dumps(described, allow_nan=False)
     for changed, optimizer in others_of(name):
         assert differences(described, description(optimizer)), f"{name}: {changed}"
+
+
+@pytest.mark.parametrize("name", cases(list(OPTIMIZERS)))
+def test_a_number_of_an_optimiser_is_its_value_whatever_its_type(name):
+    """Of float32 it is another number, unless it has few digits."""
+    described = description(OPTIMIZERS[name]())
+    for kind in (np.float64, np.asarray, lambda number: np.float32(number).item()):
+        for number, optimizer in spelt(name, kind):
+            found = differences(described, description(optimizer))
+            assert bool(found) == (kind(number) != number), (number, found)
+
+
+def test_a_rounded_number_trains_otherwise():
+    """So that it is right to tell it from the number; of the same value there is no difference."""
+    params = fit(optax.rmsprop(0.01, decay=0.999)).params
+    for decay, is_same in ((np.float64(0.999), True), (np.float32(0.999), False)):
+        other = fit(optax.rmsprop(np.float32(0.01), decay=decay)).params
+        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(other), strict=True)
+        assert all((one == two).all() for one, two in pairs) is is_same
+    (line,) = differences(description(optax.sgd(0.1)), description(optax.sgd(np.float32(0.1))))
+    assert line.endswith(" now -0.10000000149011612 (the same in float32 alone; write the first)")
 
 
 def test_a_difference_names_the_path_and_both_values():

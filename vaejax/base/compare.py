@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vaejax.base.checks import shortened
+import numpy as np
+
+from vaejax.base.checks import SINGLE_MOST, shortened
 
 KINDS_OF_NODE = ("class", "type", "function", "method")  # what a nested description begins with
 MOST = 5  # differences in one message
@@ -64,7 +66,15 @@ def _are_rows(saved: Any, now: Any) -> bool:
 
 
 def _difference(path: str, saved: Any, now: Any) -> str:
-    return f"{path}: saved {_short(saved)}, now {_short(now)}"
+    hint = " (the same in float32 alone; write the first)" if _are_rounded(saved, now) else ""
+    return f"{path}: saved {_short(saved)}, now {_short(now)}{hint}"
+
+
+def _are_rounded(saved: Any, now: Any) -> bool:
+    """Whether two numbers are one in float32, as np.float32(0.1) and 0.1."""
+    if not (isinstance(saved, float) and isinstance(now, float)):
+        return False
+    return max(abs(saved), abs(now)) <= SINGLE_MOST and np.float32(saved) == np.float32(now)
 
 
 def _short(described: Any) -> str:

@@ -24,6 +24,7 @@ import numpy as np
 
 from vaejax.base.checks import is_key, plain_number
 from vaejax.base.functions import (
+    closed_over,
     code_of,
     is_found_by_name,
     package_version,
@@ -49,7 +50,10 @@ def description(thing: Any) -> Any:
     class and fields, of a function its name, or its code and what it closes over where the name
     does not say all, of an array its shape, dtype and digest.
 
-    Equal things have equal descriptions in all processes; `compare.differences` compares two.
+    Equal things have equal descriptions in all processes; `compare.differences` compares two. A
+    number is its value, whatever its type: 2, 2.0 and np.int64(2) are one, and np.float32(0.1) is
+    0.10000000149011612: Optax takes 1 - b2 on the host, so that b2 = 0.999 and its rounding in
+    float32 train to other bits.
     """
     return _Walk().described(thing, ())
 
@@ -170,22 +174,14 @@ def _function(function: FunctionType, inside: Inside) -> dict[str, Any]:
     name = {"function": public_name(module, qualname)}
     if is_found_by_name(function, module, qualname):
         return name
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     parts = {
-        "closure": {name: _content(cell, inside) for name, cell in cells},
+        "closure": {name: inside(part) for name, part in closed_over(function).items()},
         "defaults": [inside(default) for default in function.__defaults__ or ()],
         "keyword defaults": inside(function.__kwdefaults__ or {}),
         # What a library's function reads is the library's, whose version says it.
         "reads": {} if package_version(module) else _read(function, inside),
     }
     return name | {"code": code_of(function)} | {k: part for k, part in parts.items() if part}
-
-
-def _content(cell: Any, inside: Inside) -> Any:
-    try:
-        return inside(cell.cell_contents)
-    except ValueError:  # a variable that has no value yet
-        return {"cell": "empty"}
 
 
 def _read(function: FunctionType, inside: Inside) -> dict[str, Any]:

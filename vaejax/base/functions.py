@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from types import CodeType, FunctionType, ModuleType
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 
@@ -63,6 +63,28 @@ def package_version(module: str | None) -> str:
         return f"{package} {version(package)}" if package else ""
     except PackageNotFoundError:
         return ""
+
+
+EMPTY = {"cell": "empty"}  # a variable that has no value yet
+
+
+def closed_over(function: FunctionType) -> dict[str, Any]:
+    """{name: value} of the variables that a function closes over; EMPTY where there is no value, as
+    in `optax.exponential_decay` without an end.
+    """
+    return {
+        name: _content(cell)
+        for name, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        )
+    }
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return EMPTY
 
 
 def values_read(function: FunctionType) -> dict[str, Any]:
