@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import datetime
 import functools
+import importlib.util
 import inspect
 import json
 import operator
@@ -29,6 +30,7 @@ from tests.lib.optimizers import fit
 from tests.lib.paths import ROOT
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description, digest_of
+from vaejax.base.functions import is_own
 from vaejax.base.values import by_value
 
 SCALE = 2.0
@@ -51,6 +53,13 @@ def read_from(number):
     code = compile("def f(x):\n    return x * number", "main.py", "exec")
     [constant] = [part for part in code.co_consts if inspect.iscode(part)]
     return type(scaled)(constant, known)
+
+
+def calls(module):
+    """A function of `__main__`, which calls one of this module."""
+    code = compile("def f(x):\n    return module.function(x)", "main.py", "exec")
+    [constant] = [part for part in code.co_consts if inspect.iscode(part)]
+    return type(scaled)(constant, {"__name__": "__main__", "module": module})
 
 
 def own_class(scale):
@@ -239,6 +248,150 @@ def test_objects_that_know_each_other_are_described_in_time():
     assert json.dumps(description(things[0])) != described
 
 
+OWN = '''
+"""A user's module."""
+import functools
+import flax.linen as nn
+import jax, vaejax
+
+OFFSET = 1.0
+
+def inner(x):
+    return x + OFFSET
+
+def function(x):
+    """Its claim."""
+    shifted = inner(x)
+    return 2.0 * shifted
+
+def keeps(f):
+    @functools.wraps(f)
+    def kept(x):
+        return f(x)
+    return kept
+
+@jax.jit
+def compiled(x):
+    return inner(x)
+
+@keeps
+def decorated(x):
+    return inner(x)
+
+def maker(scale):
+    def made(x):
+        return scale * inner(x)
+    return made
+
+class Base:
+    def __call__(self, x):
+        return inner(x)
+
+    def method(self, x):
+        return inner(x)
+
+class Instance(Base):
+    pass
+
+@vaejax.component
+class Net:
+    def apply(self, params, x):
+        return inner(x)
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(inner(x))
+
+class Ours(vaejax.Prior):
+    support = vaejax.supports.REAL
+
+    def __call__(self, params, q):
+        return inner(q)
+
+# Two that know each other.
+def even(n):
+    return n == 0 or odd(n - 1) and inner(n)
+
+def odd(n):
+    return n != 0 and even(n - 1)
+'''
+USES = {
+    "function": lambda module: module.function,
+    "a function by its caller": calls,
+    "partial": lambda module: partial(module.function, x=1),
+    "jit": lambda module: module.compiled,
+    "a decorator": lambda module: module.decorated,
+    "a closure": lambda module: module.maker(2.0),
+    "an instance that is called": lambda module: module.Instance(),
+    "a bound method": lambda module: module.Instance().method,
+    "a component": lambda module: module.Net(),
+    "a Linen module": lambda module: module.Linen(),
+    "a prior": lambda module: module.Ours(),
+    "recursion": lambda module: module.odd,
+    "a class": lambda module: module.Instance,
+}
+EDITS = {
+    "a number": ("OFFSET = 1.0", "OFFSET = 1.5"),
+    "an operation": ("return x + OFFSET", "return x - OFFSET"),
+    "another function": ("return x + OFFSET", "return jax.numpy.exp(x)"),
+}
+HARMLESS = {
+    "a line": ("OFFSET = 1.0", "\n\nOFFSET = 1.0"),
+    "a docstring": ("Its claim.", "What it is."),
+    "the name of a variable": ("shifted", "moved"),
+    "what is not read": ("OFFSET = 1.0", "OFFSET = 1.0\nOTHER = 3.0"),
+}
+
+
+def imported(folder, source):
+    """The module, as a new process would have it."""
+    path = folder / "of_a_user.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("of_a_user", path)
+    sys.modules["of_a_user"] = module = importlib.util.module_from_spec(spec)
+    code = compile(source, str(path), "exec")
+    exec(code, vars(module))  # past the cache of compiled files
+    return module
+
+
+@pytest.mark.parametrize("use", cases(USES))
+def test_a_users_module_that_was_edited_is_another(tmp_path, use):
+    """However far the edit is from what was given."""
+    first = description(use(imported(tmp_path, OWN)))
+    assert json.dumps(first) == json.dumps(description(use(imported(tmp_path, OWN))))
+    for edit in EDITS.values():
+        assert differences(first, description(use(imported(tmp_path, OWN.replace(*edit))))), edit
+    for edit in HARMLESS.values():
+        now = description(use(imported(tmp_path, OWN.replace(*edit))))
+        assert differences(first, now) == [], edit
+
+
+def test_what_has_a_name_is_described_once(tmp_path):
+    """Twenty functions, each of which calls all: as many paths as orders."""
+    names = [f"f{number}" for number in range(20)]
+    calls = " + ".join(f"{name}(x)" for name in names)
+    module = imported(tmp_path, "\n".join(f"def {name}(x): return {calls}" for name in names))
+    assert len(json.dumps(description(module.f0))) < 20_000
+
+
+def test_a_name_that_an_earlier_version_kept_alone_is_compared_as_a_name(tmp_path):
+    module = imported(tmp_path, OWN)
+    now = json.loads(json.dumps(description({"f": module.function, "of": module.Instance()})))
+    saved = {"f": {"function": "of_a_user.function"}, "of": {"class": "of_a_user.Instance"}}
+    assert differences(saved, now) == differences(now, saved) == []
+    for name, kind in (("f", "function"), ("of", "class")):
+        (line,) = differences(saved | {name: {kind: "of_a_user.other"}}, now)
+        assert line.startswith(f"{name}: saved of_a_user.other")
+
+
+def test_only_a_users_module_is_told_by_its_code():
+    for module in ("jax._src.nn.functions", "vaejax.base.values", "math", "dataclasses", "optax"):
+        assert not is_own(module), module
+    for module in ("__main__", __name__, "tests.lib.kinds"):
+        assert is_own(module), module
+
+
 @pytest.mark.slow
 def test_it_is_the_same_in_every_process():
     """Whatever the seed of the hashes, and whatever else was imported."""
@@ -346,6 +499,6 @@ def test_code_is_what_it_computes():
 def test_names_are_public_ones():
     assert description(nn.relu) == {"function": "jax.nn.relu"}
     assert description(vaejax.MLP) == {"type": "vaejax.MLP"}
-    assert description(scaled) == {"function": f"{scaled.__module__}.scaled"}
+    assert description(scaled)["function"] == f"{scaled.__module__}.scaled"
     assert description(optax.adam(0.1))["update"]["function"].startswith("optax.chain.<locals>")
     assert len(digest_of(description(KINDS["VAE"]))) == 64

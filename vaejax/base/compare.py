@@ -16,6 +16,8 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
     """`path: saved X, now Y` of every part of two descriptions that differs."""
     if isinstance(saved, str) and isinstance(now, str) and path.rpartition(".")[2] == "code":
         return [] if _is_same_code(saved, now) else [_difference(path, saved, now)]
+    if _is_name_alone(saved, now, path) or _is_name_alone(now, saved, path):
+        return []
     pairs: list[tuple[str, Any, Any]] = []
     if isinstance(saved, Mapping) and isinstance(now, Mapping) and _is_one_kind(saved, now, path):
         for name in sorted({*saved, *now}):
@@ -46,6 +48,17 @@ def _is_same_code(saved: str, now: str) -> bool:
     """Code that another Python or package compiled says nothing."""
     compilers = {text.rpartition(": ")[0] for text in (saved, now) if text.startswith("Python ")}
     return saved == now or len(compilers) == 2
+
+
+def _is_name_alone(name: Any, other: Any, path: str) -> bool:
+    """Whether the first is the name alone of a function or a class, and the second more of it: an
+    earlier version told all by their names that had one.
+    """
+    if not (isinstance(other, Mapping) and {"code", "body"} & set(other)):
+        return False
+    if isinstance(name, Mapping):
+        return len(name) == 1 and _kind(name) == _kind(other)
+    return path.rpartition(".")[2] == "class" and name == _kind(other)
 
 
 def _is_one_kind(saved: Mapping, now: Mapping, path: str) -> bool:
