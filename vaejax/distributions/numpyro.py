@@ -1,13 +1,12 @@
 """The adapter of NumPyro's distributions, with what two of them need beside."""
 
+import dataclasses
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as npd
-from jax.core import Tracer
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -24,7 +23,7 @@ from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
 from vaejax.distributions.rewritten import rewritten
 from vaejax.distributions.saturation import exact_draw, log_probs_of_rounded, rounded_inside
-from vaejax.distributions.support_masks import coordinate_constraint, held_to_support
+from vaejax.distributions.support_masks import coordinate_constraint, held_to_support, interval_of
 
 
 @pytree
@@ -254,33 +253,28 @@ KNOWN_INTERVALS = {
 }
 
 
-def support_of_numpyro(constraint: Any) -> Support:
+def support_of_numpyro(p: npd.Distribution) -> Support:
+    """The values that a NumPyro distribution is for. With an atom at 0 beside its density they are
+    another set: of a sample that is 0, log q - log p would have a mass above and a density below.
+    """
+    support = _support_of_constraint(p.support)
+    if isinstance(innermost(p), npd.HurdleProbs | npd.HurdleLogits) and support.steps is None:
+        name, description = f"{support.name} with an atom at 0", f"{support.description}, often 0"
+        return dataclasses.replace(support, name=name, description=description)
+    return support
+
+
+def _support_of_constraint(constraint: Any) -> Support:
     """The values that a NumPyro constraint allows, under this library's name where it has one."""
     constraint = coordinate_constraint(constraint)
     if type(constraint) in KNOWN_SUPPORTS:
         return KNOWN_SUPPORTS[type(constraint)]
-    ends = _bounds(constraint)
+    ends = interval_of(constraint)
     if (type(constraint), ends) in KNOWN_INTERVALS:
         return KNOWN_INTERVALS[type(constraint), ends]
     kind = type(constraint).__name__.strip("_").lower()
     steps = 1 if constraint.is_discrete else None
     return Support(kind, f"NumPyro's {constraint}", *ends, steps)
-
-
-def _bounds(constraint: Any) -> tuple[float, float]:
-    """The ends of a NumPyro interval, as far as it has one number for each."""
-    return (
-        _one_end(vars(constraint).get("lower_bound", -math.inf), -math.inf),
-        _one_end(vars(constraint).get("upper_bound", math.inf), math.inf),
-    )
-
-
-def _one_end(end: Any, unknown: float) -> float:
-    """An end of all coordinates alike, or `unknown`."""
-    if isinstance(end, Tracer):
-        return unknown
-    numbers = np.unique(end)
-    return float(numbers[0]) if len(numbers) == 1 else unknown
 
 
 @pytree
