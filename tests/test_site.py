@@ -63,12 +63,14 @@ def test_a_page_that_fails_says_where_and_the_others_are_executed(tmp_path):
     (pages / "bad.py").write_text(BAD)
     (pages / "good.py").write_text(GOOD.format(log=str(log)))
     (pages / "loud.py").write_text("# %%\nimport warnings\nwarnings.warn('beware')\n")
-    failed, loud = computed(pages, build)
+    (pages / "wide.py").write_text("# %%\nprint('short')\nprint('-' * 101)\n")
+    failed, loud, wide = computed(pages, build)
     assert failed == f"{pages / 'bad.py'}:6, code cell 2: AssertionError: they differ"
     assert loud.startswith(f"{pages / 'loud.py'}:2, code cell 1: it writes to stderr: ")
     assert "beware" in loud
+    assert wide.startswith(f"{pages / 'wide.py'}:2, code cell 1: it puts out a line of 101 ")
     assert log.read_text() == "x"
-    assert len(computed(pages, build)) == 2  # what failed is not kept
+    assert len(computed(pages, build)) == 3  # what failed is not kept
 
 
 def test_links_lead_to_pages_or_to_the_repository():
