@@ -1,4 +1,6 @@
-"""What mkdocs.yml cannot say: the navigation is of pages that are there, formulas are MathML."""
+"""What mkdocs.yml cannot say: the navigation is of pages that are there, formulas are MathML, and
+wide tables have room.
+"""
 
 import sys
 from fnmatch import fnmatch
@@ -6,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import docs_formulas
+
+# Pages whose tables need the room of the table of contents beside them.
+WIDE = ("flags.md", "notes/index.md", "numerics.md", "reproduced.md")
 
 
 def on_config(config: Any) -> None:
@@ -45,6 +50,11 @@ def navigation(sections: list, pages: list[str]) -> list:
                 ]
         chosen += [{title: entries}] if entries else []
     return chosen
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> None:
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
