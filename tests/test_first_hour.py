@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import re
 import shlex
+import tomllib
 from contextlib import nullcontext
 
 import pytest
@@ -66,3 +67,11 @@ def test_the_page_says_what_is_there():
         text = (ROOT / "docs" / f"{page}.md").read_text()
         named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
         assert named <= known | {"--help", "--version"}, page
+
+
+def test_the_page_names_every_extra_for_users():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    table = (ROOT / "docs" / "start.md").read_text().partition("| extra |")[2].partition("\n\n")[0]
+    cells = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    named = {name for cell in cells for name in re.findall(r"`([a-z-]+)`", cell)}
+    assert named == set(project["optional-dependencies"]) - {"dev", "docs"}
