@@ -2,6 +2,7 @@
 wide tables have room.
 """
 
+import re
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -58,4 +59,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> None:
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    return docs_formulas.rendered(html, page.file.src_uri)
+    return docs_formulas.rendered(enlarged(html), page.file.src_uri)
+
+
+def enlarged(html: str) -> str:
+    """The HTML of a page in which each picture leads to itself at full size, if to nothing else."""
+    return re.sub(r'(?<!">)(<img\b[^>]* src="([^"]+)"[^>]*>)', r'<a href="\2">\1</a>', html)

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("jupytext", reason="`make docs` installs what builds the site")
 
 import docs_formulas
-from docs_hooks import navigation
+from docs_hooks import enlarged, navigation
 
 import docs
 from tests.lib.paths import ROOT
@@ -94,6 +94,15 @@ def test_the_navigation_is_of_pages_that_are_there():
         {"Home": "index.md"},
         {"Notes": [{"Last": ["n/z.md"]}, "n/a.md", "n/c.md"]},
     ]
+
+
+def test_a_picture_leads_to_itself_at_full_size():
+    alone, linked = (
+        '<p><img alt="a" src="a.png" /></p>',
+        '<a href="b/"><img alt="b" src="b.png" /></a>',
+    )
+    assert enlarged(alone) == '<p><a href="a.png"><img alt="a" src="a.png" /></a></p>'
+    assert enlarged(linked) == linked
 
 
 @pytest.mark.parametrize(
