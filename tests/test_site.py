@@ -80,6 +80,10 @@ def test_links_lead_to_pages_or_to_the_repository():
         "[a](../numerics.md#float32) [b](https://github.com/vaejax/vaejax/blob/main/vaejax/bounds.py)"
         " [c](https://a.b/c.md) [d](#d)"
     )
+    text = f"[a]({docs.REPOSITORY}/experiments/graphs/ladder.py) [b]({docs.REPOSITORY}/LICENSE)"
+    assert docs.linked(text, source, source.relative_to(docs.DOCS)) == (
+        f"[a](../lab/ladder.md) [b]({docs.REPOSITORY}/LICENSE)"
+    )
     text = "[docs/architecture.md](docs/architecture.md), [C](CONTRIBUTING.md), `x[0](docs)`"
     assert docs.linked(text, ROOT / "CHANGELOG.md", docs.Path("changelog.md")).startswith(
         "[docs/architecture.md](architecture.md), [C](contributing.md)"

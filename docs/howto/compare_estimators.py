@@ -86,4 +86,4 @@ for name in ("StickTheLanding", "ScoreFunction"):
 #         --estimators pathwise stick-the-landing score-function:2
 #
 # The script is in the repository, not in the package:
-# [gradient_variance.py](../lab/gradient_variance.md).
+# [gradient_variance.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/gradient_variance.py).
