@@ -1,4 +1,4 @@
-"""What the type of an array says of the devices on which it lies."""
+"""On which devices arrays lie: what their types say of it, and how they come to others."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.core import ShapedArray
+from jax.core import ShapedArray, Tracer
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import ArrayLike
 
@@ -64,15 +65,42 @@ def put(x: ArrayLike, sharding: Sharding | None) -> jax.Array:
     """One array at its place, which may be on the devices of several processes: each process then
     has the whole array, and puts the parts that lie with it.
     """
+    if isinstance(x, jax.Array) and _is_of_several(x):
+        return x if sharding is None else jax.jit(lambda x: x, out_shardings=sharding)(x)
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        return jax.jit(lambda x: x, out_shardings=sharding)(x)
     if is_key(x):
         data = put(jax.random.key_data(x), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def _is_of_several(x: Any) -> bool:
+    """Whether x lies on devices of several processes."""
+    is_array = isinstance(x, jax.Array) and not isinstance(x, Tracer)
+    return is_array and not x.is_fully_addressable
+
+
+def fetched(tree: PyTree) -> PyTree:
+    """The arrays on the host, whole. Of an array that lies in parts with several processes each
+    gets the parts of the others, so all of them must ask for it.
+    """
+
+    def whole(x):
+        if _is_of_several(x) and not x.is_fully_replicated:
+            with under_mesh(None):
+                return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+        return np.asarray(jax.device_get(x))
+
+    return jax.tree.map(whole, tree)
+
+
+def of_this_process(tree: PyTree) -> PyTree:
+    """The arrays such that this process can compute with them alone: those that lie with several
+    are `fetched`.
+    """
+    return jax.tree.map(lambda x: fetched(x) if _is_of_several(x) else x, tree)
 
 
 def under_mesh(mesh: Mesh | None):

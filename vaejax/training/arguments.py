@@ -11,7 +11,7 @@ from vaejax.base.checks import shortened
 from vaejax.base.types import Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import as_source
+from vaejax.data.sources import as_data, as_source
 from vaejax.objectives.base import Objective, require_objective
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation
@@ -48,22 +48,26 @@ def check_params(params: Params) -> None:
             )
 
 
-def check_examples(
+def checked_examples(
     objective: Objective,
-    examples: dict[str, PyTree | Source],
+    data: PyTree | Source,
+    validation: Validation | None,
     transform: Callable | None,
     batch_size: int,
-) -> None:
-    """Raises ValueError for {"data": ..., "validation": ...} that do not fit the objective, or for
-    data that do not fill a batch.
+) -> PyTree | Source:
+    """The data as the library reads them. Raises ValueError for data, or held-out examples, that do
+    not fit the objective, or for data that do not fill a batch.
     """
-    for name, part in examples.items():
-        check_data(part, objective.support, transform, name)
-    size = len(as_source(examples["data"]))
+    data = as_data(data)
+    check_data(data, objective.support, transform, "data")
+    if validation is not None:
+        check_data(validation.data, objective.support, transform, "validation")
+    size = len(as_source(data))
     if batch_size > size:
         raise ValueError(
             f"batch_size = {batch_size}, but the data have {size} examples; choose at most {size}"
         )
+    return data
 
 
 def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
