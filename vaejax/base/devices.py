@@ -1,5 +1,7 @@
 """On which devices arrays lie: what their types say of it, and how they come to others."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -28,16 +30,15 @@ def is_placed(x: ArrayLike) -> bool:
     return kind != plain or is_explicit(x)
 
 
-def require_automatic(x: ArrayLike, name: str) -> None:
-    """Raises TypeError for an array on a mesh with explicit axes, where JAX has no rule for the
-    triangular systems that `name` solves.
+def on_automatic_axes(function: Callable[..., Any], *arguments: PyTree) -> Any:
+    """function(*arguments), whose result is not split: where the arrays lie on a mesh with explicit
+    axes, the compiler places what is computed within, since some of JAX's derivatives, such as that
+    of a Cholesky factor, lose the places that their types would have to tell.
     """
-    if is_explicit(x):
-        raise TypeError(
-            f"{name} solves a triangular system, for which JAX has no rule on a mesh with explicit"
-            " axes: give vaejax.fit the mesh, or make it of automatic axes, jax.make_mesh((2,),"
-            ' ("data",), axis_types=(jax.sharding.AxisType.Auto,))'
-        )
+    if not any(map(is_explicit, jax.tree.leaves(arguments))):
+        return function(*arguments)
+    with on_own_mesh(arguments):
+        return jax.sharding.auto_axes(function, out_sharding=PartitionSpec())(*arguments)
 
 
 def automatic(mesh: Mesh) -> Mesh:
@@ -107,6 +108,16 @@ def under_mesh(mesh: Mesh | None):
     places its arrays itself is compiled for no other.
     """
     return jax.set_mesh(mesh or Mesh(np.empty((), object), ()))
+
+
+def on_own_mesh(arrays: PyTree) -> AbstractContextManager:
+    """Within it the mesh with explicit axes on which arrays lie is set, which not every rule of JAX
+    reads from their types.
+    """
+    for x in jax.tree.leaves(arrays):
+        if is_explicit(x):
+            return jax.sharding.use_abstract_mesh(jax.typeof(x).sharding.mesh)
+    return nullcontext()
 
 
 def on_every_device(tree: PyTree) -> PyTree:

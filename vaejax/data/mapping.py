@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_key
-from vaejax.base.devices import example_keys, of_this_process
+from vaejax.base.devices import example_keys, of_this_process, on_own_mesh
 from vaejax.base.mapping import Transformed, map_rows
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree
@@ -63,7 +63,8 @@ def map_batch(function: Callable[[PyTree, Key], Any], support: Any, xs: PyTree, 
     """
     require_key(key)
     check_values(xs, support)
-    return jax.vmap(function)(xs, example_keys(key, xs))
+    with on_own_mesh(xs):
+        return jax.vmap(function)(xs, example_keys(key, xs))
 
 
 def check_asked(
