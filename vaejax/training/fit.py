@@ -19,18 +19,15 @@ from tqdm.auto import tqdm
 
 from vaejax.base.checks import require_count, require_key
 from vaejax.base.devices import automatic, placed, under_mesh
-from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.data.sources import as_data
-from vaejax.objectives.base import Objective, Reported
+from vaejax.objectives.base import Objective
 from vaejax.training.arguments import (
-    check_examples,
     check_functions,
     check_mesh,
     check_nouns,
     check_params,
-    check_schedules,
+    data_for,
 )
 from vaejax.training.callbacks import Callback, Callbacks
 from vaejax.training.calls import CallsOfFit
@@ -123,10 +120,7 @@ def fit(
     check_mesh(mesh, batch_size)
     rule = checked_rule(sharding, mesh)
     check_params(params)
-    settled = check_schedules(objective, num_steps)
-    data = as_data(data)
-    held_out = {} if validation is None else {"validation": validation.data}
-    check_examples(objective, {"data": data, **held_out}, transform, batch_size)
+    data = data_for(objective, data, validation, transform, num_steps, batch_size)
 
     mesh = None if mesh is None else automatic(mesh)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
@@ -137,16 +131,15 @@ def fit(
         opt_state = started(by_structure, params)
     is_watched = watched(opt_state)
     trainer = Trainer(objective, by_structure, transform, mesh, batch_size, is_watched, rule)
+    feed = feed_of(data, order_key, batch_size, num_steps, mesh)
+    calls = CallsOfFit(trainer, feed, noise_key)
+    validator = validator_of(validation, objective, transform, validation_key, replicated)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
     parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
     with open_saver(checkpoints, key, batch_size, data, **parts) as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
-        feed = feed_of(data, order_key, batch_size, num_steps, mesh)
-        bound = Transformed(Reported(objective), transform)
-        validator = validator_of(validation, bound, validation_key, settled, replicated)
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
-        calls = CallsOfFit(trainer, feed, noise_key)
         try:
             told.start(run)
             # A run that was cut before a validation that was due has it first.
