@@ -23,7 +23,7 @@ data         images as a model sees them, examples at random, one of each class
 training     Adam under a cosine; the parameters of each seed
 encoders     several families of q on one decoder
 classifiers  a few labelled images; the objectives of classifiers
-gradients    what was measured of a variance beside what is exact
+gradients    variances of gradients: where they are measured, and beside what is exact
 tables       Markdown
 figures      on `vaejax.plots.look`: notes, error bars, rows of images with names
 
