@@ -3,7 +3,6 @@ shared set of parameters.
 """
 
 import dataclasses
-import sys
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -22,6 +21,7 @@ from experiments.lib.flags import (
     require_no_warm_up,
 )
 from experiments.lib.gradients import squared_bias, squared_distance
+from experiments.lib.script import tell
 from vaejax import Params
 from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.base.types import Key
@@ -158,8 +158,8 @@ def run_vae(setting: VaeSetting) -> dict[str, Any]:
         curves[name] = {"step": histories[0]["validation_step"].tolist(), "bound": bounds}
         row = measured(problem, name, shared._replace(psi=start.psi), reference)
         rows.append(row | {"test_bound": [bound[-1] for bound in bounds]})
-        numbers = f"trace in phi {row['trace']:.3g}, test ELBO"
-        print(f"vae, {name}: {numbers} {np.mean(rows[-1]['test_bound']):.2f}", file=sys.stderr)
+        elbo = np.mean(rows[-1]["test_bound"])
+        tell(f"vae, {name}: trace in phi {row['trace']:.3g}, test ELBO {elbo:.2f}")
     norm = squared_distance(reference, PHI["phi"])
     source = problem.dataset.source
     return {"rows": rows, "curves": curves, "squared_gradient": norm, "data": source}

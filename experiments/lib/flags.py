@@ -14,10 +14,11 @@ that of `vaejax.runs.config` where it is there too.
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
+import vaejax
 from vaejax.base.fields import (
     AtMost,
     Count,
@@ -74,6 +75,12 @@ class ImageSetting(DataSetting, Script):
     """Examples of one step."""
     learning_rate: Positive = 1e-3
     """Of the optimiser, at its start."""
+
+    @property
+    def pixels(self) -> Any:
+        """The family of the pixels that a model sees."""
+        grey = self.binarisation == "none"
+        return vaejax.ContinuousBernoulli if grey else vaejax.Bernoulli
 
 
 def require_no_warm_up(setting: Setting) -> None:
