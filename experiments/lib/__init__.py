@@ -26,7 +26,6 @@ encoders     several families of q on one decoder
 classifiers  networks p(y | x) as objectives; a few labelled images
 gradients    what was measured of a variance beside what is exact
 tables       Markdown
-csv_log      a table in a file that grows row by row
 figures      on `vaejax.plots.look`: notes, error bars, seeds, rows of images with names
 
 and the larger parts of an experiment that stand on their own:

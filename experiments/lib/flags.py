@@ -24,7 +24,6 @@ from vaejax.base.fields import (
     Count,
     CountOrZero,
     Distinct,
-    Finite,
     Fraction,
     Plural,
     Positive,
@@ -127,4 +126,3 @@ RefiningSteps = Annotated[
 RefiningRate = Annotated[Positive, arg(help="Of Adam on q's parameters, at its start.")]
 NumChains = Annotated[Count, arg(help="Chains of MCMC or of AIS for each example.")]
 Decay = Annotated[PositiveOrZero, arg(help="The precision of the prior on every weight.")]
-Mu = Annotated[Finite, arg(help="The mean of q.")]

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vaejax.base.devices import of_this_process
 from vaejax.base.types import Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
@@ -15,10 +16,10 @@ from vaejax.models.base import Model, require_params
 
 def checked_data(
     model: Model, params: Params, xs: PyTree | Source, transform: Callable | None = None
-) -> tuple[Source, PyTree]:
-    """The data as a source, and the shapes of one example as the model sees it. Raises ValueError
-    for data outside the model's support, and for parameters that are not those of this model,
-    before anything compiles.
+) -> tuple[Source, Params, PyTree]:
+    """The data as a source, the parameters with this process, and the shapes of one example as the
+    model sees it. Raises ValueError for data outside the model's support, and for parameters that
+    are not those of this model, before anything compiles.
     """
     source = as_source(xs)
     check_data(source, model.support, transform)
@@ -26,7 +27,7 @@ def checked_data(
     if transform is not None:
         example = jax.eval_shape(transform, example, _some_key())
     require_params_of(model, params, example)
-    return source, example
+    return source, of_this_process(params), example
 
 
 def require_params_of(model: Model, params: Params, example: PyTree) -> None:
