@@ -10,6 +10,7 @@ import pytest
 import vaejax
 from tests.lib.training import KEY, MODEL, OBJECTIVE, PARAMS, PIXELS, XS, checkpointed, fit
 from vaejax.base.devices import fetched
+from vaejax.training.processes import OtherProcessError
 from vaejax.training.run import NonFiniteError
 from vaejax.training.sharding import placed_by
 
@@ -78,6 +79,18 @@ def fault(**settings):
     return str(broken.value)
 
 
+def ended_by_the_last(**settings):
+    """What is said where the last process alone has a full disk."""
+
+    def write(run):
+        if jax.process_index() == jax.process_count() - 1:
+            raise OSError("the disk is full")
+
+    with pytest.raises((OSError, OtherProcessError)) as ended:
+        fit(2, callbacks=(write,), **settings)
+    return str(ended.value)
+
+
 def asked(folder):
     """Of parameters that lie in parts with all processes; and of whole ones by the last alone."""
     mesh = everywhere()
@@ -87,4 +100,5 @@ def asked(folder):
         elbo = vaejax.evaluate(MODEL, whole, XS[:4], KEY, num_samples=4, transform=PIXELS)
         found["alone"] = elbo.by_example["iwae_4"]
     found["fault"] = fault(mesh=mesh, sharding=SPLIT)
+    found["ended"] = ended_by_the_last(mesh=mesh)
     np.savez(f"{folder}/{jax.process_index()}.npz", **found)

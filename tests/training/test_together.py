@@ -54,6 +54,8 @@ def test_what_is_measured_is_what_one_process_measures(tmp_path):
     for number in range(2):
         found = dict(np.load(tmp_path / f"{number}.npz"))
         assert str(found.pop("fault")) == fault()
+        prefix = "process 1 of 2 ended all: OSError: " if number == 0 else ""
+        assert str(found.pop("ended")) == f"{prefix}the disk is full"
         assert set(found) == set(expected) - ({"alone"} if number == 0 else set())
         for name in found:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)

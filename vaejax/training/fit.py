@@ -46,7 +46,7 @@ from vaejax.training.run import (
     handed_out,
     with_arrays,
 )
-from vaejax.training.saving import Checkpoints, Saver, saver_of
+from vaejax.training.saving import Checkpoints, Saver, open_saver
 from vaejax.training.sharding import ShardingRule, checked_rule, placed_by
 from vaejax.training.trainer import Trainer
 from vaejax.training.validation import Validation, validator_of
@@ -128,7 +128,7 @@ def fit(
     with processes.together():
         data = data_for(objective, data, validation, transform, batch_size)
         parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
-        open_saver = saver_of(checkpoints, processes, key, batch_size, data, **parts)
+        opened = open_saver(checkpoints, key, batch_size, data, processes, **parts)
 
     mesh = None if mesh is None else automatic(mesh)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
@@ -143,7 +143,7 @@ def fit(
     calls = CallsOfFit(trainer, feed, noise_key, processes)
     validator = validator_of(validation, objective, transform, validation_key, replicated)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
-    with open_saver as saver, Signals() as signals:
+    with opened as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]

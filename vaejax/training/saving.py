@@ -21,7 +21,7 @@ from vaejax.data.sources import digest_of_data
 from vaejax.objectives.base import Objective
 from vaejax.training.checkpoints import CheckpointError, CheckpointStore
 from vaejax.training.optimizers import ByStructure, started
-from vaejax.training.processes import Processes
+from vaejax.training.processes import ALONE, Processes
 from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, handed_out, with_arrays
 
 
@@ -114,12 +114,12 @@ class Saver:
             self._store.wait()
 
 
-def saver_of(
+def open_saver(
     checkpoints: Checkpoints | None,
-    processes: Processes,
     key: Key,
     batch_size: int,
     data: PyTree | Source,
+    processes: Processes = ALONE,
     **parts: Any,
 ) -> AbstractContextManager[Saver | None]:
     """The saver of a run, with all that must be the same for it to be continued: `parts` are what
