@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base import supports
-from vaejax.base.devices import require_automatic
+from vaejax.base.devices import on_automatic_axes
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Scalar
@@ -21,6 +21,7 @@ from vaejax.distributions.atoms import require_density
 from vaejax.distributions.base import Distribution, several, wrong_shape
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
+from vaejax.distributions.rewritten import rewritten
 from vaejax.distributions.saturation import exact_draw, log_probs_of_rounded, rounded_inside
 from vaejax.distributions.support_masks import coordinate_constraint, held_to_support, interval_of
 
@@ -35,7 +36,7 @@ class NumPyroDensity(Distribution):
     base: npd.Distribution
 
     def __post_init__(self):
-        object.__setattr__(self, "base", with_full_parameters(self.base))
+        object.__setattr__(self, "base", rewritten(with_full_parameters(self.base)))
 
     @property
     def name(self) -> str:
@@ -120,15 +121,15 @@ class NumPyroDensity(Distribution):
         """log p of each number or vector that stands under `to_event`."""
         parts = without_events(self.base)
         value = jnp.asarray(value)
-        is_vector_normal = isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal)
-        if is_vector_normal:
-            require_automatic(value, self.name)
         held = held_to_support(parts, value.dtype)
         full = jnp.asarray(value, full_dtype(value))
-        log_probs = log_probs_of_rounded(held, innermost(self.base), full)
+        arguments = (held, innermost(self.base), full)
+        if isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal):
+            log_probs = on_automatic_axes(log_probs_of_rounded, *arguments)
+            log_probs = _zero_at_infinity(log_probs, full)
+        else:
+            log_probs = log_probs_of_rounded(*arguments)
         self._require_shape(log_probs, parts.batch_shape)
-        if is_vector_normal:
-            return _zero_at_infinity(log_probs, full)
         return log_probs
 
     def _require_shape(self, result: jax.Array, shape: tuple[int, ...]) -> None:
@@ -290,9 +291,8 @@ class CholeskyNormal(NumPyroDensity):
         loc, scale_tril = jnp.asarray(self.base.loc), jnp.asarray(self.base.scale_tril)
         standard = standard_normal(loc)
         noise = standard.sample(key)
-        return loc + scale_tril @ noise, standard.log_prob(noise) - jnp.sum(
-            jnp.log(jnp.diag(scale_tril))
-        )
+        log_det = on_automatic_axes(lambda a: jnp.sum(jnp.log(jnp.diagonal(a))), scale_tril)
+        return loc + scale_tril @ noise, standard.log_prob(noise) - log_det
 
     def from_uniform(self, u: jax.Array) -> jax.Array:
         return jnp.asarray(self.base.loc) + jnp.asarray(self.base.scale_tril) @ ndtri(u)
