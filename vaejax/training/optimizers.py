@@ -89,7 +89,7 @@ def started(optimizer: ByStructure, params: Params) -> PyTree:
     where it wants the gradient of each example, or parameters of a form of its own.
     """
     try:
-        state = copied(optimizer.init(params))
+        state = _first_state(optimizer, params)
         updates, following = _form_of_step.eval_shape(optimizer, params, state)
         _require_same("gives updates", updates, params, _form_of_update)
         _require_same("makes a state", following, state, attrgetter("shape"))
@@ -144,6 +144,12 @@ def nodes_of(state: PyTree, kinds: type | tuple[type, ...]) -> list[Any]:
         return isinstance(node, kinds)
 
     return [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
+
+
+@partial(jax.jit, static_argnames="optimizer")
+def _first_state(optimizer: ByStructure, params: Params) -> PyTree:
+    """In one program: one by one, each array of another shape would compile one of its own."""
+    return copied(optimizer.init(params))
 
 
 @partial(jax.jit, static_argnames="optimizer")
