@@ -146,9 +146,18 @@ def nodes_of(state: PyTree, kinds: type | tuple[type, ...]) -> list[Any]:
     return [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
 
 
-@partial(jax.jit, static_argnames="optimizer")
 def _first_state(optimizer: ByStructure, params: Params) -> PyTree:
-    """In one program: one by one, each array of another shape would compile one of its own."""
+    """In one program, for array by array each shape would be another; but so where `init` reads the
+    values of the parameters.
+    """
+    try:
+        return _compiled_state(optimizer, params)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        return copied(optimizer.init(params))
+
+
+@partial(jax.jit, static_argnames="optimizer")
+def _compiled_state(optimizer: ByStructure, params: Params) -> PyTree:
     return copied(optimizer.init(params))
 
 
