@@ -171,13 +171,13 @@ def _form_of_step(optimizer: ByStructure, params: Params, state: PyTree) -> tupl
     return optimizer.update(params, state, params, jnp.zeros(()), value_fn)
 
 
-def _require_same(what: str, found: PyTree, expected: PyTree, form: Callable) -> None:
+def _require_same(what: str, tree: PyTree, expected: PyTree, form: Callable) -> None:
     """Raises ValueError where two trees differ in structure, or a leaf in its form."""
     structure = jax.tree.structure(expected)
-    if jax.tree.structure(found) != structure:
+    if jax.tree.structure(tree) != structure:
         raise ValueError(f"it {what} of another structure than {shortened(structure)}")
     for (path, leaf), like in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True
     ):
         if form(leaf) != form(like):
             name = jax.tree_util.keystr(path).lstrip(".")
