@@ -48,21 +48,21 @@ def check_params(params: Params) -> None:
             )
 
 
-def checked_examples(
+def data_for(
     objective: Objective,
     data: PyTree | Source,
     validation: Validation | None,
     transform: Callable | None,
     batch_size: int,
 ) -> PyTree | Source:
-    """The data as the library reads them. Raises ValueError for data, or held-out examples, that do
-    not fit the objective, or for data that do not fill a batch.
+    """The data as training reads them: arrays, or a Source. Raises ValueError for data, or held-out
+    ones, that do not fit the objective, and for data that do not fill a batch.
     """
     data = as_data(data)
+    size = len(as_source(data))
     check_data(data, objective.support, transform, "data")
     if validation is not None:
         check_data(validation.data, objective.support, transform, "validation")
-    size = len(as_source(data))
     if batch_size > size:
         raise ValueError(
             f"batch_size = {batch_size}, but the data have {size} examples; choose at most {size}"
@@ -89,11 +89,10 @@ def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
         )
 
 
-def check_schedules(objective: Objective, num_steps: int) -> int:
-    """The step from which every weight has been where its schedule leads. Raises ValueError if the
-    run does not come so far, TypeError if the objective is none.
+def check_schedules(objective: Objective, num_steps: int) -> None:
+    """Raises ValueError if a run ends before every weight is where its schedule leads, TypeError if
+    the objective is none.
     """
     require_objective(objective)
     for name, schedule in objective.schedules:
         schedule.check(num_steps, name)
-    return max((schedule.length for _, schedule in objective.schedules), default=0)

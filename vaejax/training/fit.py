@@ -19,17 +19,16 @@ from tqdm.auto import tqdm
 
 from vaejax.base.checks import require_count, require_key
 from vaejax.base.devices import automatic, placed, under_mesh
-from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.objectives.base import Objective, Reported
+from vaejax.objectives.base import Objective
 from vaejax.training.arguments import (
     check_functions,
     check_mesh,
     check_nouns,
     check_params,
     check_schedules,
-    checked_examples,
+    data_for,
 )
 from vaejax.training.callbacks import Callback, Callbacks
 from vaejax.training.calls import CallsOfFit
@@ -124,10 +123,10 @@ def fit(
     check_mesh(mesh, batch_size)
     rule = checked_rule(sharding, mesh)
     check_params(params)
-    settled = check_schedules(objective, num_steps)
+    check_schedules(objective, num_steps)
     processes = processes_of(mesh)
     with processes.together():
-        data = checked_examples(objective, data, validation, transform, batch_size)
+        data = data_for(objective, data, validation, transform, batch_size)
         parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
         opened = open_saver(checkpoints, key, batch_size, data, processes, **parts)
 
@@ -140,15 +139,14 @@ def fit(
         opt_state = started(by_structure, params)
     program = objective, by_structure, transform, mesh, batch_size
     trainer = Trainer(*program, watched(opt_state), rule)
+    feed = feed_of(data, order_key, batch_size, num_steps, mesh)
+    calls = CallsOfFit(trainer, feed, noise_key, processes)
+    validator = validator_of(validation, objective, transform, validation_key, replicated)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
     with opened as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
-        feed = feed_of(data, order_key, batch_size, num_steps, mesh)
-        bound = Transformed(Reported(objective), transform)
-        validator = validator_of(validation, bound, validation_key, settled, replicated)
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
-        calls = CallsOfFit(trainer, feed, noise_key, processes)
         try:
             with processes.together():
                 told.start(run)
