@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from experiments.lib.reproduction import Records, Row, Table, settings_of
+from experiments.lib.reproduction import Records, Row, Table, by_names, settings_of
 from experiments.lib.tables import markdown
-from vaejax.base.describe import description
 from vaejax.base.mapping import estimate
 from vaejax.runs.files import read_json, write_json, write_text
 
@@ -63,13 +62,13 @@ def record(table: Table, row: Row, out: Path) -> Path:
     content = {
         "table": table.name,
         "row": row.name,
-        "published": description(row.published),
+        "published": by_names(row.published),
         "goal": None if row.reached is None else str(row.reached),
         "ours": ours,
         "difference": None if published is None else value - published,
         "is_reached": None if row.reached is None else row.reached.is_met(value, published),
         "versus": before | versus(table, row, out),
-        "settings": settings_of(description(row)),
+        "settings": settings_of(by_names(row)),
         "seeds": {str(seed): result for seed, result in seeds.items()},
     }
     write_json(path, content)

@@ -27,6 +27,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vaejax.base.checks import unknown_name
+from vaejax.base.describe import description
 
 if TYPE_CHECKING:
     from experiments.lib.work import Work
@@ -107,6 +108,27 @@ def settings_of(described: Mapping[str, Any]) -> dict[str, Any]:
     """Of the description of a row, the fields that decide its numbers: not what is said of it."""
     said = {field.name for field in dataclasses.fields(Row)}
     return {name: part for name, part in described.items() if name not in said}
+
+
+def by_names(thing: Any) -> Any:
+    """The description of a value, its classes and functions by name alone: a record says which
+    revision computed it, and a row goes on where its code changed under the same settings.
+    """
+    return _without_code(description(thing))
+
+
+def _without_code(described: Any) -> Any:
+    if isinstance(described, list):
+        return [_without_code(part) for part in described]
+    if not isinstance(described, Mapping):
+        return described
+    names = {kind: described[kind] for kind in ("type", "function") if kind in described}
+    if names and "class" not in described:
+        return names
+    parts = {name: _without_code(part) for name, part in described.items()}
+    if isinstance(parts.get("class"), Mapping):
+        parts["class"] = parts["class"]["type"]
+    return parts
 
 
 Records = Mapping[str, Mapping[str, Any]]  # {row: what results/TABLE/ROW.json holds}

@@ -12,10 +12,9 @@ import numpy as np
 import optax
 
 import vaejax
-from experiments.lib.reproduction import settings_of
+from experiments.lib.reproduction import by_names, settings_of
 from experiments.lib.trained_row import Training
 from vaejax.base.compare import differences, told
-from vaejax.base.describe import description
 from vaejax.data.base import Dataset, Split
 from vaejax.data.sources import as_data
 from vaejax.evaluation.pieces import Pieces
@@ -48,8 +47,7 @@ class Work:
         self.folder, self.shrink = folder, shrink
         self.training: dict[str, Any] = {}
         self._data_folder, self._budget = data_folder, budget
-        settings = settings_of(description(row))
-        self._of = {"row": settings, "seed": seed, "shrink": shrink}
+        self._of = {"row": settings_of(by_names(row)), "seed": seed, "shrink": shrink}
         path = folder / "row.json"
         if path.exists():
             saved = read_json(path, *self._of)

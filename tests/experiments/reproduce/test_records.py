@@ -3,10 +3,9 @@
 import pytest
 
 from experiments.lib import records
-from experiments.lib.reproduction import settings_of
+from experiments.lib.reproduction import by_names, settings_of
 from tests.lib.cases import cases
 from vaejax.base.compare import differences
-from vaejax.base.describe import description
 
 TABLES = list(records.tables())
 RECORDED = [(table, name) for table in TABLES for name in records.records_of(table)]
@@ -26,7 +25,7 @@ def test_a_table_is_named_as_its_file(table):
 def test_records_are_of_the_rows_as_they_are():
     for table, name in RECORDED:
         found = records.records_of(table)[name]
-        saved, now = (settings_of(part) for part in (found["settings"], description(table[name])))
+        saved, now = (settings_of(part) for part in (found["settings"], by_names(table[name])))
         assert differences(saved, now) == [], name
         row, ours = table[name], found["ours"][table[name].measure]
         values = [result["numbers"][row.measure] for result in found["seeds"].values()]
