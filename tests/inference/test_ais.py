@@ -18,6 +18,7 @@ from tests.lib.conditional import conditional_line
 from tests.lib.kinds import KINDS, REFINED, frozendict
 from tests.lib.oracles import LinearGaussian, assert_mean
 from vaejax import ais
+from vaejax.inference import annealing
 from vaejax.inference.grids import grid_points, on_grid
 
 POINT = LinearGaussian()
@@ -72,8 +73,9 @@ def test_exact_moves_have_the_closed_form_gaps(x64, temperatures):
     above = sum(kl(after, before) for before, after in itertools.pairwise(path))
     sampler = replace(SAMPLER, temperatures=temperatures, transition=Exact())
     keys = jax.random.split(jax.random.key(0), 3)
-    steps = sampler.step_sizes(POINT.params, POINT.datum, keys[0])
-    up, _ = jax.jit(sampler.upwards)(POINT.params, POINT.datum, steps, keys[0])
+    chains = sampler.chains(POINT.params, POINT.datum)
+    steps = chains.step_sizes(keys[0])
+    up, _ = jax.jit(chains.upwards)(steps, keys[0])
     assert_mean(up, POINT.log_marginal - below, detectable=0.08)
     variance = sum(
         np.diff(betas) ** 2 * np.array([log_likelihood_moments(*normal)[1] for normal in path[:-1]])
@@ -81,8 +83,8 @@ def test_exact_moves_have_the_closed_form_gaps(x64, temperatures):
     assert_mean((up - (POINT.log_marginal - below)) ** 2, variance, detectable=0.25 * variance)
     # One z for many chains is one draw, so their starts are drawn here, from the posterior.
     zs = POINT.posterior_mean + POINT.lam**-0.5 * jax.random.normal(keys[1], (4_000, 1))
-    one = partial(replace(sampler, num_chains=1).downwards, POINT.params, POINT.datum)
-    down = jax.jit(jax.vmap(lambda z, key: one(z, steps, key)[0][0]))(
+    one = replace(sampler, num_chains=1).chains(POINT.params, POINT.datum)
+    down = jax.jit(jax.vmap(lambda z, key: one.downwards(z, steps, key)[0][0]))(
         zs, jax.random.split(keys[2], 4_000)
     )
     assert_mean(-down, POINT.log_marginal + above, detectable=0.08)
@@ -106,12 +108,14 @@ def test_the_weights_are_unbiased_in_both_directions(x64, start):
         replace(ONE, start=start),
         jax.random.split(jax.random.key(1), 4),
     )
-    many = replace(one, num_chains=4_000)
-    steps = jax.jit(replace(one, num_chains=16).step_sizes)(WEAK.params, WEAK.datum, pilot_key)
-    up, acceptance = jax.jit(many.upwards)(WEAK.params, WEAK.datum, steps, up_key)
+    single, few, many = (
+        replace(one, num_chains=count).chains(WEAK.params, WEAK.datum) for count in (1, 16, 4_000)
+    )
+    steps = jax.jit(few.step_sizes)(pilot_key)
+    up, acceptance = jax.jit(many.upwards)(steps, up_key)
     assert_mean(np.exp(up - WEAK.log_marginal), 1, detectable=0.05)
     zs = WEAK.posterior_mean + WEAK.lam**-0.5 * jax.random.normal(z_key, (4_000, 1))
-    downwards = jax.vmap(lambda z, key: one.downwards(WEAK.params, WEAK.datum, z, steps, key)[0][0])
+    downwards = jax.vmap(lambda z, key: single.downwards(z, steps, key)[0][0])
     down = jax.jit(downwards)(zs, jax.random.split(down_key, 4_000))
     assert_mean(np.exp(down + WEAK.log_marginal), 1, detectable=0.05)
     assert (
@@ -124,22 +128,21 @@ def test_moving_before_weighing_is_seen(x64, monkeypatch):
     than it is.
     """
 
-    def wrong(log_start, log_end, betas, step_sizes, transition, z, key):
-        def step(carry, at):
-            (z, log_w), (beta, change, i) = carry, at
-            density = lambda z: (1 - beta) * log_start(z) + beta * log_end(z)  # noqa: E731
+    def wrong(path, betas, step_sizes, transition, z, key):
+        def step(carry, setting):
+            (z, log_w), (beta, change, i) = carry, setting
+            density = path.density(beta)
             z, accepted = transition(density, z, step_sizes[0], jax.random.fold_in(key, i))
-            return (z, log_w + change * (log_end(z) - log_start(z))), accepted
+            return (z, log_w + change * (path.log_end(z) - path.log_start(z))), accepted
 
         (_, log_w), accepted = jax.lax.scan(
             step, (z, jnp.zeros(())), (betas[1:], jnp.diff(betas), jnp.arange(len(betas) - 1))
         )
         return log_w, jnp.mean(accepted)
 
-    monkeypatch.setattr(ais, "annealed_log_weight", wrong)
-    up, _ = replace(SAMPLER, transition=Exact()).upwards(
-        POINT.params, POINT.datum, jnp.ones(9), jax.random.key(1)
-    )
+    monkeypatch.setattr(annealing, "annealed_log_weight", wrong)
+    chains = replace(SAMPLER, transition=Exact()).chains(POINT.params, POINT.datum)
+    up, _ = chains.upwards(jnp.ones(9), jax.random.key(1))
     with pytest.raises(AssertionError, match="standard errors from 1"):
         assert_mean(np.exp(up - POINT.log_marginal), 1, detectable=0.08)
 
@@ -162,8 +165,9 @@ def test_each_step_size_is_that_of_its_temperature_in_both_directions(x64):
     """With the temperatures themselves for step sizes nothing is left of the difference."""
     sampler = replace(SAMPLER, num_chains=3, transition=Told(), temperatures=ais.Sigmoid(5))
     betas, key = jnp.asarray(sampler.temperatures.betas()), jax.random.key(0)
-    _, up = sampler.upwards(POINT.params, POINT.datum, betas, key)
-    _, down = sampler.downwards(POINT.params, POINT.datum, jnp.asarray([0.8]), betas, key)
+    chains = sampler.chains(POINT.params, POINT.datum)
+    _, up = chains.upwards(betas, key)
+    _, down = chains.downwards(jnp.asarray([0.8]), betas, key)
     np.testing.assert_allclose([up, down], 0, atol=1e-9)
 
 
@@ -172,15 +176,16 @@ def test_the_bounds_are_logs_of_means(x64):
     sampler = replace(SAMPLER, num_chains=6, transition=Exact(), temperatures=ais.Linear(2))
     key = jax.random.key(7)
     pilot_key, chains_key = jax.random.split(key)
-    steps = sampler.step_sizes(POINT.params, POINT.datum, pilot_key)
-    log_w, _ = sampler.upwards(POINT.params, POINT.datum, steps, chains_key)
+    chains = sampler.chains(POINT.params, POINT.datum)
+    log_w, _ = chains.upwards(chains.step_sizes(pilot_key), chains_key)
     bound = sampler(POINT.params, POINT.datum, key)
     np.testing.assert_allclose(bound, np.log(np.mean(np.exp(log_w))), rtol=1e-10)
     z_key, x_key, pilot_key, up_key, down_key = jax.random.split(key, 5)
     x, z = POINT.model.simulate(POINT.params, z_key, x_key)
-    steps = sampler.step_sizes(POINT.params, x, pilot_key)
-    up, _ = sampler.upwards(POINT.params, x, steps, up_key)
-    down, _ = sampler.downwards(POINT.params, x, z, steps, down_key)
+    chains = sampler.chains(POINT.params, x)
+    steps = chains.step_sizes(pilot_key)
+    up, _ = chains.upwards(steps, up_key)
+    down, _ = chains.downwards(z, steps, down_key)
     sandwich = sampler.bdmc(POINT.params, key)
     expected = np.log(np.mean(np.exp(up))), -np.log(np.mean(np.exp(down)))
     np.testing.assert_allclose([sandwich.lower, sandwich.upper], expected, rtol=1e-10)

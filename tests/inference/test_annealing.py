@@ -9,7 +9,7 @@ import vaejax
 from tests.lib.oracles import LinearGaussian, assert_mean
 from tests.lib.recipes import recipe
 from vaejax import ais
-from vaejax.inference.annealing import annealed_log_weight, pilot_step_sizes
+from vaejax.inference.annealing import AnnealedPath, annealed_log_weight, pilot_step_sizes
 
 POINT = LinearGaussian()
 
@@ -35,8 +35,9 @@ def test_temperatures_and_moves_of_a_user(x64):
     point = LinearGaussian(w=0.45)
     sampler = vaejax.AIS(point.model, Quadratic(8), 4_000, transition=RandomWalk())
     steps_key, key = jax.random.split(jax.random.key(0))
-    steps = jax.jit(sampler.step_sizes)(point.params, point.datum, steps_key)
-    log_w, acceptance = jax.jit(sampler.upwards)(point.params, point.datum, steps, key)
+    chains = sampler.chains(point.params, point.datum)
+    steps = jax.jit(chains.step_sizes)(steps_key)
+    log_w, acceptance = jax.jit(chains.upwards)(steps, key)
     assert_mean(np.exp(log_w - point.log_marginal), 1, detectable=0.05)
     assert 0.15 < acceptance < 0.35
 
@@ -48,11 +49,13 @@ def test_the_pilot_finds_a_step_size_for_each_temperature(x64):
     betas = ais.Linear(40).betas() ** 3
     log_start, log_end = (lambda z, v=v: -0.5 * jnp.sum(z**2) / v for v in (1.0, 0.01))
     zs = jax.random.normal(jax.random.key(0), (200, 1))
-    key, arguments = jax.random.key(1), (log_start, log_end, jnp.asarray(betas))
-    steps = jax.jit(lambda zs: pilot_step_sizes(*arguments, RandomWalk(), zs, key))(zs)
+    key, path = jax.random.key(1), AnnealedPath(log_start, log_end)
+    steps = jax.jit(lambda zs: pilot_step_sizes(path, jnp.asarray(betas), RandomWalk(), zs, key))(
+        zs
+    )
     assert steps.shape == betas.shape
     assert 4 < steps[0] / steps[-1] < 25
-    first = log_start, log_start, jnp.zeros(30), jnp.full(30, steps[0])
+    first = AnnealedPath(log_start, log_start), jnp.zeros(30), jnp.full(30, steps[0])
     _, acceptance = jax.vmap(lambda z, key: annealed_log_weight(*first, RandomWalk(), z, key))(
         zs, jax.random.split(key, 200)
     )
@@ -64,7 +67,8 @@ def test_each_move_is_at_the_temperature_of_its_weight(x64):
     betas, steps = jnp.asarray([0.0, 0.2, 0.7, 1.0]), jnp.asarray([9.0, 0.1, 0.2, 0.3])
     log_start, log_end = (lambda z, m=m: -0.5 * jnp.sum((z - m) ** 2) for m in (0.0, 3.0))
     z, expected = jnp.asarray([0.4]), 0.0
-    log_w, _ = annealed_log_weight(log_start, log_end, betas, steps, Climb(), z, jax.random.key(0))
+    path = AnnealedPath(log_start, log_end)
+    log_w, _ = annealed_log_weight(path, betas, steps, Climb(), z, jax.random.key(0))
     for before, after, step in zip(betas[:-1], betas[1:], steps[1:], strict=True):
         expected += (after - before) * (log_end(z) - log_start(z))
         z = z + step * (3.0 * after - z)

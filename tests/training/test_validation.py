@@ -11,9 +11,8 @@ from tests.lib.lines import LINES
 from tests.lib.training import MODEL, OBJECTIVE, PARAMS, XS, Counted, fit
 from tests.lib.trees import assert_same_bits
 from vaejax.base.mapping import Transformed
-from vaejax.training.arguments import check_schedules
 from vaejax.training.run import NO_HISTORY, NonFiniteError, Run
-from vaejax.training.validation import Validator
+from vaejax.training.validation import Validator, settled_step
 
 
 def test_validation_and_early_stopping():
@@ -77,7 +76,7 @@ def test_patience_is_counted_from_where_the_schedules_end():
 
 def test_schedules_end_with_the_last_of_them():
     objective = vaejax.TCVAE(LINES, 10, vaejax.WarmUp(5), vaejax.WarmUp(9), vaejax.WarmUp(7))
-    assert check_schedules(objective, 20) == 9 and check_schedules(OBJECTIVE, 20) == 0
+    assert settled_step(objective) == 9 and settled_step(OBJECTIVE) == 0
 
 
 def with_logarithm(params, x, key):

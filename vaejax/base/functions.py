@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from types import CodeType, FunctionType, ModuleType
+from pathlib import Path
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 
@@ -19,30 +20,38 @@ def public_name(module: str, qualname: str) -> str:
     package, parents = module.partition(".")[0], _parents(module)
     # Those above it are loaded with it; the others are looked through only where it is private.
     homes = [name for name in parents if _is_public(name)]
-    found = [name for name in homes if thing is not None and _member(name, qualname) is thing]
-    if not found and thing is not None and not _is_public(module):
+    places = [name for name in homes if thing is not None and _member(name, qualname) is thing]
+    if not places and thing is not None and not _is_public(module):
         names = [name for name in list(sys.modules) if name.startswith(f"{package}.")]
         root = qualname.partition(".")[0]
-        found = [name for name in names if _is_public(name) and _member(name, root) is thing]
-    home = min(found, key=lambda name: (name.count("."), name), default=module)
+        places = [name for name in names if _is_public(name) and _member(name, root) is thing]
+    home = min(places, key=lambda name: (name.count("."), name), default=module)
     return f"{home}.{qualname}"
 
 
 def is_found_by_name(thing: Any, module: str, qualname: str) -> bool:
-    """Whether its name leads to it from outside: not so of a lambda or a local function, nor of
-    anything in `__main__`, which is another in every script.
-    """
-    if module == "__main__":
-        return False
-    found: Any = sys.modules.get(module)
+    """Whether its name leads to it from outside: not so of a lambda or a local function."""
+    member: Any = sys.modules.get(module)
     for part in qualname.split("."):
         try:
-            found = inspect.getattr_static(found, part)
+            member = inspect.getattr_static(member, part)
         except AttributeError:
             return False
-    if isinstance(found, staticmethod | classmethod):
-        found = found.__func__
-    return found is thing or (callable(found) and inspect.unwrap(found) is thing)
+    if isinstance(member, staticmethod | classmethod):
+        member = member.__func__
+    return member is thing or (callable(member) and inspect.unwrap(member) is thing)
+
+
+def is_named_by_user(thing: FunctionType | type) -> bool:
+    """Whether it is a user's function or class that its name leads to."""
+    module = thing.__module__ or ""
+    return is_own(module) and is_found_by_name(thing, module, thing.__qualname__)
+
+
+def by_name(thing: FunctionType | type) -> dict[str, str]:
+    """{"function" or "type": its public name}"""
+    kind = "type" if isinstance(thing, type) else "function"
+    return {kind: public_name(thing.__module__ or "", thing.__qualname__)}
 
 
 def code_of(function: FunctionType) -> str:
@@ -50,14 +59,31 @@ def code_of(function: FunctionType) -> str:
     two of the same Python and the same package can be compared.
     """
     compiler = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    package = package_version(function.__module__)
+    package = "" if is_own(function.__module__) else package_version(function.__module__)
     digest = hashlib.sha256(repr(_parts(function.__code__, function.__doc__)).encode())
     return f"{compiler}{', ' * bool(package)}{package}: {digest.hexdigest()[:16]}"
 
 
 @cache
+def is_own(module: str) -> bool:
+    """Whether a module is a user's, whose code may change under its name: no part of Python, of
+    vaejax, nor of what is installed among the packages, as is a project installed to be edited.
+    """
+    package = module.partition(".")[0]
+    if module == "__main__":  # another in every script
+        return True
+    if not package or package in {*sys.stdlib_module_names, __name__.partition(".")[0]}:
+        return False
+    try:
+        parts = Path(sys.modules[module].__file__ or "").parts
+    except (KeyError, AttributeError, TypeError):  # built in, or made by a program
+        return not package_version(module)
+    return not {"site-packages", "dist-packages"} & set(parts)
+
+
+@cache
 def package_version(module: str | None) -> str:
-    """ "optax 0.2.8" of what is installed; "" of a user's own."""
+    """ "optax 0.2.8" of a package that has a version; "" of others."""
     package = (module or "").partition(".")[0]
     try:
         return f"{package} {version(package)}" if package else ""
@@ -65,11 +91,33 @@ def package_version(module: str | None) -> str:
         return ""
 
 
+EMPTY = {"cell": "empty"}  # a variable that has no value yet
+
+
+def closed_over(function: FunctionType) -> dict[str, Any]:
+    """{name: value} of the variables that a function closes over; EMPTY where there is no value, as
+    in `optax.exponential_decay` without an end.
+    """
+    return {
+        name: _content(cell)
+        for name, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        )
+    }
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return EMPTY
+
+
 def values_read(function: FunctionType) -> dict[str, Any]:
     """{"scale" or "config.scale": value} of the variables of its module that a function reads, and
     of the attributes that they hold.
     """
-    found = {}
+    values = {}
     for code in _codes(function.__code__):
         for name, *attributes in _chains(code):
             if name not in function.__globals__:
@@ -79,8 +127,8 @@ def values_read(function: FunctionType) -> dict[str, Any]:
                 if attribute not in _held(value):
                     break  # it is its class's: then the whole is read
                 value, name = _held(value)[attribute], f"{name}.{attribute}"
-            found[name] = value
-    return dict(sorted(found.items()))
+            values[name] = value
+    return dict(sorted(values.items()))
 
 
 def _chains(code: CodeType) -> Iterator[list[str]]:

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vaejax.base.supports import PIECE, in_pieces
+from vaejax.base.supports import PIECE
 from vaejax.base.types import PyTree
 
 X64 = 'or set jax.config.update("jax_enable_x64", True) first'
@@ -98,12 +98,10 @@ def first_not_finite(array: np.ndarray) -> tuple[int, ...] | None:
     """The place of the first NaN or infinity; None where all is finite."""
     if not is_float(array.dtype):
         return None
-    for start, rows in in_pieces(array):
-        finite = np.isfinite(rows)
-        if not finite.all():
-            place = np.argwhere(~finite)[0].tolist()
-            return (start + place[0], *place[1:]) if array.ndim else ()
-    return None
+    finite = np.isfinite(array)
+    if finite.all():
+        return None
+    return tuple(map(int, np.unravel_index(np.argmin(finite), np.shape(array))))
 
 
 def require_digits(stored: PyTree, name: str, *, whole: bool = False) -> None:

@@ -1,11 +1,12 @@
 """The contract of what stands between stored examples and the model."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from vaejax.base.supports import REAL, Support
+from vaejax.base.supports import ONE_HOT, REAL, Support
 from vaejax.base.types import Key, PyTree
 
 
@@ -52,6 +53,16 @@ def supports_of_leaves(example: PyTree, support: Any) -> list[Support]:
     structure = jax.tree.structure(example)
     known = _known(structure.unflatten(range(structure.num_leaves)), support)
     return [known.get(leaf, REAL) for leaf in range(structure.num_leaves)]
+
+
+def countable_dimensions(example: PyTree, support: Any) -> int | None:
+    """How many numbers an example has, if each has countably many values, so that there are bits of
+    it. Of the example the shapes are asked alone.
+    """
+    supports = supports_of_leaves(example, support)
+    if any(support.steps is None or support == ONE_HOT for support in supports):
+        return None
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(example))
 
 
 def _known(leaves: PyTree, support: Any) -> dict[int, Support]:

@@ -14,12 +14,11 @@ from jaxtyping import Array, Float
 from vaejax.base.asserts import assert_rank
 from vaejax.base.checks import require_count, require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate
-from vaejax.base.supports import ONE_HOT
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.bounds import sample_log_weight
 from vaejax.data.base import Source
-from vaejax.data.transforms import supports_of_leaves
+from vaejax.data.transforms import countable_dimensions
 from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, flattened, posterior_mean
 from vaejax.evaluation.pareto import FEWEST_VALUES, pareto_k
@@ -113,7 +112,8 @@ def evaluate(
     for name, count in counts.items():
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
-    source, example = checked_data(model, params, xs, transform)
+    source, params, example = checked_data(model, params, xs, transform)
+    dimensions = countable_dimensions(model.observation(example), model.support)
     weights = WeightsAndMean(model, num_samples, min(chunk, num_samples))
     by_example = map_in_chunks(
         Transformed(weights, transform),
@@ -129,6 +129,8 @@ def evaluate(
         same_as=Transformed(replace(weights, chunk=num_samples), transform),
     )
     iwae = {count: estimate(by_example[f"iwae_{count}"]) for count in ladder}
+    log_marginal = by_example[f"iwae_{num_samples}"]
+    bits = None if dimensions is None else estimate(-log_marginal / (np.log(2) * dimensions))
     return Evaluation(
         elbo=estimate(by_example["elbo"]),
         iwae=iwae,
@@ -136,7 +138,7 @@ def evaluate(
         effective_samples=estimate(by_example["effective_samples"]),
         unreliable=_unreliable(by_example["k_hat"], num_samples),
         active_units=_num_active(by_example["mean"]),
-        bits_per_dim=_bits_per_dim(model, example, by_example[f"iwae_{num_samples}"]),
+        bits_per_dim=bits,
         num_samples=num_samples,
         by_example=by_example,
     )
@@ -227,15 +229,3 @@ def _grouped_bound(log_w: np.ndarray, count: int) -> np.ndarray:
     # log mean w = log mean (w / max w) + log max w
     bounds = np.log(np.mean(np.exp(groups - highest), axis=2)) + highest[:, :, 0]
     return bounds.mean(axis=1)
-
-
-def _bits_per_dim(model: Model, example: PyTree, log_marginal: np.ndarray) -> Estimate | None:
-    """-log p(x) / (dimensions log 2), where all that the model explains has countably many values;
-    `example` has the shapes of one.
-    """
-    observation = model.observation(example)
-    supports = supports_of_leaves(observation, model.support)
-    if any(support.steps is None or support == ONE_HOT for support in supports):
-        return None
-    dimensions = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(observation))
-    return estimate(-log_marginal / (np.log(2) * dimensions))

@@ -17,28 +17,20 @@ References: Neal 2001; Grosse, Ghahramani & Adams 2015 (both sides); Wu, Burda, 
 Grosse 2017 (for decoders).
 """
 
-from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
 
-from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count, require_key, require_kind, unknown_name
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import iwae_bound
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.inference.annealing import HMC as HMC
+from vaejax.inference.annealing import AnnealedPath, Chains, require_betas
 from vaejax.inference.annealing import Linear as Linear
-from vaejax.inference.annealing import (
-    LogDensity,
-    annealed_log_weight,
-    pilot_step_sizes,
-    require_betas,
-)
 from vaejax.inference.annealing import Sigmoid as Sigmoid
 from vaejax.inference.annealing import Temperatures as Temperatures
 from vaejax.inference.annealing import Transition as Transition
@@ -57,16 +49,6 @@ class Sandwich(NamedTuple):
     lower: Scalar
     upper: Scalar
     acceptance: Scalar
-
-
-class AnnealedPath(NamedTuple):
-    """The two ends of the path, log p_0 and log p(x, .), as functions of flat z [d]; and a sampler
-    of p_0, flat too.
-    """
-
-    log_start: LogDensity
-    log_end: LogDensity
-    sample_start: Callable[[Key], Float[Array, " d"]]
 
 
 @component
@@ -98,7 +80,9 @@ class AIS:
     def __call__(self, params: Params, x: PyTree, key: Key) -> Scalar:
         require_key(key)
         pilot_key, chains_key = jax.random.split(key)
-        log_w, _ = self.upwards(params, x, self.step_sizes(params, x, pilot_key), chains_key)
+        chains = self.chains(params, x)
+        step_sizes = chains.step_sizes(pilot_key)
+        log_w, _ = chains.upwards(step_sizes, chains_key)
         return iwae_bound(log_w)
 
     def bdmc(self, params: Params, key: Key, x: PyTree = None) -> Sandwich:
@@ -108,49 +92,28 @@ class AIS:
         require_key(key)
         z_key, x_key, pilot_key, up_key, down_key = jax.random.split(key, 5)
         x, z = self.model.simulate(params, z_key, x_key, x)
-        steps = self.step_sizes(params, x, pilot_key)
-        up, accepted_up = self.upwards(params, x, steps, up_key)
-        down, accepted_down = self.downwards(params, x, z, steps, down_key)
+        chains = self.chains(params, x)
+        step_sizes = chains.step_sizes(pilot_key)
+        up, accepted_up = chains.upwards(step_sizes, up_key)
+        down, accepted_down = chains.downwards(z, step_sizes, down_key)
         return Sandwich(x, iwae_bound(up), -iwae_bound(down), (accepted_up + accepted_down) / 2)
 
-    def step_sizes(self, params: Params, x: PyTree, key: Key) -> Float[Array, " t"]:
-        """Of the moves at each temperature, by a pilot run."""
-        starts_key, moves_key = jax.random.split(key)
-        path = self.path(params, x)
-        zs = self._starts(path, starts_key)
-        return pilot_step_sizes(
-            path.log_start, path.log_end, self._betas(), self.transition, zs, moves_key
-        )
-
-    def upwards(
-        self, params: Params, x: PyTree, step_sizes: Float[Array, " t"], key: Key
-    ) -> tuple[Float[Array, " c"], Scalar]:
-        """(log w of each chain from the start to p(x, z), the mean acceptance): E w = p(x)."""
-        starts_key, moves_key = jax.random.split(key)
-        path = self.path(params, x)
-        zs = self._starts(path, starts_key)
-        return self._chains(path, zs, self._betas(), step_sizes, moves_key)
-
-    def downwards(
-        self, params: Params, x: PyTree, z: PyTree, step_sizes: Float[Array, " t"], key: Key
-    ) -> tuple[Float[Array, " c"], Scalar]:
-        """(log w of each chain from z to the start, the mean acceptance): E w = 1/p(x), where z is
-        an exact sample of p(z | x).
-        """
-        zs = jnp.tile(ravel_pytree(z)[0], (self.num_chains, 1))
-        path = self.path(params, x)
-        return self._chains(path, zs, self._betas()[::-1], step_sizes[::-1], key)
-
-    def path(self, params: Params, x: PyTree) -> AnnealedPath:
-        """From the start, normalised, to p(x, z)."""
+    def chains(self, params: Params, x: PyTree) -> Chains:
+        """Those of one example, from the start to p(x, .) or back: their weights one by one."""
         check_example(self.model, x)
         p_0 = self._start(params, x)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), p_0.event)
         unravel = ravel_pytree(zeros)[1]
-        return AnnealedPath(
+        path = AnnealedPath(
             log_start=lambda z: p_0.log_prob(unravel(z)),
             log_end=lambda z: self.model.log_joint(params, x, unravel(z)),
+        )
+        return Chains(
+            path,
             sample_start=lambda key: ravel_pytree(p_0.sample(key))[0],
+            betas=jnp.asarray(self.temperatures.betas(), jnp.result_type(float)),
+            transition=self.transition,
+            num_chains=self.num_chains,
         )
 
     def _start(self, params: Params, x: PyTree) -> Distribution:
@@ -161,28 +124,3 @@ class AIS:
             return prior_of(self.model, params, x)
         except NotKnownError as error:
             raise NotKnownError(f'{error}; AIS(..., start="encoder") needs none') from None
-
-    def _betas(self) -> Float[Array, " t"]:
-        return jnp.asarray(self.temperatures.betas(), jnp.result_type(float))
-
-    def _starts(self, path: AnnealedPath, key: Key) -> Float[Array, "c d"]:
-        return jax.vmap(path.sample_start)(jax.random.split(key, self.num_chains))
-
-    def _chains(
-        self,
-        path: AnnealedPath,
-        zs: Float[Array, "c d"],
-        betas: Float[Array, " t"],
-        step_sizes: Float[Array, " t"],
-        key: Key,
-    ) -> tuple[Float[Array, " c"], Scalar]:
-        assert_shape(zs, (self.num_chains, None))
-        keys = jax.random.split(key, self.num_chains)
-
-        def chain(z, key):
-            return annealed_log_weight(
-                path.log_start, path.log_end, betas, step_sizes, self.transition, z, key
-            )
-
-        log_w, acceptance = jax.vmap(chain)(zs, keys)
-        return log_w, jnp.mean(acceptance)

@@ -1,16 +1,17 @@
 """Temperatures, moves and chains of annealed importance sampling."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_equal_shape, assert_rank
 from vaejax.base.checks import is_finite, require_count, require_positive, require_said
-from vaejax.base.types import Key, Scalar
+from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import component
 
 LogDensity = Callable[[jax.Array], Scalar]
@@ -141,9 +142,69 @@ class HMC(Transition):
         return state.position, info.acceptance_rate
 
 
+class AnnealedPath(NamedTuple):
+    """log p_0, normalised, and log p_1 = log p(x, .), as functions of flat z [d]."""
+
+    log_start: LogDensity
+    log_end: LogDensity
+
+    def density(self, beta: Scalar) -> LogDensity:
+        """log p_b(z) = (1 - b) log p_0(z) + b log p_1(z), but for a constant."""
+        return lambda z: (1 - beta) * self.log_start(z) + beta * self.log_end(z)
+
+
+class Chains(NamedTuple):
+    """`num_chains` chains along a path, at the temperatures `betas` by the moves of `transition`;
+    `sample_start(key)` draws from p_0, flat.
+    """
+
+    path: AnnealedPath
+    sample_start: Callable[[Key], Float[Array, " d"]]
+    betas: Float[Array, " t"]
+    transition: Transition
+    num_chains: int
+
+    def step_sizes(self, key: Key) -> Float[Array, " t"]:
+        """Of the moves at each temperature, by a pilot run."""
+        starts_key, moves_key = jax.random.split(key)
+        zs = self._starts(starts_key)
+        return pilot_step_sizes(self.path, self.betas, self.transition, zs, moves_key)
+
+    def upwards(
+        self, step_sizes: Float[Array, " t"], key: Key
+    ) -> tuple[Float[Array, " c"], Scalar]:
+        """(log w of each chain from the start to p(x, z), the mean acceptance): E w = p(x)."""
+        starts_key, moves_key = jax.random.split(key)
+        return self._log_weights(self._starts(starts_key), self.betas, step_sizes, moves_key)
+
+    def downwards(
+        self, z: PyTree, step_sizes: Float[Array, " t"], key: Key
+    ) -> tuple[Float[Array, " c"], Scalar]:
+        """(log w of each chain from z to the start, the mean acceptance): E w = 1/p(x), where z is
+        an exact sample of p(z | x).
+        """
+        zs = jnp.tile(ravel_pytree(z)[0], (self.num_chains, 1))
+        return self._log_weights(zs, self.betas[::-1], step_sizes[::-1], key)
+
+    def _starts(self, key: Key) -> Float[Array, "c d"]:
+        return jax.vmap(self.sample_start)(jax.random.split(key, self.num_chains))
+
+    def _log_weights(
+        self,
+        zs: Float[Array, "c d"],
+        betas: Float[Array, " t"],
+        step_sizes: Float[Array, " t"],
+        key: Key,
+    ) -> tuple[Float[Array, " c"], Scalar]:
+        def chain(z, key):
+            return annealed_log_weight(self.path, betas, step_sizes, self.transition, z, key)
+
+        log_w, acceptance = jax.vmap(chain)(zs, jax.random.split(key, self.num_chains))
+        return log_w, jnp.mean(acceptance)
+
+
 def annealed_log_weight(
-    log_start: LogDensity,
-    log_end: LogDensity,
+    path: AnnealedPath,
     betas: Float[Array, " t"],
     step_sizes: Float[Array, " t"],
     transition: Transition,
@@ -160,9 +221,9 @@ def annealed_log_weight(
         z, log_w = carry
         beta, change, step_size, t = setting
         # log w += (b_t - b_(t-1)) [log p(x, z) - log p_0(z)], z before the move.
-        log_w += change * (log_end(z) - log_start(z))
+        log_w += change * (path.log_end(z) - path.log_start(z))
         # z moves, p_(b_t) invariant.
-        density = _tempered(log_start, log_end, beta)
+        density = path.density(beta)
         z, acceptance = transition(density, z, step_size, jax.random.fold_in(key, t))
         return (z, log_w), acceptance
 
@@ -171,14 +232,8 @@ def annealed_log_weight(
     return log_w, jnp.mean(acceptance)
 
 
-def _tempered(log_start: LogDensity, log_end: LogDensity, beta: Scalar) -> LogDensity:
-    """log p_b(z) = (1 - b) log p_0(z) + b log p(x, z), but for a constant."""
-    return lambda z: (1 - beta) * log_start(z) + beta * log_end(z)
-
-
 def pilot_step_sizes(
-    log_start: LogDensity,
-    log_end: LogDensity,
+    path: AnnealedPath,
     betas: Float[Array, " t"],
     transition: Transition,
     zs: Float[Array, "c d"],
@@ -190,7 +245,6 @@ def pilot_step_sizes(
     They depend on no chain that is weighted, so those see a fixed move at each temperature, as the
     bounds need.
     """
-    assert_rank(zs, 2)
     if transition.target is None:
         return jnp.ones_like(betas)
 
@@ -198,7 +252,7 @@ def pilot_step_sizes(
         zs, log_step = carry
         beta, t = setting
         keys = jax.random.split(jax.random.fold_in(key, t), len(zs))
-        density = _tempered(log_start, log_end, beta)
+        density = path.density(beta)
         move = lambda z, key: transition(density, z, jnp.exp(log_step), key)  # noqa: E731
         zs, acceptance = jax.vmap(move)(zs, keys)
         # log step += GAIN (the mean acceptance - target); a chain that diverged accepted nothing.

@@ -11,7 +11,7 @@ from vaejax.base.checks import shortened
 from vaejax.base.types import Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
-from vaejax.data.sources import as_source
+from vaejax.data.sources import as_data, as_source
 from vaejax.objectives.base import Objective, require_objective
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation
@@ -48,22 +48,26 @@ def check_params(params: Params) -> None:
             )
 
 
-def check_examples(
+def data_for(
     objective: Objective,
-    examples: dict[str, PyTree | Source],
+    data: PyTree | Source,
+    validation: Validation | None,
     transform: Callable | None,
     batch_size: int,
-) -> None:
-    """Raises ValueError for {"data": ..., "validation": ...} that do not fit the objective, or for
-    data that do not fill a batch.
+) -> PyTree | Source:
+    """The data as training reads them: arrays, or a Source. Raises ValueError for data, or held-out
+    ones, that do not fit the objective, and for data that do not fill a batch.
     """
-    for name, part in examples.items():
-        check_data(part, objective.support, transform, name)
-    size = len(as_source(examples["data"]))
+    data = as_data(data)
+    size = len(as_source(data))
+    check_data(data, objective.support, transform, "data")
+    if validation is not None:
+        check_data(validation.data, objective.support, transform, "validation")
     if batch_size > size:
         raise ValueError(
             f"batch_size = {batch_size}, but the data have {size} examples; choose at most {size}"
         )
+    return data
 
 
 def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
@@ -85,11 +89,10 @@ def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
         )
 
 
-def check_schedules(objective: Objective, num_steps: int) -> int:
-    """The step from which every weight has been where its schedule leads. Raises ValueError if the
-    run does not come so far, TypeError if the objective is none.
+def check_schedules(objective: Objective, num_steps: int) -> None:
+    """Raises ValueError if a run ends before every weight is where its schedule leads, TypeError if
+    the objective is none.
     """
     require_objective(objective)
     for name, schedule in objective.schedules:
         schedule.check(num_steps, name)
-    return max((schedule.length for _, schedule in objective.schedules), default=0)

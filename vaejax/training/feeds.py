@@ -7,6 +7,7 @@ both give the same bits.
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +52,9 @@ class Order(NamedTuple):
 
 
 class Feed:
-    """The examples of each call, on the device."""
+    """The examples of each call, on the device. Nothing goes there, or is read, before the first
+    one asks.
+    """
 
     def __init__(self, order: Order):
         self.order = order
@@ -73,8 +76,12 @@ class Resident(Feed):
 
     def __init__(self, arrays: PyTree, order: Order, sharding: Sharding | None):
         super().__init__(order)
-        self._data = placed(arrays, sharding)
+        self._arrays, self._sharding = arrays, sharding
         self._length = steps_per_call(order.batch_size)
+
+    @cached_property
+    def _data(self) -> PyTree:
+        return placed(self._arrays, self._sharding)
 
     def steps_from(self, step: int) -> int:
         return self._length
@@ -103,16 +110,25 @@ class Streamed(Feed):
         stretch_bytes: int,
     ):
         super().__init__(order)
-        self._source, self._num_steps = source, num_steps
+        self._source, self._num_steps, self._stretch_bytes = source, num_steps, stretch_bytes
         one_device = SingleDeviceSharding(jax.local_devices()[0])
         self._sharding = (
             one_device if mesh is None else NamedSharding(mesh, PartitionSpec(None, "data"))
         )
-        self._first = first_example(source)
-        num_bytes = order.batch_size * sum(leaf.nbytes for leaf in jax.tree.leaves(self._first))
-        self._length = min(max(1, stretch_bytes // num_bytes), MOST_STEPS)
         self._thread = ThreadPoolExecutor(1, "vaejax-read") if source.reads_ahead else None
         self._stretches: dict[int, Callable[[], PyTree]] = {}
+
+    @cached_property
+    def _first(self) -> PyTree:
+        """Row 0, with its axis of length 1."""
+        return first_example(self._source)
+
+    @cached_property
+    def _length(self) -> int:
+        """How many steps a stretch has."""
+        num_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._first))
+        num_bytes *= self.order.batch_size
+        return min(max(1, self._stretch_bytes // num_bytes), MOST_STEPS)
 
     def steps_from(self, step: int) -> int:
         return self._length - step % self._length

@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import is_key
+from vaejax.base.devices import fetched
 from vaejax.base.types import Params, PyTree, Scalar
 
 
@@ -142,6 +143,7 @@ def with_arrays(run: Run, arrays) -> Run:
     return run._replace(params=params, opt_state=opt_state, best_params=best_params)
 
 
+@jax.jit
 def copied(tree: PyTree) -> PyTree:
     """In arrays of their own, of dtypes that say what they are (a Python number has a weak one)."""
 
@@ -159,6 +161,6 @@ def is_real(leaf: ArrayLike) -> bool:
 def first_non_finite(tree: PyTree, what: str = "") -> str | None:
     """The name of the first leaf with a NaN or infinity, after `what`."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if is_real(leaf) and not np.isfinite(np.asarray(leaf)).all():
+        if is_real(leaf) and not np.isfinite(fetched(leaf)).all():
             return what + jax.tree_util.keystr(path).lstrip(".")
     return None

@@ -13,6 +13,7 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
 from vaejax.data.sources import as_data, map_blocks
+from vaejax.objectives.base import Objective, Reported
 from vaejax.training.run import NonFiniteError, Run
 
 
@@ -105,9 +106,19 @@ class Validator(NoValidator):
 
 
 def validator_of(
-    validation: Validation | None, bound: Transformed, key: Key, settled: int, sharding: Any
+    validation: Validation | None,
+    objective: Objective,
+    transform: Callable | None,
+    key: Key,
+    sharding: Any,
 ) -> NoValidator:
     """The validation at work, or what does nothing where there is none."""
     if validation is None:
         return NoValidator()
-    return Validator(validation, bound, key, settled, sharding)
+    bound = Transformed(Reported(objective), transform)
+    return Validator(validation, bound, key, settled_step(objective), sharding)
+
+
+def settled_step(objective: Objective) -> int:
+    """The step from which every weight has been where its schedule leads."""
+    return max((schedule.length for _, schedule in objective.schedules), default=0)
