@@ -59,7 +59,13 @@ def saved(folder, **changes):
 def test_a_run_of_the_revision_before_is_read(tmp_path):
     config = saved_config(saved(tmp_path))
     assert config == TrainConfig(
-        hidden=(200, 100), seed=3, prior="vamp:5", estimator="iwae", num_samples=2, out="runs/old"
+        hidden=(200, 100),
+        seed=3,
+        prior="vamp:5",
+        estimator="iwae",
+        num_samples=2,
+        devices=1,
+        out="runs/old",
     )
 
 
