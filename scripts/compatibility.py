@@ -113,6 +113,7 @@ ESTIMATORS: dict[str, Callable] = {
 
 
 @cache
+@cache
 def model_and_shapes(prior: str, encoder: str, likelihood: str) -> tuple[vaejax.VAE, vaejax.Params]:
     """A model, and the shapes of its parameters."""
     model = vaejax.VAE(PRIORS[prior](), LIKELIHOODS[likelihood](), ENCODERS[encoder]())

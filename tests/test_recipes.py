@@ -148,7 +148,7 @@ def test_a_discrete_distribution_of_ones_own():
             estimator(model, params, BITS[0], KEY)
     with pytest.raises(TypeError, match="Coins"):
         vaejax.Enumerate()(model, params, BITS[0], KEY)
-    exact = jax.grad(lambda p: vaejax.Enumerate()(ours, p, BITS[0], KEY))(params)
+    exact = jax.jit(jax.grad(lambda p: vaejax.Enumerate()(ours, p, BITS[0], KEY)))(params)
     estimator = vaejax.ScoreFunction(4)
     gradient = jax.jit(
         jax.vmap(lambda key: jax.grad(lambda p: estimator(model, p, BITS[0], key))(params).phi)
@@ -239,7 +239,7 @@ def test_a_noise():
     model = plain_model()
     used(model, BITS, XS, vaejax.Pathwise(4, noise=own))
     q = vaejax.distributions.standard_normal(jnp.zeros(2))
-    zs = jax.vmap(lambda source: own.at(q, source)[0].sample(own.at(q, source)[1]))(
+    zs = jax.jit(jax.vmap(lambda source: own.at(q, source)[0].sample(own.at(q, source)[1])))(
         own.sources(q, KEY, 4)
     )
     np.testing.assert_array_equal(zs[::2], zs[1::2])

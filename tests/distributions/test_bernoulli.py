@@ -26,7 +26,7 @@ LOC, LOG_SCALE, LOGITS = (GENERATOR.normal(size=3) for _ in range(3))
 def test_bernoulli_equals_scipy_and_sums_to_one(x64):
     p = BernoulliDensity(jnp.asarray(LOGITS))
     states = np.array(list(itertools.product([0.0, 1.0], repeat=3)))
-    log_p = jax.vmap(p.log_prob)(states)
+    log_p = jax.jit(jax.vmap(p.log_prob))(states)
     np.testing.assert_allclose(
         log_p, stats.bernoulli.logpmf(states, 1 / (1 + np.exp(-LOGITS))).sum(1), rtol=1e-12
     )
@@ -151,6 +151,6 @@ def test_continuous_bernoulli_samples():
     )(KEYS)
     for column, l in zip(np.asarray(draws).T, logits, strict=True):
         assert_distributed(column, lambda x, l=l: continuous_bernoulli_cdf(x, l))
-    variance = jax.vmap(jax.grad(jax.grad(_log_expm1_over)))(q.logits)  # d/dl E x
+    variance = jax.jit(jax.vmap(jax.grad(jax.grad(_log_expm1_over))))(q.logits)  # d/dl E x
     assert_mean(slopes, variance, detectable=0.003)
     np.testing.assert_allclose(variance[0], 1 / 12, rtol=1e-6)

@@ -63,7 +63,9 @@ def test_antithetic_pairs_by_quadrature(x64):
     for family, variances in expected.items():
         estimator = family(2, noise=vaejax.Antithetic())
         gradient = jax.grad(lambda p, key: estimator(POINT.model, p, POINT.datum, key))
-        drawn = jax.vmap(gradient, (None, 0))(POINT.params, jax.vmap(key_of_normals)(nodes))
+        drawn = jax.jit(jax.vmap(gradient, (None, 0)))(
+            POINT.params, jax.jit(jax.vmap(key_of_normals))(nodes)
+        )
         gradients = np.asarray(jax.vmap(gradient_vector)(drawn))[:, :2]
         mean = np.asarray(weights) @ gradients
         np.testing.assert_allclose(mean, POINT.elbo_gradient[:2], rtol=1e-7)
@@ -86,7 +88,7 @@ def test_scrambled_points_stay_a_net(x64):
     """Of 64 points one lies in each of the 64 boxes of volume 1/64, whatever their sides; two
     coordinates, twenty scramblings.
     """
-    uniforms = jax.vmap(lambda key: vaejax.Sobol().uniforms(key, 64, (2,), jnp.float64))(
+    uniforms = jax.jit(jax.vmap(lambda key: vaejax.Sobol().uniforms(key, 64, (2,), jnp.float64)))(
         jax.random.split(jax.random.key(0), 20)
     )
     assert len({float(u[0, 0]) for u in uniforms}) == 20

@@ -44,7 +44,7 @@ def test_a_uniform_number_is_the_probability_below(x64):
 def test_continuous_densities_integrate_to_one(x64):
     grid = np.linspace(-15, 15, 20_001)
     for p in (DiagNormalDensity(jnp.asarray(LOC[:1]), jnp.asarray(LOG_SCALE[:1])), mixture()):
-        density = np.exp(jax.vmap(p.log_prob)(grid[:, None]))
+        density = np.exp(jax.jit(jax.vmap(p.log_prob))(grid[:, None]))
         np.testing.assert_allclose(np.trapezoid(density, grid), 1, rtol=1e-12)
 
 
@@ -55,7 +55,7 @@ def test_mixture_equals_its_sum(x64):
         x, 1, np.exp(0.2)
     )
     np.testing.assert_allclose(
-        jax.vmap(mixture().log_prob)(x[:, None]), np.log(density), rtol=1e-12
+        jax.jit(jax.vmap(mixture().log_prob))(x[:, None]), np.log(density), rtol=1e-12
     )
     np.testing.assert_allclose(mixture().mean(), weights @ [[-2.0], [1.0]], rtol=1e-12)
 
@@ -63,11 +63,11 @@ def test_mixture_equals_its_sum(x64):
 def test_samplers_agree_with_their_densities():
     q = DiagNormalDensity(jnp.asarray(LOC), jnp.asarray(LOG_SCALE))
     for column, loc, log_scale in zip(
-        np.asarray(jax.vmap(q.sample)(KEYS)).T, LOC, LOG_SCALE, strict=True
+        np.asarray(jax.jit(jax.vmap(q.sample))(KEYS)).T, LOC, LOG_SCALE, strict=True
     ):
         assert_distributed(column, stats.norm(loc, np.exp(log_scale)).cdf)
-    assert_distributed(jax.vmap(mixture().sample)(KEYS), mixture_cdf)
-    draws = jax.vmap(BernoulliDensity(jnp.asarray(LOGITS)).sample)(KEYS)
+    assert_distributed(jax.jit(jax.vmap(mixture().sample))(KEYS), mixture_cdf)
+    draws = jax.jit(jax.vmap(BernoulliDensity(jnp.asarray(LOGITS)).sample))(KEYS)
     assert set(np.unique(draws)) == {0.0, 1.0}
     assert_mean(draws, 1 / (1 + np.exp(-LOGITS)), detectable=0.02)
 
@@ -92,4 +92,4 @@ def test_derivatives(x64):
         modes=("fwd", "rev"),
     )
     check_grads(jax.jit(lambda z: mixture().log_prob(z)), (z[:1],), order=2, modes=("fwd", "rev"))
-    assert jax.grad(jax.grad(log1p_exp))(0.0) == 0.25
+    assert jax.jit(jax.grad(jax.grad(log1p_exp)))(0.0) == 0.25

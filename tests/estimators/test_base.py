@@ -125,7 +125,7 @@ def test_only_the_sample_moves_the_weight_at_it():
         q = point.model.posterior(params, point.datum)
         return log_weight_at(point.model, params, point.datum, q)(z)
 
-    of_params, of_z = jax.grad(log_weight, (0, 1))(point.params, z)
+    of_params, of_z = jax.jit(jax.grad(log_weight, (0, 1)))(point.params, z)
     assert all(not leaf.any() for leaf in jax.tree.leaves(of_params))
     slope = -point.lam * (0.3 - point.posterior_mean) + (0.3 - point.mu) / point.s**2
     np.testing.assert_allclose(of_z, [slope], rtol=1e-5)
@@ -135,7 +135,7 @@ def test_only_the_sample_moves_the_weight_at_it():
         return fixed_samples(point.model, params, point.datum, q, KEY, 1)[1][0]
 
     noise = jax.random.normal(jax.random.split(KEY, 1)[0], (1,))
-    score = jax.grad(log_q)(point.params).phi["loc"]
+    score = jax.jit(jax.grad(log_q))(point.params).phi["loc"]
     np.testing.assert_allclose(score, noise / point.s, rtol=1e-4)
 
 

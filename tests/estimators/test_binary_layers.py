@@ -59,7 +59,7 @@ def test_psi_is_by_layer():
     model, estimator = two_layers(), vaejax.RELAX(NET(1))
     params = parameters(model, estimator)
     assert set(params.psi) == {"b1", "b2"}
-    gradient = jax.grad(lambda p: estimator(model, p, X, jax.random.key(3)))(params)
+    gradient = jax.jit(jax.grad(lambda p: estimator(model, p, X, jax.random.key(3))))(params)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient.psi))
 
 
@@ -70,8 +70,8 @@ def test_the_partners_differ_from_their_layer_on():
     model = two_layers()
     params = parameters(model, vaejax.DisARM())
     layers = layers_of(model.posterior(params, X), vaejax.DisARM())
-    draws = jax.vmap(layers.draw)(jax.random.split(jax.random.key(4), 50))
-    zs = jax.vmap(lambda draw: with_partners(layers, draw))(draws)
+    draws = jax.jit(jax.vmap(layers.draw))(jax.random.split(jax.random.key(4), 50))
+    zs = jax.jit(jax.vmap(lambda draw: with_partners(layers, draw)))(draws)
     np.testing.assert_array_equal(zs["b1"][:, 0], zs["b1"][:, 2])
     assert (zs["b1"][:, 0] != zs["b1"][:, 1]).any() and (zs["b2"][:, 0] != zs["b2"][:, 2]).any()
 

@@ -42,12 +42,15 @@ def chain(num_samples=1):
 
 def exact_elbo(model, params, x):
     """By enumeration, written out."""
-    q, total = model.posterior(params, x), 0.0
-    for state in itertools.product([0.0, 1.0], repeat=3):
-        z = {name: jnp.asarray([value]) for name, value in zip("abc", state, strict=True)}
+    q = model.posterior(params, x)
+
+    def term(state):
+        z = dict(zip("abc", state[:, None], strict=True))
         log_q = q.log_prob(z)
-        total += jnp.exp(log_q) * (model.log_joint(params, x, z) - log_q)
-    return total
+        return jnp.exp(log_q) * (model.log_joint(params, x, z) - log_q)
+
+    states = jnp.asarray(list(itertools.product([0.0, 1.0], repeat=3)))
+    return jnp.sum(jax.vmap(term)(states))
 
 
 def assert_mean_gradient(draws, expected):
@@ -168,15 +171,15 @@ def test_paths_and_sums_together_by_quadrature(x64):
         return jax.nn.log_softmax(model.encoder["y"].conditional(params.phi["y"], x).logits)
 
     def exact(params):
-        total = 0.0
-        for y, log_q in zip(jnp.eye(3), log_q_y(params), strict=True):
+        def term(y, log_q):
             q = model.encoder["z"].conditional(params.phi["z"], (x, y))
             zs = q.loc[None] + jnp.exp(q.log_scale)[None] * noise
             log_w = jax.vmap(
-                lambda z, q=q, y=y: model.log_joint(params, x, {"z": z, "y": y}) - q.log_prob(z)
+                lambda z: model.log_joint(params, x, {"z": z, "y": y}) - q.log_prob(z)
             )(zs)
-            total += jnp.exp(log_q) * (weights @ log_w - log_q)
-        return total
+            return jnp.exp(log_q) * (weights @ log_w - log_q)
+
+        return jnp.sum(jax.vmap(term)(jnp.eye(3), log_q_y(params)))
 
     gradient = jax.jit(
         jax.vmap(

@@ -90,7 +90,7 @@ def test_disarm_loses_to_leaving_one_out_with_two_latents(x64):
     second, second_weights = uniform_nodes(1, (0.0, 0.5, 1.0))
     us = jnp.asarray(list(itertools.product(first, second)))
     weights = np.array([a * b for a, b in itertools.product(first_weights, second_weights)])
-    g = np.asarray(jax.vmap(lambda u: disarm(lambda b: b[1], logits, u)[0])(us))
+    g = np.asarray(jax.jit(jax.vmap(lambda u: disarm(lambda b: b[1], logits, u)[0]))(us))
     np.testing.assert_allclose([weights @ g, weights @ g**2], [0, 0.0405], atol=1e-12)
 
 
@@ -101,7 +101,7 @@ def enumerated(estimate, num_samples=2, p=np.array([P])):
     weights = np.array(
         [np.prod([np.prod(np.where(b == 1, p, 1 - p)) for b in bs]) for bs in tuples]
     )
-    g = np.asarray(jax.vmap(estimate)(jnp.asarray(np.array(tuples))))
+    g = np.asarray(jax.jit(jax.vmap(estimate))(jnp.asarray(np.array(tuples))))
     mean = weights @ g
     return mean, weights @ (g - mean) ** 2
 

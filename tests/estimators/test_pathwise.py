@@ -193,17 +193,17 @@ def test_stopped_gradients_leave_a_vamp_prior_live():
     point = POINT.at_posterior()
     model = vaejax.VAE(vaejax.VampPrior(1), point.model.likelihood, point.model.encoder)
     params = point.params._replace(theta={**point.params.theta, "prior": jnp.zeros((1, 1))})
-    gradient = jax.grad(
-        lambda p: vaejax.StickTheLanding()(model, p, point.datum, jax.random.key(1))
+    gradient = jax.jit(
+        jax.grad(lambda p: vaejax.StickTheLanding()(model, p, point.datum, jax.random.key(1)))
     )(params)
     z = model.posterior(params, point.datum).sample(jax.random.split(jax.random.key(1), 1)[0])
-    through_prior = jax.grad(lambda phi: model.p_z(params._replace(phi=phi)).log_prob(z))(
+    through_prior = jax.jit(jax.grad(lambda phi: model.p_z(params._replace(phi=phi)).log_prob(z)))(
         params.phi
     )
     assert np.abs(through_prior["log_scale"]) > 0.1
     stopped = PhiStoppedInThePrior(model.prior, model.likelihood, model.encoder)
-    frozen = jax.grad(
-        lambda p: vaejax.StickTheLanding()(stopped, p, point.datum, jax.random.key(1))
+    frozen = jax.jit(
+        jax.grad(lambda p: vaejax.StickTheLanding()(stopped, p, point.datum, jax.random.key(1)))
     )(params)
     np.testing.assert_allclose(
         gradient.phi["log_scale"] - frozen.phi["log_scale"], through_prior["log_scale"], rtol=1e-4

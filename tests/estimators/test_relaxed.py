@@ -71,7 +71,7 @@ def test_straight_through_is_the_slope_of_its_soft_sample():
     def f(b, logits):
         return MODEL.log_joint(PARAMS, X, b) - BernoulliDensity(logits).log_prob(b)
 
-    in_b, in_logits = jax.grad(f, (0, 1))(hard, q.logits)
+    in_b, in_logits = jax.jit(jax.grad(f, (0, 1)))(hard, q.logits)
     soft_at_half = jax.nn.sigmoid(2 * jax.scipy.special.logit(soft))
     slopes = {None: p * (1 - p), 0.5: 2 * soft_at_half * (1 - soft_at_half)}
     for temperature, slope in slopes.items():

@@ -22,8 +22,8 @@ POINT = LinearGaussian()
 
 
 def p_and_q(model, params, x, points):
-    log_joint = jax.vmap(partial(model.log_joint, params, x))(points)
-    log_q = jax.vmap(model.posterior(params, x).log_prob)(points)
+    log_joint = jax.jit(jax.vmap(partial(model.log_joint, params, x)))(points)
+    log_q = jax.jit(jax.vmap(model.posterior(params, x).log_prob))(points)
     return on_grid(points, log_joint), on_grid(points, log_q)
 
 

@@ -59,14 +59,14 @@ def binary_graph(num_nodes=12, seed=0):
             for j in range(num_nodes)
         )
     )
-    return graph, graph.init(jax.random.key(seed))
+    return graph, jax.jit(graph.init)(jax.random.key(seed))
 
 
 def brute_force(joint, num_nodes):
     """All states [n, nodes] and their log-probabilities."""
     states = np.array(list(itertools.product([0.0, 1.0], repeat=num_nodes)))
     values = {name(j): jnp.asarray(states[:, j : j + 1]) for j in range(num_nodes)}
-    return states, np.asarray(jax.vmap(joint.log_prob)(values))
+    return states, np.asarray(jax.jit(jax.vmap(joint.log_prob))(values))
 
 
 def log_sum(log_p):

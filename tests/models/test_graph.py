@@ -63,8 +63,10 @@ def test_one_node_draws_what_its_factor_draws():
 
 def test_a_joint_is_a_distribution_over_batches_too():
     graph, params = binary_graph(4)
-    batch = jax.vmap(lambda key: graph(params).sample(key))(jax.random.split(jax.random.key(0), 7))
-    assert jax.vmap(graph(params).log_prob)(batch).shape == (7,)
+    batch = jax.jit(jax.vmap(lambda key: graph(params).sample(key)))(
+        jax.random.split(jax.random.key(0), 7)
+    )
+    assert jax.jit(jax.vmap(graph(params).log_prob))(batch).shape == (7,)
     stopped = jax.lax.stop_gradient(graph(params))
     assert isinstance(stopped, type(graph(params)))
 
@@ -87,7 +89,7 @@ def test_noise_other_than_independent_goes_node_by_node():
     params = chain.init(jax.random.key(0), jnp.zeros(1))
     q = chain(params, jnp.zeros(1))
     noise = vaejax.Antithetic()
-    draws = jax.vmap(lambda source: noise.at(q, source)[0].sample(None))(
+    draws = jax.jit(jax.vmap(lambda source: noise.at(q, source)[0].sample(None)))(
         noise.sources(q, jax.random.key(1), 2)
     )
     mean_a = params["a"]["net"]["b"]

@@ -230,7 +230,7 @@ def test_a_hidden_markov_model_is_its_forward_pass_and_its_enumeration(x64):
     )
     paths = jnp.asarray(list(itertools.product(range(3), repeat=num_steps)))
     hidden = {f"z{t}": jax.nn.one_hot(paths[:, t], 3) for t in range(num_steps)}
-    every = jax.vmap(lambda hidden: joint.log_prob({**observed, **hidden}))(hidden)
+    every = jax.jit(jax.vmap(lambda hidden: joint.log_prob({**observed, **hidden})))(hidden)
     np.testing.assert_allclose(joint.log_marginal(observed), log_sum(np.asarray(every)), rtol=1e-12)
 
 
@@ -242,7 +242,7 @@ def test_marginals_have_an_axis_for_each_name_in_the_order_asked_for(x64):
     sizes = [3, 4] * 3
     index = np.array(list(itertools.product(*map(range, sizes))))
     states = {name: jax.nn.one_hot(index[:, j], sizes[j]) for j, name in enumerate(names)}
-    p = np.exp(jax.vmap(joint.log_prob)(states)).reshape(sizes)
+    p = np.exp(jax.jit(jax.vmap(joint.log_prob))(states)).reshape(sizes)
     for asked in itertools.permutations(("z0", "x1", "z2")):
         others = tuple(j for j, name in enumerate(names) if name not in asked)
         kept = [name for name in names if name in asked]
@@ -323,11 +323,12 @@ def test_the_elbo_at_the_smoother_is_the_kalman_log_likelihood(x64):
     x = {"zero": jnp.zeros(1)} | {
         f"x{t}": jnp.asarray([value]) for t, value in enumerate(series.xs)
     }
+    gradient = jax.jit(jax.grad(partial(vaejax.StickTheLanding(), model)))
     for key in jax.random.split(
         jax.random.key(0), 3
     ):  # at the exact posterior every sample has the same log-weight
         np.testing.assert_allclose(
             vaejax.elbo(model, params, x, key), series.log_likelihood, rtol=1e-10
         )
-        sticking = jax.grad(partial(vaejax.StickTheLanding(), model))(params, x, key)
+        sticking = gradient(params, x, key)
         np.testing.assert_allclose(jax.flatten_util.ravel_pytree(sticking.phi)[0], 0, atol=1e-10)

@@ -56,7 +56,7 @@ each_depth = pytest.mark.parametrize("make", cases({"once": once, "twice": twice
 def enumerated(make):
     """The joint density, every assignment in a list, and the log-probability of each."""
     graph = make()
-    params = jax.tree.map(lambda leaf: 1.5 * leaf, graph.init(KEY))
+    params = jax.tree.map(lambda leaf: 1.5 * leaf, jax.jit(graph.init)(KEY))
     joint, table = graph(params), STATES[make]
     assignments = [
         jax.tree.map(jnp.asarray, dict(zip(table, values, strict=True)), is_leaf=_is_value)
@@ -194,7 +194,9 @@ def test_antithetic_pairs_of_nested_normals_mirror_each_other():
     graph = DirectedGraph((Node("u", NORMAL), Node("ab", pair(NORMAL, NORMAL), "u")))
     q = graph(graph.init(KEY))
     noise = vaejax.Antithetic()
-    draws = jax.vmap(lambda source: noise.at(q, source)[0].sample(None))(noise.sources(q, KEY, 6))
+    draws = jax.jit(jax.vmap(lambda source: noise.at(q, source)[0].sample(None)))(
+        noise.sources(q, KEY, 6)
+    )
     flat = np.stack([leaf[:, 0] for leaf in jax.tree.leaves(draws)], 1)
     centres = (flat[:3] + flat[3:]) / 2
     np.testing.assert_allclose(centres, np.broadcast_to(centres[:1], centres.shape), atol=1e-5)

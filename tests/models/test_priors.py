@@ -82,7 +82,7 @@ def test_vamp_prior_of_all_the_data_is_the_aggregated_posterior(x64):
     params = model.init(jax.random.key(0), jnp.zeros(1))
     params.theta["prior"] = jnp.asarray([[-1.0], [2.0]])
     grid = np.linspace(-30, 30, 20_001)
-    density = np.exp(jax.vmap(model.p_z(params).log_prob)(grid[:, None]))
+    density = np.exp(jax.jit(jax.vmap(model.p_z(params).log_prob))(grid[:, None]))
     np.testing.assert_allclose(np.trapezoid(density, grid), 1, rtol=1e-10)
     encodings = [model.posterior(params, u) for u in params.theta["prior"]]
     expected = np.mean(
@@ -103,7 +103,7 @@ def test_phi_gradient_of_the_log_joint(prior, zero):
     """Exactly zero for a plain prior, and not for a VampPrior, whose density needs the encoder."""
     model = model_with(prior)
     params = model.init(jax.random.key(0), X)
-    gradient = jax.grad(lambda p: model.log_joint(p, X, jnp.ones(2)))(params)
+    gradient = jax.jit(jax.grad(lambda p: model.log_joint(p, X, jnp.ones(2))))(params)
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient.phi))
     assert largest == 0 if zero else largest > 1e-3
 
@@ -200,7 +200,7 @@ def test_a_flow_without_layers_is_its_base(kind, x64):
 def test_discrete_priors_start_fair_and_sum_to_one(x64):
     logits = jnp.array([[0.5, -1.0, 0.2], [0.0, 2.0, -0.3]])
     states = np.array(list(itertools.product(np.eye(3), repeat=2)))
-    log_p = jax.vmap(vaejax.FactorialCategorical(2, 3)(logits, None).log_prob)(states)
+    log_p = jax.jit(jax.vmap(vaejax.FactorialCategorical(2, 3)(logits, None).log_prob))(states)
     np.testing.assert_allclose(np.exp(log_p).sum(), 1, rtol=1e-13)
     prior = vaejax.FactorialBernoulli(3)
     fair = prior(prior.init(jax.random.key(0), X), None)

@@ -33,7 +33,7 @@ def test_log_joint_is_prior_times_likelihood(x64):
 
 
 def test_ancestral_samples_follow_the_joint():
-    xs, zs = jax.vmap(POINT.model.sample, (None, 0))(
+    xs, zs = jax.jit(jax.vmap(POINT.model.sample, (None, 0)))(
         POINT.params, jax.random.split(jax.random.key(0), 40_000)
     )
     assert_distributed(zs, stats.norm.cdf)
@@ -61,7 +61,7 @@ def test_encoder_and_decoder_start_from_keys_of_their_own():
 
 def test_z_and_the_noise_of_x_are_independent():
     """E z e = 0, e the noise of x ~ N(w z + b, tau^2) in its scale; with one key it would be 1."""
-    xs, zs = jax.vmap(POINT.model.sample, (None, 0))(
+    xs, zs = jax.jit(jax.vmap(POINT.model.sample, (None, 0)))(
         POINT.params, jax.random.split(jax.random.key(5), 20_000)
     )
     assert_mean((xs - POINT.w * zs - POINT.b) / POINT.tau * zs, 0, detectable=0.06)

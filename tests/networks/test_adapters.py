@@ -50,6 +50,10 @@ def nnx_loss(module):
     return jnp.sum(jnp.sin(module(X)))
 
 
+def slope_of(net, params):
+    return jax.jit(jax.grad(lambda p: jnp.sum(jnp.sin(net.apply(p, X)))))(params)
+
+
 # {house: (the net, the module's value at X and the gradient of sum sin of it, by the library)}
 def by_nnx():
     module = InNNX(3, 2, rngs=nnx.Rngs(KEY))
@@ -63,13 +67,13 @@ def by_equinox():
 
 def by_haiku():
     params = HAIKU.init(KEY, X)
-    return HAIKU.apply(params, X), jax.grad(lambda p: jnp.sum(jnp.sin(HAIKU.apply(p, X))))(params)
+    return HAIKU.apply(params, X), slope_of(HAIKU, params)
 
 
 def by_linen():
     net = InLinen(2)
     params = net.init(KEY, X)
-    return net.apply(params, X), jax.grad(lambda p: jnp.sum(jnp.sin(net.apply(p, X))))(params)
+    return net.apply(params, X), slope_of(net, params)
 
 
 NUMBERS = {
@@ -90,7 +94,7 @@ def test_the_numbers_of_the_module_itself(name):
     params = net.init(KEY, X)
     np.testing.assert_allclose(net.apply(params, X), value, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(net.apply)(params, X), value, rtol=1e-5)
-    found = jax.grad(lambda p: jnp.sum(jnp.sin(net.apply(p, X))))(params)
+    found = slope_of(net, params)
     found, expected = (jax.tree.leaves(tree) for tree in (found, gradient))
     assert len(found) == len(expected) >= 4
     for leaf, other in zip(found, expected, strict=True):

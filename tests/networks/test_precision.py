@@ -61,7 +61,7 @@ def test_every_layer_computes_in_half(name):
             output = net.apply(params, example)
             return jnp.sum(jnp.sin(output.astype(jnp.float32))), output
 
-        return jax.grad(total, has_aux=True)(params)
+        return jax.jit(jax.grad(total, has_aux=True))(params)
 
     full, (gradient, output) = outputs(net), outputs(vaejax.HalfPrecision(net))
     assert output.dtype == jnp.bfloat16

@@ -10,3 +10,9 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(jax.config, "update", lambda *settings: None)
     return tmp_path
+
+
+@pytest.fixture
+def without_pictures(monkeypatch):
+    """Of tests about something else: they are the dearest part of a small run."""
+    monkeypatch.setattr("vaejax.runs.train.drawn", lambda figures, out: {})

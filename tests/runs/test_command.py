@@ -258,6 +258,7 @@ def test_a_command_that_is_not_there_has_status_2(arguments, capsys):
     assert stop.value.code == 2 and "vaejax" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_draws_are_those_of_the_model(tmp_path, capsys):
     assert main(["train", *SMALL, "--out", "run"]) == 0
     assert main(["sample", "--run", "run", "--num-samples", "40"]) == 0

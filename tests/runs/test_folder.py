@@ -34,6 +34,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "vamp"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jax.config, "update", lambda *settings: None)  # no compilation cache
+        patch.setattr("vaejax.runs.train.drawn", lambda figures, out: {})
         assert train(*SMALL, *FLAGS, "--out", str(folder)) == 0
     return folder
 

@@ -11,6 +11,8 @@ from vaejax.__main__ import main
 from vaejax.runs import sweep as sweeping
 from vaejax.runs.sweep import SweepConfig, swept_runs
 
+pytestmark = pytest.mark.usefixtures("without_pictures")
+
 TINY = [
     *("--hidden", "4", "--num-steps", "4", "--batch-size", "20"),
     *("--validate-every", "2", "--eval-samples", "2"),

@@ -310,6 +310,7 @@ def bounds_in(folder):
     return [line for line in lines if '"bound"' in line]
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_resume_takes_the_runs_own_flags_and_refuses_others(tmp_path, capsys):
     assert train(*SMALL, "--out", "whole") == 0
     assert train(*SMALL, "--out", "cut", "--num-steps", "35") == 0
@@ -345,6 +346,7 @@ def test_other_data_are_refused_and_the_folder_is_as_it_was(tmp_path, capsys):
     assert (tmp_path / "run/config.json").read_bytes() == before
 
 
+@pytest.mark.usefixtures("without_pictures")
 @pytest.mark.parametrize(
     "stop",
     cases({"Ctrl-C": (signal.SIGINT, 130), "SIGTERM": (signal.SIGTERM, 143)}, slow=("SIGTERM",)),
@@ -374,6 +376,7 @@ def test_interrupted_it_saves_and_resumes_to_the_same_bits(tmp_path, stop):
     assert cut == whole
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_the_best_parameters_are_evaluated_where_there_is_patience(tmp_path, capsys):
     """A learning rate at which the last validation is not the best."""
     rate = ["--learning-rate", "0.3", "--num-steps", "80", "--validate-every", "10"]
@@ -386,6 +389,7 @@ def test_the_best_parameters_are_evaluated_where_there_is_patience(tmp_path, cap
     assert not all(map(np.array_equal, jax.tree.leaves(best), jax.tree.leaves(last)))
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_a_run_out_of_time_is_saved_and_goes_on_to_the_same_bits(tmp_path, capsys):
     """It exits 0, says where it stopped, and has no result until it has ended."""
     assert train(*SMALL, "--max-minutes", "1e-9", "--out", "run") == 0
@@ -399,6 +403,7 @@ def test_a_run_out_of_time_is_saved_and_goes_on_to_the_same_bits(tmp_path, capsy
     assert result_in(tmp_path / "run")["step"] == 60
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_what_is_replaced_stays_until_the_new_run_has_ended(tmp_path, capsys):
     assert train(*SMALL, "--num-steps", "20", "--out", "run") == 0
     assert train(*SMALL, "--overwrite", "--max-minutes", "1e-9", "--out", "run") == 0
@@ -407,6 +412,7 @@ def test_what_is_replaced_stays_until_the_new_run_has_ended(tmp_path, capsys):
     assert not (tmp_path / "run/replaced-1").exists()
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_an_average_is_trained_validated_and_evaluated(tmp_path, capsys):
     flags = [*SMALL, "--average", "0.9", "--skip-above", "1e6"]
     assert train(*flags, "--out", "run") == 0
@@ -422,6 +428,7 @@ def test_an_average_is_trained_validated_and_evaluated(tmp_path, capsys):
     assert not np.array_equal(*bounds)
 
 
+@pytest.mark.usefixtures("without_pictures")
 def test_steps_that_explode_are_skipped_and_said(tmp_path, capsys):
     with pytest.warns(UserWarning, match="60 of 60 steps were skipped"):
         assert train(*SMALL, "--skip-above", "1e-9", "--out", "run") == 0

@@ -35,7 +35,9 @@ def test_moments_are_numpys(layout):
     assert moments.num_draws == 100 and moments.squares["phi"].shape == (100,)
     draw_key = jax.random.split(jax.random.key(0))[1]
     keys = jax.vmap(lambda i: jax.random.fold_in(draw_key, i))(jnp.arange(100))
-    values = jax.vmap(lambda key: Maximised(OBJECTIVE)(POINT.params, POINT.datum, key))(keys)
+    values = jax.jit(jax.vmap(lambda key: Maximised(OBJECTIVE)(POINT.params, POINT.datum, key)))(
+        keys
+    )
     np.testing.assert_allclose(moments.value, estimate(values), rtol=1e-5)
 
 

@@ -87,13 +87,12 @@ def assert_heads(model, params, x, names):
     body, location, scale = (groups[f"phi {part}"] for part in ("body", "location", "scale"))
     assert sum(size(part(params)) for part in (body, location, scale)) == size(params.phi)
     assert set(location(params)) == set(scale(params)) == names
-    q = model.posterior(params, x)
+    posterior = jax.jit(model.posterior)
+    q = posterior(params, x)
     for select, moves in ((location, [True, False]), (scale, [False, True])):
-        mask = jax.grad(lambda params, select=select: total(select(params)))(params)
+        mask = jax.jit(jax.grad(lambda params, select=select: total(select(params))))(params)
         pushed = jax.tree.map(lambda leaf, entry: leaf + 0.1 * entry, params, mask)
-        pairs = list(
-            zip(jax.tree.leaves(q), jax.tree.leaves(model.posterior(pushed, x)), strict=True)
-        )
+        pairs = list(zip(jax.tree.leaves(q), jax.tree.leaves(posterior(pushed, x)), strict=True))
         assert [(before != after).all() for before, after in pairs] == moves
         assert [(before != after).any() for before, after in pairs] == moves
 

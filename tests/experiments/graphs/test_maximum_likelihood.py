@@ -76,9 +76,11 @@ def test_the_mean_over_all_minibatches_is_the_full_gradient(x64):
     )
     batches = [gradient(jnp.asarray(rows)) for rows in itertools.combinations(range(8), 2)]
     full = ravel_pytree(
-        jax.grad(lambda params: jnp.sum(jax.vmap(lambda x: graph(params).log_prob(x))(examples)))(
-            params.theta
-        )
+        jax.jit(
+            jax.grad(
+                lambda params: jnp.sum(jax.vmap(lambda x: graph(params).log_prob(x))(examples))
+            )
+        )(params.theta)
     )[0]
     assert np.std(batches, axis=0).max() > 1  # a batch alone is far from it
     np.testing.assert_allclose(np.mean(batches, axis=0), full, rtol=1e-10)
@@ -91,8 +93,8 @@ def test_the_counts_are_the_maximum(x64):
         {name: x.astype(float) for name, x in data_of(1_000).items()},
     )
     params = jax.tree.map(lambda leaf: leaf.astype(float), experiment.counted(graph, data))
-    gradient = jax.grad(
-        lambda params: jnp.sum(jax.vmap(lambda x: graph(params).log_prob(x))(data))
+    gradient = jax.jit(
+        jax.grad(lambda params: jnp.sum(jax.vmap(lambda x: graph(params).log_prob(x))(data)))
     )(params)
     np.testing.assert_allclose(ravel_pytree(gradient)[0], 0, atol=1e-9)
 
