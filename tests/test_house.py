@@ -165,7 +165,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.models.base", "require_factor"): (1, DOOR),
     ("vaejax.models.conditionals.beside_prior", "normals"): (1, CLOSED_FORM),
     ("vaejax.models.priors", "__post_init__"): (1, DOOR),
-    ("vaejax.models.base", "require_params"): (1, DOOR),
+    ("vaejax.models.learned", "require_params"): (1, DOOR),
     ("vaejax.networks.base", "require_net"): (1, DOOR),
     ("vaejax.models.latents", "require_same_support"): (2, "a Support, or a mapping of them"),
     ("vaejax.models.graph_model", "named_latents"): (
