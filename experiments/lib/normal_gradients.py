@@ -79,15 +79,12 @@ def exact(f: Callable, ks, mu: float = 1.0, sigma: float = 1.0) -> Curves:
     with jax.enable_x64(True):
         q = DiagNormalDensity(jnp.asarray(float(mu)), jnp.log(jnp.asarray(float(sigma))))
         at_ks = jax.jit(jax.vmap(partial(_exact, f), (0, None)))(jnp.asarray(ks, float), q)
-        scale = {"mu": 1.0, "sigma": 1 / sigma}  # d/d sigma = d/d log sigma / sigma
-        return {
-            (name, parameter): Exact(
-                np.asarray(mean) * scale[parameter],
-                np.asarray(variance) * scale[parameter] ** 2,
-                np.asarray(baseline),
-            )
-            for (name, parameter), (mean, variance, baseline) in at_ks.items()
-        }
+        curves = jax.tree.map(np.asarray, at_ks)
+    unit = {"mu": 1.0, "sigma": 1 / sigma}  # d/d sigma = d/d log sigma / sigma
+    return {
+        (name, parameter): Exact(mean * unit[parameter], variance * unit[parameter] ** 2, baseline)
+        for (name, parameter), (mean, variance, baseline) in curves.items()
+    }
 
 
 def _exact(f: Callable, k, q: DiagNormalDensity) -> dict[tuple[str, str], tuple]:
