@@ -320,3 +320,23 @@ def test_the_table_of_contents_is_whole():
     for name in vars(vaejax):
         if not name.startswith("_") and callable(getattr(vaejax, name)):
             assert getattr(vaejax, name).__doc__, f"vaejax.{name} has no docstring"
+
+
+NO_NOUNS = {"of", "one", "some", "at", "each", "found"}
+
+
+def variables(tree: ast.Module):
+    """(name, line) of every variable, field, and argument that a module names."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id, node.lineno
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.attr, node.lineno
+        elif isinstance(node, ast.arg):
+            yield node.arg, node.lineno
+
+
+def test_a_variable_is_named_by_a_noun():
+    for module, tree in TREES.items():
+        for name, line in variables(tree):
+            assert name not in NO_NOUNS, f"{module}:{line}: `{name}` does not say what it holds"

@@ -154,6 +154,7 @@ def of_training(config: Config, seed: int) -> Subject:
     """A training of its own, which goes to the steps that are asked for alone."""
     training = config.training(seed)
     dataset, transform = load_data(training)
+    require_examples(config, dataset)
     images = dataset.train.images
     model = build_model(training, images[0])
     check_data(images, model.support, transform, name=training.data)
@@ -180,6 +181,7 @@ def of_training(config: Config, seed: int) -> Subject:
 def of_run(config: Config, folder: str) -> Subject:
     """The checkpoints that a run has kept."""
     run = open_run(folder, data_folder=config.data_folder)
+    require_examples(config, run.dataset)
     keys = jax.random.split(jax.random.key(config.seed), 5)[2:]
     xs = minibatch(config, run.dataset, run.transform, keys)
     return Subject(
@@ -189,7 +191,6 @@ def of_run(config: Config, folder: str) -> Subject:
 
 def minibatch(config: Config, dataset: vaejax.Dataset, transform, keys) -> jax.Array:
     """Training examples, drawn by the first two of three keys."""
-    require_examples(config, dataset)
     chosen = drawn(dataset.train, config.measured_examples, keys[0])
     return seen(chosen.images, transform, keys[1])
 

@@ -24,7 +24,7 @@ data         examples as a model sees them, a quantity of each; at random, one o
 training     Adam under a cosine, of one seed or of several at once
 encoders     several families of q on one decoder
 classifiers  networks p(y | x) as objectives; a few labelled images
-gradients    what was measured of a variance beside what is exact
+gradients    variances of gradients: where they are measured, and beside what is exact
 tables       Markdown
 figures      on `vaejax.plots.look`: notes, error bars, seeds, rows of images with names
 

@@ -78,9 +78,3 @@ def fitted_seeds(
         strategy=strategy,
     )
     return [jax.tree.map(lambda leaf, i=i: leaf[i], run.params) for i in range(len(keys))]
-
-
-def each_of(params: vaejax.Params) -> list[vaejax.Params]:
-    """The parameters of each seed, of those that `vaejax.fit_seeds` gives stacked."""
-    count = len(jax.tree.leaves(params)[0])
-    return [jax.tree.map(lambda leaf, seed=seed: leaf[seed], params) for seed in range(count)]

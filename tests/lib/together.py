@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import vaejax
-from tests.lib.training import KEY, MODEL, OBJECTIVE, PARAMS, PIXELS, XS, checkpointed, fit
+from tests.lib.training import KEY, MODEL, OBJECTIVE, PARAMS, PIXELS, XS, fit
 from vaejax.base.devices import fetched
 from vaejax.training.processes import OtherProcessError
 from vaejax.training.run import NonFiniteError
@@ -22,13 +22,20 @@ def everywhere():
     return jax.make_mesh((jax.device_count(),), ("data",))
 
 
+def history(num_steps, folder=None, **settings):
+    """Of so many steps, of which those that lie in a folder are not done again."""
+    checkpoints = None if folder is None else vaejax.Checkpoints(folder, every=5, resume=True)
+    validation = vaejax.Validation(XS[:30], every=4)
+    run = fit(num_steps, 40, checkpoints=checkpoints, validation=validation, **settings)
+    return run.history
+
+
 def trained(folder, num_steps):
-    """So many steps, from the newest checkpoint on; the history lies in NUM_STEPS.npz."""
+    """So many steps by all; the history lies in NUM_STEPS.npz."""
     settings = {"data": vaejax.Arrays(XS), "mesh": everywhere(), "sharding": SPLIT}
-    run = checkpointed(f"{folder}/run", int(num_steps), resume=True, **settings)
+    found: Any = history(int(num_steps), f"{folder}/run", **settings)
     if jax.process_index() == 0:
-        history: Any = run.history
-        np.savez(f"{folder}/{num_steps}.npz", **history)
+        np.savez(f"{folder}/{num_steps}.npz", **found)
 
 
 def lower_and_upper(params, number, key):

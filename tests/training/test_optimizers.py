@@ -241,3 +241,18 @@ def test_what_starts_infinite_is_not_watched():
     state = started(optimizer, PARAMS)
     fields = dict(zip(state._fields, watched(state), strict=True))
     assert fields["scale"] and not fields["best_value"] and not fields["plateau_count"]
+
+
+def test_the_first_state_of_one_that_reads_the_parameters():
+    """`init` is compiled where that can be, and run as it is where it looks at values."""
+    sgd = optax.sgd(0.1)
+
+    def init(params):
+        return [float(leaf.sum()) for leaf in jax.tree.leaves(params)], sgd.init(params)
+
+    def update(gradient, state, params):
+        updates, following = sgd.update(gradient, state[1], params)
+        return updates, (state[0], following)
+
+    sums, _ = started(ByStructure(optax.GradientTransformation(init, update)), PARAMS)
+    np.testing.assert_array_equal(sums, [leaf.sum() for leaf in jax.tree.leaves(PARAMS)])

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.lib.processes import ran
-from tests.lib.together import answers, fault
-from tests.lib.training import PARAMS, checkpointed
+from tests.lib.together import answers, fault, history
+from tests.lib.training import PARAMS
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 HISTORY = "bound", "objective", "gradient_norm", "validation_bound"
@@ -33,17 +33,17 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     """Four processes, then two, then one: 20 steps within 5e-6 of one device's."""
     for count, num_steps in ((4, 9), (2, 14), (1, 20)):
         together("trained", tmp_path, str(num_steps), count=count, devices=2)
-    history, expected = np.load(tmp_path / "20.npz"), checkpointed(None).history
+    found, expected = np.load(tmp_path / "20.npz"), history(20)
     for name in HISTORY:
-        np.testing.assert_allclose(history[name], expected[name], rtol=5e-6)
+        np.testing.assert_allclose(found[name], expected[name], rtol=5e-6)
 
 
 @pytest.mark.slow
 def test_four_processes_train_as_one(tmp_path):
     together("trained", tmp_path, "20", count=4, devices=2)
-    history, expected = np.load(tmp_path / "20.npz"), checkpointed(None).history
+    found, expected = np.load(tmp_path / "20.npz"), history(20)
     for name in HISTORY:
-        np.testing.assert_allclose(history[name], expected[name], rtol=5e-6)
+        np.testing.assert_allclose(found[name], expected[name], rtol=5e-6)
 
 
 @pytest.mark.slow

@@ -256,25 +256,25 @@ def require_said(cls: type, base: type, name: str, question: str) -> None:
     raise TypeError(f"{cls.__name__} does not say `{name}`: {question}")
 
 
-def require_kind(found: Any, kind: type, role: str, home: str = "vaejax") -> None:
+def require_kind(value: Any, kind: type, role: str, home: str = "vaejax") -> None:
     """Raises TypeError for a part that does not derive from the base class of its kind, which users
     find in `home`.
     """
-    require_no_class(found, role)
-    if not isinstance(found, kind):
+    require_no_class(value, role)
+    if not isinstance(value, kind):
         raise TypeError(
-            f"{role} is {shortened(found)}, which does not derive from {home}.{kind.__name__}; its"
+            f"{role} is {shortened(value)}, which does not derive from {home}.{kind.__name__}; its"
             " docstring is the recipe for one of your own"
         )
 
 
-def require_no_class(found: Any, role: str) -> None:
+def require_no_class(value: Any, role: str) -> None:
     """Raises TypeError for a class where a value of it belongs."""
-    if isinstance(found, type):
-        raise TypeError(f"{role} is the class {found.__name__}; write {found.__name__}(...)")
+    if isinstance(value, type):
+        raise TypeError(f"{role} is the class {value.__name__}; write {value.__name__}(...)")
 
 
-def shortened(found: Any) -> str:
+def shortened(value: Any) -> str:
     """How an error calls something of unknown length: its repr in one line, cut."""
-    line = " ".join(repr(found).split())
+    line = " ".join(repr(value).split())
     return line if len(line) <= 80 else line[:77] + "..."

@@ -74,8 +74,8 @@ def brief_range(hint: Any) -> str:
     """What a value of this annotation may hold, in a few words; "" where they are none."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin is Annotated:
-        said = [one.brief for one in inner[1:] if isinstance(one, Integers | Reals | Rule)]
-        words = [*(one for one in said if one), brief_range(inner[0])]
+        said = [note.brief for note in inner[1:] if isinstance(note, Integers | Reals | Rule)]
+        words = [*(brief for brief in said if brief), brief_range(inner[0])]
         return words[-2] if len(words) > 1 else words[-1]
     if origin in (Union, types.UnionType):
         return "".join(map(brief_range, inner))
@@ -108,12 +108,12 @@ def _rules_of_value(value: Any, hint: Any, name: str) -> Iterator[tuple[Rule, An
     """Checks the kind and the range of one value on the way."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        (some,) = (kind for kind in inner if kind is not type(None))
+        (present,) = (kind for kind in inner if kind is not type(None))
         if value is not None:
-            yield from _rules_of_value(value, some, name)
+            yield from _rules_of_value(value, present, name)
     elif origin is Annotated:
         kind, *said = inner
-        ranges = [one for one in said if isinstance(one, Integers | Reals)]
+        ranges = [note for note in said if isinstance(note, Integers | Reals)]
         for known in ranges:
             require_in(value, name, known)
         if not ranges:

@@ -20,26 +20,26 @@ def public_name(module: str, qualname: str) -> str:
     package, parents = module.partition(".")[0], _parents(module)
     # Those above it are loaded with it; the others are looked through only where it is private.
     homes = [name for name in parents if _is_public(name)]
-    found = [name for name in homes if thing is not None and _member(name, qualname) is thing]
-    if not found and thing is not None and not _is_public(module):
+    places = [name for name in homes if thing is not None and _member(name, qualname) is thing]
+    if not places and thing is not None and not _is_public(module):
         names = [name for name in list(sys.modules) if name.startswith(f"{package}.")]
         root = qualname.partition(".")[0]
-        found = [name for name in names if _is_public(name) and _member(name, root) is thing]
-    home = min(found, key=lambda name: (name.count("."), name), default=module)
+        places = [name for name in names if _is_public(name) and _member(name, root) is thing]
+    home = min(places, key=lambda name: (name.count("."), name), default=module)
     return f"{home}.{qualname}"
 
 
 def is_found_by_name(thing: Any, module: str, qualname: str) -> bool:
     """Whether its name leads to it from outside: not so of a lambda or a local function."""
-    found: Any = sys.modules.get(module)
+    member: Any = sys.modules.get(module)
     for part in qualname.split("."):
         try:
-            found = inspect.getattr_static(found, part)
+            member = inspect.getattr_static(member, part)
         except AttributeError:
             return False
-    if isinstance(found, staticmethod | classmethod):
-        found = found.__func__
-    return found is thing or (callable(found) and inspect.unwrap(found) is thing)
+    if isinstance(member, staticmethod | classmethod):
+        member = member.__func__
+    return member is thing or (callable(member) and inspect.unwrap(member) is thing)
 
 
 def is_named_by_user(thing: FunctionType | type) -> bool:
@@ -117,7 +117,7 @@ def values_read(function: FunctionType) -> dict[str, Any]:
     """{"scale" or "config.scale": value} of the variables of its module that a function reads, and
     of the attributes that they hold.
     """
-    found = {}
+    values = {}
     for code in _codes(function.__code__):
         for name, *attributes in _chains(code):
             if name not in function.__globals__:
@@ -127,8 +127,8 @@ def values_read(function: FunctionType) -> dict[str, Any]:
                 if attribute not in _held(value):
                     break  # it is its class's: then the whole is read
                 value, name = _held(value)[attribute], f"{name}.{attribute}"
-            found[name] = value
-    return dict(sorted(found.items()))
+            values[name] = value
+    return dict(sorted(values.items()))
 
 
 def _chains(code: CodeType) -> Iterator[list[str]]:

@@ -230,7 +230,7 @@ def asked_of(function: Callable, params: Params, example: PyTree, key: Key) -> d
     """{number of a leaf: the support that `function(params, example, key)` asks of it}, of those
     leaves of its example that it hands on as they are, outside of a `jax.jit` of its own.
     """
-    found: dict[int, Support] = {}
+    supports: dict[int, Support] = {}
 
     def traced(params, example, key):
         notes = _Notes(example)
@@ -239,7 +239,7 @@ def asked_of(function: Callable, params: Params, example: PyTree, key: Key) -> d
             return function(params, example, key)
         finally:
             _NOTES.reset(token)
-            found.update(notes.supports)
+            supports.update(notes.supports)
 
     jax.eval_shape(traced, params, example, key)
-    return found
+    return supports

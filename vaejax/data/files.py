@@ -139,22 +139,22 @@ def unpacked(images: np.ndarray) -> np.ndarray:
 
 def idx_files(folder: Path) -> dict[str, Path]:
     """{x_train, y_train, ...: its file} of those that a folder has."""
-    found = {}
+    paths = {}
     for key, (stem, num_axes) in IDX.items():
         names = [f"{stem}{mark}idx{num_axes}-ubyte{end}" for mark in "-." for end in (".gz", "")]
         files = [folder / name for name in names if (folder / name).is_file()]
         if files:
-            found[key] = files[0]
-    return found
+            paths[key] = files[0]
+    return paths
 
 
 def read_idx_folder(folder: Path) -> dict[str, np.ndarray]:
     """The four arrays of an idx set; ValueError where a file is missing or damaged."""
-    found = idx_files(folder)
-    missing = [f"{stem}-idx{n}-ubyte" for key, (stem, n) in IDX.items() if key not in found]
+    paths = idx_files(folder)
+    missing = [f"{stem}-idx{n}-ubyte" for key, (stem, n) in IDX.items() if key not in paths]
     if missing:
         raise ValueError(f"{folder} has no {' and no '.join(missing)}; put all four files there")
-    return {key: read_idx(path) for key, path in found.items()}
+    return {key: read_idx(path) for key, path in paths.items()}
 
 
 def read_idx(path: Path) -> np.ndarray:

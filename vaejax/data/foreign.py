@@ -134,8 +134,8 @@ def _is_whole(node: Any) -> bool:
 
 def _instead(kind: type) -> str | None:
     names = full_names(kind)
-    found = [text for start, text in INSTEAD.items() if any(n.startswith(start) for n in names)]
-    return found[0] if found else None
+    texts = [text for start, text in INSTEAD.items() if any(n.startswith(start) for n in names)]
+    return texts[0] if texts else None
 
 
 def _without_mask(array: np.ma.MaskedArray, name: str) -> np.ndarray:

@@ -19,14 +19,14 @@ def read_image_folder(folder: Path) -> tuple[dict[str, np.ndarray], str]:
     Subfolders named train, valid and test are the splits; those inside, or else those of the folder
     itself, are classes, numbered in their alphabetical order.
     """
-    found = {part: _by_class(place) for part, place in _splits(folder).items()}
-    names = sorted({name for classes in found.values() for name in classes if name is not None})
+    splits = {part: _by_class(place) for part, place in _splits(folder).items()}
+    names = sorted({name for classes in splits.values() for name in classes if name is not None})
     arrays: dict[str, np.ndarray] = {}
-    first = next(iter(_files(found["train"])), None)
+    first = next(iter(_files(splits["train"])), None)
     if first is None:
         raise ValueError(f"{folder} holds no PNG or JPEG file")
     like = (first, read_image(first))
-    for part, classes in found.items():
+    for part, classes in splits.items():
         arrays[f"x_{part}"] = np.stack([image_like(like, path) for path in _files(classes)])
         if names:
             labels = [names.index(str(name)) for name, paths in classes.items() for _ in paths]
@@ -90,10 +90,10 @@ def _entries(folder: Path) -> list[Path]:
 
 def images_of(folder: Path) -> list[Path]:
     """The images of a folder and of its subfolders; ValueError if there are none."""
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-    if not found:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    if not paths:
         raise ValueError(f"{folder} holds no PNG or JPEG file; fill or name another")
-    return found
+    return paths
 
 
 def _files(classes: dict[str | None, list[Path]]) -> list[Path]:

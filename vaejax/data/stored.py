@@ -16,14 +16,14 @@ def checked_arrays(arrays: Images, where: str) -> Images:
     """The same, labels as a row of whole numbers; ValueError for images of several kinds, for
     numbers that are none, and for labels that are not one for each image.
     """
-    found = {}
+    checked = {}
     first = arrays["x_train"]
     for key, array in arrays.items():
         name = f"{where}: {key}"
         array = native(array)
         require_real(array.dtype, name)
         if key.startswith("y_"):
-            found[key] = _checked_labels(array, arrays.get(key.replace("y_", "x_")), name)
+            checked[key] = _checked_labels(array, arrays.get(key.replace("y_", "x_")), name)
             continue
         if array.ndim < 2 or array.size == 0:
             raise ValueError(
@@ -38,8 +38,8 @@ def checked_arrays(arrays: Images, where: str) -> Images:
         place = first_not_finite(array)
         if place is not None:
             raise ValueError(f"{name} has a NaN or infinity, first at {place}; repair or remove it")
-        found[key] = array.astype(np.uint8) if array.dtype == np.bool_ else array
-    return found
+        checked[key] = array.astype(np.uint8) if array.dtype == np.bool_ else array
+    return checked
 
 
 def _checked_labels(labels: np.ndarray, images: np.ndarray | None, name: str) -> np.ndarray:

@@ -125,10 +125,10 @@ def _raise_for_cell(
         for i, cell in enumerate(row):
             number = _number(cell)
             if i != label and (number is None or not np.isfinite(number)):
-                found = repr(cell) if cell.strip() else "empty"
+                shown = repr(cell) if cell.strip() else "empty"
                 remedy = "" if label is not None else ", or, if it is the label, --label"
                 raise ValueError(
-                    f"{path}, line {line}, column {names[i]!r} is {found}, no finite number; give"
+                    f"{path}, line {line}, column {names[i]!r} is {shown}, no finite number; give"
                     f" one, or leave out the row or the column{remedy}"
                 )
 

@@ -80,9 +80,9 @@ def log_dirichlet_multinomial(x: jax.Array, concentration: jax.Array) -> jax.Arr
     axis; n and a are the sums of x and of a_i. Of two categories it is the beta-binomial.
     """
     x = jax.lax.stop_gradient(x)
-    each = _coefficient(x, concentration) - _deviance_of_shares(x, concentration)
+    terms = _coefficient(x, concentration) - _deviance_of_shares(x, concentration)
     whole = _coefficient(jnp.sum(x, -1), jnp.sum(concentration, -1))
-    return _of_counts(jnp.sum(each, -1) - whole, jnp.min(x, -1))
+    return _of_counts(jnp.sum(terms, -1) - whole, jnp.min(x, -1))
 
 
 def _of_counts(log_mass: jax.Array, *counts: jax.Array) -> jax.Array:

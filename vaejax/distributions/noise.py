@@ -42,7 +42,7 @@ class Noise:
         raise NotImplementedError(f"{type(self).__name__}.at")
 
 
-check_fields_of(Noise, lambda found, name: require_kind(found, Noise, name))
+check_fields_of(Noise, lambda value, name: require_kind(value, Noise, name))
 
 
 @component

@@ -125,21 +125,21 @@ def log_tail(p: npd.Distribution, z: jax.Array, *, above: bool) -> jax.Array:
     Through transforms, Z = T(X), it is that of X at T^-1(z), and of the other side where T
     decreases.
     """
-    q, at = innermost(p), jnp.asarray(z)
+    q, point = innermost(p), jnp.asarray(z)
     if _is_through_transforms(q):
         sign: Any = 1
         for transform in reversed(q.transforms):
             if transform.domain.event_dim:
                 raise NotImplementedError(f"{type(transform).__name__} mixes coordinates")
-            sign, at = sign * transform.sign, transform.inv(at)
-        same, other = (log_tail(q.base_dist, at, above=side) for side in (above, not above))
+            sign, point = sign * transform.sign, transform.inv(point)
+        same, other = (log_tail(q.base_dist, point, above=side) for side in (above, not above))
         return jnp.where(jnp.asarray(sign) > 0, same, other)
     is_symmetric = type(q) in SYMMETRIC
     if is_symmetric and above:
-        at = 2 * q.loc - at
+        point = 2 * q.loc - point
     if type(q) in LOG_CDFS:
-        return LOG_CDFS[type(q)]((at - q.loc) / q.scale)
-    mass = q.cdf(at) if is_symmetric or not above else 1 - q.cdf(at)
+        return LOG_CDFS[type(q)]((point - q.loc) / q.scale)
+    mass = q.cdf(point) if is_symmetric or not above else 1 - q.cdf(point)
     return jnp.where(mass > 0, jnp.log(jnp.where(mass > 0, mass, 1)), -jnp.inf)
 
 

@@ -55,7 +55,7 @@ class Baseline:
         raise NotImplementedError(f"{type(self).__name__}.__call__")
 
 
-check_fields_of(Baseline, lambda found, name: require_kind(found, Baseline, name))
+check_fields_of(Baseline, lambda value, name: require_kind(value, Baseline, name))
 
 
 @component

@@ -85,9 +85,9 @@ class Layers(NamedTuple):
 def layers_of(q: Distribution, owner: object) -> Layers:
     """TypeError for a q, or a node of it, that is not Bernoulli."""
     if not isinstance(q, Joint):
-        one: Any = q
-        require_family(one, (BernoulliDensity,), owner, REMEDY)
-        return Layers((ONE,), lambda name, values: one.logits, lambda values: values[ONE])
+        layer: Any = q
+        require_family(layer, (BernoulliDensity,), owner, REMEDY)
+        return Layers((ONE,), lambda name, values: layer.logits, lambda values: values[ONE])
 
     def logits(name: str, values: Values) -> Latents:
         factor: Any = q.factor(name, values)

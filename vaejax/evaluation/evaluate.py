@@ -129,9 +129,8 @@ def evaluate(
         same_as=Transformed(replace(weights, chunk=num_samples), transform),
     )
     iwae = {count: estimate(by_example[f"iwae_{count}"]) for count in ladder}
-    bits = None
-    if dimensions is not None:
-        bits = estimate(-by_example[f"iwae_{num_samples}"] / (np.log(2) * dimensions))
+    log_marginal = by_example[f"iwae_{num_samples}"]
+    bits = None if dimensions is None else estimate(-log_marginal / (np.log(2) * dimensions))
     return Evaluation(
         elbo=estimate(by_example["elbo"]),
         iwae=iwae,

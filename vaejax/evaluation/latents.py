@@ -251,21 +251,21 @@ def _parts(model: Model, params: Params, xs: PyTree, key: Key) -> dict[str, Any]
     zs, own, own_by_coordinate, log_p, prior_is_a_product = drawn
     aggregated, by_coordinate = _aggregated(model, params, xs, zs)
 
-    found: dict[str, Any] = dict.fromkeys(
+    parts: dict[str, Any] = dict.fromkeys(
         ("mutual_information", "information", "marginal_kl", "total_correlation", "dimension_wise")
     )
     if aggregated is None:
-        return found
-    found["mutual_information"] = jnp.mean(own - aggregated)
+        return parts
+    parts["mutual_information"] = jnp.mean(own - aggregated)
     if not model.inputs:
-        found["marginal_kl"] = jnp.mean(aggregated - log_p)
+        parts["marginal_kl"] = jnp.mean(aggregated - log_p)
     if by_coordinate is not None:
         of_product = jnp.sum(by_coordinate, axis=1)
-        found["information"] = jnp.mean(own_by_coordinate - by_coordinate, axis=0)
-        found["total_correlation"] = jnp.mean(aggregated - of_product)
+        parts["information"] = jnp.mean(own_by_coordinate - by_coordinate, axis=0)
+        parts["total_correlation"] = jnp.mean(aggregated - of_product)
         if prior_is_a_product is not None and not model.inputs:
-            found["dimension_wise"] = jnp.mean(of_product - log_p)
-    return found
+            parts["dimension_wise"] = jnp.mean(of_product - log_p)
+    return parts
 
 
 def _aggregated(
@@ -287,10 +287,10 @@ def _aggregated(
     def under(x):
         q = posterior_of(model, params, x)
 
-        def at(z):
+        def log_means(z):
             log_q, by_coordinate = _if_known(q.log_prob, z), _if_known(q.coordinate_log_probs, z)
             return jax.tree.map(log_mean, (log_q, by_coordinate))
 
-        return jax.lax.map(at, zs, batch_size=SAMPLES_AT_ONCE)
+        return jax.lax.map(log_means, zs, batch_size=SAMPLES_AT_ONCE)
 
     return jax.vmap(under, axis_name="example", out_axes=None)(xs)

@@ -29,10 +29,10 @@ class Pieces:
     these.
     """
 
-    def __init__(self, path: str | Path, of: Mapping[str, Any]):
-        self.path, self.of = Path(path), json.loads(json.dumps(of))
+    def __init__(self, path: str | Path, origin: Mapping[str, Any]):
+        self.path, self.origin = Path(path), json.loads(json.dumps(origin))
         self.arrays: dict[int, Summaries] = {}
-        self._identity = digest_of(self.of)
+        self._identity = digest_of(self.origin)
         if not self.path.exists():
             self._write_anew()
             return
@@ -54,18 +54,18 @@ class Pieces:
         is_intact = header.pop("digest", None) == digest_of(header)
         if is_intact:
             self._require_same(header.get("of", {}))
-        found = [self._piece(line) for line in rest]
-        pieces = [piece for piece in found if piece is not None]
+        kept = [self._piece(line) for line in rest]
+        pieces = [piece for piece in kept if piece is not None]
         begins = text.startswith(FIRST) or FIRST.startswith(text)
         if not (is_intact or pieces or begins):
             raise ValueError(
                 f"{self.path} is no file of an evaluation, and is not written over; name another"
             )
         self.arrays = dict(pieces)
-        damaged, double = len(found) - len(pieces), len(pieces) - len(self.arrays)
+        damaged, double = len(kept) - len(pieces), len(pieces) - len(self.arrays)
         faults = [
             "its first line is damaged" * (not is_intact),
-            f"{damaged} of {len(found)} pieces are damaged, or of another evaluation"
+            f"{damaged} of {len(kept)} pieces are damaged, or of another evaluation"
             * bool(damaged),
             f"{double} stand twice" * bool(double),
             "its end is cut off" * (not text.endswith("\n")),
@@ -73,7 +73,7 @@ class Pieces:
         return ", ".join(filter(None, faults))
 
     def _require_same(self, saved: Mapping[str, Any]) -> None:
-        lines = differences(saved, self.of)
+        lines = differences(saved, self.origin)
         if lines:
             raise ValueError(
                 f"{self.path} holds the evaluation of another model, data set, key or setting:"
@@ -96,8 +96,8 @@ class Pieces:
 
     def _write_anew(self) -> None:
         """In one move, so that a kill leaves the old file or the new one."""
-        header = {"vaejax": "pieces of an evaluation", "of": self.of}
-        self._identity = digest_of(self.of)
+        header = {"vaejax": "pieces of an evaluation", "of": self.origin}
+        self._identity = digest_of(self.origin)
         lines = [self._line(*piece) for piece in self.arrays.items()]
         first = json.dumps(header | {"digest": digest_of(header)}) + "\n"
         with whole(self.path) as partial:

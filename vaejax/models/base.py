@@ -52,23 +52,23 @@ class Factor:
         raise NotImplementedError(f"{type(self).__name__}.__call__")
 
 
-def require_factor(found: Any, kind: type, role: str) -> None:
+def require_factor(value: Any, kind: type, role: str) -> None:
     """Raises TypeError for what is no factor, such as a distribution or a NumPyro model, with what
     to write instead.
     """
-    if isinstance(found, Distribution | npd.Distribution):
+    if isinstance(value, Distribution | npd.Distribution):
         raise TypeError(
-            f"{role} is a distribution, {shortened(found)}, and must be what makes one: write"
+            f"{role} is a distribution, {shortened(value)}, and must be what makes one: write"
             " vaejax.NumPyroPrior(lambda: ...), or vaejax.NumPyroConditional(net, family)"
         )
-    if inspect.isroutine(found):
+    if inspect.isroutine(value):
         raise TypeError(
-            f"{role} is the function {found.__name__}: a prior is vaejax.NumPyroPrior of a NumPyro"
+            f"{role} is the function {value.__name__}: a prior is vaejax.NumPyroPrior of a NumPyro"
             " model, or of a function that gives a distribution; for a likelihood write a node with"
             " a vaejax.NumPyroConditional for each site, in a vaejax.GraphModel; or derive from"
             f" vaejax.{kind.__name__}"
         )
-    require_kind(found, kind, role)
+    require_kind(value, kind, role)
 
 
 class Conditional(Factor, abstract=True):

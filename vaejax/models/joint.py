@@ -270,8 +270,10 @@ class AtUniforms(Distribution):
             u = self.u[start : start + size]
             start += size
             # A graph that is a node takes them in a row.
-            at = factor.at_uniform(u if isinstance(event, Mapping) else u.reshape(event.shape))
-            return at.sample(key)
+            transported = factor.at_uniform(
+                u if isinstance(event, Mapping) else u.reshape(event.shape)
+            )
+            return transported.sample(key)
 
         return self.joint.walk(draw)
 

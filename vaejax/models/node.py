@@ -158,20 +158,20 @@ class Structure:
 
     def drawn_parents(self, name: str) -> tuple[str, ...]:
         """The nodes and inputs that a node depends on, directly or by deterministic nodes."""
-        found: dict[str, None] = {}
+        parents: dict[str, None] = {}
         for parent in self._parents[name]:
             is_function = parent in self.functions
-            found |= dict.fromkeys(self.drawn_parents(parent) if is_function else (parent,))
-        return tuple(found)
+            parents |= dict.fromkeys(self.drawn_parents(parent) if is_function else (parent,))
+        return tuple(parents)
 
     def functions_above(self, *names: str) -> list[str]:
         """The deterministic nodes that these are functions of, parents first."""
-        found: set[str] = set()
+        functions: set[str] = set()
         for name in reversed(self.order_of_all):
-            is_parent = any(name in self._parents[child] for child in (*names, *found))
+            is_parent = any(name in self._parents[child] for child in (*names, *functions))
             if name in self.functions and is_parent:
-                found.add(name)
-        return [name for name in self.order_of_all if name in found]
+                functions.add(name)
+        return [name for name in self.order_of_all if name in functions]
 
     def shown_to(self, name: str, values: Values, given: PyTree) -> PyTree:
         """What a node is shown: the value of its one parent, a tuple of several, or, a root, what
@@ -236,11 +236,11 @@ class Structure:
 
     def ancestors(self, names: tuple[str, ...]) -> set[str]:
         """These nodes, their parents, and so on."""
-        found: set[str] = set()
+        names_above: set[str] = set()
         for name in reversed(self.order_of_all):
-            if name in names or any(name in self.above(child) for child in found):
-                found.add(name)
-        return found
+            if name in names or any(name in self.above(child) for child in names_above):
+                names_above.add(name)
+        return names_above
 
     def dot(self, observed: tuple[str, ...] = ()) -> str:
         """The graph in Graphviz's language: observed nodes filled, deterministic ones as diamonds,

@@ -104,7 +104,8 @@ def initial_params(
 ) -> Params:
     """`model.init`, with training examples as the pseudo-inputs of a VampPrior."""
     init_key, rows_key, pixels_key = jax.random.split(key, 3)
-    params = jax.jit(model.init)(init_key, transform(images[0], pixels_key))
+    x = jax.jit(transform)(images[0], pixels_key)
+    params = jax.jit(model.init)(init_key, x)
     if isinstance(model.prior, VampPrior):
         count = model.prior.num_components
         rows = np.asarray(jax.random.choice(rows_key, len(images), (count,), replace=False))

@@ -21,6 +21,7 @@ from vaejax.training.checkpoints import CheckpointError
 from vaejax.training.processes import LostProcessError, OtherProcessError
 
 CACHE = "~/.cache/vaejax/xla"  # of compiled programs
+LEAST_SECONDS = 0.01  # of the compiler, for a program to be kept: to read one back takes less
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "numpyro", "orbax-checkpoint")
 
 # Whose messages are written for the user; anything else is a fault of the program, and is shown
@@ -94,7 +95,7 @@ def keep_programs() -> None:
         if os.access(nearest, os.W_OK | os.X_OK):
             jax.config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", LEAST_SECONDS)
 
 
 def record(out: Path, config: Any, /, **results: Any) -> None:

@@ -29,14 +29,14 @@ def parsed_flags(
     """
     kind = with_ranges(config_type)
     start = None if default is None else kind(**_values(default))
-    found = tyro.cli(
+    values = tyro.cli(
         kind,
         args=arguments,
         prog=prog,
         description=description or description_of(config_type),
         default=start,
     )
-    return config_type(**_values(found))
+    return config_type(**_values(values))
 
 
 def description_of(config_type: type) -> str | None:

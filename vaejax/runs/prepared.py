@@ -54,15 +54,15 @@ def prepared_training(config: TrainConfig) -> Training:
     dataset, transform = load_data(config)
     if config.resume:
         require_same_data(place_of(config.out), dataset)
-    keys = jax.random.split(jax.random.key(config.seed), 4)
+    params_key, *keys = jax.random.split(jax.random.key(config.seed), 4)
     model = build_model(config, dataset.train.images[0])
     objective, optimizer = build_objective(config, model), build_optimizer(config)
     _check_splits(config, model, dataset, transform)
     check_schedules(objective, config.num_steps)
     mesh, rule = _mesh(config), SHARDING_RULES[config.sharding]
-    params = initial_params(config, model, dataset.train.images, transform, keys[0])
+    params = initial_params(config, model, dataset.train.images, transform, params_key)
     training = Training(
-        config, dataset, transform, model, objective, optimizer, params, mesh, rule, *keys[1:]
+        config, dataset, transform, model, objective, optimizer, params, mesh, rule, *keys
     )
     _trace(training)
     return training
@@ -96,7 +96,7 @@ def _trace(training: Training) -> None:
     """Raises what the objective refuses: an estimator that is not for this encoder."""
     objective, params, key = training.objective, training.params, training.fit_key
     stored = training.dataset.train.images[: training.config.batch_size]
-    keys = jax.random.split(key, len(stored))
+    keys = jax.eval_shape(partial(jax.random.split, num=len(stored)), key)
     xs = jax.eval_shape(jax.vmap(training.transform), stored, keys)
     jax.eval_shape(partial(terms_of, objective), params, xs, key, 0)
     x = jax.eval_shape(training.transform, stored[0], key)

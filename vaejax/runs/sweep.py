@@ -105,17 +105,17 @@ def swept_runs(config: SweepConfig) -> dict[str, TrainConfig]:
     twice = next((field for i, field in enumerate(swept) if field in swept[:i]), None)
     if twice is not None:
         raise ValueError(f"--over names {twice} twice; give all its values at once")
-    found: dict[str, TrainConfig] = {}
+    runs: dict[str, TrainConfig] = {}
     for values in itertools.product(*(values for _, values in choices)):
         pairs = list(zip(swept, values, strict=True))
         flags = [flag for field, value in pairs for flag in _flag(field, value)]
         combined = parsed_flags(TrainConfig, flags, prog="vaejax sweep --over", default=base)
         for seed in config.seeds:
             name = _name_of([*pairs, ("seed", str(seed))])
-            if name in found:
+            if name in runs:
                 raise ValueError(f"--over gives two runs the name {name}; leave one of them out")
-            found[name] = replace(combined, seed=seed, out=str(Path(config.out) / name))
-    return found
+            runs[name] = replace(combined, seed=seed, out=str(Path(config.out) / name))
+    return runs
 
 
 def _choices(text: str, known: list[str]) -> tuple[str, list[str]]:

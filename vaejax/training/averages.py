@@ -59,10 +59,10 @@ class Averaged:
 
 def averaged_params(run: Run) -> Params:
     """The average that an `Averaged` optimiser has kept, also of `fit_seeds`."""
-    found = nodes_of(run.opt_state, AveragedState)
-    if len(found) != 1:
+    states = nodes_of(run.opt_state, AveragedState)
+    if len(states) != 1:
         raise ValueError(
-            f"the optimiser of this run keeps {len(found)} averages of the parameters; train with"
+            f"the optimiser of this run keeps {len(states)} averages of the parameters; train with"
             " vaejax.Averaged(optimizer, decay)"
         )
-    return found[0].average
+    return states[0].average

@@ -61,11 +61,11 @@ class CheckpointStore:
         directory: str | Path,
         config: Mapping[str, Any] | None = None,
         max_to_keep: int | None = 3,
-        of: Mapping[str, Any] | None = None,
+        origin: Mapping[str, Any] | None = None,
     ):
         self.directory = nameable(directory, "folder").resolve()
         self.config = json.loads(json.dumps(config or {}))
-        self.of = json.loads(json.dumps(of or {}))
+        self.origin = json.loads(json.dumps(origin or {}))
         self._max_to_keep = max_to_keep
         self._manager: Any = None
         self._saving = 0  # the step that is being saved
@@ -152,7 +152,7 @@ class CheckpointStore:
         import orbax.checkpoint as ocp
 
         state, history = fetched(state), {k: v for k, v in history.items() if v.size}
-        record = record_of(step, state, history, config=self.config, of=self.of)
+        record = record_of(step, state, history, config=self.config, of=self.origin)
         items = {"state": ocp.args.StandardSave(state), "record": ocp.args.JsonSave(record)}
         if history:
             items["history"] = ocp.args.StandardSave(history)
@@ -221,7 +221,7 @@ class CheckpointStore:
     def _require_same(self, step: int, record: dict, like: PyTree, common: bool) -> None:
         """Raises CheckpointMismatchError for a step of another run."""
         saved = run_of(record)
-        now = {name: part for name, part in self.of.items() if name in saved}
+        now = {name: part for name, part in self.origin.items() if name in saved}
         # Format 1 kept what a run is of among its configuration.
         config = self.config | (now if record["format"] == 1 else {})
         names = {*config} & {*record["config"]} if common else {*config, *record["config"]}
@@ -230,9 +230,9 @@ class CheckpointStore:
         _compare(step, "by another run", {name: saved[name] for name in now}, now)
         model = _shapes(leaf_table({"state": like}, digests=False))
         _compare(step, "with another model", _shapes(record["leaves"], "['state']"), model)
-        if now.keys() != self.of.keys() and not self._told_of_before:
+        if now.keys() != self.origin.keys() and not self._told_of_before:
             self._told_of_before = True
-            unknown = ", ".join(name for name in self.of if name not in now)
+            unknown = ", ".join(name for name in self.origin if name not in now)
             warnings.warn(
                 f"{self.directory} was saved by an earlier revision, which kept no {unknown}: they"
                 " could not be compared",

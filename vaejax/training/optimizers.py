@@ -90,7 +90,7 @@ def started(optimizer: ByStructure, params: Params) -> PyTree:
     where it wants the gradient of each example, or parameters of a form of its own.
     """
     try:
-        state = copied(optimizer.init(params))
+        state = _first_state(optimizer, params)
         updates, following = _form_of_step.eval_shape(optimizer, params, state)
         _require_same("gives updates", updates, params, _form_of_update)
         _require_same("makes a state", following, state, attrgetter("shape"))
@@ -147,6 +147,21 @@ def nodes_of(state: PyTree, kinds: type | tuple[type, ...]) -> list[Any]:
     return [node for node in jax.tree.leaves(state, is_leaf=is_one) if is_one(node)]
 
 
+def _first_state(optimizer: ByStructure, params: Params) -> PyTree:
+    """In one program, for array by array each shape would be another; but so where `init` reads the
+    values of the parameters.
+    """
+    try:
+        return _compiled_state(optimizer, params)
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError):
+        return copied(optimizer.init(params))
+
+
+@partial(jax.jit, static_argnames="optimizer")
+def _compiled_state(optimizer: ByStructure, params: Params) -> PyTree:
+    return copied(optimizer.init(params))
+
+
 @partial(jax.jit, static_argnames="optimizer")
 def _form_of_step(optimizer: ByStructure, params: Params, state: PyTree) -> tuple[Params, PyTree]:
     """A step for its shapes and dtypes alone: the gradient is any tree of the right form."""
@@ -157,13 +172,13 @@ def _form_of_step(optimizer: ByStructure, params: Params, state: PyTree) -> tupl
     return optimizer.update(params, state, params, jnp.zeros(()), value_fn)
 
 
-def _require_same(what: str, found: PyTree, expected: PyTree, form: Callable) -> None:
+def _require_same(what: str, tree: PyTree, expected: PyTree, form: Callable) -> None:
     """Raises ValueError where two trees differ in structure, or a leaf in its form."""
     structure = jax.tree.structure(expected)
-    if jax.tree.structure(found) != structure:
+    if jax.tree.structure(tree) != structure:
         raise ValueError(f"it {what} of another structure than {shortened(structure)}")
     for (path, leaf), like in zip(
-        jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True
+        jax.tree_util.tree_leaves_with_path(tree), jax.tree.leaves(expected), strict=True
     ):
         if form(leaf) != form(like):
             name = jax.tree_util.keystr(path).lstrip(".")

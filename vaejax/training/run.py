@@ -143,6 +143,7 @@ def with_arrays(run: Run, arrays) -> Run:
     return run._replace(params=params, opt_state=opt_state, best_params=best_params)
 
 
+@jax.jit
 def copied(tree: PyTree) -> PyTree:
     """In arrays of their own, of dtypes that say what they are (a Python number has a weak one)."""
 

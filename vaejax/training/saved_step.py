@@ -62,21 +62,21 @@ def is_shown_damaged(folder: Path) -> bool:
     """Whether a file of a step is missing, or not what was saved."""
     try:
         kept = json.loads((folder / DIGESTS).read_bytes())["files"]
-        found = _digests(folder)
-        return any(found.get(path) != digest for path, digest in kept.items())
+        digests = _digests(folder)
+        return any(digests.get(path) != digest for path, digest in kept.items())
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # then nothing is shown
         return False
 
 
 def _digests(folder: Path) -> dict[str, str]:
     """{path: SHA-256} of the files in the folders of a step."""
-    found = {}
+    digests = {}
     for path in sorted(folder.glob("*/**/*")):
         if path.is_file():
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found[path.relative_to(folder).as_posix()] = digest
-    return found
+            digests[path.relative_to(folder).as_posix()] = digest
+    return digests
 
 
 # The record.

@@ -55,11 +55,11 @@ class Checkpoints:
 class Saver:
     """Checkpoints at work, of such a run. Of several processes the first writes, and all read."""
 
-    def __init__(self, checkpoints: Checkpoints, of: Mapping[str, Any], processes: Processes):
+    def __init__(self, checkpoints: Checkpoints, origin: Mapping[str, Any], processes: Processes):
         self.every, self._resume = checkpoints.every, checkpoints.resume
         self._processes, self._saved = processes, 0
         self._store = CheckpointStore(
-            checkpoints.folder, checkpoints.config, checkpoints.max_to_keep, of
+            checkpoints.folder, checkpoints.config, checkpoints.max_to_keep, origin
         )
 
     def __enter__(self):
@@ -159,10 +159,10 @@ def saved_runs(
         raise ValueError(f"{folder} is no folder of checkpoints; name the one that fit was given")
     opt_state = started(ByStructure(optimizer), params)
     like = Run(params, opt_state, 0, NO_HISTORY, params if validated else None)
-    of = {"objective": description(objective), "transform": description(transform)}
+    origin = {"objective": description(objective), "transform": description(transform)}
     if data is not None:
-        of["data"] = digest_of_data(data)
-    store, runs, causes = CheckpointStore(folder, config, of=of), {}, []
+        origin["data"] = digest_of_data(data)
+    store, runs, causes = CheckpointStore(folder, config, origin=origin), {}, []
     for step in store.steps():
         try:
             arrays, history = store.read(step, arrays_of(like))
