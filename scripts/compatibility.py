@@ -7,7 +7,7 @@ The components here are also those of tests/test_product.py, which trains every 
 and holds this table against the rules that mathematics gives.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 
 import jax
@@ -170,25 +170,49 @@ def with_name(estimator: str) -> str:
     return f"{estimator} (`{names[0]}`)" if names else estimator
 
 
+def grouped(
+    names: Iterable[str], partners: Callable[[str], tuple[str, ...]]
+) -> dict[tuple[str, ...], list[str]]:
+    """{partners: the names that have just these}, in the order of the names."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name in names:
+        groups.setdefault(partners(name), []).append(name)
+    return groups
+
+
+def table(
+    left: str,
+    right: str,
+    groups: dict[tuple[str, ...], list[str]],
+    label: Callable[[str], str] = str,
+) -> list[str]:
+    """The lines of a table with a row for each group, and in a cell a line for each name."""
+    rows = [
+        f"| {'<br>'.join(map(label, names))} | {'<br>'.join(partners)} |"
+        for partners, names in groups.items()
+    ]
+    return [f"| {left} | {right} |", "|---|---|", *rows, ""]
+
+
 def document(accepted: dict[tuple[str, str], list[str]]) -> str:
     """The page: which priors go with which encoders, which estimators with which of these, and what
     refusals say.
     """
 
-    def partners(estimator: str, encoder: str) -> str:
-        """All, none, or those of the encoder's priors with which the estimator goes."""
-        priors = [prior for prior in PRIORS if accepted[prior, encoder]]
-        chosen = [prior for prior in priors if estimator in accepted[prior, encoder]]
-        return "yes" if chosen == priors else ", ".join(chosen) or "-"
+    def priors_of(encoder: str) -> tuple[str, ...]:
+        return tuple(prior for prior in PRIORS if accepted[prior, encoder])
 
-    def table(
-        head: str, columns, rows, cell: Callable[[str, str], str], label: Callable[[str], str] = str
-    ) -> list[str]:
-        body = [
-            f"| {label(row)} | {' | '.join(cell(row, column) for column in columns)} |"
-            for row in rows
-        ]
-        return [f"| {head} | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|", *body, ""]
+    def priors_with(estimator: str, encoder: str) -> tuple[str, ...]:
+        return tuple(p for p in priors_of(encoder) if estimator in accepted[p, encoder])
+
+    def encoders_of(estimator: str) -> tuple[str, ...]:
+        """Its encoders, each with the priors to which it is limited."""
+        found = []
+        for encoder in ENCODERS:
+            priors = priors_with(estimator, encoder)
+            limits = "" if priors == priors_of(encoder) else f" (with {' or '.join(priors)})"
+            found += [encoder + limits] if priors else []
+        return tuple(found)
 
     lines = [
         "# Which prior, encoder and estimator go together",
@@ -200,17 +224,11 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
         "A prior and an encoder go together if their latents live on the same set. Every",
         "likelihood goes with every such pair:",
         "",
-        *table(
-            "encoder",
-            PRIORS,
-            ENCODERS,
-            lambda encoder, prior: "yes" if accepted[prior, encoder] else "-",
-        ),
-        "An estimator goes with an encoder and every prior of that encoder (`yes`), with the",
-        "priors that are named, or with none (`-`). In brackets is its name in commands and",
-        "experiments:",
+        *table("encoder", "prior", grouped(ENCODERS, priors_of)),
+        "An estimator goes with these encoders, and with every prior of an encoder unless some",
+        "are named. In brackets is its name in commands and experiments:",
         "",
-        *table("estimator", ENCODERS, ESTIMATORS, partners, with_name),
+        *table("estimator", "encoder", grouped(ESTIMATORS, encoders_of), with_name),
         "The likelihoods:",
         "",
         *(f"- {likelihood}" for likelihood in LIKELIHOODS),

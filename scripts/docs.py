@@ -29,6 +29,9 @@ from docs_cache import BUILD, REPOSITORY, ROOT, STAMP, Computed, compute_all
 from docs_execute import percent_page
 
 DOCS = ROOT / "docs"
+LINK = re.compile(
+    rf"\]\((?P<published>{re.escape(REPOSITORY)}/)?(?P<path>(?!\w+:|#)[^)#\s]+)(?P<anchor>#[^)\s]*)?\)"
+)
 COPIED = {ROOT / "CHANGELOG.md": "changelog.md", ROOT / "CONTRIBUTING.md": "contributing.md"}
 
 
@@ -41,24 +44,28 @@ def place_of(file: Path) -> str | None:
     if file.is_relative_to(DOCS):
         page = file.relative_to(DOCS)
         return page.with_suffix(".md" if page.suffix == ".py" else page.suffix).as_posix()
+    if file in docs_lab.scripts():
+        return f"lab/{file.stem}.md"
     return COPIED.get(file)
 
 
 def linked(text: str, source: Path, page: Path) -> str:
-    """The text of a file with its relative links as its page needs them: a page stays one, and
-    another file of the repository is looked at where that is published.
+    """The text of a file with its links to the repository as its page needs them: what has a page
+    of the site, such as an experiment, is that page, and another file is looked at where it is
+    published.
     """
 
     def target(match: re.Match) -> str:
-        file = (source.parent / match[1]).resolve()
+        folder = ROOT if match["published"] else source.parent
+        file = (folder / match["path"]).resolve()
         if not file.is_file() or not file.is_relative_to(ROOT):
             return match[0]
-        place, anchor = place_of(file), match[2] or ""
+        place, anchor = place_of(file), match["anchor"] or ""
         if place is None:
             return f"]({REPOSITORY}/{file.relative_to(ROOT)}{anchor})"
         return f"]({os.path.relpath(place, page.parent)}{anchor})"
 
-    return re.sub(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)", target, text)
+    return LINK.sub(target, text)
 
 
 def collect(docs: Path, computed: list[Computed], build: Path) -> Path:

@@ -55,7 +55,12 @@ def public_in(owner: str) -> list[Public]:
 
 @cache
 def public() -> list[Public]:
-    return [entry for owner in TABLES_OF_CONTENTS for entry in public_in(owner)]
+    """Each definition once, under the shortest of its names: vaejax.AIS, not vaejax.ais.AIS."""
+    entries = [entry for owner in TABLES_OF_CONTENTS for entry in public_in(owner)]
+    found: dict[tuple[str, str], Public] = {}
+    for entry in sorted(entries, key=lambda entry: len(entry.name)):
+        found.setdefault((entry.module, entry.name.rpartition(".")[2]), entry)
+    return [entry for entry in entries if entry in found.values()]
 
 
 @cache

@@ -1,6 +1,7 @@
 """Pages that compute: percent files become Markdown with what their cells put out.
 
-A page fails where a cell raises, and where one writes to stderr: a reader wants no warnings.
+A page fails where a cell raises, where one writes to stderr, since a reader wants no warnings, and
+where a line that it puts out is wider than a screen.
 """
 
 import re
@@ -15,6 +16,7 @@ import nbformat
 from docs_cache import BUILD, Computed, PageError, environment, shared_by_experiments, state_of
 from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
+WIDTH = 100  # characters of a line that are seen at 1280 pixels
 # A figure is shown where it is the last expression of a cell, and nowhere else.
 FIGURES = """
 import matplotlib
@@ -53,10 +55,23 @@ def executed(path: Path, folder: Path) -> nbformat.NotebookNode:
         raise PageError(f"{path}: a cell takes more than 600 s") from None
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
-            if output.get("name") == "stderr":
-                text = output["text"].strip()
-                raise PageError(where(path, notebook, cell) + f"it writes to stderr: {text}")
+            if complaint := what_is_wrong(output):
+                raise PageError(where(path, notebook, cell) + complaint)
     return notebook
+
+
+def what_is_wrong(output: nbformat.NotebookNode) -> str | None:
+    """What a reader would not want of this output of a cell."""
+    text = output.get("text") or output.get("data", {}).get("text/plain", "")
+    if output.get("name") == "stderr":
+        return f"it writes to stderr: {text.strip()}"
+    longest = max(text.splitlines(), key=len, default="")
+    if len(longest) > WIDTH:
+        return (
+            f"it puts out a line of {len(longest)} characters, more than the {WIDTH} that a reader "
+            f"sees; use textwrap.fill: {longest}"
+        )
+    return None
 
 
 def where(path: Path, notebook: nbformat.NotebookNode, cell: nbformat.NotebookNode | None = None):

@@ -1,11 +1,17 @@
-"""What mkdocs.yml cannot say: the navigation is of pages that are there, formulas are MathML."""
+"""What mkdocs.yml cannot say: the navigation is of pages that are there, formulas are MathML, and
+wide tables have room.
+"""
 
+import re
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import docs_formulas
+
+# Pages whose tables need the room of the table of contents beside them.
+WIDE = ("flags.md", "notes/index.md", "numerics.md", "reproduced.md")
 
 
 def on_config(config: Any) -> None:
@@ -47,5 +53,15 @@ def navigation(sections: list, pages: list[str]) -> list:
     return chosen
 
 
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> None:
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
+
+
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    return docs_formulas.rendered(html, page.file.src_uri)
+    return docs_formulas.rendered(enlarged(html), page.file.src_uri)
+
+
+def enlarged(html: str) -> str:
+    """The HTML of a page in which each picture leads to itself at full size, if to nothing else."""
+    return re.sub(r'(?<!">)(<img\b[^>]* src="([^"]+)"[^>]*>)', r'<a href="\2">\1</a>', html)

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 from functools import partial
 from pathlib import Path
@@ -124,7 +125,9 @@ def page(script: Path, build: Path) -> str:
     if script in drawn():
         pictures = sorted(computed(script).folder(build).glob("*.png"))
     if pictures:
-        lines += ["## In miniature", "", IN_MINIATURE, "", f"    {command_of(script)}", ""]
+        command = textwrap.wrap(command_of(script), 90, break_on_hyphens=False)
+        lines += ["## In miniature", "", IN_MINIATURE, ""]
+        lines += ["    " + " \\\n        ".join(command), ""]
     for picture in pictures:
         lines += [f"![{title_of(script)}]({picture.name})", ""]
     return "\n".join(lines)

@@ -72,4 +72,5 @@ def definitions(part: str) -> str | None:
             return None
     if len(entries) < 2:
         return None
-    return "\n".join(f"`{name}`\n:   {meaning}" for name, meaning in entries)
+    # An empty line between, else Markdown makes each a part of the one before.
+    return "\n\n".join(f"`{name}`\n:   {meaning}" for name, meaning in entries)

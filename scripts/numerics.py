@@ -154,10 +154,10 @@ def document(names: Sequence[str] = tuple(QUESTIONS)) -> str:
         "inverse gamma and log-normal know the density of their own samples before rounding, and",
         "a bound of them errs low. So does one of a family that NumPyro makes by transforms, as",
         "far as these keep the coordinates apart and what they start from has a distribution",
-        "function (a logit-normal, NumPyro's own RelaxedBernoulli). Of others, such as a normal",
-        "mapped onto the simplex, the density of their own samples alone is exact there: an",
-        "estimator that takes q at given samples, such as `StickTheLanding` and `DReG`, may err",
-        "high at an end.",
+        "function (a logit-normal, NumPyro's own RelaxedBernoulli). Of others, such as a",
+        "correlated logit-normal or a normal mapped onto the simplex, the density of their own",
+        "samples alone is known at an end: given a sample there, as `StickTheLanding` and `DReG`",
+        "give one to q, and every bound to a prior, it is NaN, and `fit` stops.",
         "",
     ]
     with mpmath.workdps(DIGITS):

@@ -165,7 +165,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.models.base", "require_factor"): (1, DOOR),
     ("vaejax.models.conditionals.beside_prior", "normals"): (1, CLOSED_FORM),
     ("vaejax.models.priors", "__post_init__"): (1, DOOR),
-    ("vaejax.models.base", "require_params"): (1, DOOR),
+    ("vaejax.models.learned", "require_params"): (1, DOOR),
     ("vaejax.networks.base", "require_net"): (1, DOOR),
     ("vaejax.models.latents", "require_same_support"): (2, "a Support, or a mapping of them"),
     ("vaejax.models.graph_model", "named_latents"): (
@@ -186,6 +186,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.training.sharding", "checked_rule"): (1, "an argument of the user's is checked"),
     ("vaejax.training.feeds", "feed_of"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.optimizers", "__eq__"): (2, "equality, as Python asks for it"),
+    ("vaejax.training.processes", "_is_of_others"): (1, "an error, by its kind"),
     ("vaejax.training.seeds", "fit_seeds"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.validation", "__init__"): (
         1,

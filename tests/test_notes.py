@@ -32,10 +32,21 @@ def test_the_lines_of_code_in_the_index_call_what_there_is():
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_a_page_asserts_links_and_has_exercises(page):
+def test_a_page_has_all_that_the_index_promises(page):
     text = page.read_text()
-    assert re.search(r"^\s*assert ", text, re.MULTILINE), "a page checks what it says"
-    assert "\n# ## Exercises\n" in text
+    parts = {
+        "an equation": r"\$\$",
+        "a line of vaejax": r"`vaejax\.|vaejax\.\w+\(",
+        "a picture": r"^(figure|plots\.\w+\(.*\))$",
+        "a check": r"^\s*assert ",
+        "exercises": r"^# ## Exercises$",
+        "an experiment": r"\]\(https://github\.com/vaejax/vaejax/blob/main/experiments/\w+/\w+\.py\)",
+        "the reference": r"\]\(\.\./api/\w+\.md\)",
+    }
+    missing = [
+        part for part, pattern in parts.items() if not re.search(pattern, text, re.MULTILINE)
+    ]
+    assert not missing
     for target in re.findall(r"\]\((\w+)\.md\)", text):
         assert (NOTES / f"{target}.py").exists() or (NOTES / f"{target}.md").exists(), target
     for target in re.findall(r"github\.com/vaejax/vaejax/blob/main/([\w/.]+)\)", text):

@@ -50,6 +50,18 @@ def test_pages_of_code_and_commands_are_run_whole():
                 assert f'"{name}"' in names, page
 
 
+@pytest.mark.parametrize("folder", ["notes", "choose", "howto"])
+def test_the_contents_of_a_section_link_to_its_pages(folder):
+    """All that the navigation has under it, which are those of its folder and a few more."""
+    (section,) = re.findall(rf"\[{folder}/index\.md,[^\]]*\]", (ROOT / "mkdocs.yml").read_text())
+    named = {ROOT / "docs" / name for name in re.findall(r"[\w/]+\.md", section)}
+    pages = {path.with_suffix(".md") for path in (DOCS / folder).iterdir()} | named
+    index = DOCS / folder / "index.md"
+    links = re.findall(r"\]\(([\w/.]+\.md)\)", index.read_text())
+    linked = {(index.parent / link).resolve() for link in links}
+    assert pages - {index} <= linked
+
+
 def commands() -> list[str]:
     """The commands of README, of the pages and of the lab that run an experiment."""
     lines = [line for text in TEXTS for line in text.read_text().replace("\\\n", " ").splitlines()]

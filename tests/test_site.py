@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("jupytext", reason="`make docs` installs what builds the site")
 
 import docs_formulas
-from docs_hooks import navigation
+from docs_hooks import enlarged, navigation
 
 import docs
 from tests.lib.paths import ROOT
@@ -63,12 +63,14 @@ def test_a_page_that_fails_says_where_and_the_others_are_executed(tmp_path):
     (pages / "bad.py").write_text(BAD)
     (pages / "good.py").write_text(GOOD.format(log=str(log)))
     (pages / "loud.py").write_text("# %%\nimport warnings\nwarnings.warn('beware')\n")
-    failed, loud = computed(pages, build)
+    (pages / "wide.py").write_text("# %%\nprint('short')\nprint('-' * 101)\n")
+    failed, loud, wide = computed(pages, build)
     assert failed == f"{pages / 'bad.py'}:6, code cell 2: AssertionError: they differ"
     assert loud.startswith(f"{pages / 'loud.py'}:2, code cell 1: it writes to stderr: ")
     assert "beware" in loud
+    assert wide.startswith(f"{pages / 'wide.py'}:2, code cell 1: it puts out a line of 101 ")
     assert log.read_text() == "x"
-    assert len(computed(pages, build)) == 2  # what failed is not kept
+    assert len(computed(pages, build)) == 3  # what failed is not kept
 
 
 def test_links_lead_to_pages_or_to_the_repository():
@@ -77,6 +79,10 @@ def test_links_lead_to_pages_or_to_the_repository():
     assert docs.linked(text, source, source.relative_to(docs.DOCS)) == (
         "[a](../numerics.md#float32) [b](https://github.com/vaejax/vaejax/blob/main/vaejax/bounds.py)"
         " [c](https://a.b/c.md) [d](#d)"
+    )
+    text = f"[a]({docs.REPOSITORY}/experiments/graphs/ladder.py) [b]({docs.REPOSITORY}/LICENSE)"
+    assert docs.linked(text, source, source.relative_to(docs.DOCS)) == (
+        f"[a](../lab/ladder.md) [b]({docs.REPOSITORY}/LICENSE)"
     )
     text = "[docs/architecture.md](docs/architecture.md), [C](CONTRIBUTING.md), `x[0](docs)`"
     assert docs.linked(text, ROOT / "CHANGELOG.md", docs.Path("changelog.md")).startswith(
@@ -92,6 +98,15 @@ def test_the_navigation_is_of_pages_that_are_there():
         {"Home": "index.md"},
         {"Notes": [{"Last": ["n/z.md"]}, "n/a.md", "n/c.md"]},
     ]
+
+
+def test_a_picture_leads_to_itself_at_full_size():
+    alone, linked = (
+        '<p><img alt="a" src="a.png" /></p>',
+        '<a href="b/"><img alt="b" src="b.png" /></a>',
+    )
+    assert enlarged(alone) == '<p><a href="a.png"><img alt="a" src="a.png" /></a></p>'
+    assert enlarged(linked) == linked
 
 
 @pytest.mark.parametrize(

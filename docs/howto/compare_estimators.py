@@ -82,5 +82,8 @@ for name in ("StickTheLanding", "ScoreFunction"):
 # different gradients. What to take, and why: [choose an estimator](../choose/estimator.md). Along a
 # whole training, from the command line, with a table and figures:
 #
-#     python experiments/gradients/gradient_variance.py --estimators pathwise stick-the-landing
-#     score-function:2
+#     python experiments/gradients/gradient_variance.py \
+#         --estimators pathwise stick-the-landing score-function:2
+#
+# The script is in the repository, not in the package:
+# [gradient_variance.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/gradient_variance.py).

@@ -67,8 +67,8 @@ print(vaejax.evaluate(model, params, subset, test_key, num_samples=100, transfor
 #
 # ## Draw a class that you name
 #
-# `model.sample(params, key, x)` takes the inputs from the example x, and draws the rest. The
-# pictures show the means $E[x \mid z, y]$.
+# `model.sample(params, key, {"y": y})` draws `(x, z)`, given the inputs. The pictures below show
+# the means $E[x \mid z, y]$, which are less noisy.
 
 
 # %%

@@ -55,7 +55,8 @@ print(evaluation)
 # ## From both sides
 #
 # Annealed importance sampling goes from the prior to the posterior in small steps, so it does not
-# depend on q. On test data it is a lower bound:
+# depend on q. Its moves are BlackJAX's: `pip install 'vaejax[experiments]'`. On test data it is a
+# lower bound:
 
 # %%
 annealed = vaejax.AIS(model, ais.Sigmoid(100), num_chains=8)

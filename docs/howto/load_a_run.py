@@ -17,6 +17,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import jax
@@ -36,7 +37,8 @@ def trained(flags, out):
 place = Path(tempfile.mkdtemp())
 flags = "--num-steps 600 --validate-every 200 --checkpoint-every 200 --hidden 64 --eval-samples 20"
 result = trained(flags, place / "run")
-print("files:", ", ".join(sorted(path.name for path in (place / "run").iterdir())))
+names = sorted(path.name for path in (place / "run").iterdir())
+print(textwrap.fill("files: " + ", ".join(names), 80))
 
 # %% [markdown]
 # ## One line
@@ -48,7 +50,7 @@ print("files:", ", ".join(sorted(path.name for path in (place / "run").iterdir()
 # %%
 run = vaejax.open_run(place / "run")
 print("prior     ", run.model.prior)
-print("data      ", run.dataset.source)
+print(textwrap.fill(f"data       {run.dataset.source}", 80))
 print("step      ", run.step)
 print("parameters", sum(leaf.size for leaf in jax.tree.leaves(run.params)))
 
@@ -86,7 +88,8 @@ print(f"log p(x, z) - log q(z|x) = {log_w:.2f} nats at one z")
 # ## The history, and a picture
 #
 # `run.history` has the bound of each step and of each validation, over all that was trained,
-# resumed or not.
+# resumed or not. The other [pictures](pictures.md) take the model and its parameters:
+# `plots.traverse(run.model, run.params, x, z_key)` shows what each latent does to `x`.
 
 # %%
 assert len(run.history["bound"]) == run.step
@@ -124,6 +127,6 @@ trained(f"{flags} --data {place / 'table.npy'}", place / "own")
 try:
     vaejax.open_run(place / "own")
 except FileNotFoundError as error:
-    print(str(error).replace(str(place), "..."))
+    print(textwrap.fill(str(error).replace(str(place), "..."), 80))
 moved = vaejax.open_run(place / "own", data_folder=str(place / "moved"))
-print(moved.dataset.source.replace(str(place), "..."))
+print(textwrap.fill(moved.dataset.source.replace(str(place), "..."), 80))

@@ -14,9 +14,12 @@
 # one array of logits.
 #
 # The four blocks below make the same encoder, $x \mapsto (\mu, \log\sigma)$: an image of 8 x 8
-# pixels, a layer of 100 with tanh, two outputs of size 5.
+# pixels, a layer of 100 with tanh, two outputs of size 5. Each stands alone: leave out the imports
+# of libraries that you do not have.
 
 # %%
+import textwrap
+
 import equinox as eqx
 import flax.linen as nn
 import haiku as hk
@@ -84,7 +87,7 @@ in_nnx = model_of(vaejax.from_nnx(NNXEncoder, 5))
 # ## Equinox
 #
 # `vaejax.from_equinox` takes the class and its arguments, all but `key`, or a function of `key`.
-# Every array of floats is learned. (`pip install vaejax[equinox]`.)
+# Every array of floats is learned. (`pip install 'vaejax[equinox]'`.)
 
 
 # %%
@@ -109,7 +112,7 @@ equinox = model_of(vaejax.from_equinox(EquinoxEncoder, 5))
 # ## Haiku
 #
 # `vaejax.from_haiku` takes the function that `hk.transform` takes, or the class of a module and its
-# arguments. (`pip install vaejax[haiku]`.)
+# arguments. (`pip install 'vaejax[haiku]'`.)
 
 
 # %%
@@ -329,7 +332,7 @@ assert abs(found - exact) < 0.01  # six standard errors
 try:
     vaejax.TCVAE(model, 100)(params, jnp.stack([x, x]), key, 0)
 except TypeError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # ## Why BatchNorm is refused
@@ -405,7 +408,7 @@ class WithBatchNorm(nnx.Module):
 try:
     model_of(vaejax.from_nnx(WithBatchNorm)).init(key, x)
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # ## Exercises

@@ -5,6 +5,8 @@
 # in the history, and evaluate an average of the parameters in place of the last ones.
 
 # %%
+import textwrap
+
 import jax
 import numpy as np
 import optax
@@ -92,7 +94,7 @@ figure
 try:
     train(optax.adam(5e-3), vaejax.Beta(vaejax.WarmUp(400)), num_steps=300)
 except ValueError as error:
-    print(error)
+    print(textwrap.fill(str(error), 80))
 
 # %% [markdown]
 # ## An average of the parameters

@@ -335,13 +335,14 @@ supports = two_normals.support | {"labelled": vaejax.supports.BINARY}
 objective = vaejax.minibatch(log_likelihood, support=supports)
 
 
-def fit_clusters(rows):
-    """p(y = 1 | x), from these rows."""
+def fit_clusters(rows, labelled=labelled, loc=np.zeros((2, 2))):
+    """p(y = 1 | x), from these rows. The normals start at `loc`."""
     data = {"x": x[rows], "y": y[rows], "labelled": labelled[rows]}
-    start = vaejax.Params(two_normals.init(jax.random.key(0)), ())
+    theta = two_normals.init(jax.random.key(0))
+    theta["x"]["loc"] = jnp.asarray(loc, jnp.float32)
     theta = vaejax.fit(
         objective,
-        start,
+        vaejax.Params(theta, ()),
         optax.adam(0.05),
         data,
         jax.random.key(0),
@@ -352,7 +353,8 @@ def fit_clusters(rows):
     return jax.vmap(lambda x: two_normals(theta).condition({"x": x}).marginal("y")[1][1])
 
 
-few, all_points = fit_clusters(labelled), fit_clusters(np.ones(300, bool))
+every = np.ones(300, bool)
+few, all_points = fit_clusters(labelled), fit_clusters(every)
 new_x, new_y = clusters(2_000, generator)
 share_few, share_all = (
     float(np.mean((probability(new_x) > 0.5) == new_y[:, 1])) for probability in (few, all_points)
@@ -386,8 +388,28 @@ figure
 #
 # **Find a representation.** If the cause of the data is not known, it can be *invented*: a variable
 # $z$ that no one observed, with $p(x, z) = p(z)\, p(x \mid z)$. What it comes to stand for is a
-# representation of the data. This is section [1.7](1_7_latent_variables.md), and what such codes
-# are worth to a classifier is measured by
+# representation of the data. Here is the same graph, fitted to the same points without a single
+# label. How much does its $z$ tell about the class, which it has never seen? The mutual information
+#
+# $$I(z; y) = \sum_{z, y} p(z, y) \log_2 \frac{p(z, y)}{p(z)\, p(y)}$$
+#
+# is 0 bits if it tells nothing, and at most the entropy of the class, here 1 bit.
+
+# %%
+no_labels = np.zeros(300, bool)
+invented = fit_clusters(every, no_labels, loc=x[:2])  # two that start equal would stay equal
+z_given_x = np.asarray(invented(new_x), np.float64)
+table = np.stack([1 - z_given_x, z_given_x]) @ new_y / len(new_y)  # p(z, y), [2, 2]
+independent = table.sum(1, keepdims=True) * table.sum(0)
+information = np.sum(table * np.log2(table / independent))
+entropy = -np.sum(table.sum(0) * np.log2(table.sum(0)))
+assert 0.8 < information < entropy
+print(f"z tells {information:.2f} bits of the class, of {entropy:.2f}")
+
+# %% [markdown]
+# The two clusters were found, and only their names are missing: which is $z = 0$, chance decides.
+# Such variables are section [1.7](1_7_latent_variables.md), codes of images and what they are worth
+# to a classifier are [representations](3_beyond.md#representations), and at full scale
 # [`representation.py`](https://github.com/vaejax/vaejax/blob/main/experiments/representation/representation.py).
 #
 # ## Exercises

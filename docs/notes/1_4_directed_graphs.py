@@ -312,5 +312,10 @@ print(f"the integral of p(z, x) over a grid: {integral:.6f}")
 # **3.** Smoothing: in the short chain, which of the six hidden states is the most uncertain, given
 # all observations? (`short.condition(xs).marginal("h3")` is the answer for one of them.)
 #
+# At full scale, graphs whose factors are learned:
+# [`maximum_likelihood.py`](https://github.com/vaejax/vaejax/blob/main/experiments/graphs/maximum_likelihood.py),
+# and with hidden nodes
+# [`mixtures.py`](https://github.com/vaejax/vaejax/blob/main/experiments/graphs/mixtures.py).
+#
 # In the API: [`DirectedGraph`, `Node`, the conditionals](../api/models.md), [`Table`, `Free`,
 # `MLP`](../api/networks.md). Next: [1.5 Independent data](1_5_independent_data.md).

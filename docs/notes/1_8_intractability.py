@@ -192,8 +192,8 @@ assert posterior.prob.reshape(161, 161)[[0, -1]].max() < 1e-9  # the grid is wid
 # = \frac{p_\theta(x, z')}{p_\theta(x, z)}$$
 #
 # the intractable $p_\theta(x)$ cancels. So any sampler of BlackJAX runs on `log_density`, which is
-# `model.log_joint` with two of its arguments filled in. `vaejax.mcmc.nuts` runs its NUTS, here with
-# four chains that start at draws of the prior.
+# `model.log_joint` with two of its arguments filled in. `vaejax.mcmc.nuts` runs its NUTS
+# (`pip install 'vaejax[experiments]'`), here with four chains that start at draws of the prior.
 
 # %%
 sampler = partial(vaejax.mcmc.nuts, vae, num_chains=4, num_warmup=300, num_samples=500)

@@ -43,25 +43,30 @@ Duration: 283 s on two cores of an Intel Xeon.
 import dataclasses
 import math
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
 from experiments.lib.bernoulli import closed_forms, exact_gradient, exact_moments, expectation
-from experiments.lib.discrete_estimators import ESTIMATORS, costs, full_name, look
+from experiments.lib.discrete_estimators import (
+    ESTIMATORS,
+    EVALUATIONS,
+    adam_on,
+    full_name,
+    look,
+)
 from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table
 from experiments.lib.flags import NumDraws
+from experiments.lib.gradients import covers, squared_distance, where
 from experiments.lib.script import Report, run_script
 from vaejax import Params
 from vaejax.base.fields import Count, Distinct, Finite, InnerFraction, Positive
-from vaejax.estimators.base import Estimator
 from vaejax.plots.look import figure_of, finish
 from vaejax.runs.build import load_data
 from vaejax.variance.groups import Part
@@ -94,50 +99,22 @@ NO_DATA = np.zeros(())
 ROUNDING = 1e-25  # a variance that is below is none
 
 
-class Problem(NamedTuple):
-    """An estimator on f, with the start of its psi; that of phi is p = 1/2."""
-
-    model: vaejax.Expectation
-    estimator: Estimator
-    start: Params
-
-
-def problem(config: Config, dim: int, name: str, key) -> Problem:
-    estimator = ESTIMATORS[name].make(config.evaluations)
-    model = expectation(config.t, dim, held=not ESTIMATORS[name].biased)
+def start_of(config: Config, dim: int, name: str, key) -> tuple[vaejax.Expectation, Params]:
+    """The model of f, and parameters at p = 1/2, with the start of the estimator's psi."""
+    entry = ESTIMATORS[name]
+    model = expectation(config.t, dim, held=not entry.biased)
     params = model.init(key, NO_DATA)
-    psi = estimator.init(model, params, NO_DATA, key)
-    return Problem(model, estimator, params._replace(psi=psi))
+    return model, params._replace(psi=entry.estimator.init(model, params, NO_DATA, key))
 
 
-@partial(jax.jit, static_argnames=("model", "estimator", "num_steps", "rate", "learned", "settles"))
-def ascend(
-    model: vaejax.Expectation,
-    estimator: Estimator,
-    params: Params,
-    key,
-    num_steps: int,
-    rate: float,
-    learned: tuple[str, ...],
-    settles: bool = False,
-):
-    """Adam's gradient ascent in the parts of params that are `learned`: the last params, and the
-    mean probability after each step.
-
-    The rate is constant, or, where it `settles`, falls to zero as a cosine.
-    """
-    schedule = optax.cosine_decay_schedule(rate, num_steps) if settles else rate
-    optimizer = optax.adam(schedule, eps=1e-20)  # gradients here are far below the usual eps
+@partial(jax.jit, static_argnames=("name", "model", "optimizer", "num_steps"))
+def ascend(name: str, model: vaejax.Expectation, params: Params, key, optimizer, num_steps: int):
+    """Gradient ascent: the last params, and the mean probability after each step."""
+    estimator = ESTIMATORS[name].estimator
 
     def step(carry, key):
         params, state = carry
-        gradient = jax.grad(lambda params: estimator(model, params, NO_DATA, key))(params)
-        held = {
-            name: jax.tree.map(jnp.zeros_like, part)
-            for name, part in gradient._asdict().items()
-            if name not in learned
-        }
-        descent = jax.tree.map(jnp.negative, gradient._replace(**held))
+        descent = jax.grad(lambda params: -estimator(model, params, NO_DATA, key))(params)
         updates, state = optimizer.update(descent, state, params)
         params = jax.tree.map(jnp.add, params, updates)
         return (params, state), jnp.mean(jax.nn.sigmoid(params.phi["logits"]))
@@ -149,44 +126,47 @@ def ascend(
 
 # The toy and the quadratic, in double precision: f hardly depends on b.
 
+TINY = 1e-20  # the eps of Adam: gradients here are far below the usual one
+
 
 def measured(config: Config, dim: int, name: str, p: float, key) -> dict[str, Any]:
     """The row of one estimator at one probability: psi learns at fixed logits, then the variance is
     measured, and, at D = 1, exact.
     """
     init_key, learn_key, draw_key = jax.random.split(key, 3)
-    model, estimator, start = problem(config, dim, name, init_key)
+    model, start = start_of(config, dim, name, init_key)
     params = start._replace(phi={"logits": jnp.full(dim, math.log(p / (1 - p)))})
     if jax.tree.leaves(params.psi):
-        settings = {"learned": ("psi",), "settles": True}
-        params, _ = ascend(model, estimator, params, learn_key, config.psi_steps, 0.01, **settings)
-    objective = vaejax.per_example(estimator, model)
+        only_psi = adam_on(("psi",), 0.01, config.psi_steps, TINY)
+        params, _ = ascend(name, model, params, learn_key, only_psi, config.psi_steps)
+    entry = ESTIMATORS[name]
+    objective = vaejax.per_example(entry.estimator, model)
     settings = {"order": 2, "groups": LOGITS, "chunk": 500}
     moments = vaejax.gradient_moments(
         objective, params, NO_DATA, draw_key, config.num_draws, **settings
     )
     spread = vaejax.gradient_spread(moments, LOGITS)["logits"]
     row = {"estimator": name, "p": p, "trace": spread.trace, "low": spread.low, "high": spread.high}
-    exact = closed_forms(config.t, p, dim, config.evaluations).get(name)
+    exact = closed_forms(config.t, p, dim, EVALUATIONS).get(name)
     gradient = exact_gradient(config.t, p, dim)
     if dim == 1:
-        mean, exact = exact_moments(name, config.t, p, config.evaluations, params.psi)
+        mean, exact = exact_moments(name, config.t, p, EVALUATIONS, params.psi)
         row["exact_mean"], squared_bias = mean, (mean - gradient) ** 2
     else:
-        bias, variance = (tree.phi["logits"] for tree in (moments.mean, moments.variance))
-        squared_bias = vaejax.tree_sum((bias - gradient) ** 2 - variance / moments.num_draws)
-    squared_bias = squared_bias if ESTIMATORS[name].biased else 0.0
+        squared_bias = squared_distance(moments, LOGITS["logits"], gradient)
+    squared_bias = squared_bias if entry.biased else 0.0
     error = max(squared_bias, 0.0) + (spread.trace if exact is None else exact)
     return row | {"squared_bias": squared_bias, "exact": exact, "mean_squared_error": error}
 
 
 def ascent(config: Config, dim: int, name: str, key) -> np.ndarray:
     """The mean probability at each step [seed, step], from 1/2 on, psi learned along."""
+    optimizer = adam_on(("phi", "psi"), config.ascent_rate, eps=TINY)
 
     def path(key):
         init_key, step_key = jax.random.split(key)
-        steps = config.ascent_steps, config.ascent_rate, ("phi", "psi")
-        return ascend(*problem(config, dim, name, init_key), step_key, *steps)[1]
+        model, start = start_of(config, dim, name, init_key)
+        return ascend(name, model, start, step_key, optimizer, config.ascent_steps)[1]
 
     return np.asarray(jax.vmap(path)(jax.random.split(key, config.ascent_seeds)))
 
@@ -207,7 +187,7 @@ def quadratic(config: Config, dim: int) -> dict[str, Any]:
     return {
         "rows": rows,
         "paths": paths,
-        "intervals_that_cover": sum(row["low"] <= row["exact"] <= row["high"] for row in known),
+        "intervals_that_cover": sum(map(covers, known)),
         "intervals": len(known),
         "probability_at_the_end": ends,
     }
@@ -225,23 +205,25 @@ def quadratic_table(config: Config, dim: int, result: dict[str, Any]) -> str:
     """Variance, or mean squared error where there is bias, by probability; ** the least of a
     column.
     """
-    errors = {(row["estimator"], row["p"]): row["mean_squared_error"] for row in result["rows"]}
-    least = {p: min(errors[name, p] for name in config.estimators) for p in config.probabilities}
-    lines = []
+    rows, lines = result["rows"], []
+    least = {
+        p: min(row["mean_squared_error"] for row in where(rows, p=p)) for p in config.probabilities
+    }
     for name in config.estimators:
-        cells = [*costs(name, config.evaluations).values()]
-        for p in config.probabilities:
-            error = errors[name, p]
+        cells = []
+        for row in where(rows, estimator=name):
+            error = row["mean_squared_error"]
             cell = "0" if error < 1e-30 else f"{error:.2e}"
-            cells.append(tables.bold_if(error == least[p], cell))
+            cells.append(tables.bold_if(error == least[row["p"]], cell))
         low, median, high = result["probability_at_the_end"][name]
-        lines.append([*cells, f"{median:.2f} [{low:.2f}, {high:.2f}]"])
+        end = f"{median:.2f} [{low:.2f}, {high:.2f}]"
+        lines.append([full_name(name), ESTIMATORS[name].gradients, *cells, end])
     columns = [f"p = {p}" for p in config.probabilities]
     end = f"P(b = 1) after {config.ascent_steps}"
-    table = tables.markdown(["estimator", "f", "grad f", *columns, end], lines)
+    table = tables.markdown(["estimator", "grad f", *columns, end], lines)
     heading = (
-        f"variance, or mean squared error of the biased, in {dim} logits; P after the ascent:"
-        " median [quartiles]"
+        f"variance, or mean squared error of the biased, in {dim} logits, of {EVALUATIONS}"
+        " evaluations of f; P after the ascent: median [quartiles]"
     )
     covered = f"{result['intervals_that_cover']} of {result['intervals']} intervals at 95 %"
     return f"{heading}\n{table}\n{covered} cover the exact variance"
@@ -266,7 +248,7 @@ def quadratic_figure(config: Config, results: dict[str, dict]) -> Figure:
 
 def draw_errors(axes: Axes, config: Config, rows: list[dict]) -> None:
     for name in config.estimators:
-        errors = [(row["p"], row["mean_squared_error"]) for row in rows if row["estimator"] == name]
+        errors = [(row["p"], row["mean_squared_error"]) for row in where(rows, estimator=name)]
         points = [(p, error) for p, error in errors if error > ROUNDING]
         axes.plot(*np.reshape(points, (-1, 2)).T, **look(name), ms=6, lw=1.4)
     finish(axes, yscale="log", xlabel=r"$p = P(b_i = 1)$", ylabel="variance (dashed: + bias²)")
@@ -307,7 +289,7 @@ def experiment(config: Config) -> Report:
         result = results["vae"] = run_vae(config)
         rows, norm = result["rows"], result["squared_gradient"]
         heading = f"vae: {config.data}, {config.latent_dim} Bernoulli latents; |E g|^2 in phi is"
-        written.append(f"{heading} {norm:.3g}\n{vae_table(config, rows)}")
+        written.append(f"{heading} {norm:.3g}\n{vae_table(rows)}")
         figures["vae"] = lambda: with_legend(vae_figure(result["curves"], rows), config)
     errors = {
         part: {row["estimator"]: row["mean_squared_error"] for row in result["rows"]}

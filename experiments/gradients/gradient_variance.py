@@ -13,21 +13,21 @@ estimator is measured at the same parameters, on the same minibatch, with the sa
 measured is the sampling variance at a fixed minibatch; `vaejax.variance_sources` has the part that
 comes from the choice of examples.
 
-The folder gets variance.csv (one row for each seed, step, estimator and group of parameters; the
-last column is a digest, so that --resume keeps no row that was changed), result.json and the
-figures. Estimators of different bounds are not compared with each other: the
-table names the bound, and marks the least variance, and the least variance times time, for each.
+result.json gets a row for each seed, step, estimator and group of parameters. They are kept as they
+are measured, in measured/, each with a digest, so that --resume measures no more than is missing or
+was changed. Estimators of different bounds are not compared with each other: the table names the
+bound, and marks the least mean squared error, and the least variance times time, for each.
 The ratio is to the first estimator of the bound, from paired draws. The bias is against a long run
-of an unbiased estimator (pathwise, or dreg for importance-weighted bounds): the largest |z| of a
-parameter, and the p-value of that one.
+of an unbiased estimator (pathwise for the ELBO, dreg for the IWAE bound, for any other bound the
+estimator itself): the largest |z| of a parameter, and the p-value of that one.
 
 Duration: 180 s on two cores of an Intel Xeon that had other work.
 """
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -37,14 +37,18 @@ from tqdm.auto import tqdm
 
 import vaejax
 from experiments.lib import variances
-from experiments.lib.csv_log import CsvLog
+from experiments.lib.data import drawn, seen
 from experiments.lib.flags import MeasuredAt, MeasuredExamples, NumDraws, NumSeeds, Script
+from experiments.lib.gradients import measured_steps, params_at, squared_bias
 from experiments.lib.script import Report, run_script
-from experiments.lib.variances import RATIO
+from experiments.lib.variances import Rows
+from vaejax import Params
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description
 from vaejax.base.fields import Count, Distinct, Plural
+from vaejax.base.types import Key
 from vaejax.data.check import check_data
+from vaejax.evaluation.pieces import Pieces
 from vaejax.runs.build import (
     build_model,
     build_objective,
@@ -107,7 +111,7 @@ class Config(Setting, Script):
         return self.resume
 
     def own_files(self) -> tuple[str, ...]:
-        return ("variance.csv", "checkpoints-*", "config.json")
+        return ("measured", "checkpoints-*", "config.json")
 
     def check_together(self) -> None:
         if self.resume and self.overwrite:
@@ -127,25 +131,27 @@ class Config(Setting, Script):
         changes = {"prior": self.prior, "estimator": self.trained_by, "seed": seed}
         return training_config(self, **changes)
 
-    @property
-    def seeds(self) -> range:
-        return range(self.seed, self.seed + self.num_seeds)
-
 
 # Where the estimators are measured.
 
 
-class Points(NamedTuple):
-    """A model, its fixed minibatch, the key of the draws, and the parameters at each step."""
+class Subject(NamedTuple):
+    """A model, its fixed minibatch, the key of the draws, the steps, and the parameters at each."""
 
     model: vaejax.VAE
     xs: jax.Array
-    key: jax.Array
-    by_step: Iterable[tuple[int, vaejax.Params]]
+    key: Key
+    steps: list[int]
+    params_at: Callable[[int], Params]
 
 
-def points_of_training(config: Config, seed: int, wanted: Callable[[int], bool]) -> Points:
-    """Of a training of its own, which goes to the wanted steps alone."""
+def subject_of(config: Config, seed: int) -> Subject:
+    """What is measured of one seed. Nothing is trained yet."""
+    return of_training(config, seed) if config.run is None else of_run(config, config.run)
+
+
+def of_training(config: Config, seed: int) -> Subject:
+    """A training of its own, which goes to the steps that are asked for alone."""
     training = config.training(seed)
     dataset, transform = load_data(training)
     require_examples(config, dataset)
@@ -153,112 +159,106 @@ def points_of_training(config: Config, seed: int, wanted: Callable[[int], bool])
     model = build_model(training, images[0])
     check_data(images, model.support, transform, name=training.data)
     init_key, fit_key, *keys = jax.random.split(jax.random.key(seed), 5)
-    start = initial_params(training, model, images, transform, init_key)
 
-    def trained(step: int) -> vaejax.Params:
-        if step == 0:
-            return start
-        folder = Path(config.out) / f"checkpoints-{seed}"
-        return vaejax.fit(
+    def params_of(step: int) -> Params:
+        return params_at(
+            step,
+            Path(config.out) / f"checkpoints-{seed}",
             build_objective(training, model),
-            start,
+            initial_params(training, model, images, transform, init_key),
             build_optimizer(training),
             images,
             fit_key,
-            num_steps=step,
             batch_size=config.batch_size,
             transform=transform,
-            checkpoints=vaejax.Checkpoints(folder, resume=True),
-        ).params
+        )
 
-    steps = sorted({round(part * config.num_steps) for part in config.measured_at})
-    by_step = ((step, trained(step)) for step in steps if wanted(step))
-    return points(config, model, images, transform, keys, by_step)
+    xs = minibatch(config, dataset, transform, keys)
+    steps = measured_steps(config.measured_at, config.num_steps)
+    return Subject(model, xs, keys[2], steps, params_of)
 
 
-def points_of_run(config: Config, folder: str, wanted: Callable[[int], bool]) -> Points:
-    """Of the checkpoints that a run has kept."""
+def of_run(config: Config, folder: str) -> Subject:
+    """The checkpoints that a run has kept."""
     run = open_run(folder, data_folder=config.data_folder)
     require_examples(config, run.dataset)
-    images, keys = run.dataset.train.images, jax.random.split(jax.random.key(config.seed), 5)[2:]
-    by_step = ((step, point.params) for step, point in run.checkpoints.items() if wanted(step))
-    return points(config, run.model, images, run.transform, keys, by_step)
+    keys = jax.random.split(jax.random.key(config.seed), 5)[2:]
+    xs = minibatch(config, run.dataset, run.transform, keys)
+    return Subject(
+        run.model, xs, keys[2], [*run.checkpoints], lambda step: run.checkpoints[step].params
+    )
 
 
-def points(config: Config, model, images, transform, keys, by_step) -> Points:
-    """With a minibatch that is drawn by the first two of three keys."""
-    rows_key, pixels_key, draw_key = keys
-    shape = (config.measured_examples,)
-    rows = np.asarray(jax.random.choice(rows_key, len(images), shape, replace=False))
-    xs = jax.jit(jax.vmap(transform))(images[rows], jax.random.split(pixels_key, len(rows)))
-    return Points(model, xs, draw_key, by_step)
-
-
-def groups_of_params(model: vaejax.VAE, params: vaejax.Params, x: jax.Array) -> Groups:
-    both = {"theta": Part(("theta",)), "phi": Part(("phi",))}
-    try:
-        return both | dict(heads(model, params, x))
-    except ValueError:  # an encoder that does not end in one layer of two heads
-        return both | dict(parts(params))
+def minibatch(config: Config, dataset: vaejax.Dataset, transform, keys) -> jax.Array:
+    """Training examples, drawn by the first two of three keys."""
+    chosen = drawn(dataset.train, config.measured_examples, keys[0])
+    return seen(chosen.images, transform, keys[1])
 
 
 # The measurement.
 
 
-def subject_of(config: Config, seed: int, wanted: Callable[[int], bool]) -> Points:
-    """What is measured of one seed, at the wanted steps. Nothing is trained yet."""
-    if config.run is None:
-        return points_of_training(config, seed, wanted)
-    return points_of_run(config, config.run, wanted)
-
-
-def measure(config: Config, seed: int, log: CsvLog, bar: tqdm) -> None:
-    """One seed: at each step, every estimator that has no rows there yet."""
-    done = {(row["seed"], row["step"], row["estimator"]) for row in log.rows}
-
-    def missing(step: int) -> list[str]:
-        return [name for name in config.estimators if (seed, step, name) not in done]
-
-    subject = subject_of(config, seed, lambda step: bool(missing(step)))
-    for step, params in subject.by_step:
-        names = missing(step)
-        for bound in dict.fromkeys(bound_of_estimator(name) for name in names):
-            for name, rows in measure_bound(config, subject, params, bound, names):
-                log.add([{"seed": seed, "step": step, **row} for row in rows])
-                bar.set_postfix_str(f"seed {seed}, step {step}, {name}")
-                bar.update()
-
-
-def measure_bound(
-    config: Config, subject: Points, params: vaejax.Params, bound: str, missing: list[str]
-) -> Iterator[tuple[str, list[dict]]]:
-    """(name, rows) of each missing estimator of one bound; the first of the bound is measured
-    anyway, for the ratios.
+class Point:
+    """What is measured at one step, each when it is first asked for: all estimators see the same
+    parameters, minibatch and keys.
     """
-    model, xs, key, _ = subject
-    reference_key, draw_key = jax.random.split(key)
-    groups = groups_of_params(model, params, xs[0])
-    settings = {"order": 2, "groups": groups, "by": "draws"}
 
-    def moments(estimator: Any, key: jax.Array, num_draws: int) -> Moments:
-        objective = vaejax.minibatch(estimator, model)
-        return vaejax.gradient_moments(objective, params, xs, key, num_draws, **settings)
+    def __init__(self, config: Config, subject: Subject, step: int):
+        self.config, self.subject, self.step = config, subject, step
+        self.reference_key, self.draw_key = jax.random.split(subject.key)
+        self.moments = cache(self._moments)
+        self.reference = cache(self._reference)
 
-    first_name, *others = (name for name in config.estimators if bound_of_estimator(name) == bound)
-    estimator: Any = named_estimator(first_name)
-    unbiased = vaejax.Pathwise() if bound == "ELBO" else vaejax.DReG(estimator.num_samples)
-    reference = moments(unbiased, reference_key, config.reference_draws)
-    first = moments(estimator, draw_key, config.num_draws)
-    for name in (first_name, *others):
-        if name not in missing:
-            continue
-        estimator = named_estimator(name)
-        drawn = first if name == first_name else moments(estimator, draw_key, config.num_draws)
-        facts = {"estimator": name, "bound": bound, "value": drawn.value.mean}
-        facts |= decoder_evaluations(estimator, model, params, xs[0], key)._asdict()
+    @cached_property
+    def params(self) -> Params:
+        return self.subject.params_at(self.step)
+
+    @cached_property
+    def groups(self) -> Groups:
+        both = {"theta": Part(("theta",)), "phi": Part(("phi",))}
+        try:
+            return both | dict(heads(self.subject.model, self.params, self.subject.xs[0]))
+        except ValueError:  # an encoder that does not end in one layer of two heads
+            return both | dict(parts(self.params))
+
+    def _moments(self, name: str) -> Moments:
+        return self.drawn(named_estimator(name), self.draw_key, self.config.num_draws)
+
+    def _reference(self, estimator: vaejax.Estimator) -> Moments:
+        return self.drawn(estimator, self.reference_key, self.config.reference_draws)
+
+    def drawn(self, estimator: vaejax.Estimator, key: Key, num_draws: int) -> Moments:
+        objective = vaejax.minibatch(estimator, self.subject.model)
+        settings = {"order": 2, "groups": self.groups, "by": "draws"}
+        return vaejax.gradient_moments(
+            objective, self.params, self.subject.xs, key, num_draws, **settings
+        )
+
+    def rows(self, name: str) -> Rows:
+        """A row for each group of parameters."""
+        model, xs, key, *_ = self.subject
+        estimator, bound = named_estimator(name), bound_of_estimator(name)
+        same = (other for other in self.config.estimators if bound_of_estimator(other) == bound)
+        moments, first = self.moments(name), self.moments(next(same))
         objective = vaejax.minibatch(estimator, model)
-        facts |= gradient_cost(objective, params, xs, key)._asdict()
-        yield name, [facts | row for row in rows_of_groups(drawn, first, reference, groups)]
+        facts = {
+            "estimator": name,
+            "bound": bound,
+            "value": moments.value.mean,
+            **decoder_evaluations(estimator, model, self.params, xs[0], key)._asdict(),
+            **gradient_cost(objective, self.params, xs, key)._asdict(),
+        }
+        groups = rows_of_groups(moments, first, self.reference(unbiased(name)), self.groups)
+        return [facts | row for row in groups]
+
+
+def unbiased(name: str) -> vaejax.Estimator:
+    """An estimator whose mean is the gradient of the same bound, and noisy as little as may be."""
+    estimator: Any = named_estimator(name)
+    bound = bound_of_estimator(name)
+    if bound == "ELBO":
+        return vaejax.Pathwise()
+    return vaejax.DReG(estimator.num_samples) if bound.startswith("IWAE-") else estimator
 
 
 def rows_of_groups(
@@ -270,18 +270,10 @@ def rows_of_groups(
     size = reference.num_draws
     error = jax.tree.map(lambda variance: np.sqrt(variance / size), reference.variance)
     for name, spread in vaejax.gradient_spread(moments, groups).items():
-        select = groups[name]
-        varies = spread.trace > 0 and vaejax.tree_sum(select(first.variance)) > 0
-        ratio = vaejax.variance_ratio(moments, first, name) if varies else (math.nan,) * 3
-        bias = vaejax.gradient_bias(moments, reference.mean, error, select=select)
-        squares = jax.tree.map(
-            lambda a, b: (a - b) ** 2, select(moments.mean), select(reference.mean)
-        )
-        # |E g - E reference|^2 = |difference of the means|^2 - the noise of both
-        noise = spread.trace / moments.num_draws
-        noise += vaejax.tree_sum(select(reference.variance)) / size
-        mse = spread.trace + max(vaejax.tree_sum(squares) - noise, 0.0)
-        ratios = dict(zip(RATIO, ratio, strict=True))
+        ratio = vaejax.variance_ratio(moments, first, name)
+        bias = vaejax.gradient_bias(moments, reference.mean, error, select=groups[name])
+        mse = spread.trace + max(squared_bias(moments, reference, groups[name]), 0.0)
+        ratios = {"ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}
         yield {"group": name, **spread._asdict(), **ratios, "mse": mse, **bias._asdict()}
 
 
@@ -295,7 +287,7 @@ def made_of(config: Config) -> dict[str, Any]:
     """All that the rows depend on; raises for data, a model or a run that there is not."""
     values = dataclasses.asdict(config)
     kept = {name: values[name] for name in values if name not in FREE_TO_CHANGE}
-    model = subject_of(config, config.seed, lambda step: False).model
+    model = subject_of(config, config.seed).model
     trained = {} if config.run is None else {"run": dataclasses.asdict(saved_config(config.run))}
     whole = {"experiment": "gradient_variance", "config": kept, "model": description(model)}
     return json.loads(json_text(whole | trained))
@@ -311,26 +303,56 @@ def require_same(saved: Path, manifest: dict[str, Any]) -> None:
         )
 
 
+def measured(config: Config, out: Path, manifest: dict[str, Any]) -> Rows:
+    """The rows of every seed, step and estimator; what `out` has already is not measured again."""
+    rows: Rows = []
+    folder = out / "measured"
+    folder.mkdir(exist_ok=True)
+    for seed in range(config.seed, config.seed + config.num_seeds):
+        subject = subject_of(config, seed)
+        files = {
+            name: Pieces(
+                folder / f"{seed}-{name.replace(':', '-')}.jsonl",
+                {**manifest, "seed": seed, "estimator": name},
+            )
+            for name in config.estimators
+        }
+        for step in tqdm(subject.steps, f"seed {seed}", unit="step", dynamic_ncols=True):
+            point = Point(config, subject, step)
+            for name, pieces in files.items():
+                found = kept(pieces, step, partial(point.rows, name))
+                rows += [{"seed": seed, "step": step, **row} for row in found]
+    return rows
+
+
+def kept(pieces: Pieces, step: int, function: Callable[[], Rows]) -> Rows:
+    """function(), computed once: an array on disk for each column."""
+    if step not in pieces.arrays:
+        rows = function()
+        arrays = {column: np.array([row[column] for row in rows]) for column in rows[0]}
+        pieces.add(step, arrays)
+        pieces.arrays[step] = arrays
+    columns = {name: array.tolist() for name, array in pieces.arrays[step].items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
 def experiment(config: Config) -> Report:
     manifest, out = made_of(config), place_of(config.out)
     require_same(out / "config.json", manifest)
     write_json(out / "config.json", manifest)
-    log = CsvLog(out / "variance.csv", variances.COLUMNS, config.resume, manifest)
-    with tqdm(unit="estimator", dynamic_ncols=True) as bar:
-        for seed in config.seeds:
-            measure(config, seed, log, bar)
-    last = max(row["step"] for row in log.rows)
-    phi, theta = (variances.means(log.rows, last, group) for group in ("phi", "theta"))
+    rows = measured(config, out, manifest)
+    last = max(row["step"] for row in rows)
+    phi, theta = (variances.means(rows, last, group) for group in ("phi", "theta"))
     figures = {
-        "along_training": lambda: variances.along_training(log.rows),
-        "against_work": lambda: variances.against_work(log.rows, last),
+        "along_training": lambda: variances.along_training(rows),
+        "against_work": lambda: variances.against_work(rows, last),
     }
-    if variances.families(variances.measured_names(log.rows, last)):
-        figures["against_samples"] = lambda: variances.against_samples(log.rows, last)
+    if variances.families(config.estimators):
+        figures["against_samples"] = lambda: variances.against_samples(rows, last)
     best = {name: variances.winners(phi, name) for name in ("mse", "work")}
     return Report(
-        {"at_step": last, "phi": phi, "theta": theta, "out": config.out},
-        variances.table(log.rows, last),
+        {"at_step": last, "phi": phi, "theta": theta, "rows": rows, "out": config.out},
+        variances.table(rows, last),
         figures,
         {"at_step": last, **{f"least_{name}_in_phi": names for name, names in best.items()}},
     )

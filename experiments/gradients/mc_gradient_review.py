@@ -49,11 +49,10 @@ Duration: 180 s on two cores of an Intel Xeon.
 
 import dataclasses
 import itertools
-import math
 from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +64,16 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.figures import interval_bars
-from experiments.lib.flags import MeasuredAt, Mu, NumDraws, Script
-from experiments.lib.gradients import coverage, interval, worst_relative_error
+from experiments.lib.flags import MeasuredAt, NumDraws, Script
+from experiments.lib.gradients import (
+    coverage,
+    draw_measured,
+    measured_intervals,
+    measured_steps,
+    params_at,
+    where,
+    worst_relative_error,
+)
 from experiments.lib.logistic_regression import (
     RegressionELBO,
     best_elbo,
@@ -90,9 +97,6 @@ class Config(Script):
 
     parts: Distinct[Literal["curves", "regression"]] = ("curves", "regression")
     """Which parts to run."""
-    mu: Mu = 1.0
-    sigma: Positive = 1.0
-    """The standard deviation of q."""
     num_draws: NumDraws = 100_000
     num_steps: Count = 5_000
     """Steps of the training."""
@@ -122,22 +126,19 @@ class Cost(NamedTuple):
     measured: tuple[float, ...]
 
 
-def square(k, x):
-    return (x - k) ** 2
-
-
-def bump(k, x):
-    return jnp.exp(-k * x**2)
-
-
-def cosine(k, x):
-    return jnp.cos(k * x)
-
-
 COSTS = {
-    "square": Cost(square, "$(x - k)^2$", np.linspace(-3, 3, 100), (-3, -2, -1, 0, 1, 2, 3)),
-    "exponential": Cost(bump, r"$\exp(-k x^2)$", np.geomspace(0.1, 10, 100), (0.1, 0.3, 1, 3, 10)),
-    "cosine": Cost(cosine, r"$\cos(k x)$", np.geomspace(0.5, 5, 100), (0.5, 1, 2, 3, 5)),
+    "square": Cost(
+        lambda k, x: (x - k) ** 2, "$(x - k)^2$", np.linspace(-3, 3, 100), (-3, -2, -1, 0, 1, 2, 3)
+    ),
+    "exponential": Cost(
+        lambda k, x: jnp.exp(-k * x**2),
+        r"$\exp(-k x^2)$",
+        np.geomspace(0.1, 10, 100),
+        (0.1, 0.3, 1, 3, 10),
+    ),
+    "cosine": Cost(
+        lambda k, x: jnp.cos(k * x), r"$\cos(k x)$", np.geomspace(0.5, 5, 100), (0.5, 1, 2, 3, 5)
+    ),
 }
 # A moving average that nobody moves is the constant baseline b = psi, an argument of the compiled
 # program.
@@ -149,6 +150,20 @@ ENCODER = vaejax.DiagNormal(vaejax.Free(()), max_log_scale=None)
 NEGLIGIBLE = 1e-9  # a variance
 
 
+def curves_part(config: Config) -> Report:
+    curves = {name: exact(cost.f, cost.ks) for name, cost in COSTS.items()}
+    rows = measured(config, jax.random.key(config.seed))
+    noisy = [row for row in rows if row["exact"] > NEGLIGIBLE]
+    summary = {
+        "points": len(noisy),
+        "intervals_that_cover": coverage(noisy),
+        "worst_relative_error": worst_relative_error(noisy),
+        "pathwise_loses_from": {cost: losses(cost, curves[cost]) for cost in COSTS},
+    }
+    figures = {"curves": lambda: draw_curves(curves, rows)}
+    return Report(summary | {"rows": rows}, table_of_curves(rows), figures, summary)
+
+
 def measured(config: Config, key) -> list[dict]:
     """A row for each cost, k, parameter and estimator: the exact variance, and what
     `gradient_moments` finds.
@@ -156,28 +171,25 @@ def measured(config: Config, key) -> list[dict]:
     rows = []
     for cost, cost_key in zip(COSTS, jax.random.split(key, len(COSTS)), strict=True):
         f, _, _, ks = COSTS[cost]
-        curves = exact(f, ks, config.mu, config.sigma)
+        curves = exact(f, ks)
         cases = list(itertools.product(enumerate(ks), PARAMETERS, NAMES))
         keys = jax.random.split(cost_key, len(cases))
         for ((i, k), parameter, name), draw_key in zip(cases, keys, strict=True):
             curve = curves[name, parameter]
-            baseline = jnp.asarray(curve.baseline[i], jnp.float32)
-            row = {"cost": cost, "k": k, "parameter": parameter, "estimator": name}
-            row["exact"] = float(curve.variance[i])
-            rows.append(row | measured_interval(config, f, row, baseline, draw_key))
+            found = measured_at(config, f, k, name, curve.baseline[i], draw_key)[parameter]
+            place = {"cost": cost, "k": k, "parameter": parameter, "estimator": name}
+            rows.append({**place, "exact": float(curve.variance[i]), **found})
     return rows
 
 
-def measured_interval(config: Config, f: Callable, row: dict, baseline, key) -> dict[str, float]:
-    """The variance of one estimator's gradient at one k, in one parameter."""
-    phi = {"loc": jnp.asarray(config.mu), "log_scale": jnp.asarray(math.log(config.sigma))}
-    params, k = vaejax.Params((), phi, psi=baseline), jnp.asarray(float(row["k"]))
-    objective = vaejax.per_example(ESTIMATORS[row["estimator"]], vaejax.Expectation(f, ENCODER))
-    moments = vaejax.gradient_moments(
-        objective, params, k, key, config.num_draws, groups=GROUPS, chunk=500
-    )
-    unit = config.sigma**-2 if row["parameter"] == "sigma" else 1.0
-    return interval(vaejax.gradient_spread(moments, GROUPS)[row["parameter"]], unit)
+def measured_at(config: Config, f: Callable, k: float, name: str, baseline, key) -> dict[str, dict]:
+    """The variance of one estimator's gradient at one k, in mu and in sigma: at sigma = 1 the
+    derivative in sigma is that in log sigma.
+    """
+    phi = {"loc": jnp.asarray(1.0), "log_scale": jnp.asarray(0.0)}
+    params = vaejax.Params((), phi, psi=jnp.asarray(baseline, jnp.float32))
+    model, x = vaejax.Expectation(f, ENCODER), jnp.asarray(float(k))
+    return measured_intervals(ESTIMATORS[name], model, params, x, key, config.num_draws, GROUPS)
 
 
 def pathwise_loses(curves: Curves, parameter: str) -> np.ndarray:
@@ -185,15 +197,19 @@ def pathwise_loses(curves: Curves, parameter: str) -> np.ndarray:
     return curves[PW, parameter].variance > curves[SF, parameter].variance
 
 
-def losses(curves: dict[str, Curves]) -> dict[str, dict[str, float | None]]:
-    """For each cost and parameter, the least k of the curve at which the pathwise gradient
-    loses.
-    """
-    least = {}
-    for cost in COSTS:
-        lost = {name: COSTS[cost].ks[pathwise_loses(curves[cost], name)] for name in PARAMETERS}
-        least[cost] = {name: float(ks.min()) if len(ks) else None for name, ks in lost.items()}
-    return least
+def losses(cost: str, curves: Curves) -> dict[str, float | None]:
+    """The least k of the curve at which the pathwise gradient loses, in each parameter."""
+    lost = {name: COSTS[cost].ks[pathwise_loses(curves, name)] for name in PARAMETERS}
+    return {name: float(ks.min()) if len(ks) else None for name, ks in lost.items()}
+
+
+def table_of_curves(rows: list[dict]) -> str:
+    lines = {}
+    for row in rows:
+        cell = "{exact:.4g} ({measured:.4g})".format(**row) if row["exact"] > NEGLIGIBLE else "0"
+        lines.setdefault((row["cost"], row["k"], row["parameter"]), []).append(cell)
+    table = tables.markdown(["cost", "k", "in", *NAMES], [[*at, *lines[at]] for at in lines])
+    return f"Exact variance of one sample's gradient (measured)\n\n{table}"
 
 
 def draw_curves(curves: dict[str, Curves], rows: list[dict]) -> Figure:
@@ -203,7 +219,7 @@ def draw_curves(curves: dict[str, Curves], rows: list[dict]) -> Figure:
     drawing, grid = figure_of(2, 3, size=(12, 6.6), sharex="col")
     panels = itertools.product(PARAMETERS, COSTS)
     for axes, (parameter, cost) in zip(grid.ravel(), panels, strict=True):
-        shown = [row for row in rows if (row["cost"], row["parameter"]) == (cost, parameter)]
+        shown = where(rows, cost=cost, parameter=parameter)
         draw_panel(axes, curves[cost], cost, parameter, shown)
     for axes, cost in zip(grid[0], COSTS.values(), strict=True):
         axes.set_title(cost.title)
@@ -223,12 +239,11 @@ def draw_curves(curves: dict[str, Curves], rows: list[dict]) -> Figure:
 
 def draw_panel(axes: Axes, curves: Curves, cost: str, parameter: str, rows: list[dict]) -> None:
     ks = COSTS[cost].ks
-    for name in NAMES:
+    for name, colour in COLOURS.items():
         variance = np.maximum(curves[name, parameter].variance, NEGLIGIBLE)
-        axes.plot(ks, variance, color=COLOURS[name], lw=1.6, label=name)
-        points = [row for row in rows if row["estimator"] == name and row["exact"] > NEGLIGIBLE]
-        at, values = [row["k"] for row in points], [row["measured"] for row in points]
-        axes.errorbar(at, values, interval_bars(points), fmt="o", ms=4, color=COLOURS[name])
+        axes.plot(ks, variance, color=colour, lw=1.6, label=name)
+        points = [row for row in where(rows, estimator=name) if row["exact"] > NEGLIGIBLE]
+        draw_measured(axes, points, "k", color=colour)
     finish(axes, yscale="log")
     lost, across = pathwise_loses(curves, parameter), axes.get_xaxis_transform()
     axes.fill_between(ks, 0, 1, where=lost, transform=across, color=ORANGE, alpha=0.08, lw=0)
@@ -241,33 +256,6 @@ def draw_panel(axes: Axes, curves: Curves, cost: str, parameter: str, rows: list
         ticks_at(axes, [k for k in ticks if ks.min() <= k <= ks.max()])
 
 
-def table_of_curves(rows: list[dict]) -> str:
-    lines = []
-    for start in range(0, len(rows), len(NAMES)):
-        row, *_ = same = rows[start : start + len(NAMES)]
-        cells = [
-            "{exact:.4g} ({measured:.4g})".format(**row) if row["exact"] > NEGLIGIBLE else "0"
-            for row in same
-        ]
-        lines.append([row["cost"], row["k"], row["parameter"], *cells])
-    table = tables.markdown(["cost", "k", "in", *NAMES], lines)
-    return f"Exact variance of one sample's gradient (measured)\n\n{table}"
-
-
-def curves_part(config: Config) -> Report:
-    curves = {name: exact(cost.f, cost.ks, config.mu, config.sigma) for name, cost in COSTS.items()}
-    rows = measured(config, jax.random.key(config.seed))
-    noisy = [row for row in rows if row["exact"] > NEGLIGIBLE]
-    summary = {
-        "points": len(noisy),
-        "intervals_that_cover": coverage(noisy),
-        "worst_relative_error": worst_relative_error(noisy),
-        "pathwise_loses_from": losses(curves),
-    }
-    figures = {"curves": lambda: draw_curves(curves, rows)}
-    return Report(summary | {"rows": rows}, table_of_curves(rows), figures, summary)
-
-
 # Part 2: Bayesian logistic regression.
 
 LOO = "score-function"
@@ -276,87 +264,69 @@ RIVAL_COLOURS = COLOURS | {LOO: COLOURS[SF_BEST]}
 REGRESSION_GROUPS = {"mu": Part(("phi", "loc")), "log sigma": Part(("phi", "log_scale"))}
 
 
-def trained(
-    config: Config, estimator, model: vaejax.Expectation, rows, steps: list[int], key
-) -> dict[int, vaejax.Params]:
-    """The parameters after each of the steps, of one run that starts at q = the prior."""
-    optimizer = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
-    start = model.init(key, rows)
-    path = {0: start}
-    with TemporaryDirectory() as folder:
-        for step in filter(None, steps):
-            path[step] = vaejax.fit(
-                RegressionELBO(estimator, model),
-                start,
-                optimizer,
-                rows,
-                key,
-                num_steps=step,
-                batch_size=config.batch_size,
-                checkpoints=vaejax.Checkpoints(folder, resume=True),
-                progress=False,
-            ).params
-    return path
-
-
-class Regression(NamedTuple):
-    """The gradients along the pathwise run, each estimator's own run, and the best mean-field
-    ELBO.
+def regression_part(config: Config) -> Report:
+    """The gradients along the pathwise run, each estimator's own run, and the best ELBO of a
+    mean-field q.
     """
-
-    gradients: list[dict]
-    learning: list[dict]
-    best: float
-
-
-def regression(config: Config) -> Regression:
     rows = signed_rows()
     encoder = vaejax.DiagNormal(vaejax.Free(rows.shape[1]), max_log_scale=None)
     model = vaejax.Expectation(partial(log_likelihood, len(rows)), encoder)
-    steps = sorted(
-        {round(part * config.num_steps) for part in config.measured_at} | {0, config.num_steps}
-    )
     fit_key, draw_key = jax.random.split(jax.random.key(config.seed))
-    runs = {
-        name: trained(config, kind(config.num_samples), model, rows, steps, fit_key)
-        for name, kind in RIVALS.items()
-    }
-    exact_at, best = exact_values(model, runs, rows)
+    runs = {name: trained(config, name, model, rows, fit_key) for name in RIVALS}
+    elbos, best = exact_values(model, runs, rows)
+    learning = [
+        {"estimator": name, "step": step, "elbo": elbo, "accuracy": accuracy(params, rows)}
+        for (name, step), (params, elbo, _) in elbos.items()
+    ]
     gradients = [
         row | {"step": step}
         for step, params in runs[PW].items()
-        for row in measured_gradients(config, model, exact_at[PW, step][1], params, rows, draw_key)
+        for row in measured_gradients(config, model, elbos[PW, step][2], params, rows, draw_key)
     ]
-    learning = [
-        {
-            "estimator": name,
-            "step": step,
-            "elbo": elbo,
-            "accuracy": accuracy(runs[name][step], rows),
+    ends = where(learning, step=config.num_steps)
+    summary = {
+        "best_elbo": best,
+        "least_p_value": min(row["p_value"] for row in gradients),
+        "ends": {row["estimator"]: {n: row[n] for n in ("elbo", "accuracy")} for row in ends},
+    }
+    title = f"The end of each run; the best ELBO of a mean-field q is {best:.3f}"
+    header, line = "trained by | exact ELBO | accuracy", "{estimator} | {elbo:.3f} | {accuracy:.4f}"
+    written = table_of_traces(gradients), title, tables.table(header, line, ends)
+    figures = {"regression": lambda: draw_regression(config, gradients, learning, best)}
+    numbers = summary | {"gradients": gradients, "learning": learning}
+    return Report(numbers, "\n\n".join(written), figures, summary)
+
+
+def trained(
+    config: Config, name: str, model: vaejax.Expectation, rows, key
+) -> dict[int, vaejax.Params]:
+    """The parameters at each step where gradients are measured, and at both ends, of one run that
+    starts at q = the prior.
+    """
+    optimizer = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
+    objective = RegressionELBO(RIVALS[name](config.num_samples), model)
+    start = model.init(key, rows)
+    settings = {"batch_size": config.batch_size, "progress": False}
+    with TemporaryDirectory() as folder:
+        return {
+            step: params_at(step, folder, objective, start, optimizer, rows, key, **settings)
+            for step in measured_steps((0, *config.measured_at, 1), config.num_steps)
         }
-        for (name, step), (elbo, _) in exact_at.items()
-    ]
-    return Regression(gradients, learning, best)
 
 
 def exact_values(model: vaejax.Expectation, runs: dict[str, dict], rows) -> tuple[dict, float]:
-    """{(estimator, step): the exact ELBO and its gradient} along each run, in double precision; and
-    the best ELBO.
+    """{(estimator, step): parameters, their exact ELBO and its gradient} along each run, in double
+    precision; and the best ELBO.
     """
+    precise = partial(jax.tree.map, partial(jnp.asarray, dtype=float))
+    values = {}
     with jax.enable_x64(True):
         elbo_and_gradient = jax.jit(jax.value_and_grad(partial(exact_elbo, model)))
-        precise = partial(jax.tree.map, partial(jnp.asarray, dtype=float))
-        values = {
-            (name, step): elbo_and_gradient(precise(params), precise(rows))
-            for name, run in runs.items()
-            for step, params in run.items()
-        }
-        best = float(best_elbo(model, precise(runs[PW][0]), precise(rows)))
-    numbers = {
-        place: (float(elbo), jax.tree.map(np.asarray, gradient))
-        for place, (elbo, gradient) in values.items()
-    }
-    return numbers, best
+        for name, run in runs.items():
+            for step, params in run.items():
+                elbo, gradient = elbo_and_gradient(precise(params), precise(rows))
+                values[name, step] = params, float(elbo), jax.tree.map(np.asarray, gradient)
+        return values, float(best_elbo(model, precise(runs[PW][0]), precise(rows)))
 
 
 def accuracy(params: vaejax.Params, rows) -> float:
@@ -371,9 +341,15 @@ def measured_gradients(
     found = []
     for name, kind in RIVALS.items():
         objective = RegressionELBO(kind(config.measured_samples), model)
-        settings: dict[str, Any] = {"order": 2, "by": "draws", "groups": REGRESSION_GROUPS}
         moments = vaejax.gradient_moments(
-            objective, params, rows, key, config.regression_draws, **settings
+            objective,
+            params,
+            rows,
+            key,
+            config.regression_draws,
+            order=2,
+            by="draws",
+            groups=REGRESSION_GROUPS,
         )
         bias = vaejax.gradient_bias(moments, exact_gradient)
         for parameter, spread in vaejax.gradient_spread(moments, REGRESSION_GROUPS).items():
@@ -383,67 +359,41 @@ def measured_gradients(
     return found
 
 
-def draw_regression(config: Config, result: Regression) -> Figure:
+def table_of_traces(gradients: list[dict]) -> str:
+    lines = []
+    steps = dict.fromkeys(row["step"] for row in gradients)
+    for step, parameter in itertools.product(steps, REGRESSION_GROUPS):
+        traces = [row["trace"] for row in where(gradients, step=step, parameter=parameter)]
+        loo, pathwise, measure_valued = traces
+        ratios = f"{loo / pathwise:.1f}", f"{measure_valued / pathwise:.2f}"
+        lines.append([step, parameter, *(f"{trace:.4g}" for trace in traces), *ratios])
+    table = tables.markdown(["step", "in", *RIVALS, "SF / PW", "MVD / PW"], lines)
+    return f"Trace of the gradient's covariance along the pathwise run\n\n{table}"
+
+
+def draw_regression(config: Config, gradients, learning, best: float) -> Figure:
     """The trace in each parameter along the pathwise run, and how far each run is from the best
     ELBO.
     """
     drawing, [panels] = figure_of(columns=3, size=(12, 3.9))
+    steps = [row["step"] for row in where(learning, estimator=PW)]
     for name in RIVALS:
         style = {"color": RIVAL_COLOURS[name], "marker": "o", "ms": 4, "lw": 1.6, "label": name}
         for axes, parameter in zip(panels, REGRESSION_GROUPS, strict=False):
-            rows = [
-                row
-                for row in result.gradients
-                if (row["estimator"], row["parameter"]) == (name, parameter)
-            ]
-            at, traces = np.sqrt([row["step"] for row in rows]), [row["trace"] for row in rows]
-            axes.errorbar(at, traces, interval_bars(rows, "trace"), **style)
-        rows = [row for row in result.learning if row["estimator"] == name]
-        below = [result.best - row["elbo"] for row in rows]
-        panels[2].plot(np.sqrt([row["step"] for row in rows]), below, **style)
+            rows = where(gradients, estimator=name, parameter=parameter)
+            traces = [row["trace"] for row in rows]
+            axes.errorbar(np.sqrt(steps), traces, interval_bars(rows, "trace"), **style)
+        below = [best - row["elbo"] for row in where(learning, estimator=name)]
+        panels[2].plot(np.sqrt(steps), below, **style)
     for axes, symbol in zip(panels, (r"\mu", r"\log\sigma"), strict=False):
         axes.set(title=f"gradient in ${symbol}$, pathwise run")
     panels[0].set_ylabel(f"trace of the covariance, {config.measured_samples} samples")
     panels[2].set(title="each estimator's own run", ylabel="ELBO below the best q, nats")
-    steps = sorted({row["step"] for row in result.learning})
     for axes in panels:
         finish(axes, yscale="log", xlabel="step, on an axis of its square root")
         axes.set_xticks(np.sqrt(steps), [f"{step:,}" for step in steps])
     shared_legend(drawing, [panels[2]], "outside upper center", ncols=3)
     return drawing
-
-
-def table_of_traces(gradients: list[dict]) -> str:
-    lines = []
-    for step, parameter in itertools.product(
-        dict.fromkeys(row["step"] for row in gradients), REGRESSION_GROUPS
-    ):
-        place = step, parameter
-        loo, pathwise, measure_valued = traces = [
-            row["trace"] for row in gradients if (row["step"], row["parameter"]) == place
-        ]
-        ratios = f"{loo / pathwise:.1f}", f"{measure_valued / pathwise:.2f}"
-        lines.append([*place, *(f"{trace:.4g}" for trace in traces), *ratios])
-    table = tables.markdown(["step", "in", *RIVALS, "SF / PW", "MVD / PW"], lines)
-    return f"Trace of the gradient's covariance along the pathwise run\n\n{table}"
-
-
-def regression_part(config: Config) -> Report:
-    result = regression(config)
-    ends = [row for row in result.learning if row["step"] == config.num_steps]
-    title = f"The end of each run; the best ELBO of a mean-field q is {result.best:.3f}"
-    header, line = "trained by | exact ELBO | accuracy", "{estimator} | {elbo:.3f} | {accuracy:.4f}"
-    summary = {
-        "best_elbo": result.best,
-        "least_p_value": min(row["p_value"] for row in result.gradients),
-        "ends": {row["estimator"]: {n: row[n] for n in ("elbo", "accuracy")} for row in ends},
-    }
-    return Report(
-        summary | {"gradients": result.gradients, "learning": result.learning},
-        "\n\n".join([table_of_traces(result.gradients), title, tables.table(header, line, ends)]),
-        {"regression": lambda: draw_regression(config, result)},
-        summary,
-    )
 
 
 def experiment(config: Config) -> Report:

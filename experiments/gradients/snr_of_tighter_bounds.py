@@ -51,10 +51,9 @@ Duration: 131 s on two cores of an Intel Xeon that had other work, most programs
 """
 
 import dataclasses
-import itertools
 import math
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +66,7 @@ import vaejax
 from experiments.lib import tables
 from experiments.lib.figures import note
 from experiments.lib.flags import NumDraws, NumExamples, Script
+from experiments.lib.gradients import where
 from experiments.lib.many_samples import (
     Constants,
     Posterior,
@@ -76,12 +76,12 @@ from experiments.lib.many_samples import (
 from experiments.lib.script import Report, run_script
 from vaejax.base.fields import Count, Distinct, PositiveOrZero
 from vaejax.base.types import Key
-from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, shared_legend, ticks_at
 from vaejax.runs.named_estimators import named_estimator
 from vaejax.variance.groups import Part
 
 ESTIMATORS = IWAE, DREG, STOPPED, RWS = "iwae", "dreg", "stopped-iwae", "rws"
+IN_MU = "iwae and dreg in mu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,19 +121,28 @@ class Config(Script):
         return 2 / 3 if self.scale_of_q == "covariance" else (2 / 3) ** 2
 
     @property
-    def ks(self) -> list[int]:
-        return sorted(self.sample_counts)
+    def ks(self) -> np.ndarray:
+        return np.sort(self.sample_counts)
 
     @property
-    def fitted_ks(self) -> list[int]:
-        return [k for k in self.ks if k >= self.fit_from]
+    def fitted_ks(self) -> np.ndarray:
+        return self.ks[self.ks >= self.fit_from]
 
+    @property
+    def num_blocks(self) -> int:
+        """Of draws, each of two at least."""
+        return min(8, self.num_draws // 2)
 
-IN_MU = "iwae and dreg in mu"
-GROUPS = {"b": Part(("phi", "b")), "mu": Part(("theta", "prior", "loc"))}
+    @property
+    def gradients(self) -> tuple[str, ...]:
+        """Those of the estimators in b, and that of two of them in mu."""
+        return *self.estimators, IN_MU
 
 
 # The model.
+
+B = Part(("phi", "net", "params", "Dense_0", "bias"))
+GROUPS = {"b": B, "mu": Part(("theta", "prior", "loc"))}
 
 
 @vaejax.component
@@ -147,32 +156,18 @@ class Identity:
         return example
 
 
-@vaejax.component
-class LinearEncoder(vaejax.Conditional):
-    """q(z|x) = N(A x + b, variance I), the variance fixed."""
-
-    variance: float
-    support = vaejax.supports.REAL
-
-    def init(self, key: Key, given: jax.Array) -> dict[str, jax.Array]:
-        return {"A": jnp.zeros((given.size, given.size)), "b": jnp.zeros(given.size)}
-
-    def __call__(self, params: dict[str, jax.Array], given: jax.Array) -> DiagNormalDensity:
-        loc = params["A"] @ given + params["b"]
-        return DiagNormalDensity(loc, jnp.full_like(loc, 0.5 * math.log(self.variance)))
-
-
 def linear_gaussian(config: Config) -> vaejax.VAE:
     return vaejax.VAE(
         vaejax.LearnedNormal(config.latent_dim),
         vaejax.Gaussian(Identity(), 1.0),
-        LinearEncoder(config.variance_of_q),
+        vaejax.Gaussian(vaejax.MLP(config.latent_dim, ()), math.sqrt(config.variance_of_q)),
     )
 
 
 def parameters(mu: jax.Array, a: jax.Array, b: jax.Array) -> vaejax.Params:
     prior = {"loc": mu, "log_scale": jnp.zeros_like(mu)}
-    return vaejax.Params({"prior": prior, "likelihood": {"net": ()}}, {"A": a, "b": b})
+    affine = {"params": {"Dense_0": {"kernel": a.T, "bias": b}}}
+    return vaejax.Params({"prior": prior, "likelihood": {"net": ()}}, {"net": affine})
 
 
 @partial(jax.jit, static_argnames="config")
@@ -181,11 +176,8 @@ def near_the_optimum(config: Config, key: Key) -> tuple[vaejax.Params, jax.Array
     mu is drawn from N(0, I).
     """
     mu_key, data_key, *keys = jax.random.split(key, 5)
-    eye = jnp.eye(config.latent_dim)
-    truth = parameters(
-        jax.random.normal(mu_key, (config.latent_dim,)), eye, jnp.zeros(config.latent_dim)
-    )
-    draw = partial(linear_gaussian(config).sample, truth)
+    mu, eye = jax.random.normal(mu_key, (config.latent_dim,)), jnp.eye(config.latent_dim)
+    draw = partial(linear_gaussian(config).sample, parameters(mu, eye, jnp.zeros_like(mu)))
     xs = jax.vmap(lambda key: draw(key)[0])(jax.random.split(data_key, config.num_examples))
     mean = jnp.mean(xs, axis=0)
     perturbed = [
@@ -206,95 +198,26 @@ def large_k(config: Config, params: vaejax.Params, xs: jax.Array) -> dict[str, C
     mu for iwae and dreg in mu. E_q w l = 0, so that iwae's signal falls as 1 / K, and its noise as
     1 / sqrt(K) alone.
     """
-    mu, a, b = params.theta["prior"]["loc"], params.phi["A"], params.phi["b"]
-    x, mu, a, b = (np.asarray(array, np.float64) for array in (xs, mu, a, b))
-    p = Posterior((x + mu[None]) / 2, x @ a.T + b[None], 0.5, config.variance_of_q)
+    affine = params.phi["net"]["params"]["Dense_0"]
+    arrays = xs, params.theta["prior"]["loc"], affine["kernel"], affine["bias"]
+    x, mu, kernel, b = (np.asarray(array, np.float64) for array in arrays)
+    p = Posterior((x + mu) / 2, x @ kernel + b, 0.5, config.variance_of_q)
     constants = {
         IWAE: self_normalised(p, p.joint),
         DREG: doubly_reparameterised(p),
         STOPPED: self_normalised(p, p.path),
         RWS: self_normalised(p, p.score),
-        IN_MU: self_normalised(p, lambda z: z - mu[None]),
+        IN_MU: self_normalised(p, lambda z: z - mu),
     }
-    return {name: constants[name] for name in (*config.estimators, IN_MU)}
+    return {name: constants[name] for name in config.gradients}
 
 
-# The measurement.
-
-NUM_BLOCKS = 8  # of draws, each of two at least
-
-
-def measured(config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: Key) -> list[dict]:
-    """A row for each estimator, averages over the coordinates, each with its half-width at 95 %.
-    All see the same noise, in independent blocks of draws, of which each is left out once.
-    """
-    count = min(NUM_BLOCKS, config.num_draws // 2)
-    blocks = [block(config, params, xs, k, key) for key in jax.random.split(key, count)]
-    whole = averages(blocks)
-    others = [averages(blocks[:i] + blocks[i + 1 :]) for i in range(count)] if count > 1 else []
-    rows = []
-    for name, row in whole.items():
-        half_widths = {
-            f"{quantity}_error": jackknife([other[name][quantity] for other in others])
-            for quantity in row
-        }
-        rows.append({"estimator": name, "num_samples": k} | row | half_widths)
-    return rows
-
-
-def block(config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: Key) -> dict:
-    """{estimator: (mean, variance) of its gradient} in b, and of iwae's in mu."""
-    model, count = linear_gaussian(config), min(NUM_BLOCKS, config.num_draws // 2)
-    settings: dict = {"order": 2, "groups": GROUPS, "by": "examples"}
-    moments = {}
-    for name in config.estimators:
-        objective = vaejax.minibatch(named_estimator(name, k), model)
-        moments[name] = vaejax.gradient_moments(
-            objective, params, xs, key, config.num_draws // count, **settings
-        )
-    gradients = {name: (moment, GROUPS["b"]) for name, moment in moments.items()}
-    gradients[IN_MU] = moments[IWAE], GROUPS["mu"]
-    return {
-        name: np.stack([select(moment.mean), select(moment.variance)])
-        for name, (moment, select) in gradients.items()
-    }
-
-
-def averages(blocks: list[dict]) -> dict[str, dict[str, float]]:
-    """Of each estimator, over the blocks and then over the coordinates: the standard deviation, the
-    mean, and their ratio.
-
-    `snr` of iwae in b has the mean of dreg, which is the same in expectation and far less noisy.
-    With its own, in `plug_in`, a gradient of mean zero has a ratio of sqrt(2 / (pi num_draws)).
-    """
-    moments = {name: np.mean([block[name] for block in blocks], axis=0) for name in blocks[0]}
-    found = {}
-    for name, (mean, variance) in moments.items():
-        std = np.sqrt(variance)
-        signal = np.abs(moments[DREG][0] if name == IWAE else mean)
-        values = {"std": std, "snr": signal / std, "plug_in": np.abs(mean) / std, "mean": signal}
-        found[name] = {quantity: float(np.mean(value)) for quantity, value in values.items()}
-    return found
-
-
-def jackknife(values: list[float]) -> float:
-    """Half of the interval at 95 % of what takes these values without each of n blocks; nan where
-    there are none.
-    """
-    n = len(values)
-    return float(t.ppf(0.975, n - 1) * np.sqrt((n - 1) * np.var(values))) if n else math.nan
-
-
-def predicted(constants: Constants, k: float) -> dict[str, float]:
-    """The same averages over the coordinates, from the theory."""
-    std, mean = constants.std(k), np.abs(constants.mean(k))
+def predicted(constants: Constants, ks) -> dict[str, np.ndarray]:
+    """At each K the averages over the coordinates, from the theory."""
+    ks = np.asarray(ks)[:, None]
+    std, mean = constants.std(ks), np.abs(constants.mean(ks))
     averages = {"std": std, "snr": mean / std, "mean": mean}
-    return {quantity: float(np.mean(values)) for quantity, values in averages.items()}
-
-
-def slope(ks, values) -> float:
-    """Of log values against log K, by least squares."""
-    return float(np.polyfit(np.log(ks), np.log(values), 1)[0])
+    return {quantity: np.mean(values, axis=1) for quantity, values in averages.items()}
 
 
 def floor(num_draws: int) -> float:
@@ -304,33 +227,121 @@ def floor(num_draws: int) -> float:
     return math.sqrt(2 / (math.pi * num_draws))
 
 
-def by_k(rows: list[dict], name: str) -> dict[int, dict]:
-    return {row["num_samples"]: row for row in rows if row["estimator"] == name}
+# The measurement.
+
+
+def measured(config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: Key) -> list[dict]:
+    """A row for each gradient, averages over the coordinates, each with its half-width at 95 %. All
+    see the same noise, in independent blocks of draws.
+    """
+    keys = jax.random.split(key, config.num_blocks)
+    blocks = np.stack([block(config, params, xs, k, key) for key in keys])
+    columns = averages(config, blocks)
+    for quantity, values in half_widths(config, blocks).items():
+        columns[f"{quantity}_error"] = values
+    return [
+        {"estimator": name, "num_samples": k}
+        | {column: float(values[i]) for column, values in columns.items()}
+        for i, name in enumerate(config.gradients)
+    ]
+
+
+def block(config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: Key) -> np.ndarray:
+    """[gradient, (mean, variance), coordinate], from one block of draws."""
+    model, num_draws = linear_gaussian(config), config.num_draws // config.num_blocks
+    moments = {}
+    for name in config.estimators:
+        objective = vaejax.minibatch(named_estimator(name, k), model)
+        moments[name] = vaejax.gradient_moments(
+            objective, params, xs, key, num_draws, order=2, groups=GROUPS, by="examples"
+        )
+    in_b = [(found, GROUPS["b"]) for found in moments.values()]
+    gradients = [*in_b, (moments[IWAE], GROUPS["mu"])]
+    return np.stack([(select(found.mean), select(found.variance)) for found, select in gradients])
+
+
+def averages(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
+    """For each gradient, over the blocks and then over the coordinates: the standard deviation, the
+    mean, and their ratio.
+
+    `snr` of iwae in b has the mean of dreg, which is the same in expectation and far less noisy.
+    With its own, in `plug_in`, a gradient of mean zero has a ratio of sqrt(2 / (pi num_draws)).
+    """
+    mean, variance = np.moveaxis(np.mean(blocks, axis=0), 1, 0)
+    std, own = np.sqrt(variance), np.abs(mean)
+    signal = own.copy()
+    signal[config.gradients.index(IWAE)] = own[config.gradients.index(DREG)]
+    values = {"std": std, "snr": signal / std, "plug_in": own / std, "mean": signal}
+    return {quantity: np.mean(value, axis=1) for quantity, value in values.items()}
+
+
+def half_widths(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
+    """Of the intervals at 95 % of the averages, by the jackknife: each block is left out once; nan
+    where there is one alone.
+    """
+    n = len(blocks)
+    parts = [np.delete(blocks, i, axis=0) for i in range(n)] if n > 1 else [blocks]
+    others = [averages(config, part) for part in parts]
+    return {
+        quantity: t.ppf(0.975, n - 1)
+        * np.sqrt((n - 1) * np.var([other[quantity] for other in others], axis=0))
+        for quantity in others[0]
+    }
 
 
 def comparison(
     config: Config, constants: dict[str, Constants], rows: list[dict]
 ) -> dict[str, dict]:
-    """Per estimator: the slopes with those of the theory, and at the largest K what was measured
+    """Per gradient: the slopes with those of the theory, and at the largest K what was measured
     over what is predicted.
     """
     ks, result = config.fitted_ks, {}
     for name in constants:
-        measurement = by_k(rows, name)
-        theory = {k: predicted(constants[name], k) for k in ks}
-        slopes, ratios = {}, {}
+        theory, slopes, ratios = predicted(constants[name], ks), {}, {}
         for quantity in ("std", "snr"):
-            slopes[f"slope of {quantity}"] = {
-                "measured": slope(ks, [measurement[k][quantity] for k in ks]),
-                "theory": slope(ks, [theory[k][quantity] for k in ks]),
-            }
-            ratio = measurement[ks[-1]][quantity] / theory[ks[-1]][quantity]
-            ratios[f"{quantity} over theory"] = ratio
+            found, expected = along_k(rows, name, quantity)[-len(ks) :], theory[quantity]
+            pair = {"measured": slope(ks, found), "theory": slope(ks, expected)}
+            slopes[f"slope of {quantity}"] = pair
+            ratios[f"{quantity} over theory"] = float(found[-1] / expected[-1])
         result[name] = slopes | ratios
     return result
 
 
+def along_k(rows: list[dict], name: str, quantity: str) -> np.ndarray:
+    return np.array([row[quantity] for row in where(rows, estimator=name)])
+
+
+def slope(ks, values) -> float:
+    """Of log values against log K, by least squares."""
+    return float(np.polyfit(np.log(ks), np.log(values), 1)[0])
+
+
 # What is reported.
+
+
+def report(config: Config, rows: list[dict], summary: dict[str, dict]) -> str:
+    names = config.estimators
+    header = [f"{title} {name}" for title in ("std", "SNR") for name in names]
+    columns = [
+        *(along_k(rows, name, quantity) for quantity in ("std", "snr") for name in names),
+        along_k(rows, IWAE, "plug_in"),
+        along_k(rows, IN_MU, "snr"),
+    ]
+    lines = [
+        [k, *(f"{number:.3g}" for number in numbers)]
+        for k, *numbers in zip(config.ks, *columns, strict=True)
+    ]
+    by_samples = tables.markdown(["K", *header, "SNR iwae, own mean", "SNR in mu"], lines)
+    note_of_floor = f"The floor of a ratio with its own mean: {floor(config.num_draws):.3f}"
+    lines = []
+    for name, row in summary.items():
+        slopes = [row[f"slope of {quantity}"] for quantity in ("std", "snr")]
+        cells = [f"{pair[part]:+.3f}" for pair in slopes for part in ("measured", "theory")]
+        ratios = [f"{row[f'{quantity} over theory']:.3f}" for quantity in ("std", "snr")]
+        lines.append([name, *cells, *ratios])
+    header = "estimator, slope of std, theory, slope of SNR, theory, std / theory, SNR / theory"
+    return "\n\n".join([by_samples, note_of_floor, tables.markdown(header.split(", "), lines)])
+
 
 GREEN, VIOLET, SLATE = "#2e8b57", "#8e5ea2", "#6b7280"
 COLOURS = {IWAE: BLUE, DREG: ORANGE, STOPPED: GREEN, RWS: VIOLET, IN_MU: SLATE}
@@ -348,85 +359,54 @@ def figure(config: Config, constants: dict[str, Constants], rows: list[dict]) ->
     """What was measured as points with intervals at 95 %, the theory of large K as dashed lines,
     the floor of iwae's ratio with its own mean dotted.
     """
-    drawing, [panels] = figure_of(columns=2, size=(10, 5))
-    for name, (quantity, axes) in itertools.product(
-        constants, zip(("std", "snr"), panels, strict=True)
-    ):
-        if (quantity, name) != ("std", IN_MU):
-            draw(axes, config.ks, constants[name], by_k(rows, name), name, quantity)
-    left, right = panels
-    style = {"color": COLOURS[IWAE]}
-    own = points_of(by_k(rows, IWAE), config.ks, "plug_in")
-    label, open_marker = (
-        "iwae by its own noisy mean",
-        {"fmt": MARKERS[IWAE], "ms": 5, "mfc": "white"},
-    )
-    right.errorbar(config.ks, *own, label=label, capsize=4, **open_marker, **style)
-    right.axhline(floor(config.num_draws), lw=1, ls=":", label="the floor of that", **style)
-    left.set(
-        title="standard deviation of the gradient in b",
-        ylabel=f"mean of {config.latent_dim} coordinates",
-    )
+    drawing, [[left, right]] = figure_of(columns=2, size=(10, 5))
+    for name in config.estimators:
+        draw(left, config.ks, constants[name], rows, name, "std")
+    for name in config.gradients:
+        draw(right, config.ks, constants[name], rows, name, "snr")
+    colour, label = COLOURS[IWAE], "iwae by its own noisy mean"
+    draw_points(right, config.ks, rows, IWAE, "plug_in", label=label, mfc="white")
+    right.axhline(floor(config.num_draws), lw=1, ls=":", label="the floor of that", color=colour)
+    left.set_title("standard deviation of the gradient in b")
+    left.set_ylabel(f"mean of {config.latent_dim} coordinates")
     right.set_title("signal to noise ratio of the gradient in b, and in mu")
-    for axes in panels:
+    for axes in (left, right):
         finish(axes, xscale="log", yscale="log", xlabel="K, samples")
         ticks_at(axes, config.ks, str)
     left.plot([], [], "--", color="black", lw=1.2, label="theory of large K")
-    shared_legend(drawing, panels, ncols=4)
+    shared_legend(drawing, [left, right], ncols=4)
     return drawing
 
 
-def points_of(measurement: dict, ks, quantity: str) -> tuple[list[float], list[float]]:
-    """What was measured at each K, and the half-widths."""
-    rows = [measurement[k] for k in ks]
-    return [row[quantity] for row in rows], [row[f"{quantity}_error"] for row in rows]
-
-
-def draw(axes: Axes, ks, constants: Constants, measurement: dict, name: str, quantity: str) -> None:
-    """One estimator in one panel."""
-    grid = np.geomspace(ks[0], ks[-1], 51)
-    line = [predicted(constants, k)[quantity] for k in grid]
-    axes.plot(grid, line, "--", color=COLOURS[name], lw=1.2)
-    points, bars = points_of(measurement, ks, quantity)
-    style = {"fmt": MARKERS[name], "ms": 5, "color": COLOURS[name], "capsize": 4, "elinewidth": 1.4}
+def draw(axes: Axes, ks, constants: Constants, rows: list[dict], name: str, quantity: str) -> None:
+    """One gradient in one panel."""
+    colour, grid = COLOURS[name], np.geomspace(ks[0], ks[-1], 51)
+    line = predicted(constants, grid)[quantity]
+    axes.plot(grid, line, "--", color=colour, lw=1.2)
     label = f"{name}, biased" if name in BIASED else name
-    axes.errorbar(ks, points, bars, label=label, **style)
+    draw_points(axes, ks, rows, name, quantity, label=label, elinewidth=1.4)
     if (quantity, name) in POWERS:
         side, align = (-3, "center") if line[-1] > line[0] else (4, "left")
-        style = {"ha": align, "color": COLOURS[name], "fontsize": 10}
+        style = {"ha": align, "color": colour, "fontsize": 10}
         note(axes, POWERS[quantity, name], (grid[32], line[32]), (side, 4), **style)
 
 
-def report(config: Config, rows: list[dict], summary: dict[str, dict]) -> str:
-    names = config.estimators
-    header = [f"{title} {name}" for title in ("std", "SNR") for name in names]
-    lines = []
-    for k in config.ks:
-        at_k = {row["estimator"]: row for row in rows if row["num_samples"] == k}
-        numbers = [at_k[name][quantity] for quantity in ("std", "snr") for name in names]
-        numbers += [at_k[IWAE]["plug_in"], at_k[IN_MU]["snr"]]
-        lines.append([k, *(f"{number:.3g}" for number in numbers)])
-    by_samples = tables.markdown(["K", *header, "SNR iwae, own mean", "SNR in mu"], lines)
-    lines = []
-    for name, row in summary.items():
-        slopes = [row[f"slope of {quantity}"] for quantity in ("std", "snr")]
-        cells = [f"{pair[part]:+.3f}" for pair in slopes for part in ("measured", "theory")]
-        ratios = [f"{row[f'{quantity} over theory']:.3f}" for quantity in ("std", "snr")]
-        lines.append([name, *cells, *ratios])
-    header = "estimator, slope of std, theory, slope of SNR, theory, std / theory, SNR / theory"
-    note_of_floor = f"The floor of a ratio with its own mean: {floor(config.num_draws):.3f}"
-    return "\n\n".join([by_samples, note_of_floor, tables.markdown(header.split(", "), lines)])
+def draw_points(axes: Axes, ks, rows: list[dict], name: str, quantity: str, **style: Any) -> None:
+    values, bars = (along_k(rows, name, column) for column in (quantity, f"{quantity}_error"))
+    marks = {"fmt": MARKERS[name], "ms": 5, "color": COLOURS[name], "capsize": 4}
+    axes.errorbar(ks, values, bars, **marks, **style)
 
 
 def experiment(config: Config) -> Report:
     instance_key, draw_key = jax.random.split(jax.random.key(config.seed))
     params, xs = near_the_optimum(config, instance_key)
     constants = large_k(config, params, xs)
-    keys = {k: jax.random.fold_in(draw_key, k) for k in config.ks}
+    keys = {k: jax.random.fold_in(draw_key, k) for k in config.ks.tolist()}
     rows = [row for k, key in keys.items() for row in measured(config, params, xs, k, key)]
     summary = comparison(config, constants, rows)
     at_one = {
-        name: predicted(constants[name], 1) | {"exponent of std": constants[name].exponent}
+        name: {"exponent of std": constants[name].exponent}
+        | {quantity: values[0] for quantity, values in predicted(constants[name], [1]).items()}
         for name in constants
     }
     return Report(

@@ -22,6 +22,7 @@ Duration: 9 s on two cores of an Intel Xeon.
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,11 +31,16 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.figures import interval_bars
-from experiments.lib.flags import Mu, NumDraws, Script
-from experiments.lib.gradients import coverage, interval, worst_relative_error
+from experiments.lib.flags import NumDraws, Script
+from experiments.lib.gradients import (
+    coverage,
+    draw_measured,
+    measured_intervals,
+    where,
+    worst_relative_error,
+)
 from experiments.lib.script import Report, run_script
-from vaejax.base.fields import Distinct, Finite, Positive
+from vaejax.base.fields import Distinct, Positive
 from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
 from vaejax.runs.named_estimators import named_estimator
 from vaejax.variance.groups import Part
@@ -42,53 +48,38 @@ from vaejax.variance.groups import Part
 
 @dataclasses.dataclass(frozen=True)
 class Config(Script):
-    """The model, the widths and the number of draws."""
+    """The widths of q and the number of draws."""
 
-    w: Finite = 1.3
-    """Weight of z in the mean of x."""
-    b: Finite = 0.2
-    """Bias of that mean."""
-    tau: Positive = 0.8
-    """Standard deviation of x given z."""
-    x: Finite = 1.1
-    """The example."""
-    mu: Mu = 0.4
     widths: Distinct[Positive] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
     """Values of lam s^2, the variance of q in units of the posterior's."""
     num_draws: NumDraws = 20_000
     out: str = "runs/sticking_the_landing"
 
-    @property
-    def precision(self) -> float:
-        """lam, of the posterior."""
-        return 1 + self.w**2 / self.tau**2
 
-
+W, B, TAU, X, MU = 1.3, 0.2, 0.8, 1.1, 0.4
+LAM = 1 + W**2 / TAU**2
 GROUPS = {"mu": Part(("phi", "loc")), "log s": Part(("phi", "log_scale"))}
 COLOURS = {"pathwise": BLUE, "stick-the-landing": ORANGE}
 
 
-def closed_forms(config: Config, width: float) -> dict[tuple[str, str], float]:
-    """The variance of each estimator in each parameter, at lam s^2 = width."""
-    lam = config.precision
-    d = config.mu - config.w * (config.x - config.b) / (config.tau**2 * lam)
-    s2 = width / lam
+def closed_forms(width: Any) -> dict[tuple[str, str], Any]:
+    """The variance of each estimator in each parameter, at lam s^2 = width, one or many."""
+    d, s2 = MU - W * (X - B) / (TAU**2 * LAM), width / LAM
     return {
-        ("pathwise", "mu"): lam**2 * s2,
-        ("pathwise", "log s"): lam**2 * d**2 * s2 + 2 * lam**2 * s2**2,
+        ("pathwise", "mu"): LAM**2 * s2,
+        ("pathwise", "log s"): LAM**2 * d**2 * s2 + 2 * LAM**2 * s2**2,
         ("stick-the-landing", "mu"): (1 - width) ** 2 / s2,
-        ("stick-the-landing", "log s"): lam**2 * d**2 * s2 + 2 * (1 - width) ** 2,
+        ("stick-the-landing", "log s"): LAM**2 * d**2 * s2 + 2 * (1 - width) ** 2,
     }
 
 
-def linear_gaussian(config: Config, width: float) -> tuple[vaejax.VAE, vaejax.Params]:
+def linear_gaussian(width: float) -> tuple[vaejax.VAE, vaejax.Params]:
     """p(z) p(x|z) with q at lam s^2 = width."""
-    likelihood = vaejax.Gaussian(vaejax.MLP(1, ()), config.tau)
+    likelihood = vaejax.Gaussian(vaejax.MLP(1, ()), TAU)
     encoder = vaejax.DiagNormal(vaejax.Free(1), max_log_scale=None)
-    line = {"kernel": jnp.asarray([[config.w]]), "bias": jnp.asarray([config.b])}
+    line = {"kernel": jnp.asarray([[W]]), "bias": jnp.asarray([B])}
     theta = {"prior": (), "likelihood": {"net": {"params": {"Dense_0": line}}}}
-    log_scale = jnp.asarray([0.5 * math.log(width / config.precision)])
-    phi = {"loc": jnp.asarray([config.mu]), "log_scale": log_scale}
+    phi = {"loc": jnp.asarray([MU]), "log_scale": jnp.asarray([0.5 * math.log(width / LAM)])}
     return vaejax.VAE(vaejax.StandardNormal(1), likelihood, encoder), vaejax.Params(theta, phi)
 
 
@@ -96,18 +87,15 @@ def measured(config: Config, width: float, key) -> list[dict]:
     """A row for each estimator and parameter: the exact variance, and what `gradient_moments`
     finds.
     """
-    model, params = linear_gaussian(config, width)
-    x, exact = jnp.asarray([config.x]), closed_forms(config, width)
-    rows = []
-    for name in COLOURS:
-        objective = vaejax.per_example(named_estimator(name), model)
-        moments = vaejax.gradient_moments(
-            objective, params, x, key, config.num_draws, groups=GROUPS, chunk=500
-        )
-        for group, spread in vaejax.gradient_spread(moments, GROUPS).items():
-            row = {"width": width, "estimator": name, "parameter": group}
-            rows.append(row | {"exact": exact[name, group]} | interval(spread))
-    return rows
+    model, params = linear_gaussian(width)
+    x, exact = jnp.asarray([X]), closed_forms(width)
+    return [
+        {"width": width, "estimator": name, "parameter": group, "exact": exact[name, group]} | found
+        for name in COLOURS
+        for group, found in measured_intervals(
+            named_estimator(name), model, params, x, key, config.num_draws, GROUPS
+        ).items()
+    ]
 
 
 def figure(config: Config, rows: list[dict]) -> Figure:
@@ -116,15 +104,12 @@ def figure(config: Config, rows: list[dict]) -> Figure:
     grid = np.linspace(0.06, max(config.widths), 300)
     for axes, group in zip(panels, GROUPS, strict=True):
         for name, colour in COLOURS.items():
-            line = [closed_forms(config, width)[name, group] for width in grid]
-            axes.plot(grid, line, color=colour, lw=1.4)
-            points = [row for row in rows if (row["estimator"], row["parameter"]) == (name, group)]
-            widths, values = zip(*((row["width"], row["measured"]) for row in points), strict=True)
-            bars = interval_bars(points)
-            axes.errorbar(widths, values, bars, fmt="o", ms=4, color=colour, label=name)
+            axes.plot(grid, closed_forms(grid)[name, group], color=colour, lw=1.4)
+            points = where(rows, estimator=name, parameter=group)
+            draw_measured(axes, points, "width", color=colour, label=name)
         axes.axvline(0.5, color=GREY, lw=0.8, ls=":")
         finish(axes, yscale="log", xlabel=r"$\lambda s^2$, the variance of q over the posterior's")
-        axes.set(title=f"gradient in {group}")
+        axes.set_title(f"gradient in {group}")
         axes.set_ylim(bottom=3e-3)
     panels[0].set_ylabel("variance of one sample's gradient")
     legend(panels[0])
@@ -133,10 +118,9 @@ def figure(config: Config, rows: list[dict]) -> Figure:
 
 def table(rows: list[dict]) -> str:
     """A line for each width and parameter, both estimators in it."""
-    at = {(row["width"], row["parameter"], row["estimator"]): row for row in rows}
     lines = []
     for width, group in itertools.product(dict.fromkeys(row["width"] for row in rows), GROUPS):
-        pair = [at[width, group, name] for name in COLOURS]
+        pair = where(rows, width=width, parameter=group)
         numbers = [f"{row[name]:.4f}" for row in pair for name in ("exact", "measured")]
         winner = min(pair, key=lambda row: row["exact"])["estimator"]
         equal = math.isclose(pair[0]["exact"], pair[1]["exact"])
@@ -154,9 +138,8 @@ def experiment(config: Config) -> Report:
         "intervals_that_cover": coverage(rows),
         "worst_relative_error": worst_relative_error(row for row in rows if row["exact"] > 1e-6),
     }
-    return Report(
-        {"rows": rows, **summary}, table(rows), {"variance": lambda: figure(config, rows)}, summary
-    )
+    figures = {"variance": lambda: figure(config, rows)}
+    return Report({"rows": rows, **summary}, table(rows), figures, summary)
 
 
 if __name__ == "__main__":

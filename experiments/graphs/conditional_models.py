@@ -36,6 +36,7 @@ Duration: 70 s on two cores of an Intel Xeon, the second command 61 s.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -44,16 +45,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from matplotlib.figure import Figure
+from scipy.stats import norm
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import drawn, one_of_each_class, require_labels, seen
+from experiments.lib.classifiers import Network
+from experiments.lib.data import Examples, drawn, one_of_each_class, require_labels, seen
 from experiments.lib.figures import image_rows
 from experiments.lib.flags import EvalSamples, EvalSize, ImageSetting, ValidateEvery
 from experiments.lib.script import Report, joined, run_script
+from experiments.lib.training import fitted
 from vaejax.base.fields import Count, Distinct, Plural
-from vaejax.base.mapping import Transformed, estimate
-from vaejax.base.supports import BINARY, ONE_HOT, REAL
+from vaejax.base.mapping import estimate
 from vaejax.data.base import Split
 from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, GREY, INK, figure_of, finish, legend
@@ -82,37 +85,6 @@ class Config(ImageSetting):
     out: str = "runs/conditional_models"
 
 
-def log_conditional(
-    conditional, target: str, given: str, params: vaejax.Params, example: dict, key
-):
-    """log p(target | given) of one example, nats: the objective of maximum likelihood."""
-    return conditional(params.theta, example[given]).log_prob(example[target])
-
-
-def fitted(
-    config: Config,
-    objective: vaejax.Objective,
-    params: vaejax.Params,
-    data: Any,
-    key,
-    transform=None,
-    validation=None,
-) -> vaejax.Params:
-    """By Adam; the parameters of the best validation, if there is any."""
-    run = vaejax.fit(
-        objective,
-        params,
-        optax.adam(config.learning_rate),
-        data,
-        key,
-        num_steps=config.num_steps,
-        batch_size=config.batch_size,
-        transform=transform,
-        validation=validation and vaejax.Validation(validation, config.validate_every),
-    )
-    return run.params if run.best_params is None else run.best_params
-
-
 # p(y | x) by a network.
 
 
@@ -131,8 +103,7 @@ def toy(num_points: int, seed: int) -> dict[str, np.ndarray]:
 
 def log_density_of_toy(x, y) -> np.ndarray:
     """log p(y | x), nats, of the density that made the toy."""
-    residual = (y - np.sin(2 * x)) / noise_scale(x)
-    return -0.5 * residual**2 - np.log(noise_scale(x)) - 0.5 * np.log(2 * np.pi)
+    return norm.logpdf(y, np.sin(2 * x), noise_scale(x))
 
 
 CONDITIONALS = {
@@ -145,35 +116,33 @@ def regression(config: Config) -> Report:
     """log p(y | x) of two networks on 10,000 fresh points of the toy, beside that of its own
     density.
     """
-    settings = dataclasses.replace(
-        config, learning_rate=5e-3, num_steps=min(config.num_steps, 2_000)
-    )
+    steps = dataclasses.replace(config, num_steps=min(config.num_steps, 2_000))
     train, fresh = toy(config.regression_examples, config.seed), toy(10_000, config.seed + 1)
     rows, bands = [], {}
     grid = np.linspace(-2, 2, 200, dtype=np.float32)[:, None]
+    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
     for name, conditional in CONDITIONALS.items():
-        init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-        start = vaejax.Params(conditional.init(init_key, train["x"][0]), ())
-        log_p = partial(log_conditional, conditional, "y", "x")
-        objective = vaejax.minibatch(log_p, support={"x": REAL, "y": REAL})
-        params = fitted(settings, objective, start, train, fit_key)
-        values = map_dataset(log_p, params, fresh, fit_key)
-        rows.append({"model": name, "log_likelihood": estimate(values)})
-        at_grid = jax.vmap(partial(conditional, params.theta))(grid)
+        network = Network(conditional)
+        start = network.init(init_key, {"x": train["x"][0]})
+        adam = optax.adam(5e-3)
+        params = fitted(
+            steps,
+            network.objective,
+            start,
+            train,
+            fit_key,
+            optimizer=adam,
+        )
+        log_likelihood = estimate(map_dataset(network, params, fresh, fit_key))
+        rows.append({"model": name, "log_likelihood": log_likelihood})
+        at_grid = jax.vmap(partial(conditional, params.phi))(grid)
         bands[name] = np.asarray(at_grid.loc)[:, 0], np.exp(np.asarray(at_grid.log_scale))[:, 0]
     truth = estimate(log_density_of_toy(**fresh)[:, 0])
     rows.append({"model": "the density that made them", "log_likelihood": truth})
+    header = "p(y given x) of the toy | log-likelihood"
+    table = tables.table(header, "{model} | {log_likelihood:.3f}", rows)
     figures = {"regression": lambda: regression_figure(train, grid[:, 0], bands)}
-    return Report(rows, list_of(rows), figures)
-
-
-def list_of(rows: list[dict]) -> str:
-    """A line for each p(y | x), nats per test example, ± the standard error over them."""
-    lines = []
-    for row in rows:
-        line = f"p(y | x), {row['model']}: log-likelihood {row['log_likelihood'].mean:.3f}"
-        lines.append(line + (f", accuracy {row['accuracy']:.3f}" if "accuracy" in row else ""))
-    return "\n".join(lines)
+    return Report(rows, table, figures)
 
 
 def regression_figure(train: dict, grid: np.ndarray, bands: dict) -> Figure:
@@ -194,6 +163,9 @@ def regression_figure(train: dict, grid: np.ndarray, bands: dict) -> Figure:
     return figure
 
 
+# Images: what is x, and what y.
+
+
 @vaejax.component
 class Labelled:
     """{"image", "label"} as stored -> {"x": pixels, "y": label one-hot}."""
@@ -204,69 +176,6 @@ class Labelled:
     def __call__(self, stored, key):
         y = jax.nn.one_hot(stored["label"], self.num_classes)
         return {"x": self.pixels(stored["image"], key), "y": y}
-
-
-class Examples(NamedTuple):
-    """Stored examples of the three splits, and what makes {"x", "y"} of one."""
-
-    train: dict[str, np.ndarray]
-    valid: dict[str, np.ndarray]
-    test: dict[str, np.ndarray]
-    transform: Any
-
-    def first(self, key) -> dict[str, jax.Array]:
-        """The first training example as a model sees it."""
-        return self.transform(jax.tree.map(lambda leaf: leaf[0], self.train), key)
-
-
-def labelled_examples(
-    config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform
-) -> Examples:
-    """x an image, y its label."""
-    labels, _ = require_labels(
-        dataset, "for the parts classification and classes (--parts completion needs none)"
-    )
-    splits = dataset.train, dataset.valid, measured(config, dataset)
-    train, valid, test = map(with_labels, splits)
-    return Examples(train, valid, test, Labelled(pixels, int(labels.max()) + 1))
-
-
-def measured(config: Config, dataset: vaejax.Dataset) -> Split:
-    """The test examples of every part."""
-    return drawn(dataset.test, config.eval_size, jax.random.key(config.seed))
-
-
-def with_labels(split: Split) -> dict[str, np.ndarray]:
-    return {"image": split.images, "label": np.asarray(split.labels, np.int32)}
-
-
-def classification(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
-    """p(y | x) = softmax(net(x)): the test log-likelihood, nats, and the share of test images whose
-    likeliest class is theirs.
-    """
-    examples = labelled_examples(config, dataset, pixels)
-    net = vaejax.MLP(examples.transform.num_classes, config.hidden)
-    conditional = vaejax.OneHotCategorical(net)
-    init_key, fit_key, test_key = jax.random.split(jax.random.key(config.seed), 3)
-    start = vaejax.Params(conditional.init(init_key, examples.first(init_key)["x"]), ())
-    log_p = partial(log_conditional, conditional, "y", "x")
-    objective = vaejax.minibatch(log_p, support={"x": BINARY, "y": ONE_HOT})
-    train, valid, test, transform = examples
-    params = fitted(config, objective, start, train, fit_key, transform, valid)
-
-    def right(params, example, key):
-        likeliest = jnp.argmax(conditional(params.theta, example["x"]).mean())
-        return likeliest == jnp.argmax(example["y"])
-
-    log_likelihood, accuracy = (
-        estimate(map_dataset(Transformed(quantity, transform), params, test, test_key))
-        for quantity in (log_p, right)
-    )
-    row = {"model": "classifier", "log_likelihood": log_likelihood, "accuracy": accuracy}
-    return Report([row], list_of([row]), {})
-
-
-# p(x, z | y): a conditional VAE.
 
 
 @vaejax.component
@@ -281,6 +190,58 @@ class Halves:
         image = self.pixels(stored["image"], key)
         middle = image.shape[0] // 2
         return {"y": image[:middle], "x": image[middle:]}
+
+
+class Task(NamedTuple):
+    """Examples of the three splits, {"x", "y"} as a model sees them."""
+
+    train: Examples
+    valid: Examples
+    test: Examples
+
+    def fit(self, config: Config, objective: vaejax.Objective, start: vaejax.Params, key):
+        """The parameters of the best validation, by Adam at one rate."""
+        settings = {
+            "optimizer": optax.adam(config.learning_rate),
+            "validation": vaejax.Validation(self.valid.stored, config.validate_every),
+        }
+        stored, transform = self.train.stored, self.train.transform
+        return fitted(config, objective, start, stored, key, transform, **settings)
+
+
+def stored_examples(config: Config, dataset: vaejax.Dataset) -> list[dict[str, np.ndarray]]:
+    """{"image", "label"} of the three splits, without labels where there are none."""
+    test = drawn(dataset.test, config.eval_size, jax.random.key(config.seed))
+    return [
+        {"image": split.images}
+        | ({} if split.labels is None else {"label": np.asarray(split.labels, np.int32)})
+        for split in (dataset.train, dataset.valid, test)
+    ]
+
+
+def classification(config: Config, task: Task, num_classes: int) -> Report:
+    """p(y | x) = softmax(net(x)): the test log-likelihood, nats, and the share of test images whose
+    likeliest class is theirs.
+    """
+    net = vaejax.MLP(num_classes, config.hidden)
+    network = Network(vaejax.OneHotCategorical(net))
+    init_key, fit_key, test_key = jax.random.split(jax.random.key(config.seed), 3)
+    start = network.init(init_key, task.train.first(init_key))
+    params = task.fit(config, network.objective, start, fit_key)
+
+    def right(params, example, key):
+        likeliest = jnp.argmax(network.conditional(params.phi, example["x"]).mean())
+        return likeliest == jnp.argmax(example["y"])
+
+    row: dict[str, Any] = {"model": "classifier"}
+    for name, quantity in {"log_likelihood": network, "accuracy": right}.items():
+        row[name] = estimate(task.test.each(quantity, params, test_key))
+    header = "p(y given x) of images | log-likelihood | accuracy"
+    line = "{model} | {log_likelihood:.3f} | {accuracy:.3f}"
+    return Report([row], tables.table(header, line, [row]), {})
+
+
+# p(x, z | y): a conditional VAE.
 
 
 def conditional_vae(
@@ -298,98 +259,68 @@ def conditional_vae(
     return vaejax.GraphModel(graph, vaejax.DiagNormal(net(latent_dim, heads=2)))
 
 
-class Comparison(NamedTuple):
-    """A conditional VAE and a network on one task, trained.
-
-    The row has, in nats per test example: the bound and log p(x | y) of the conditional VAE, log
-    p(x | y) of the network, and the gain, of the same binarisations pair by pair.
-    """
-
-    row: dict[str, Any]
-    model: vaejax.GraphModel
-    network: vaejax.Bernoulli
-    model_params: vaejax.Params
-    network_params: vaejax.Params
-
-    def samples(self, y, keys) -> jax.Array:
-        """E[x | z, y] at z ~ p(z | y), for each key."""
-        return jax.vmap(partial(sampled_mean, self.model, self.model_params, y))(keys)
-
-    def network_mean(self, y) -> jax.Array:
-        """E[x | y]"""
-        return self.network(self.network_params.theta, y).mean()
-
-
 def sampled_mean(model: vaejax.GraphModel, params: vaejax.Params, y, key) -> jax.Array:
     """E[x | z, y] at one z ~ p(z | y)."""
     z = model.p_z(params, y).sample(key)
     return model.p_x_given_z(params, z, y).mean()
 
 
-def compare(config: Config, examples: Examples, key) -> Comparison:
+def compare(config: Config, task: Task, key) -> tuple[dict[str, Any], Callable, Callable]:
+    """What a conditional VAE and a network say of x, trained on one task.
+
+    The row has, in nats per test example: the bound and log p(x | y) of the conditional VAE, log
+    p(x | y) of the network, and the gain, of the same binarisations pair by pair. Then E[x | z, y]
+    at z ~ p(z | y), a function of ys and keys, and the network's E[x | y], of ys.
+    """
     init_key, fit_key, test_key = jax.random.split(key, 3)
-    train, valid, test, transform = examples
-    example = examples.first(init_key)
+    example = task.train.first(init_key)
     model = conditional_vae(example["x"].shape, config.latent_dim, config.hidden)
-    network = vaejax.Bernoulli(vaejax.MLP(example["x"].shape, config.hidden))
-    log_network = partial(log_conditional, network, "x", "y")
-    objectives = {
-        "model": vaejax.minibatch(vaejax.AnalyticKL(), model),
-        "network": vaejax.minibatch(log_network, support={"x": BINARY, "y": REAL}),
-    }
-    starts = {
-        "model": model.init(init_key, example),
-        "network": vaejax.Params(network.init(init_key, example["y"]), ()),
-    }
-    params = {
-        name: fitted(config, objectives[name], starts[name], train, fit_key, transform, valid)
-        for name in objectives
-    }
+    start = model.init(init_key, example)
+    params = task.fit(config, vaejax.minibatch(vaejax.AnalyticKL(), model), start, fit_key)
+    conditional = vaejax.Bernoulli(vaejax.MLP(example["x"].shape, config.hidden))
+    network = Network(conditional, "x", "y")
+    start = network.init(init_key, example)
+    network_params = task.fit(config, network.objective, start, fit_key)
     log_marginal = partial(vaejax.log_marginal, model, num_samples=config.eval_samples)
-    quantities = {
-        "bound": (partial(vaejax.elbo, model), params["model"]),
-        "log_marginal": (log_marginal, params["model"]),
-        "network": (log_network, params["network"]),
+    values = {
+        "bound": task.test.each(partial(vaejax.elbo, model), params, test_key),
+        "log_marginal": task.test.each(log_marginal, params, test_key),
+        "network": task.test.each(network, network_params, test_key),
     }
-    values = {}
-    for name, (quantity, quantity_params) in quantities.items():
-        mapped = map_dataset(Transformed(quantity, transform), quantity_params, test, test_key)
-        values[name] = np.asarray(mapped, np.float64)
     values["gain"] = values["log_marginal"] - values["network"]
     row = {name: estimate(numbers) for name, numbers in values.items()}
-    return Comparison(row, model, network, params["model"], params["network"])
+    draw = jax.vmap(partial(sampled_mean, model, params))
+    return row, draw, jax.vmap(lambda y: conditional(network_params.phi, y).mean())
 
 
-def completion(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
-    """x the lower half of an image, y the upper one."""
-    splits = dataset.train, dataset.valid, measured(config, dataset)
-    train, valid, test = ({"image": split.images} for split in splits)
+def completion(config: Config, task: Task, test: Split) -> Report:
+    """x the lower half of an image, y the upper one; the picture has one of each class of
+    `test`.
+    """
     key, show_key, draw_key = jax.random.split(jax.random.key(config.seed + 1), 3)
-    transform = Halves(pixels)
-    found = compare(config, Examples(train, valid, test, transform), key)
-    shown = one_of_each_class(dataset.test.labels, 10)
-    halves = seen({"image": dataset.test.images[shown]}, transform, show_key)
-    keys = jax.random.split(draw_key, (6, len(shown)))
-    means = jax.vmap(found.network_mean)(halves["y"])
-    samples = jax.vmap(found.samples, (0, 1))(halves["y"], keys)
+    row, draw, mean = compare(config, task, key)
+    shown = one_of_each_class(test.labels, 10)
+    halves = seen({"image": test.images[shown]}, task.train.transform, show_key)
+    means = mean(halves["y"])
     lower = {"given": jnp.full_like(means, 0.25), "true": halves["x"], "network": means}
-    lower |= {f"sample {i + 1}": samples[:, i] for i in range(len(keys))}
+    for i, keys in enumerate(jax.random.split(draw_key, (6, len(shown)))):
+        lower[f"sample {i + 1}"] = draw(halves["y"], keys)
     images = {name: jnp.concatenate([halves["y"], half], axis=1) for name, half in lower.items()}
     title = "from the upper half: the network's mean, and means at z from p(z | y)"
-    return report({"task": "lower half given the upper"} | found.row, "completion", images, title)
+    return report({"task": "lower half given the upper"} | row, "completion", images, title)
 
 
-def classes(config: Config, dataset: vaejax.Dataset, pixels: vaejax.Transform) -> Report:
+def classes(config: Config, task: Task, num_classes: int) -> Report:
     """x an image, y its label."""
-    examples = labelled_examples(config, dataset, pixels)
     key, draw_key = jax.random.split(jax.random.key(config.seed + 2))
-    found = compare(config, examples, key)
-    ys = jnp.eye(examples.transform.num_classes)
-    draws = jax.vmap(found.samples)(ys, jax.random.split(draw_key, (len(ys), 12)))
-    means = jax.vmap(found.network_mean)(ys)
-    images = {str(c): jnp.concatenate([means[c : c + 1], draws[c]]) for c in range(len(ys))}
+    row, draw, mean = compare(config, task, key)
+    ys = jnp.eye(num_classes)
+    means, images = mean(ys), {}
+    for c, keys in enumerate(jax.random.split(draw_key, (len(ys), 12))):
+        draws = draw(jnp.tile(ys[c], (len(keys), 1)), keys)
+        images[str(c)] = jnp.concatenate([means[c : c + 1], draws])
     title = "each class: the network's mean, and right of the line means at z from p(z | y)"
-    return report({"task": "image given its class"} | found.row, "classes", images, title, 1)
+    return report({"task": "image given its class"} | row, "classes", images, title, 1)
 
 
 def report(row: dict, name: str, images: dict, title: str, line_after: int | None = None) -> Report:
@@ -400,13 +331,21 @@ def report(row: dict, name: str, images: dict, title: str, line_after: int | Non
 
 def experiment(config: Config) -> Report:
     dataset, pixels = load_data(config)
+    examples, num_classes = stored_examples(config, dataset), 0
     if {"classification", "classes"} & set(config.parts):  # refused before anything trains
-        labelled_examples(config, dataset, pixels)
+        labels, _ = require_labels(
+            dataset, "for the parts classification and classes (--parts completion needs none)"
+        )
+        num_classes = int(labels.max()) + 1
+    halves, labelled = (
+        Task(*(Examples(stored, transform) for stored in examples))
+        for transform in (Halves(pixels), Labelled(pixels, num_classes))
+    )
     parts = {
         "regression": lambda: regression(config),
-        "classification": lambda: classification(config, dataset, pixels),
-        "completion": lambda: completion(config, dataset, pixels),
-        "classes": lambda: classes(config, dataset, pixels),
+        "classification": lambda: classification(config, labelled, num_classes),
+        "completion": lambda: completion(config, halves, dataset.test),
+        "classes": lambda: classes(config, labelled, num_classes),
     }
     whole = joined({name: part() for name, part in parts.items() if name in config.parts})
     return whole._replace(numbers=whole.numbers | {"data": dataset.source})

@@ -37,11 +37,8 @@ Duration: 78 s on two cores of an Intel Xeon.
 """
 
 import dataclasses
-import sys
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -50,11 +47,11 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.classifiers import check_labels, labelled_rows, log_class, with_weight_prior
-from experiments.lib.data import drawn, require_labels, seen
-from experiments.lib.figures import means_and_errors
+from experiments.lib.classifiers import Network, check_labels, labelled_rows, with_weight_prior
+from experiments.lib.data import drawn, require_labels, seen_split
+from experiments.lib.figures import error_curve
 from experiments.lib.flags import Decay, EvalSamples, EvalSize, ImageSetting, LabelCounts, NumSeeds
-from experiments.lib.script import Report, run_script
+from experiments.lib.script import Report, run_script, tell
 from experiments.lib.training import fitted
 from vaejax import DirectedGraph, Node
 from vaejax.base.fields import Count, Positive
@@ -94,11 +91,6 @@ class Config(ImageSetting):
                 f"eval_samples = {self.eval_samples}; it must be even, for it is halved"
             )
 
-    @property
-    def pixels(self) -> Any:
-        grey = self.binarisation == "none"
-        return vaejax.ContinuousBernoulli if grey else vaejax.Bernoulli
-
 
 # The classifiers: the bound of one labelled example {"x": image, "y": one-hot}, and log p(x, y) or
 # log p(y | x) of every class y.
@@ -130,7 +122,7 @@ def classifier(config: Config, name: str, shape: tuple[int, ...], num_classes: i
         return Classifier(init, bound, partial(exact_scores, graph))
     hidden = config.hidden if name == "MLP" else ()
     net = vaejax.OneHotCategorical(vaejax.MLP(num_classes, hidden))
-    return Classifier(partial(init_net, net), partial(log_class, net), partial(net_scores, net))
+    return Classifier(Network(net).init, Network(net), partial(net_scores, net))
 
 
 def sampled_scores(
@@ -158,10 +150,6 @@ def exact_scores(graph: DirectedGraph, params: vaejax.Params, x, key) -> jax.Arr
     """log p(x, y) of each class, nats, twice."""
     _, table = graph(params.theta).log_marginals({"x": x}, "y")
     return jnp.stack([table, table])
-
-
-def init_net(net: vaejax.OneHotCategorical, key, example) -> vaejax.Params:
-    return vaejax.Params((), net.init(key, example["x"]))
 
 
 def net_scores(net: vaejax.OneHotCategorical, params: vaejax.Params, x, key) -> jax.Array:
@@ -225,7 +213,6 @@ def compare(config: Config, train: Split, test: Split, names: tuple[str, ...]) -
     """
     rows = []
     for number in config.label_counts:
-        began = time.perf_counter()
         for seed in range(config.seed, config.seed + config.num_seeds):
             data = labelled(train, number, seed)
             for name in names:
@@ -235,76 +222,59 @@ def compare(config: Config, train: Split, test: Split, names: tuple[str, ...]) -
                 scores = map_dataset(member.scores, params, test.images, score_key)
                 row = {"labels": len(data["x"]), "name": name, "seed": seed}
                 rows.append(row | measured(scores, np.asarray(test.labels)))
-        print(f"{rows[-1]['labels']} labels: {time.perf_counter() - began:.1f} s", file=sys.stderr)
+        tell(f"{rows[-1]['labels']} labels")
     return rows
 
 
 # What is reported.
 
 
-class Rows(NamedTuple):
-    """What `compare` found, for reading."""
-
-    rows: list[dict]
-
-    @property
-    def numbers(self) -> list[int]:
-        """The numbers of labels."""
-        return list(dict.fromkeys(row["labels"] for row in self.rows))
-
-    def over_seeds(self, name: str, labels: int, quantity: str = "accuracy") -> Estimate:
-        place = name, labels
-        rows = [row for row in self.rows if (row["name"], row["labels"]) == place]
-        return estimate([row[quantity] for row in rows])
-
-    def lead(self, name: str, labels: int) -> Estimate:
-        """The accuracy of the generative classifier less that of its discriminative partner, paired
-        by seed.
-        """
-        rows = [row for row in self.rows if row["labels"] == labels]
-        accuracy = {(row["name"], row["seed"]): row["accuracy"] for row in rows}
-        seeds = [row["seed"] for row in rows if row["name"] == name]
-        partner = PAIRS[name]
-        return estimate([accuracy[name, seed] - accuracy[partner, seed] for seed in seeds])
+def over_seeds(rows: list[dict], name: str, labels: int, quantity: str = "accuracy") -> np.ndarray:
+    """What one classifier has with so many labels, for each seed."""
+    place = name, labels
+    return np.array([row[quantity] for row in rows if (row["name"], row["labels"]) == place])
 
 
-def table(found: Rows) -> str:
+def lead(rows: list[dict], name: str, labels: int) -> Estimate:
+    """The accuracy of the generative classifier less that of its discriminative partner, paired by
+    seed.
+    """
+    return estimate(over_seeds(rows, name, labels) - over_seeds(rows, PAIRS[name], labels))
+
+
+def table(rows: list[dict], numbers: list[int]) -> str:
     pairs = [
         {"labels": labels, "generative": generative, "discriminative": discriminative}
-        | {"first": found.over_seeds(generative, labels), "lead": found.lead(generative, labels)}
-        | {"second": found.over_seeds(discriminative, labels)}
+        | {"first": estimate(over_seeds(rows, generative, labels))}
+        | {"second": estimate(over_seeds(rows, discriminative, labels))}
+        | {"lead": lead(rows, generative, labels)}
         for generative, discriminative in PAIRS.items()
-        for labels in found.numbers
+        for labels in numbers
     ]
     header = "labels | generative | accuracy | discriminative | accuracy | lead, paired"
     line = "{labels} | {generative} | {first:.1%} | {discriminative} | {second:.1%} | {lead:+.1%}"
     accuracies = tables.table(header, line, pairs)
     quantities = ("error_of_log_joint", "error_of_probability", "changed")
     errors = [
-        {name: found.over_seeds("conditional VAE", labels, name).mean for name in quantities}
-        | {"labels": labels}
-        for labels in found.numbers
+        {"labels": labels}
+        | {name: over_seeds(rows, "conditional VAE", labels, name).mean() for name in quantities}
+        for labels in numbers
     ]
     header = "labels | error of log p(x, y) (nats) | error of p(y given x), y true | class changed"
     line = "{labels} | {error_of_log_joint:.3f} | {error_of_probability:.4f} | {changed:.2%}"
     return f"{accuracies}\n\n{tables.table(header, line, errors)}"
 
 
-def figure(found: Rows, title: str) -> Figure:
+def figure(rows: list[dict], numbers: np.ndarray, title: str) -> Figure:
     """Accuracy against the number of labels: colour says generative or discriminative, the line
     which pair.
     """
     drawing, [[axes]] = figure_of(size=(7, 4.4))
-    numbers = np.array(found.numbers)
-    styles = (
-        {"ls": "-", "marker": "o", "lw": 1.6, "alpha": 1},
-        {"ls": "--", "marker": "s", "lw": 1.1, "alpha": 0.75},
-    )
+    styles = {"ls": "-"}, {"ls": "--", "marker": "s", "lw": 1.1, "alpha": 0.75}
     for pair, style in zip(PAIRS.items(), styles, strict=True):
         for name, colour, aside in zip(pair, (BLUE, ORANGE), (0.98, 1.02), strict=True):
-            means, errors = means_and_errors(found.over_seeds(name, labels) for labels in numbers)
-            settings = {"color": colour, "label": name, "ms": 4.5, "capsize": 3, **style}
-            axes.errorbar(numbers * aside, 100 * means, 100 * errors, **settings)
+            accuracies = [estimate(100 * over_seeds(rows, name, labels)) for labels in numbers]
+            error_curve(axes, numbers * aside, accuracies, color=colour, label=name, **style)
     labels = {"xlabel": "labelled training images", "ylabel": "test accuracy (%)"}
     finish(axes, grid=True, xscale="log", title=title, **labels)
     # The labels of close numbers would overlap in one line.
@@ -319,18 +289,17 @@ def experiment(config: Config) -> Report:
     labels, _ = require_labels(dataset, "to learn from")
     check_labels(dataset, labels, "label_counts", *config.label_counts)
     train_key, test_key, rows_key = jax.random.split(jax.random.key(config.seed), 3)
-    train = Split(np.asarray(seen(dataset.train.images, transform, train_key)), labels)
-    stored = drawn(dataset.test, config.eval_size, rows_key)
-    images = np.asarray(seen(stored.images, transform, test_key))
-    test = Split(images, stored.labels)
-    found = Rows(compare(config, train, test, (*PAIRS, *PAIRS.values())))
-    title = f"{config.data}: mean and standard error over {config.num_seeds} seeds"
-    heading = f"mean ± standard error over {config.num_seeds} seeds, {len(images)} test images"
-    leads = {name: {labels: found.lead(name, labels) for labels in found.numbers} for name in PAIRS}
+    train = seen_split(dataset.train, transform, train_key)
+    test = seen_split(drawn(dataset.test, config.eval_size, rows_key), transform, test_key)
+    rows = compare(config, train, test, (*PAIRS, *PAIRS.values()))
+    numbers = list(dict.fromkeys(row["labels"] for row in rows))
+    seeds = f"mean and standard error over {config.num_seeds} seeds"
+    heading = f"{seeds}, {len(test.images)} test images"
+    leads = {name: {labels: lead(rows, name, labels) for labels in numbers} for name in PAIRS}
     return Report(
-        {"data": dataset.source, "rows": found.rows},
-        f"{heading}\n{table(found)}",
-        {"accuracy": lambda: figure(found, title)},
+        {"data": dataset.source, "rows": rows},
+        f"{heading}\n{table(rows, numbers)}",
+        {"accuracy": lambda: figure(rows, np.array(numbers), f"{config.data}: {seeds}")},
         {"lead": leads},
     )
 

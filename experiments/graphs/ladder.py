@@ -40,8 +40,6 @@ one.
 
 import dataclasses
 import itertools
-import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Literal
@@ -51,13 +49,13 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import drawn
+from experiments.lib.data import Examples, drawn
 from experiments.lib.flags import EvalSize, ImageSetting
-from experiments.lib.script import Report, run_script
+from experiments.lib.script import Report, run_script, tell
 from experiments.lib.training import fitted
 from vaejax import Deterministic, DirectedGraph, Node, plots
 from vaejax.base.fields import Count, CountOrZero, Distinct, NonEmpty, PositiveOrZero
-from vaejax.base.mapping import Estimate, Transformed, estimate
+from vaejax.base.mapping import estimate
 from vaejax.data.check import check_data
 from vaejax.data.pixels import Policy
 from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish
@@ -145,28 +143,21 @@ def objectives(config: Config, model: vaejax.GraphModel) -> dict[str, vaejax.Obj
     }
 
 
-def mean_bound(model: vaejax.GraphModel, params: vaejax.Params, images, transform, key) -> Estimate:
-    function = Transformed(partial(vaejax.KLByNode(), model), transform)
-    return estimate(vaejax.map_dataset(function, params, images, key))
-
-
 def train(
     config: Config, inference: Direction, dataset: vaejax.Dataset, transform
 ) -> Iterator[dict]:
     """A row of the table for each objective, from the same start."""
     images, keys = dataset.train.images, jax.random.split(jax.random.key(config.seed), 5)
     init_key, pixels_key, fit_key, evaluate_key, rows_key = keys
-    test = drawn(dataset.test, config.eval_size, rows_key).images
+    test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
     model = hierarchy(config, images.shape[1:], inference)
     start = jax.jit(model.init)(init_key, transform(images[0], pixels_key))
     for name, objective in objectives(config, model).items():
-        began = time.perf_counter()
         params = fitted(config, objective, start, images, fit_key, transform)
-        seconds = round(time.perf_counter() - began, 1)
-        bound = mean_bound(model, params, test, transform, evaluate_key)
-        nats = vaejax.mean_kl_by_node(model, params, test, evaluate_key, transform=transform)
+        bound = estimate(test.each(partial(vaejax.KLByNode(), model), params, evaluate_key))
+        nats = vaejax.mean_kl_by_node(model, params, test.stored, evaluate_key, transform=transform)
         kl = {z: nats[z].mean for z in config.latents}
-        print(f"{inference}, {name}: ELBO {bound}, {seconds} s", file=sys.stderr)
+        tell(f"{inference}, {name}: ELBO {bound}")
         yield {
             "inference": inference,
             "objective": name,
@@ -174,7 +165,6 @@ def train(
             "standard_error": bound.standard_error,
             "kl": kl,
             "used": sum(nats > DEAD for nats in kl.values()),
-            "train_seconds": seconds,
         }
 
 
@@ -216,7 +206,7 @@ def experiment(config: Config) -> Report:
     }
     heading = "nats per test example; a layer counts as used above 0.1"
     written = f"{heading}\n{table(rows, config.latents)}"
-    return Report({"data": dataset.source, "rows": rows}, written, figures, {"rows": rows})
+    return Report({"data": dataset.source, "rows": rows}, written, figures)
 
 
 if __name__ == "__main__":

@@ -31,14 +31,14 @@ Duration: 18 s on two cores of an Intel Xeon.
 """
 
 import dataclasses
-import itertools
+from collections.abc import Iterable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vaejax
@@ -47,7 +47,7 @@ from experiments.lib.figures import note
 from experiments.lib.flags import NumExamples, Script
 from experiments.lib.script import Report, run_script
 from vaejax import plots
-from vaejax.base.fields import Count, Positive, PositiveOrZero
+from vaejax.base.fields import Count, Positive
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 from vaejax.runs.config import TrainSize
 
@@ -60,6 +60,7 @@ PARENTS = {
     "f": ("c", "d"),
     "g": ("d", "e"),
 }
+SPREAD = 1.5  # the standard deviation of the logits of the graph that generates the data
 COLOURS = {"tables": BLUE, "logistic": ORANGE, "no arrows": GREY}
 
 
@@ -78,8 +79,6 @@ class Config(Script):
     """Of the optimiser, at its start."""
     record_every: Count = 5
     """Steps from one point of the curves to the next."""
-    spread: PositiveOrZero = 1.5
-    """Standard deviation of the logits of the graph that generates the data."""
     out: str = "runs/maximum_likelihood"
 
     def check_together(self) -> None:
@@ -134,17 +133,22 @@ def log_probs(graph: vaejax.DirectedGraph, params, states) -> jax.Array:
 
 # The distribution of the data, and what is exact.
 
+# {node: [128, 1]}: every state of the seven nodes, in the order of their binary numbers.
+_BITS = np.indices((2,) * len(PARENTS)).reshape(len(PARENTS), -1, 1).astype(np.float32)
+STATES = dict(zip(PARENTS, _BITS, strict=True))
 
-def states_of(names) -> dict[str, np.ndarray]:
-    """{node: [2^n, 1]}, every state of n binary nodes."""
-    states = np.array(list(itertools.product([0.0, 1.0], repeat=len(names))), np.float32)
-    return {name: states[:, i : i + 1] for i, name in enumerate(names)}
+
+def counts(data: dict[str, np.ndarray], names: Iterable[str]) -> np.ndarray:
+    """[2, ..., 2], an axis for each node: how many examples have each state of these nodes."""
+    table = np.zeros((2,) * len(tuple(names)))
+    np.add.at(table, tuple(data[name][:, 0].astype(int) for name in names), 1)
+    return table
 
 
 def data_distribution(data: dict[str, np.ndarray]) -> np.ndarray:
-    """p_D of every state, in the order of `states_of`."""
-    place = np.ravel_multi_index([x[:, 0].astype(int) for x in data.values()], (2,) * len(data))
-    return np.bincount(place, minlength=2 ** len(data)) / len(place)
+    """p_D of each of `STATES`."""
+    table = counts(data, tuple(data)).ravel()
+    return table / table.sum()
 
 
 def divergence(p: np.ndarray, log_q) -> float:
@@ -155,7 +159,7 @@ def divergence(p: np.ndarray, log_q) -> float:
 
 def entropy(p: np.ndarray) -> float:
     """H(p) = -sum_x p(x) log p(x), nats."""
-    return -float(np.sum(p[p > 0] * np.log(p[p > 0])))
+    return -divergence(p, np.zeros(len(p)))
 
 
 def counted(graph: vaejax.DirectedGraph, data: dict[str, np.ndarray]) -> dict:
@@ -164,15 +168,13 @@ def counted(graph: vaejax.DirectedGraph, data: dict[str, np.ndarray]) -> dict:
     """
     params = {}
     for node in graph.nodes:
-        counts = np.zeros((2,) * (len(node.parents) + 1))
-        names = (*node.parents, node.name)
-        np.add.at(counts, tuple(data[name][:, 0].astype(int) for name in names), 1)
-        if not counts.all():
+        table = counts(data, (*node.parents, node.name))
+        if not table.all():
             raise ValueError(
                 f"{node.name!r} lacks one of its values at some state of its parents, so its"
                 " log-odds are infinite; more examples"
             )
-        log_odds = np.log(counts[..., 1:]) - np.log(counts[..., :1])
+        log_odds = np.log(table[..., 1:]) - np.log(table[..., :1])
         params[node.name] = {"logits": jnp.asarray(log_odds)}
     return params
 
@@ -181,13 +183,8 @@ def sampled(config: Config, key) -> dict[str, np.ndarray]:
     """The data: ancestral samples of a graph of tables with random logits."""
     logits_key, sample_key = jax.random.split(key)
     graph = MODELS["tables"]
-    leaves, structure = jax.tree.flatten(graph.init(key))
-    keys = jax.random.split(logits_key, len(leaves))
-    logits = [
-        config.spread * jax.random.normal(key, leaf.shape)
-        for leaf, key in zip(leaves, keys, strict=True)
-    ]
-    joint = graph(structure.unflatten(logits))
+    logits = optax.tree.random_like(logits_key, graph.init(key))
+    joint = graph(optax.tree.scale(SPREAD, logits))
     samples = jax.jit(jax.vmap(joint.sample))(jax.random.split(sample_key, config.num_examples))
     return {name: np.asarray(samples[name]) for name in PARENTS}
 
@@ -195,19 +192,30 @@ def sampled(config: Config, key) -> dict[str, np.ndarray]:
 # The fit.
 
 
-def fitted(
-    config: Config, graph: vaejax.DirectedGraph, data: dict[str, np.ndarray], key
-) -> list[tuple[int, dict]]:
-    """[(step, parameters)] to the last step: SGD on the N/M-scaled gradient of log p(D), so the
-    rate is divided by N.
+class Curve(NamedTuple):
+    """Along a run, at each recorded step, nats: the mean log-likelihood, from the examples, and
+    KL(p_D || p), from all states.
     """
+
+    step: np.ndarray
+    log_likelihood: np.ndarray
+    kl: np.ndarray
+
+
+def fitted(config: Config, graph: vaejax.DirectedGraph, data: dict[str, np.ndarray], key) -> Curve:
+    """By SGD on the N/M-scaled gradient of log p(D), so the rate is divided by N."""
     init_key, fit_key = jax.random.split(key)
-    params = vaejax.Params(theta=graph.init(init_key), phi=())
-    path = [(0, jax.device_get(params.theta))]
+    start, p = vaejax.Params(graph.init(init_key), ()), data_distribution(data)
+
+    def point(step: int, theta: dict) -> tuple[int, float, float]:
+        log_likelihood = np.mean(np.asarray(log_probs(graph, theta, data), np.float64))
+        return step, float(log_likelihood), divergence(p, log_probs(graph, theta, STATES))
+
+    points = [point(0, start.theta)]
 
     def record(run):
         if run.step % config.record_every == 0 or run.step == config.num_steps:
-            path.append((run.step, jax.device_get(run.params.theta)))
+            points.append(point(run.step, run.params.theta))
 
     objective = vaejax.minibatch(
         partial(log_likelihood, graph), support=graph.support, dataset_size=config.num_examples
@@ -215,7 +223,7 @@ def fitted(
     rate = optax.cosine_decay_schedule(config.learning_rate / config.num_examples, config.num_steps)
     vaejax.fit(
         objective,
-        params,
+        start,
         optax.sgd(rate),
         data,
         fit_key,
@@ -226,58 +234,39 @@ def fitted(
         callbacks=(record,),
         progress=False,
     )
-    return path
-
-
-def along(
-    graph: vaejax.DirectedGraph, path: list, data: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Along a run, nats: the mean log-likelihood, from the examples, and KL(p_D || p), from all
-    states.
-    """
-    p, states = data_distribution(data), states_of(PARENTS)
-    examples = [np.asarray(log_probs(graph, params, data), np.float64) for _, params in path]
-    return {
-        "step": np.array([step for step, _ in path]),
-        "log_likelihood": np.array([float(np.mean(log_p)) for log_p in examples]),
-        "kl": np.array([divergence(p, log_probs(graph, params, states)) for _, params in path]),
-    }
+    return Curve(*np.array(points).T)
 
 
 # What is reported.
 
 
-def figure(curves: dict[str, dict], h: float, optimum: dict[str, float]) -> Figure:
+def figure(curves: dict[str, Curve], h: float, optimum: dict[str, float]) -> Figure:
     """Left: the two sides of the identity for the tables. Right: KL(p_D || p) of the three models,
     with the closed forms.
     """
     drawing, [[left, right]] = figure_of(columns=2, size=(10.5, 4.2))
-    draw_identity(left, curves["tables"], h)
+    step, log_likelihood, kl = curves["tables"]
+    left.plot(step, -log_likelihood, color=ORANGE, label="−log p(D) / N")
+    left.plot(step, kl, color=BLUE, label="KL(data ‖ model)")
+    left.plot(step, -log_likelihood - kl, color=INK, ls="--", label="their difference")
+    note(left, f"H(data) = {h:.4f}", (step[-1], h), (0, -13), ha="right")
+    left.set(ylabel="nats per example", ylim=(0, None))
+    left.set(title="free tables: one falls as the other does")
+    legend(left, "center", bbox_to_anchor=(0.6, 0.35))
     for name, curve in curves.items():
-        right.plot(curve["step"], curve["kl"], color=COLOURS[name], label=name)
-    for name, kl in optimum.items():
-        right.axhline(kl, color=COLOURS[name], ls=":", lw=1.2)
+        right.plot(curve.step, curve.kl, color=COLOURS[name], label=name)
+    for name, least in optimum.items():
+        right.axhline(least, color=COLOURS[name], ls=":", lw=1.2)
         place = {"xycoords": ("axes fraction", "data"), "ha": "right", "fontsize": 9}
-        note(right, f"counts: {kl:.4f}", (1, kl), (-2, -13), **place)
+        note(right, f"counts: {least:.4f}", (1, least), (-2, -13), **place)
     right.set(ylim=(0.7 * min(optimum.values()), None), ylabel="KL(data ‖ model), nats")
     right.set(yscale="log", title="what each model keeps")
     legend(right, "upper right")
     for axes in (left, right):
         finish(axes, xlabel="step of SGD")
         axes.set_xscale("symlog", linthresh=10, linscale=0.5)
-        axes.set_xlim(0, curves["tables"]["step"][-1])
+        axes.set_xlim(0, step[-1])
     return drawing
-
-
-def draw_identity(axes: Axes, curve: dict, h: float) -> None:
-    step, loss, kl = curve["step"], -curve["log_likelihood"], curve["kl"]
-    axes.plot(step, loss, color=ORANGE, label="−log p(D) / N")
-    axes.plot(step, kl, color=BLUE, label="KL(data ‖ model)")
-    axes.plot(step, loss - kl, color=INK, ls="--", label="their difference")
-    note(axes, f"H(data) = {h:.4f}", (step[-1], h), (0, -13), ha="right")
-    axes.set(ylabel="nats per example", ylim=(0, None))
-    axes.set(title="free tables: one falls as the other does")
-    legend(axes, "center", bbox_to_anchor=(0.6, 0.35))
 
 
 def table(rows: list[dict]) -> str:
@@ -293,19 +282,22 @@ def table(rows: list[dict]) -> str:
 def experiment(config: Config) -> Report:
     data_key, *keys = jax.random.split(jax.random.key(config.seed), 1 + len(MODELS))
     data = sampled(config, data_key)
-    p, states = data_distribution(data), states_of(PARENTS)
-    h, rows, curves, optimum = entropy(p), [], {}, {}
-    for (name, graph), key in zip(MODELS.items(), keys, strict=True):
-        if name != "logistic":
-            optimum[name] = divergence(p, log_probs(graph, counted(graph, data), states))
-        path = fitted(config, graph, data, key)
-        curves[name] = curve = along(graph, path, data)
-        row = {"model": name, "numbers": sum(leaf.size for leaf in jax.tree.leaves(path[-1][1]))}
-        row |= {part: float(curve[part][-1]) for part in ("log_likelihood", "kl")}
+    p = data_distribution(data)
+    h, rows = entropy(p), []
+    optimum = {
+        name: divergence(p, log_probs(MODELS[name], counted(MODELS[name], data), STATES))
+        for name in ("tables", "no arrows")
+    }
+    curves = {
+        name: fitted(config, graph, data, key)
+        for (name, graph), key in zip(MODELS.items(), keys, strict=True)
+    }
+    for name, curve in curves.items():
+        sizes = jax.tree.leaves(jax.eval_shape(MODELS[name].init, jax.random.key(0)))
+        row = {"model": name, "numbers": sum(leaf.size for leaf in sizes)}
+        row |= {"log_likelihood": curve.log_likelihood[-1], "kl": curve.kl[-1]}
         rows.append(row | {"kl_at_counts": optimum.get(name)})
-    worst = max(
-        float(np.abs(curve["log_likelihood"] + curve["kl"] + h).max()) for curve in curves.values()
-    )
+    worst = max(np.abs(curve.log_likelihood + curve.kl + h).max() for curve in curves.values())
     identity = (
         f"entropy of the data {h:.4f} nats; log p(D) / N + KL differs from minus that by"
         f" {worst:.1e} at most, at any recorded step"
@@ -314,11 +306,8 @@ def experiment(config: Config) -> Report:
         "graph": lambda: plots.graph(MODELS["tables"], observed=tuple(PARENTS)),
         "likelihood": lambda: figure(curves, h, optimum),
     }
-    return Report(
-        {"rows": rows, "entropy": h, "worst_error_of_identity": worst},
-        f"{table(rows)}\n{identity}",
-        figures,
-    )
+    numbers = {"rows": rows, "entropy": h, "worst_error_of_identity": worst}
+    return Report(numbers, f"{table(rows)}\n{identity}", figures)
 
 
 if __name__ == "__main__":

@@ -52,13 +52,13 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import require_labels
+from experiments.lib.data import Examples, require_labels
 from experiments.lib.figures import image_rows
 from experiments.lib.flags import EvalSamples, ImageSetting
 from experiments.lib.script import Report, joined, run_script
 from experiments.lib.training import fitted
 from vaejax.base.fields import Count, Distinct, Plural
-from vaejax.base.mapping import Transformed, estimate
+from vaejax.base.mapping import estimate
 from vaejax.data.mapping import map_dataset
 from vaejax.distributions.mixture import Mixture
 from vaejax.plots.look import ORANGE, figure_of
@@ -143,15 +143,14 @@ def at_centres(params: dict, centres: np.ndarray, scale: float) -> dict:
     return {"params": {"Dense_0": {"kernel": rows, "bias": jnp.zeros_like(dense["bias"])}}}
 
 
-def k_means(points: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, Callable]:
-    """The centres [count, d], the best of ten starts, and the function of points to the number of
-    the nearest one.
+def k_means(points: np.ndarray, count: int, seed: int) -> Any:
+    """Scikit-learn's `KMeans`, the best of ten starts: `cluster_centers_` [count, d] and `predict`,
+    the number of the nearest one.
     """
     from sklearn.cluster import KMeans
 
     ten_starts: Any = 10  # scikit-learn's stubs know "auto" alone
-    fit = KMeans(count, n_init=ten_starts, random_state=seed).fit(points)
-    return fit.cluster_centers_, lambda points: np.asarray(fit.predict(points))
+    return KMeans(count, n_init=ten_starts, random_state=seed).fit(points)
 
 
 def by_sgd(
@@ -199,23 +198,22 @@ def plane(config: Config) -> Report:
     infinite one, and of the truth.
     """
     train, test = (two_arcs(config.plane_examples, config.seed + part) for part in (0, 1))
-    settings = dataclasses.replace(config, num_steps=config.plane_steps, batch_size=200)
+    steps = dataclasses.replace(
+        config, num_steps=config.plane_steps, batch_size=200, learning_rate=2e-2
+    )
     sgd_key, init_key, fit_key, test_key = jax.random.split(jax.random.key(config.seed), 4)
     densities, shown = {}, {}
     for count in config.component_counts:
-        centres, _ = k_means(train, count, config.seed)
-        sgd_settings = dataclasses.replace(settings, learning_rate=2e-2)
-        graph, params = by_sgd(sgd_settings, train, centres, sgd_key)
+        centres = k_means(train, count, config.seed).cluster_centers_
+        graph, params = by_sgd(steps, train, centres, sgd_key)
         density = partial(map_dataset, partial(log_density, graph), params, key=test_key)
         densities[f"{count} Gaussians by EM"] = by_em(train, centres).score_samples
-        densities[f"{count} Gaussians by SGD"] = density
-        shown[f"{count} Gaussians by SGD"] = density
-    vae, bound = infinite_mixture(), vaejax.Pathwise(8, vaejax.iwae_bound)
-    vae_settings = dataclasses.replace(settings, learning_rate=3e-3)
-    start = vae.init(init_key, train[0])
-    params = fitted(vae_settings, vaejax.minibatch(bound, vae), start, train, fit_key)
+        densities[f"{count} Gaussians by SGD"] = shown[f"{count} Gaussians by SGD"] = density
+    vae, name = infinite_mixture(), "infinitely many: a VAE"
+    objective = vaejax.minibatch(vaejax.Pathwise(8, vaejax.iwae_bound), vae)
+    steps = dataclasses.replace(steps, learning_rate=3e-3)
+    params = fitted(steps, objective, vae.init(init_key, train[0]), train, fit_key)
     log_marginal = partial(vaejax.log_marginal, vae, num_samples=config.eval_samples)
-    name = "infinitely many: a VAE"
     densities[name] = partial(map_dataset, log_marginal, params, key=test_key)
     shown[name] = partial(log_density_by_quantiles, vae, params)
     densities["the truth"] = shown["the truth"] = log_density_of_arcs
@@ -285,23 +283,22 @@ def warm_started(
     """
     init_key, fit_key, mean_key = jax.random.split(key, 3)
     encoder: Any = model.encoder
-    conditional = {"z": encoder["z"].conditional, "x": model.graph["x"].conditional}
+    likelihood: Any = model.graph["x"].conditional
     prior = vaejax.StandardNormal(config.latent_dim)
-    vae = vaejax.VAE(prior, conditional["x"], conditional["z"])
+    vae = vaejax.VAE(prior, likelihood, encoder["z"].conditional)
     x = transform(images[0], init_key)
     objective = vaejax.minibatch(vaejax.AnalyticKL(), vae)
     params = fitted(config, objective, vae.init(init_key, x), images, fit_key, transform)
     means = vaejax.posterior_means(vae, params, images, mean_key, transform=transform)
-    centres, nearest = k_means(means, config.num_clusters, config.seed)
-    variance = float(np.mean((means - centres[nearest(means)]) ** 2))
+    clusters = k_means(means, config.num_clusters, config.seed)
+    centres = clusters.cluster_centers_
+    variance = float(np.mean((means - centres[clusters.predict(means)]) ** 2))
     start = model.init(init_key, x)
     components = at_centres(start.theta["z"], centres, variance**0.5)
+    logits = {"kernel": centres.T / variance, "bias": -0.5 * (centres**2).sum(1) / variance}
+    q_y = {"params": {"Dense_0": jax.tree.map(jnp.asarray, logits)}}
     theta = start.theta | {"x": params.theta["likelihood"], "z": components}
-    logits = {
-        "kernel": jnp.asarray(centres.T / variance),
-        "bias": jnp.asarray(-0.5 * (centres**2).sum(1) / variance),
-    }
-    return vaejax.Params(theta, {"z": params.phi, "y": {"params": {"Dense_0": logits}}})
+    return vaejax.Params(theta, {"z": params.phi, "y": q_y})
 
 
 def cluster(model: vaejax.GraphModel, params: vaejax.Params, x, key):
@@ -312,17 +309,15 @@ def cluster(model: vaejax.GraphModel, params: vaejax.Params, x, key):
     return jnp.argmax(q.factor("y", {"z": q.factor("z", {}).mean()}).mean())
 
 
-def purity(clusters: np.ndarray, labels: np.ndarray) -> float:
-    """The share of examples whose label is the commonest of their cluster."""
-    return sum(np.bincount(labels[clusters == c]).max() for c in np.unique(clusters)) / len(labels)
-
-
 def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """How many clusters have an example; purity and NMI."""
     from sklearn.metrics import normalized_mutual_info_score
+    from sklearn.metrics.cluster import contingency_matrix
 
+    counts: Any = contingency_matrix(labels, clusters)  # [labels, clusters]
     nmi = float(normalized_mutual_info_score(labels, clusters))
-    share = float(purity(clusters, labels))
-    return {"clusters": len(np.unique(clusters)), "purity": share, "nmi": nmi}
+    purity = float(counts.max(axis=0).sum() / len(labels))
+    return {"clusters": counts.shape[1], "purity": purity, "nmi": nmi}
 
 
 def digits(
@@ -331,34 +326,27 @@ def digits(
     """The bound and log p(x), nats per test example; clusters against labels, and those of k-means
     on the pixels.
     """
-    train, test = dataset.train.images, dataset.test.images
+    train, test = dataset.train.images, Examples(dataset.test.images, transform)
     start_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
     model = mixture_vae(train.shape[1:], config.num_clusters, config.latent_dim, config.hidden)
     summed_out = vaejax.ByNode(enumerate=("y",))
     start = warm_started(config, model, train, transform, start_key)
-    objective = vaejax.minibatch(summed_out, model)
-    params = fitted(config, objective, start, train, fit_key, transform)
-    bound, log_marginal, clusters = (
-        np.asarray(map_dataset(Transformed(quantity, transform), params, test, test_key))
-        for quantity in (
-            partial(summed_out, model),
-            partial(vaejax.log_marginal, model, num_samples=config.eval_samples),
-            partial(cluster, model),
-        )
+    params = fitted(config, vaejax.minibatch(summed_out, model), start, train, fit_key, transform)
+    log_marginal = partial(vaejax.log_marginal, model, num_samples=config.eval_samples)
+    clusters = test.each(partial(cluster, model), params, test_key).astype(int)
+    train_pixels, test_pixels = (
+        images.reshape(len(images), -1) / dataset.unit for images in (train, test.stored)
     )
-    pixels = [images.reshape(len(images), -1) / dataset.unit for images in (train, test)]
-    _, nearest = k_means(pixels[0], config.num_clusters, config.seed)
+    of_pixels = k_means(train_pixels, config.num_clusters, config.seed).predict(test_pixels)
     row = {
-        "bound": estimate(bound),
-        "log_marginal": estimate(log_marginal),
+        "bound": estimate(test.each(partial(summed_out, model), params, test_key)),
+        "log_marginal": estimate(test.each(log_marginal, params, test_key)),
         "mixture": agreement(clusters, labels),
-        "k_means": agreement(nearest(pixels[1]), labels),
+        "k_means": agreement(of_pixels, labels),
     }
-    found = [
-        {"of": "the mixture"} | row["mixture"],
-        {"of": "k-means of the pixels"} | row["k_means"],
-    ]
-    line = "{of} | {clusters} | {purity:.3f} | {nmi:.3f}"
+    found = [{"clustering": "the mixture", **row["mixture"]}]
+    found += [{"clustering": "k-means of the pixels", **row["k_means"]}]
+    line = "{clustering} | {clusters} | {purity:.3f} | {nmi:.3f}"
     table = tables.table("digits: clusters of | number | purity | NMI", line, found)
     bounds = "nats per test example: bound {bound}, log p(x) {log_marginal}".format(**row)
     figure = partial(clusters_figure, model, params, clusters, labels, draw_key)

@@ -26,22 +26,20 @@ Duration: 90 s on one core of an Intel Xeon.
 """
 
 import dataclasses
-import sys
 import time
 
 import jax
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import drawn
+from experiments.lib.data import Examples, drawn
 from experiments.lib.flags import EvalSamples, EvalSize, NumChains, Script, require_no_warm_up
-from experiments.lib.script import Report, run_script
+from experiments.lib.script import Report, run_script, tell
 from vaejax import ais
 from vaejax.base.fields import Count, Distinct, Plural
-from vaejax.base.mapping import Transformed, estimate
+from vaejax.base.mapping import estimate
 from vaejax.data.mapping import map_dataset
 from vaejax.plots import look
 from vaejax.plots.look import BLUE, GREY, INK, ORANGE, PALE, figure_of, finish, legend, ticks_at
@@ -72,7 +70,7 @@ class Config(Setting, Script):
 
 
 def sandwich(
-    config: Config, sampler: vaejax.AIS, params: vaejax.Params, images, transform, keys
+    config: Config, sampler: vaejax.AIS, params: vaejax.Params, test: Examples, keys
 ) -> dict:
     """Both bounds on simulated data, the lower one on real data, by a key of each."""
 
@@ -80,34 +78,19 @@ def sandwich(
         bounds = sampler.bdmc(params, key)
         return bounds.lower, bounds.upper, bounds.acceptance
 
+    began = time.perf_counter()
     simulated_key, real_key = keys
-    numbers, on_real = np.arange(config.num_simulated), Transformed(sampler, transform)
+    numbers = np.arange(config.num_simulated)
     *bounds, acceptance = map_dataset(simulated, params, numbers, simulated_key, batch_size=20)
     lower, upper = (np.asarray(values, np.float64) for values in bounds)
-    real = map_dataset(on_real, params, images, real_key, batch_size=20)
     return {
         "lower": estimate(lower),
         "upper": estimate(upper),
         "gap": estimate(upper - lower),
-        "real": estimate(real),
+        "real": estimate(test.each(sampler, params, real_key, batch_size=20)),
         "acceptance": float(np.mean(acceptance)),
+        "seconds": time.perf_counter() - began,
     }
-
-
-def sandwiches(
-    config: Config, model: vaejax.VAE, params: vaejax.Params, images, transform, keys
-) -> list[dict]:
-    """A row for each number of temperatures."""
-    rows, transition = [], ais.HMC(config.num_leapfrog)
-    for count in config.temperature_counts:
-        began = time.perf_counter()
-        sampler = vaejax.AIS(model, ais.Sigmoid(count), config.num_chains, transition=transition)
-        row = sandwich(config, sampler, params, images, transform, keys)
-        seconds = time.perf_counter() - began
-        rows.append({"temperatures": count, **row, "seconds": seconds})
-        gap = row["gap"].mean
-        print(f"{count} temperatures: gap {gap:.3f} nats, {seconds:.0f} s", file=sys.stderr)
-    return rows
 
 
 def table(rows: list[dict]) -> str:
@@ -119,65 +102,60 @@ def table(rows: list[dict]) -> str:
 
 
 def figure(rows: list[dict], evaluation: vaejax.Evaluation, title: str) -> Figure:
-    """Left: the two bounds on simulated data. Right: on test data, AIS against IWAE-K."""
+    """Left: the two bounds on simulated data, around the middle of the last row. Right: on test
+    data, AIS against IWAE-K.
+    """
     drawing, [[left, right]] = figure_of(columns=2, size=(10, 4))
-    draw_sandwich(left, rows)
-    draw_lower_bounds(right, rows, evaluation)
+    counts = [row["temperatures"] for row in rows]
+    lower, upper, real = ([row[name].mean for row in rows] for name in ("lower", "upper", "real"))
+    middle = (lower[-1] + upper[-1]) / 2
+    left.plot(counts, np.subtract(upper, middle), "o-", color=ORANGE, label="upper bound")
+    left.plot(counts, np.subtract(lower, middle), "o-", color=BLUE, label="lower bound")
+    left.fill_between(counts, np.subtract(lower, middle), np.subtract(upper, middle), color=PALE)
+    left.axhline(0, color=GREY, lw=0.7, ls=":")
+    finish(left, xscale="log", xlabel="temperatures")
+    left.set_ylabel(f"log p(x) − ({middle:.2f}) (nats per example)")
+    closed = f"simulated data: the gap closes to {rows[-1]['gap'].mean:.3f} nats"
+    left.set_title(closed, fontsize=10)
+    ticks_at(left, counts, "{:,.0f}")
+    legend(left, "upper right")
+
+    samples, means = list(evaluation.iwae), [bound.mean for bound in evaluation.iwae.values()]
+    right.plot(samples, means, "s-", color=INK, label="IWAE-K, against K")
+    right.plot(counts, real, "o-", color=BLUE, label="AIS, against its temperatures")
+    finish(right, xscale="log", xlabel="K, or temperatures")
+    right.set_ylabel("lower bound on log p(x) (nats per example)")
+    right.set_title("test data", fontsize=10)
+    ticks_at(right, [10**power for power in range(len(str(max(samples))))], "{:,.0f}")
+    legend(right, "lower right")
     drawing.suptitle(title, fontsize=look.TITLE)
     return drawing
-
-
-def draw_sandwich(axes: Axes, rows: list[dict]) -> None:
-    """The two bounds around the middle of the last row."""
-    counts = [row["temperatures"] for row in rows]
-    middle = (rows[-1]["lower"].mean + rows[-1]["upper"].mean) / 2
-    lower, upper = ([row[side].mean - middle for row in rows] for side in ("lower", "upper"))
-    axes.plot(counts, upper, "o-", color=ORANGE, label="upper bound")
-    axes.plot(counts, lower, "o-", color=BLUE, label="lower bound")
-    axes.fill_between(counts, lower, upper, color=PALE)
-    axes.axhline(0, color=GREY, lw=0.7, ls=":")
-    finish(axes, xscale="log", xlabel="temperatures")
-    axes.set_ylabel(f"log p(x) − ({middle:.2f}) (nats per example)")
-    closed = f"simulated data: the gap closes to {rows[-1]['gap'].mean:.3f} nats"
-    axes.set_title(closed, fontsize=10)
-    ticks_at(axes, counts, "{:,.0f}")
-    legend(axes, "upper right")
-
-
-def draw_lower_bounds(axes: Axes, rows: list[dict], evaluation: vaejax.Evaluation) -> None:
-    samples = list(evaluation.iwae)
-    means = [bound.mean for bound in evaluation.iwae.values()]
-    axes.plot(samples, means, "s-", color=INK, label="IWAE-K, against K")
-    counts, means = zip(*((row["temperatures"], row["real"].mean) for row in rows), strict=True)
-    axes.plot(counts, means, "o-", color=BLUE, label="AIS, against its temperatures")
-    finish(axes, xscale="log", xlabel="K, or temperatures")
-    axes.set_ylabel("lower bound on log p(x) (nats per example)")
-    axes.set_title("test data", fontsize=10)
-    ticks_at(axes, [10**power for power in range(len(str(max(samples))))], "{:,.0f}")
-    legend(axes, "lower right")
 
 
 def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
     settings = {"estimator": "analytic-kl", "schedule": "cosine"}
     model, params = trained(config, dataset.train.images, transform, config.num_steps, **settings)
-    rows_key, simulated_key, key = jax.random.split(jax.random.key(config.seed + 1), 3)
-    images = drawn(dataset.test, config.eval_size, rows_key).images
-    rows = sandwiches(config, model, params, images, transform, (simulated_key, key))
+    rows_key, *keys = jax.random.split(jax.random.key(config.seed + 1), 3)
+    test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
+    rows, moves = [], ais.HMC(config.num_leapfrog)
+    for count in config.temperature_counts:
+        sampler = vaejax.AIS(model, ais.Sigmoid(count), config.num_chains, transition=moves)
+        rows.append({"temperatures": count, **sandwich(config, sampler, params, test, keys)})
+        tell(f"{count} temperatures: gap {rows[-1]['gap'].mean:.3f} nats")
     # The same key as for the chains, so that the same pixels are seen.
     settings = {"num_samples": config.eval_samples, "transform": transform, "batch_size": 20}
-    evaluation = vaejax.evaluate(model, params, images, key, **settings)
-    iwae = {str(count): bound for count, bound in evaluation.iwae.items()}
+    evaluation = vaejax.evaluate(model, params, test.stored, keys[1], **settings)
     heading = (
-        f"nats per example, mean over {config.num_simulated} simulated and {len(images)} test"
+        f"nats per example, mean over {config.num_simulated} simulated and {len(test)} test"
         " examples ± standard error"
     )
     title = f"{config.data}: bounds on log p(x) of one VAE"
+    iwae = {str(count): bound for count, bound in evaluation.iwae.items()}
     return Report(
         {"data": dataset.source, "rows": rows, "iwae": iwae},
         f"{heading}\n{table(rows)}\n\nthe same test examples\n{evaluation}",
         {"ais_sandwich": lambda: figure(rows, evaluation, title)},
-        {"rows": rows, "iwae": iwae},
     )
 
 

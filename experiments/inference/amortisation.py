@@ -22,20 +22,18 @@ Duration: 97 s on two cores of an Intel Xeon that had other work.
 """
 
 import dataclasses
-import sys
 import time
 from functools import partial
 
 import jax
-import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import drawn
+from experiments.lib.data import Examples, drawn
 from experiments.lib.figures import note
 from experiments.lib.flags import BoundSamples, EvalSize, RefiningRate, Script, require_no_warm_up
-from experiments.lib.script import Report, run_script
+from experiments.lib.script import Report, run_script, tell
 from vaejax.base.fields import Count, CountOrZero, Distinct
 from vaejax.base.mapping import Transformed, estimate
 from vaejax.data.mapping import map_dataset
@@ -70,25 +68,19 @@ class Config(Setting, Script):
             )
 
 
-def measured(
-    config: Config, model: vaejax.Refined, params: vaejax.Params, images, transform, key
-) -> tuple[np.ndarray, float]:
-    """The ELBO of each example [n], and the milliseconds that q takes for one: the least of three
-    passes, so that compiling is out.
-    """
-    bound = Transformed(partial(vaejax.AnalyticKL(config.bound_samples), model), transform)
-    elbo = np.asarray(map_dataset(bound, params, images, key), np.float64)
-    inference = Transformed(lambda params, x, key: model.posterior(params, x), transform)
+def milliseconds(model: vaejax.Refined, params: vaejax.Params, test: Examples, key) -> float:
+    """What q takes for one example: the least of three passes, so that compiling is out."""
+    inference = Transformed(lambda params, x, key: model.posterior(params, x), test.transform)
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        jax.block_until_ready(map_dataset(inference, params, images, key))
+        jax.block_until_ready(map_dataset(inference, params, test.stored, key))
         seconds.append(time.perf_counter() - began)
-    return elbo, 1e3 * min(seconds) / len(images)
+    return 1e3 * min(seconds) / len(test)
 
 
 def compare(
-    config: Config, model: vaejax.VAE, params: vaejax.Params, images, transform, key
+    config: Config, model: vaejax.VAE, params: vaejax.Params, test: Examples, key
 ) -> list[dict]:
     """One row for each start and number of steps; the gain is over the encoder's q, example by
     example, with the same noise.
@@ -103,22 +95,21 @@ def compare(
     rows, amortised = [], None
     for start, steps in runs:
         refined = vaejax.Refined(model, steps, start, learning_rate=config.refining_rate)
-        elbo, milliseconds = measured(config, refined, params, images, transform, key)
+        bound = partial(vaejax.AnalyticKL(config.bound_samples), refined)
+        elbo = test.each(bound, params, key)
         amortised = elbo if amortised is None else amortised
-        gain = estimate(elbo - amortised)
-        row = {"start": start, "steps": steps, "elbo": estimate(elbo).mean}
-        row |= {"milliseconds": milliseconds, "gain": gain.mean}
-        rows.append(row | {"error_of_gain": gain.standard_error})
-        print(f"{start}, {steps} steps: ELBO {row['elbo']:.2f}, gain {gain}", file=sys.stderr)
+        gain, mean = estimate(elbo - amortised), estimate(elbo).mean
+        row = {"start": start, "steps": steps, "elbo": mean}
+        row |= {"milliseconds": milliseconds(refined, params, test, key)}
+        rows.append(row | {"gain": gain.mean, "error_of_gain": gain.standard_error})
+        tell(f"{start}, {steps} steps: ELBO {mean:.2f}, gain {gain}")
     return rows
 
 
 def table(rows: list[dict]) -> str:
     header = "start | steps | test ELBO | gain on the encoder | ms per example"
-    gain = "{gain:+.2f} ± {error_of_gain:.2f}"
-    return tables.table(
-        header, f"{{start}} | {{steps}} | {{elbo:.2f}} | {gain} | {{milliseconds:.3f}}", rows
-    )
+    line = "{start} | {steps} | {elbo:.2f} | {gain:+.2f} ± {error_of_gain:.2f} | {milliseconds:.3f}"
+    return tables.table(header, line, rows)
 
 
 CURVES = {
@@ -133,11 +124,11 @@ def figure(rows: list[dict], title: str) -> Figure:
     amortised, *others = rows
     for start, (label, colour, above) in CURVES.items():
         curve = [row for row in others if row["start"] == start]
-        times, bounds = ([row[name] for row in curve] for name in ("milliseconds", "elbo"))
-        axes.plot(times, bounds, "o-", color=colour, label=label, ms=4)
-        for row in curve:
-            point, style = (row["milliseconds"], row["elbo"]), {"fontsize": 8, "color": colour}
-            note(axes, str(row["steps"]), point, (0, above), ha="center", **style)
+        points = [(row["milliseconds"], row["elbo"]) for row in curve]
+        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, ms=4)
+        for row, point in zip(curve, points, strict=True):
+            style = {"fontsize": 8, "color": colour, "ha": "center"}
+            note(axes, str(row["steps"]), point, (0, above), **style)
     encoder, best = amortised["elbo"], max(row["elbo"] for row in rows)
     label = "amortised: the encoder"
     axes.plot(amortised["milliseconds"], encoder, "D", color=INK, label=label, ms=7)
@@ -154,15 +145,15 @@ def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
     training = dataset.train.images
     model, params = trained(config, training, transform, config.num_steps, estimator="analytic-kl")
-    images = drawn(dataset.test, config.eval_size, jax.random.key(config.seed + 2)).images
-    rows = compare(config, model, params, images, transform, jax.random.key(config.seed + 1))
-    heading = f"nats per test example, {len(images)} of them; the gain is paired, ± its standard"
+    rows_key, key = (jax.random.key(config.seed + number) for number in (2, 1))
+    test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
+    rows = compare(config, model, params, test, key)
+    heading = f"nats per test example, {len(test)} of them; the gain is paired, ± its standard"
     title = f"{config.data}: the same model, three kinds of inference (numbers of steps)"
     return Report(
         {"data": dataset.source, "rows": rows},
         f"{heading} error\n{table(rows)}",
         {"amortisation": lambda: figure(rows, title)},
-        {"rows": rows},
     )
 
 

@@ -27,32 +27,26 @@ Duration: 91 s on two cores of an Intel Xeon.
 """
 
 import dataclasses
-import sys
-import time
 from functools import partial
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.scipy.special import logsumexp
 from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.data import drawn, seen
-from experiments.lib.figures import means_and_errors
+from experiments.lib.data import Examples, drawn, seen
+from experiments.lib.figures import error_curve, image_rows
 from experiments.lib.flags import EvalSamples, EvalSize, Script, require_no_warm_up
-from experiments.lib.script import Report, run_script
+from experiments.lib.script import Report, run_script, tell
 from experiments.lib.training import fitted
-from vaejax import plots
 from vaejax.base.checks import Integers
-from vaejax.base.fields import Count, Distinct, Positive
-from vaejax.base.mapping import Transformed, estimate
+from vaejax.base.fields import Count, Distinct
+from vaejax.base.mapping import estimate
 from vaejax.data.check import check_data
-from vaejax.data.mapping import map_dataset
-from vaejax.plots.images import show_image
-from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish, legend, ticks_at
+from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, legend, ticks_at
 from vaejax.runs.build import build_model, initial_params, load_data
 from vaejax.runs.config import Setting, TrainSize, training_config
 
@@ -65,8 +59,6 @@ class Config(Setting, Script):
     hidden: tuple[Count, ...] = (100,)
     train_counts: Distinct[Annotated[TrainSize, Integers(2)]] = (50, 250, 1_200)
     """Numbers of training images."""
-    prior_scale: Positive = 1.0
-    """Of N(0, prior_scale^2) over each weight."""
     num_steps: Count = 10_000
     theta_draws: Count = 8
     """Draws of q(theta) that predictions are averaged over."""
@@ -76,14 +68,6 @@ class Config(Setting, Script):
 
     def check_together(self) -> None:
         require_no_warm_up(self)
-
-
-class Compared(NamedTuple):
-    """The row of one size; the model, and its parameters at draws of q(theta), stacked."""
-
-    row: dict
-    model: vaejax.VAE
-    thetas: vaejax.Params
 
 
 def log_predictive(model: vaejax.VAE, num_samples: int, thetas: vaejax.Params, x, key):
@@ -99,38 +83,38 @@ def uncertainty(model: vaejax.VAE, thetas: vaejax.Params, x, key) -> tuple[jax.A
     return means.mean(axis=0), means.std(axis=0)
 
 
-def compare(config: Config, size: int, dataset: vaejax.Dataset, transform) -> Compared:
-    """Point and posterior on the first `size` images of a shuffled training set."""
+def compare(
+    config: Config, model: vaejax.VAE, size: int, dataset: vaejax.Dataset, transform
+) -> tuple[dict, vaejax.Params]:
+    """Point and posterior on the first `size` images of a shuffled training set: the row, and the
+    parameters at draws of q(theta), stacked.
+    """
     keys = jax.random.split(jax.random.key(config.seed), 7)
     order_key, init_key, point_key, bayes_key, theta_key, test_key, rows_key = keys
     images = drawn(dataset.train, size, order_key).images
-    test = drawn(dataset.test, config.eval_size, rows_key).images
-    settings = training_config(config)
-    model = build_model(settings, images[0])
-    start = initial_params(settings, model, images, transform, init_key)
+    test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
+    start = initial_params(training_config(config), model, images, transform, init_key)
     bound = vaejax.minibatch(vaejax.AnalyticKL(), model)
-    began = time.perf_counter()
     point = fitted(config, bound, start, images, point_key, transform)
-    bayes = vaejax.VariationalBayes(bound, size, config.prior_scale)
+    bayes = vaejax.VariationalBayes(bound, size)
     posterior = fitted(config, bayes, bayes.start(start), images, bayes_key, transform)
     theta_keys = jax.random.split(theta_key, config.theta_draws)
     thetas = jax.vmap(lambda key: bayes.draw(posterior, key))(theta_keys)
-    log_p = Transformed(partial(log_predictive, model, config.eval_samples), transform)
+    log_p = partial(log_predictive, model, config.eval_samples)
     log_point, log_posterior = (
-        np.asarray(map_dataset(log_p, params, test, test_key, batch_size=20), np.float64)
+        test.each(log_p, params, test_key, batch_size=20)
         for params in (jax.tree.map(lambda leaf: leaf[None], point), thetas)
     )
-    spread = Transformed(partial(uncertainty, model), transform)
-    _, deviations = map_dataset(spread, thetas, test, test_key)
+    _, deviations = test.each(partial(uncertainty, model), thetas, test_key)
     row = {
         "size": size,
         "point": estimate(log_point),
         "posterior": estimate(log_posterior),
         "gain": estimate(log_posterior - log_point),
-        "deviation": float(jnp.mean(deviations)),
-        "seconds": round(time.perf_counter() - began, 1),
+        "deviation": float(deviations.mean()),
     }
-    return Compared(row, model, thetas)
+    tell("{size} images: point {point}, posterior {posterior}".format(**row))
+    return row, thetas
 
 
 def figure_of_bounds(rows: list[dict], title: str) -> Figure:
@@ -138,9 +122,7 @@ def figure_of_bounds(rows: list[dict], title: str) -> Figure:
     sizes = [row["size"] for row in rows]
     labels = {"point": "point estimate", "posterior": "posterior over the weights"}
     for (name, label), colour in zip(labels.items(), (ORANGE, BLUE), strict=True):
-        means, errors = means_and_errors(row[name] for row in rows)
-        style = {"fmt": "o-", "color": colour, "capsize": 3, "label": label}
-        axes.errorbar(sizes, means, 1.96 * errors, **style)
+        error_curve(axes, sizes, (row[name] for row in rows), color=colour, label=label)
     finish(axes, xscale="log", xlabel="training images", title=title)
     axes.set_ylabel("test log p(x) (nats per example)")
     ticks_at(axes, sizes, str)
@@ -152,18 +134,11 @@ def figure_of_images(shown: dict[int, tuple], xs) -> Figure:
     """For the smallest and the largest training set: x, the mean decoded image, and its standard
     deviation over theta.
     """
-    rows = [("x", np.asarray(xs))]
+    rows = {"x": xs}
     for size, (means, deviations) in shown.items():
-        rows.append((f"mean,\n{size} images", np.asarray(means)))
-        label = f"deviation\nover weights,\n{size} images"
-        rows.append((label, np.asarray(deviations) / 0.3))
-    figure, panels = figure_of(len(rows), size=(10, 1.35 + 1.1 * 2 * len(shown)))
-    for axes, (label, images) in zip(panels[:, 0], rows, strict=True):
-        show_image(axes, plots.tile(images, len(images)))
-        axes.set_ylabel(label, rotation=0, ha="right", va="center", fontsize=9)
+        rows |= {f"mean, {size} images": means, f"deviation, {size} images": deviations / 0.3}
     title = "decoded images over draws of the decoder's weights (deviation: black is 0.3)"
-    figure.suptitle(title, fontsize=TITLE)
-    return figure
+    return image_rows(rows, title)
 
 
 def table(rows: list[dict]) -> str:
@@ -177,16 +152,14 @@ def table(rows: list[dict]) -> str:
 def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
     images = dataset.train.images
-    support = build_model(training_config(config), images[0]).support
-    check_data(images, support, transform, name=config.data)
+    model = build_model(training_config(config), images[0])
+    check_data(images, model.support, transform, name=config.data)
     show_key, pixels_key = jax.random.split(jax.random.key(config.seed + 1))
     xs = seen(drawn(dataset.test, 12, show_key).images, transform, pixels_key)
     rows, shown = [], {}
     for size in config.train_counts:
-        row, model, thetas = compare(config, size, dataset, transform)
+        row, thetas = compare(config, model, size, dataset, transform)
         rows.append(row)
-        bounds = f"point {row['point']}, posterior {row['posterior']}"
-        print(f"{size} images: {bounds}, {row['seconds']} s", file=sys.stderr)
         if size in (min(config.train_counts), max(config.train_counts)):
             decode = jax.vmap(partial(uncertainty, model, thetas))
             shown[size] = decode(xs, jax.random.split(show_key, len(xs)))
@@ -198,8 +171,7 @@ def experiment(config: Config) -> Report:
         "bayesian_decoder": lambda: figure_of_bounds(rows, config.data),
         "uncertainty": lambda: figure_of_images(shown, xs),
     }
-    numbers = {"data": dataset.source, "rows": rows}
-    return Report(numbers, f"{heading}\n{table(rows)}", figures, {"rows": rows})
+    return Report({"data": dataset.source, "rows": rows}, f"{heading}\n{table(rows)}", figures)
 
 
 if __name__ == "__main__":

@@ -44,13 +44,14 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.data import one_of_each_class, seen
-from experiments.lib.encoders import Entries, encoders_of_one_decoder
+from experiments.lib.encoders import encoders_of_one_decoder
 from experiments.lib.flags import Encoders, EncoderSteps, NumChains, RefiningSteps, Script
 from experiments.lib.grid import OnGrid, on_grids
 from experiments.lib.script import Report, run_script
 from vaejax.base.checks import Integers
 from vaejax.base.fields import Count
 from vaejax.base.mapping import estimate
+from vaejax.inference.mcmc import Chains
 from vaejax.plots.images import show_image
 from vaejax.plots.look import BLUE, INK, ORANGE, PALE, TITLE, figure_of
 from vaejax.runs.build import load_data
@@ -98,22 +99,6 @@ class Config(Setting, Script):
             )
 
 
-def trained(config: Config, dataset: vaejax.Dataset, transform) -> Entries:
-    """{encoder: (model, params)}, theta the same in all."""
-    entries = encoders_of_one_decoder(
-        config,
-        config.encoders,
-        config.num_steps,
-        config.encoder_steps,
-        dataset.train.images,
-        transform,
-    )
-    if "diag-normal" in entries and config.refining_steps:
-        model, params = entries["diag-normal"]
-        entries[REFINED] = vaejax.Refined(model, config.refining_steps), params
-    return entries
-
-
 class Sampled(NamedTuple):
     """What NUTS found of one example, `samples` [n, 2] of all chains. `off` is how many standard
     errors its means are from the grid's, by the effective sample size; `spread` its standard
@@ -128,23 +113,33 @@ class Sampled(NamedTuple):
     divergences: int
 
 
-def sample_posteriors(
-    config: Config, model, params: vaejax.Params, xs, grids: list[OnGrid], key
-) -> list[Sampled]:
-    """NUTS on each example."""
-    lengths = config.num_chains, config.chain_warm_up, config.chain_samples
-    chains_of = jax.jit(lambda params, x, key: vaejax.mcmc.nuts(model, params, x, key, *lengths))
-    results = []
-    for i, (x, grid) in enumerate(zip(xs, grids, strict=True)):
-        chains = chains_of(params, x, jax.random.fold_in(key, i))
-        ess = np.asarray(chains.effective_sample_size())
-        mean, deviation = grid.p.mean(), grid.p.deviation()
-        flat = np.asarray(chains.samples, np.float64).reshape(-1, 2)
-        off = (flat.mean(axis=0) - mean) / (deviation / np.sqrt(ess))
-        spread, divergences = flat.std(axis=0) / deviation, int(chains.divergent.sum())
-        r_hat = np.asarray(chains.r_hat())
-        results.append(Sampled(flat, r_hat, ess, off, spread, divergences))
-    return results
+def against_grid(chains: Chains, grid: OnGrid) -> Sampled:
+    samples = np.asarray(chains.samples, np.float64).reshape(-1, 2)
+    mean, deviation = grid.p.mean(), grid.p.deviation()
+    ess = np.asarray(chains.effective_sample_size())
+    return Sampled(
+        samples,
+        r_hat=np.asarray(chains.r_hat()),
+        ess=ess,
+        off=(samples.mean(axis=0) - mean) / (deviation / np.sqrt(ess)),
+        spread=samples.std(axis=0) / deviation,
+        divergences=int(chains.divergent.sum()),
+    )
+
+
+def compare(grids: list[OnGrid], names: tuple[str, ...]) -> list[dict]:
+    """A row for each family, over the measured examples; the gain is paired."""
+    kls = {name: np.array([grid.q[name].kl(grid.p) for grid in grids]) for name in names}
+    rows = []
+    for name in names:
+        kl, gain = estimate(kls[name]), estimate(kls[names[0]] - kls[name])
+        row = {"encoder": name, "kl": kl.mean, "error": kl.standard_error}
+        row |= {"gain": gain.mean, "error_of_gain": gain.standard_error}
+        ratios = [grid.q[name].deviation() / grid.p.deviation() for grid in grids]
+        row |= {"deviation_ratio": float(np.mean(ratios)), "least_kl": float(kls[name].min())}
+        # what q adds up to, 1 where the grid is wide and fine enough
+        rows.append(row | {"least_mass": min(np.exp(grid.q[name].log_total) for grid in grids)})
+    return rows
 
 
 # What is reported.
@@ -195,21 +190,6 @@ def window(grid: OnGrid) -> dict[str, Any]:
     return {f"{axis}lim": (centre[i] - half, centre[i] + half) for i, axis in enumerate("xy")}
 
 
-def compare(grids: list[OnGrid], names: tuple[str, ...]) -> list[dict]:
-    """A row for each family, over the measured examples; the gain is paired."""
-    kls = {name: np.array([grid.q[name].kl(grid.p) for grid in grids]) for name in names}
-    rows = []
-    for name in names:
-        kl, gain = estimate(kls[name]), estimate(kls[names[0]] - kls[name])
-        row = {"encoder": name, "kl": kl.mean, "error": kl.standard_error}
-        row |= {"gain": gain.mean, "error_of_gain": gain.standard_error}
-        ratios = [grid.q[name].deviation() / grid.p.deviation() for grid in grids]
-        row |= {"deviation_ratio": float(np.mean(ratios)), "least_kl": float(kls[name].min())}
-        # what q adds up to, 1 where the grid is wide and fine enough
-        rows.append(row | {"least_mass": min(np.exp(grid.q[name].log_total) for grid in grids)})
-    return rows
-
-
 def table_of_families(rows: list[dict]) -> str:
     header = "q | KL(q‖p) | sd of q / sd of p | KL less than the first's by"
     kl, gain = "{kl:.3f} ± {error:.3f}", "{gain:.3f} ± {error_of_gain:.3f}"
@@ -231,33 +211,37 @@ def table_of_chains(sampled: list[Sampled]) -> str:
 
 def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
-    entries = trained(config, dataset, transform)
-    names = tuple(entries)
+    steps, training = (config.num_steps, config.encoder_steps), dataset.train.images
+    entries = encoders_of_one_decoder(config, config.encoders, *steps, training, transform)
+    model, params = entries[config.encoders[0]]
+    if "diag-normal" in entries and config.refining_steps:
+        amortised, of_amortised = entries["diag-normal"]
+        entries[REFINED] = vaejax.Refined(amortised, config.refining_steps), of_amortised
     pixels_key, nuts_key = jax.random.split(jax.random.key(config.seed + 1))
     size = config.eval_size or len(dataset.test.images)
-    rows = one_of_each_class(dataset.test.labels, size)
-    xs = seen(dataset.test.images[rows], transform, pixels_key)
+    examples = one_of_each_class(dataset.test.labels, size)
+    xs = seen(dataset.test.images[examples], transform, pixels_key)
     grids = on_grids(entries, xs, config.grid)
-    model, params = entries[config.encoders[0]]
     shown = slice(config.num_shown)
-    sampled = sample_posteriors(config, model, params, xs[shown], grids[shown], nuts_key)
-    families = compare(grids, names)
-    chains = [chain._asdict() for chain in sampled]
+    lengths = config.num_chains, config.chain_warm_up, config.chain_samples
+    chains = jax.jit(lambda params, x, key: vaejax.mcmc.nuts(model, params, x, key, *lengths))
+    sampled = [
+        against_grid(chains(params, x, jax.random.fold_in(nuts_key, i)), grid)
+        for i, (x, grid) in enumerate(zip(xs[shown], grids[shown], strict=True))
+    ]
+    rows = compare(grids, tuple(entries))
+    nuts = [chains._asdict() for chains in sampled]
+    for row in nuts:
+        del row["samples"]
     heading = (
         f"nats per example, mean over {len(grids)} test examples ± standard error; the difference"
         " is paired"
     )
-    return Report(
-        {
-            "data": dataset.source,
-            "rows": families,
-            "nuts": [
-                {name: chain[name] for name in chain if name != "samples"} for chain in chains
-            ],
-        },
-        "\n".join([heading, table_of_families(families), table_of_chains(sampled)]),
-        {"posterior": lambda: figure(np.asarray(xs[shown]), grids[shown], sampled, names)},
-    )
+    written = "\n".join([heading, table_of_families(rows), table_of_chains(sampled)])
+    numbers = {"data": dataset.source, "rows": rows, "nuts": nuts}
+    images, names = np.asarray(xs[shown]), tuple(entries)
+    figures = {"posterior": lambda: figure(images, grids[shown], sampled, names)}
+    return Report(numbers, written, figures)
 
 
 if __name__ == "__main__":

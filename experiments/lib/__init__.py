@@ -10,6 +10,7 @@ table, picture.
     def experiment(config: Config) -> Report:
         dataset, transform = load_data(config)
         ...
+        tell(f"{prior}: ELBO {elbo}")      # on standard error, as soon as it is known
         numbers = {"data": dataset.source, "rows": rows}
         table = tables.table("prior | ELBO", "{prior} | {elbo:.2f}", rows)
         return Report(numbers, table, {"name": lambda: figure(rows)})
@@ -19,14 +20,13 @@ table, picture.
 
 flags        what the flags are called that experiments share, and what each means
 script       the command line, the folder, result.json, the last line of output
-data         images as a model sees them, examples at random, one of each class
-training     Adam under a cosine; the parameters of each seed
+data         examples as a model sees them, a quantity of each; at random, one of each class
+training     Adam under a cosine, of one seed or of several at once
 encoders     several families of q on one decoder
-classifiers  a few labelled images; the objectives of classifiers
-gradients    what was measured of a variance beside what is exact
+classifiers  networks p(y | x) as objectives; a few labelled images
+gradients    variances of gradients: where they are measured, and beside what is exact
 tables       Markdown
-csv_log      a table in a file that grows row by row
-figures      on `vaejax.plots.look`: notes, error bars, rows of images with names
+figures      on `vaejax.plots.look`: notes, error bars, seeds, rows of images with names
 
 and the larger parts of an experiment that stand on their own:
 

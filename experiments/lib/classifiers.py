@@ -1,4 +1,6 @@
-"""Classifiers that learn from a few labelled images {"x": image, "y": one-hot}."""
+"""Networks of what is observed, p(y | x), and classifiers that learn from a few labelled images
+{"x": image, "y": one-hot}.
+"""
 
 from collections.abc import Callable
 
@@ -6,6 +8,32 @@ import numpy as np
 import optax
 
 import vaejax
+from vaejax.base.supports import REAL, Support
+
+
+@vaejax.component
+class Network:
+    """log p(target | given) of one example {name: value}, nats, by a conditional whose parameters
+    are phi: what maximum likelihood maximises. Nothing is drawn.
+    """
+
+    conditional: vaejax.Conditional
+    target: str = "y"
+    given: str = "x"
+
+    def __call__(self, params: vaejax.Params, example, key):
+        return self.conditional(params.phi, example[self.given]).log_prob(example[self.target])
+
+    def init(self, key, example) -> vaejax.Params:
+        return vaejax.Params((), self.conditional.init(key, example[self.given]))
+
+    @property
+    def support(self) -> dict[str, Support]:
+        return {self.given: REAL, self.target: self.conditional.support}
+
+    @property
+    def objective(self) -> vaejax.Objective:
+        return vaejax.minibatch(self, support=self.support)
 
 
 def check_labels(dataset: vaejax.Dataset, labels: np.ndarray, flag: str, *numbers: int) -> None:
@@ -31,8 +59,8 @@ def labelled_rows(labels: np.ndarray, number: int, seed: int) -> np.ndarray:
 
 
 def log_class(net: vaejax.OneHotCategorical, params: vaejax.Params, example, key):
-    """log p(y | x), nats, by a classifier whose parameters are phi. Nothing is drawn."""
-    return net(params.phi, example["x"]).log_prob(example["y"])
+    """log p(y | x), nats."""
+    return Network(net)(params, example, key)
 
 
 def with_weight_prior(

@@ -3,17 +3,16 @@ shared set of parameters.
 """
 
 import dataclasses
-import sys
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
-import optax
 from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
-from experiments.lib.discrete_estimators import ESTIMATORS, Known, costs, look
+from experiments.lib.data import drawn, seen
+from experiments.lib.discrete_estimators import ESTIMATORS, Known, adam_on, full_name, look
 from experiments.lib.flags import (
     MeasuredExamples,
     NumSeeds,
@@ -21,8 +20,9 @@ from experiments.lib.flags import (
     ValidateEvery,
     require_no_warm_up,
 )
+from experiments.lib.gradients import squared_bias, squared_distance
+from experiments.lib.script import tell
 from vaejax import Params
-from vaejax.base.checks import Integers
 from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.base.types import Key
 from vaejax.data.check import check_data
@@ -43,9 +43,6 @@ class VaeSetting(Setting, Script):
     encoder: Literal["bernoulli"] = "bernoulli"
     hidden: tuple[Count, ...] = (100,)
     latent_dim: Count = 20
-    evaluations: Annotated[int, Integers(6, factor=6)] = 6
-    """Evaluations of f that each estimator has for one gradient, a multiple of 6, which pairs,
-    triples and single samples share."""
     estimators: Distinct[Annotated[str, Known()]] = tuple(ESTIMATORS)
     """As in experiments/lib/discrete_estimators.py."""
     psi_steps: Count = 1_000
@@ -91,15 +88,22 @@ class Problem(NamedTuple):
     xs: jax.Array
 
     def objective(self, name: str) -> vaejax.Objective:
-        return vaejax.minibatch(ESTIMATORS[name].make(self.setting.evaluations), self.model)
+        return vaejax.minibatch(ESTIMATORS[name].estimator, self.model)
 
-    def fit(self, objective: vaejax.Objective, start: Params, optimizer, key, **settings: Any):
+    def start_of(self, name: str) -> Params:
+        """With the psi of the estimator's control variate, where it has one."""
+        estimator = ESTIMATORS[name].estimator
+        psi = estimator.init(self.model, self.start, self.xs[0], self.keys.psi)
+        return self.start._replace(psi=psi)
+
+    def fit(self, name: str, start: Params, key, optimizer, num_steps: int, **settings: Any):
         return vaejax.fit(
-            objective,
+            self.objective(name),
             start,
             optimizer,
             self.dataset.train.images,
             key,
+            num_steps=num_steps,
             batch_size=self.setting.batch_size,
             transform=self.transform,
             progress=False,
@@ -107,14 +111,15 @@ class Problem(NamedTuple):
         )
 
     def train(self, name: str, start: Params, key, **settings: Any):
-        optimizer = build_optimizer(training_config(self.setting, num_steps=self.setting.num_steps))
-        steps = {"num_steps": self.setting.num_steps, **settings}
-        return self.fit(self.objective(name), start, optimizer, key, **steps)
+        num_steps = self.setting.num_steps
+        optimizer = build_optimizer(training_config(self.setting, num_steps=num_steps))
+        return self.fit(name, start, key, optimizer, num_steps, **settings)
 
     def moments(self, name: str, params: Params, key, num_draws: int) -> Moments:
-        settings = {"order": 2, "groups": PHI}
         objective = self.objective(name)
-        return vaejax.gradient_moments(objective, params, self.xs, key, num_draws, **settings)
+        return vaejax.gradient_moments(
+            objective, params, self.xs, key, num_draws, order=2, groups=PHI
+        )
 
 
 def vae_problem(setting: VaeSetting) -> Problem:
@@ -122,14 +127,15 @@ def vae_problem(setting: VaeSetting) -> Problem:
     dataset, transform = load_data(setting)
     images = dataset.train.images
     training = training_config(setting, num_steps=setting.num_steps)
-    prior = vaejax.FactorialBernoulli(setting.latent_dim)
-    likelihood = build_likelihood(training, images[0].shape)
-    model = vaejax.VAE(prior, likelihood, vaejax.Bernoulli(encoder_net(setting)))
+    model = vaejax.VAE(
+        vaejax.FactorialBernoulli(setting.latent_dim),
+        build_likelihood(training, images[0].shape),
+        vaejax.Bernoulli(encoder_net(setting)),
+    )
     check_data(images, model.support, transform, name=setting.data)
     start = initial_params(training, model, images, transform, keys.init)
-    count = setting.measured_examples
-    rows = np.asarray(jax.random.choice(keys.rows, len(images), (count,), replace=False))
-    xs = jax.jit(jax.vmap(transform))(images[rows], jax.random.split(keys.pixels, count))
+    chosen = drawn(dataset.train, setting.measured_examples, keys.rows)
+    xs = seen(chosen.images, transform, keys.pixels)
     return Problem(setting, keys, model, start, dataset, transform, xs)
 
 
@@ -140,93 +146,62 @@ def run_vae(setting: VaeSetting) -> dict[str, Any]:
     fit_keys = jax.random.split(keys.fit, setting.num_seeds)
     # Where all are measured is where score-function has come to, whichever are compared.
     shared = problem.train("score-function", problem.start, fit_keys[0]).params
-    num_draws = 10 * setting.vae_draws
-    reference = problem.moments("score-function", shared, keys.learn, num_draws)
+    reference = problem.moments("score-function", shared, keys.learn, 10 * setting.vae_draws)
     validation = vaejax.Validation(problem.dataset.test.images, every=setting.validate_every)
     curves, rows = {}, []
     for name in setting.estimators:
-        psi = initial_psi(problem, name)
-        start = problem.start._replace(psi=psi)
+        start = problem.start_of(name)
         histories = [
             problem.train(name, start, key, validation=validation).history for key in fit_keys
         ]
         bounds = [history["validation_bound"].tolist() for history in histories]
         curves[name] = {"step": histories[0]["validation_step"].tolist(), "bound": bounds}
-        row = measured(problem, name, shared._replace(psi=psi), reference)
+        row = measured(problem, name, shared._replace(psi=start.psi), reference)
         rows.append(row | {"test_bound": [bound[-1] for bound in bounds]})
-        numbers = f"trace in phi {row['trace']:.3g}, test ELBO"
-        print(f"vae, {name}: {numbers} {np.mean(rows[-1]['test_bound']):.2f}", file=sys.stderr)
-    squares = jax.tree.map(
-        lambda mean, variance: mean**2 - variance / num_draws,
-        reference.mean.phi,
-        reference.variance.phi,
-    )
-    norm = vaejax.tree_sum(squares)
+        elbo = np.mean(rows[-1]["test_bound"])
+        tell(f"vae, {name}: trace in phi {row['trace']:.3g}, test ELBO {elbo:.2f}")
+    norm = squared_distance(reference, PHI["phi"])
     source = problem.dataset.source
     return {"rows": rows, "curves": curves, "squared_gradient": norm, "data": source}
-
-
-def initial_psi(problem: Problem, name: str) -> Any:
-    """Of the estimator's control variate, where it has one."""
-    model, start, xs, keys = problem.model, problem.start, problem.xs, problem.keys
-    return ESTIMATORS[name].make(problem.setting.evaluations).init(model, start, xs[0], keys.psi)
 
 
 def measured(problem: Problem, name: str, params: Params, reference: Moments) -> dict[str, Any]:
     """The variance in phi at these theta and phi, after psi has learned there; and the bias."""
     setting, keys = problem.setting, problem.keys
     if jax.tree.leaves(params.psi):
-        only_psi = optax.multi_transform(
-            {"learned": optax.adam(0.01), "held": optax.set_to_zero()},
-            Params("held", "held", "learned"),
-        )
-        objective, steps = problem.objective(name), {"num_steps": setting.psi_steps}
-        params = problem.fit(objective, params, only_psi, keys.learn, **steps).params
+        only_psi = adam_on(("psi",), 0.01)
+        params = problem.fit(name, params, keys.learn, only_psi, setting.psi_steps).params
     moments = problem.moments(name, params, keys.draw, setting.vae_draws)
     spread = vaejax.gradient_spread(moments, PHI)["phi"]
     biased = ESTIMATORS[name].biased
-    bias = max(squared_bias(moments, reference), 0.0) if biased else 0.0
-    numbers = {"trace": spread.trace, "low": spread.low, "high": spread.high}
+    bias = max(squared_bias(moments, reference, PHI["phi"]), 0.0) if biased else 0.0
     return {
         "estimator": name,
-        **numbers,
+        "trace": spread.trace,
+        "low": spread.low,
+        "high": spread.high,
         "squared_bias": bias,
         "mean_squared_error": spread.trace + bias,
     }
 
 
-def squared_bias(moments: Moments, reference: Moments) -> float:
-    """|E g - E reference|^2 in phi, without the noise of the two means."""
-
-    def squares(mean, variance, other, other_variance):
-        difference = (mean - other) ** 2
-        return difference - variance / moments.num_draws - other_variance / reference.num_draws
-
-    pairs = (moments.mean, moments.variance, reference.mean, reference.variance)
-    return vaejax.tree_sum(jax.tree.map(squares, *(tree.phi for tree in pairs)))
+HEADER = "estimator | grad f | trace in phi | 95 % interval | squared bias | mean squared error"
+LINE = "{name} | {gradients} | {trace:.3g} | {low:.3g} to {high:.3g} | {squared_bias:.3g} | {error}"
 
 
-def vae_table(setting: VaeSetting, rows: list[dict]) -> str:
+def vae_table(rows: list[dict]) -> str:
     """** the least mean squared error."""
     least = min(row["mean_squared_error"] for row in rows)
-    shown = [
-        row
-        | costs(row["estimator"], setting.evaluations)
-        | {"bounds": ", ".join(f"{bound:.2f}" for bound in row["test_bound"])}
-        | {
-            "error": tables.bold_if(
-                row["mean_squared_error"] == least, f"{row['mean_squared_error']:.3g}"
-            )
-        }
-        for row in rows
-    ]
-    header = "estimator | f | grad f | trace in phi | 95 % interval | squared bias"
-    line = "{name} | {f} | {grad_f} | {trace:.3g} | {low:.3g} to {high:.3g} | {squared_bias:.3g}"
-    header, line = (
-        f"{header} | mean squared error | test ELBO by seed",
-        f"{line} | {{error}} | {{bounds}}",
-    )
-    return tables.table(header, line, shown)
+    shown = []
+    for row in rows:
+        name, error = row["estimator"], row["mean_squared_error"]
+        shown.append(
+            row
+            | {"name": full_name(name), "gradients": ESTIMATORS[name].gradients}
+            | {"error": tables.bold_if(error == least, f"{error:.3g}")}
+            | {"bounds": ", ".join(f"{bound:.2f}" for bound in row["test_bound"])}
+        )
+    return tables.table(f"{HEADER} | test ELBO by seed", f"{LINE} | {{bounds}}", shown)
 
 
 def vae_figure(curves: dict[str, dict], rows: list[dict]) -> Figure:

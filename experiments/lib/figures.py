@@ -1,15 +1,15 @@
 """Pictures of experiments, on `vaejax.plots.look`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from vaejax.base.mapping import estimate
 from vaejax.plots.images import tile
-from vaejax.plots.look import INK, ORANGE, TITLE, bare, figure_of
+from vaejax.plots.look import INK, ORANGE, TITLE, bare, figure_of, finish
 
 
 def note(
@@ -33,7 +33,31 @@ def means_and_errors(estimates: Iterable) -> tuple[np.ndarray, np.ndarray]:
     return means, errors
 
 
-def image_rows(rows: dict[str, jax.Array], title: str, line_after: int | None = None) -> Figure:
+def error_curve(axes: Axes, places: Any, estimates: Iterable, **style: Any) -> None:
+    """The means of `Estimate`s at some places, joined, with their standard errors."""
+    settings: dict[str, Any] = {"marker": "o", "ms": 4.5, "lw": 1.6, "capsize": 3, **style}
+    axes.errorbar(places, *means_and_errors(estimates), **settings)
+
+
+def seeds_figure(
+    values: Mapping[str, Iterable[float]], colours: Iterable[str], form: str
+) -> Figure:
+    """The mean over the seeds of each name with its standard error, written by `form`, and beside
+    it the seeds.
+    """
+    figure, [[axes]] = figure_of(size=(6.4, 3.8))
+    for place, (seeds, colour) in enumerate(zip(values.values(), colours, strict=True)):
+        seeds = np.asarray(seeds)
+        mean, error = estimate(seeds)
+        axes.errorbar(place, mean, error, fmt="o", ms=7, capsize=5, color=colour)
+        axes.scatter(np.full(len(seeds), place + 0.15), seeds, s=14, color=INK, linewidths=0)
+        note(axes, form.format(mean), (place, mean), (-8, -4), color=colour, ha="right")
+    axes.set_xticks(range(len(values)), list(values))
+    finish(axes, grid=True, xlim=(-0.6, len(values) - 0.5))
+    return figure
+
+
+def image_rows(rows: Mapping[str, Any], title: str, line_after: int | None = None) -> Figure:
     """Rows of images [n, h, w] in [0, 1], each with its name on the left, and a vertical line after
     so many columns.
     """

@@ -14,16 +14,16 @@ that of `vaejax.runs.config` where it is there too.
 """
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 from tyro.conf import arg
 
+import vaejax
 from vaejax.base.fields import (
     AtMost,
     Count,
     CountOrZero,
     Distinct,
-    Finite,
     Fraction,
     Plural,
     Positive,
@@ -76,6 +76,12 @@ class ImageSetting(DataSetting, Script):
     learning_rate: Positive = 1e-3
     """Of the optimiser, at its start."""
 
+    @property
+    def pixels(self) -> Any:
+        """The family of the pixels that a model sees."""
+        grey = self.binarisation == "none"
+        return vaejax.ContinuousBernoulli if grey else vaejax.Bernoulli
+
 
 def require_no_warm_up(setting: Setting) -> None:
     """Raises ValueError for a warm-up where the objective has a weight of the KL of its own."""
@@ -120,4 +126,3 @@ RefiningSteps = Annotated[
 RefiningRate = Annotated[Positive, arg(help="Of Adam on q's parameters, at its start.")]
 NumChains = Annotated[Count, arg(help="Chains of MCMC or of AIS for each example.")]
 Decay = Annotated[PositiveOrZero, arg(help="The precision of the prior on every weight.")]
-Mu = Annotated[Finite, arg(help="The mean of q.")]

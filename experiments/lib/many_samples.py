@@ -4,7 +4,7 @@ their means and standard deviations, where p(z|x) and q(z|x) are normal.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,10 +19,10 @@ class Constants(NamedTuple):
     deviation: np.ndarray
     exponent: float
 
-    def mean(self, k: float) -> np.ndarray:
+    def mean(self, k: Any) -> np.ndarray:
         return self.limit + self.signal / k
 
-    def std(self, k: float) -> np.ndarray:
+    def std(self, k: Any) -> np.ndarray:
         return self.deviation * k**self.exponent
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.lib import tables
-from experiments.lib.figures import means_and_errors
+from experiments.lib.figures import error_curve
 from vaejax.base.mapping import estimate
 from vaejax.evaluation.representation import knn_accuracy, linear_probe
 from vaejax.plots.look import BLUE, GREY, ORANGE, TITLE, figure_of, finish, legend, ticks_at
@@ -34,15 +34,13 @@ def accuracies(
     labels: np.ndarray,
     test_labels: np.ndarray,
     choices: dict[int, list[np.ndarray]],
-    num_neighbours: int,
 ) -> list[dict]:
     """A row for each probe, kind of feature and number of labels, with the accuracy of each
     draw.
     """
-    nearest = partial(knn_accuracy, num_neighbours=num_neighbours)
     probes: dict[str, Callable[..., float]] = {
         "linear probe": linear_probe,
-        f"{num_neighbours} nearest": nearest,
+        "1 nearest": partial(knn_accuracy, num_neighbours=1),
     }
     return [
         {
@@ -84,9 +82,8 @@ def figure(rows: list[dict], title: str) -> Figure:
     axes_of_probe = dict(zip(names, panels, strict=True))
     for (name, kind), group in groups.items():
         counts = [row["labels"] for row in group]
-        means, errors = means_and_errors(estimate(row["accuracy"]) for row in group)
-        style = {"color": colours[kind], "marker": "o", "ms": 4, "lw": 1.6, "capsize": 2}
-        axes_of_probe[name].errorbar(counts, means, errors, label=kind, **style)
+        accuracy = (estimate(row["accuracy"]) for row in group)
+        error_curve(axes_of_probe[name], counts, accuracy, color=colours[kind], label=kind)
     for name, axes in axes_of_probe.items():
         finish(axes, grid=True, xscale="log", xlabel="labelled images", title=name)
         ticks_at(axes, sorted({row["labels"] for row in rows}), "{:,}")

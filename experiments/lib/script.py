@@ -26,6 +26,7 @@ from vaejax.runs.pictures import drawn
 from vaejax.runs.place import Kind, files_of, holds_files, listed, place_of, replacing
 
 AnyScript = TypeVar("AnyScript", bound=Script)
+START = time.perf_counter()
 
 
 class Report(NamedTuple):
@@ -33,7 +34,7 @@ class Report(NamedTuple):
 
     `numbers` go to result.json, beside the configuration and all else that they depend on; `tables`
     are printed; each of the `figures` draws NAME.png, once the numbers are written. `summary` is
-    the last line of output, as JSON; None makes it all numbers.
+    the last line of output, as JSON; None makes it all numbers but "data", where the data lie.
     """
 
     numbers: Any  # a dict, or, of a part of an experiment, whatever `plain` knows
@@ -44,9 +45,7 @@ class Report(NamedTuple):
 
 def joined(parts: dict[str, Report]) -> Report:
     """The report of an experiment of several parts: the numbers of each under its name."""
-    summaries = {
-        name: part.numbers if part.summary is None else part.summary for name, part in parts.items()
-    }
+    summaries = {name: summary_of(part) for name, part in parts.items()}
     return Report(
         {name: part.numbers for name, part in parts.items()},
         "\n\n".join(part.tables for part in parts.values()),
@@ -90,8 +89,19 @@ def run(config: AnyScript, experiment: Callable[[AnyScript], Report]) -> dict[st
         write_json(out / RESULT, {**result, "pictures": drawn(report.figures, out)})
     print(report.tables)
     print(f"{seconds} s, in {out}", file=sys.stderr)
-    summary = report.numbers if report.summary is None else report.summary
-    return {**plain(summary), "out": str(out)}
+    return {**plain(summary_of(report)), "out": str(out)}
+
+
+def summary_of(report: Report) -> Any:
+    """What its last line of output says."""
+    if report.summary is not None or not isinstance(report.numbers, dict):
+        return report.numbers if report.summary is None else report.summary
+    return {name: number for name, number in report.numbers.items() if name != "data"}
+
+
+def tell(text: str) -> None:
+    """A line on standard error for who waits, with the seconds since the start."""
+    print(f"{time.perf_counter() - START:.1f} s, {text}", file=sys.stderr)
 
 
 # The folder.

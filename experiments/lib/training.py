@@ -7,6 +7,7 @@ import jax
 import optax
 
 import vaejax
+from vaejax.training.seeds import SeedStrategy
 
 
 class Steps(Protocol):
@@ -34,11 +35,12 @@ def fitted(
     transform: Callable | None = None,
     progress: bool = True,
     optimizer: optax.GradientTransformation | None = None,
+    validation: vaejax.Validation | None = None,
 ) -> vaejax.Params:
-    """The parameters that `cosine_adam`, or the optimiser, finds from `start`; the batches are all
-    of the data where there are fewer.
+    """The parameters that `cosine_adam`, or the optimiser, finds from `start`, the best by a
+    validation; the batches are all of the data where there are fewer.
     """
-    return vaejax.fit(
+    run = vaejax.fit(
         objective,
         start,
         optimizer or cosine_adam(steps.learning_rate, steps.num_steps),
@@ -48,10 +50,31 @@ def fitted(
         batch_size=min(steps.batch_size, len(jax.tree.leaves(data)[0])),
         transform=transform,
         progress=progress,
-    ).params
+        validation=validation,
+    )
+    return run.params if run.best_params is None else run.best_params
 
 
-def each_of(params: vaejax.Params) -> list[vaejax.Params]:
-    """The parameters of each seed, of those that `vaejax.fit_seeds` gives stacked."""
-    count = len(jax.tree.leaves(params)[0])
-    return [jax.tree.map(lambda leaf, seed=seed: leaf[seed], params) for seed in range(count)]
+def fitted_seeds(
+    steps: Steps,
+    objective: vaejax.Objective,
+    starts: vaejax.Params,
+    data: Any,
+    keys,
+    transform: Callable | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    strategy: SeedStrategy | None = None,
+) -> list[vaejax.Params]:
+    """`fitted` of each seed, from the parameters `starts` that have an axis of seeds."""
+    run = vaejax.fit_seeds(
+        objective,
+        starts,
+        optimizer or cosine_adam(steps.learning_rate, steps.num_steps),
+        data,
+        keys,
+        num_steps=steps.num_steps,
+        batch_size=steps.batch_size,
+        transform=transform,
+        strategy=strategy,
+    )
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], run.params) for i in range(len(keys))]

@@ -12,33 +12,26 @@ from matplotlib.figure import Figure
 
 from experiments.lib import tables
 from experiments.lib.figures import note
+from experiments.lib.gradients import where
 from vaejax.plots.look import GREY, figure_of, finish, shared_legend, ticks_at
 from vaejax.runs.named_estimators import named_estimator
-from vaejax.variance.intervals import Spread
 
-LABELS = ("seed", "step", "estimator", "bound", "group")
-RATIO = ("ratio", "ratio_low", "ratio_high")
-BIAS = ("mse", "largest_z", "p_value", "detectable")
-COSTS = ("forward", "backward", "seconds", "bytes")
-NUMBERS = (*Spread._fields, *RATIO, *BIAS, "value", *COSTS)
-COLUMNS = (*LABELS, *NUMBERS)
+LABELS = {"seed", "step", "estimator", "bound", "group"}
 
 Rows = list[dict[str, Any]]
 Means = dict[str, dict[str, Any]]  # {estimator: its bound, and the means of its numbers}
 
 
-def measured_names(rows: Rows, step: int | None = None) -> list[str]:
-    """The estimators that have rows, at a step or at any."""
-    return list(dict.fromkeys(row["estimator"] for row in rows if step in (None, row["step"])))
-
-
 def means(rows: Rows, step: int, group: str) -> Means:
     """For each estimator the means over the seeds of what was measured of a group at a step."""
-    result = {}
-    for name in measured_names(rows, step):
-        place = (name, step, group)
-        seeds = [row for row in rows if (row["estimator"], row["step"], row["group"]) == place]
-        numbers = {column: statistics.mean(row[column] for row in seeds) for column in NUMBERS}
+    chosen, result = where(rows, step=step, group=group), {}
+    for name in dict.fromkeys(row["estimator"] for row in chosen):
+        seeds = where(chosen, estimator=name)
+        numbers = {
+            column: statistics.mean(row[column] for row in seeds)
+            for column in seeds[0]
+            if column not in LABELS
+        }
         work = numbers["trace"] * numbers["seconds"]
         result[name] = {"bound": seeds[0]["bound"], **numbers, "work": work}
     return result
@@ -56,8 +49,13 @@ def winners(estimators: Means, column: str) -> dict[str, str]:
 
 
 HEADER = (
-    "bound, estimator, trace in theta, trace in phi, ratio, MSE in phi, SNR^2 in phi, largest z,"
-    " decoder evaluations, ms, phi x ms"
+    "bound | estimator | trace in theta | trace in phi | ratio | MSE in phi | SNR^2 in phi"
+    " | largest z | decoder evaluations | ms | phi x ms"
+)
+LINE = (
+    "{bound} | {estimator} | {theta:.3g} | {trace:.3g} | {ratio:.3g} ({ratio_low:.3g} to"
+    " {ratio_high:.3g}) | {marked_mse} | {snr_squared:.3g} | {largest_z:.1f}"
+    " | {forward:.0f} + {backward:.0f} | {milliseconds:.2f} | {marked_work}"
 )
 
 
@@ -66,26 +64,17 @@ def table(rows: Rows, step: int) -> str:
     times time.
     """
     phi, theta = means(rows, step, "phi"), means(rows, step, "theta")
-    best = {column: winners(phi, column) for column in ("mse", "work")}
-    lines = []
-    for bound in best["mse"]:
-        for name in (name for name in phi if phi[name]["bound"] == bound):
-            row = phi[name]
-            mse = tables.bold_if(best["mse"][bound] == name, f"{row['mse']:.3g}")
-            work = tables.bold_if(best["work"][bound] == name, f"{1e3 * row['work']:.3g}")
-            cells = (
-                f"{theta[name]['trace']:.3g}",
-                f"{row['trace']:.3g}",
-                f"{row['ratio']:.3g} ({row['ratio_low']:.3g} to {row['ratio_high']:.3g})",
-                mse,
-                f"{row['snr_squared']:.3g}",
-                f"{row['largest_z']:.1f}",
-                f"{row['forward']:.0f} + {row['backward']:.0f}",
-                f"{1e3 * row['seconds']:.2f}",
-                work,
-            )
-            lines.append([bound, name, *cells])
-    return tables.markdown(HEADER.split(", "), lines)
+    least_mse, least_work = winners(phi, "mse").values(), winners(phi, "work").values()
+    shown = [
+        row
+        | {"estimator": name, "theta": theta[name]["trace"], "milliseconds": 1e3 * row["seconds"]}
+        | {"marked_mse": tables.bold_if(name in least_mse, f"{row['mse']:.3g}")}
+        | {"marked_work": tables.bold_if(name in least_work, f"{1e3 * row['work']:.3g}")}
+        for bound in winners(phi, "mse")
+        for name, row in phi.items()
+        if row["bound"] == bound
+    ]
+    return tables.table(HEADER, LINE, shown)
 
 
 # Pictures.
@@ -100,18 +89,15 @@ def along_training(rows: Rows) -> Figure:
     line share their gradient there.
     """
     drawing, [panels] = figure_of(columns=2, size=(10, 4))
-    steps, names = sorted({row["step"] for row in rows}), measured_names(rows)
+    steps = sorted({row["step"] for row in rows})
+    names = list(dict.fromkeys(row["estimator"] for row in rows))
     for axes, group in zip(panels, ("phi", "theta"), strict=True):
-        by_step = {step: means(rows, step, group) for step in steps}
+        by_step = [means(rows, step, group) for step in steps]
         for i, name in enumerate(names):
             share = (len(names) - i) / len(names)  # later lines are thinner, so that all are seen
             sizes = {"ms": 4 + 2 * share, "lw": 1 + 2 * share}
-            points = [
-                (max(step, 1), estimators[name]["trace"])
-                for step, estimators in by_step.items()
-                if name in estimators
-            ]
-            axes.plot(*zip(*points, strict=True), label=name, **look(i), **sizes)
+            traces = [estimators[name]["trace"] for estimators in by_step]
+            axes.plot(np.maximum(steps, 1), traces, label=name, **look(i), **sizes)
         finish(axes, xscale="log", yscale="log", xlabel="step (the start is drawn at 1)")
         axes.set_title(f"gradient in {group}")
     panels[0].set_ylabel("trace of the covariance")
@@ -150,7 +136,7 @@ def families(names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
 
 def against_samples(rows: Rows, step: int) -> Figure:
     """The signal to noise of phi and of theta against K, for what was measured at two or more K."""
-    members = families(measured_names(rows, step))
+    members = families(means(rows, step, "phi"))
     ks = sorted({k for pairs in members.values() for k, _ in pairs})
     drawing, [panels] = figure_of(columns=2, size=(9, 3.8), sharey=True)
     for axes, group in zip(panels, ("phi", "theta"), strict=True):

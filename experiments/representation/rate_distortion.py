@@ -54,17 +54,19 @@ from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import tables
+from experiments.lib.data import Examples
 from experiments.lib.figures import note
 from experiments.lib.flags import Betas, BoundSamples, Script, require_no_warm_up
 from experiments.lib.script import Report, run_script
-from experiments.lib.training import cosine_adam, each_of
-from vaejax.base.fields import Count, Distinct, NonEmpty, Positive
-from vaejax.base.mapping import Transformed
+from experiments.lib.training import fitted_seeds
+from vaejax.base.fields import Count, Distinct, Positive
 from vaejax.data.check import check_data
-from vaejax.data.mapping import map_dataset
 from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
 from vaejax.runs.build import build_model, load_data
 from vaejax.runs.config import Setting, training_config
+
+EIGENVALUES = np.array([5.0, 3.0, 1.5, 0.6, 0.2])  # of the covariance of the linear VAE's data
+SCALE = 0.5  # of its likelihood
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +78,6 @@ class Config(Setting, Script):
     latent_dim: Count = 8
     num_steps: Count = 3_000
     bound_samples: BoundSamples = 200
-    eigenvalues: NonEmpty[Positive] = (5.0, 3.0, 1.5, 0.6, 0.2)
-    """Of the covariance of the data for the linear VAE."""
-    linear_scale: Positive = 0.5
-    """Of its likelihood."""
     linear_betas: Distinct[Positive] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
     """Weights of the KL of the linear VAE."""
     linear_steps: Count = 10_000
@@ -112,23 +110,23 @@ class Weighted(vaejax.Estimator):
         return vaejax.Terms(log_p_x - kl, log_p_x - weight * kl, log_p_x)
 
 
-def trained_at_each(betas, model: vaejax.VAE, images, transform, key, rate, **settings):
+def trained_at_each(
+    steps: Config, betas: tuple[float, ...], model: vaejax.VAE, train: Examples, key
+) -> dict[float, vaejax.Params]:
     """The parameters at every beta: the same start, the same batches and the same noise for all."""
     init_key, pixels_key, fit_key = jax.random.split(key, 3)
-    example = jnp.asarray(images[0]) if transform is None else transform(images[0], pixels_key)
-    start = jax.jit(model.init)(init_key, example)
+    start = jax.jit(model.init)(init_key, train.first(pixels_key))
     starts = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(betas)), start)
-    run = vaejax.fit_seeds(
+    params = fitted_seeds(
+        steps,
         vaejax.minibatch(Weighted(), model),
         starts._replace(psi=jnp.asarray(betas)),
-        cosine_adam(rate, settings["num_steps"]),
-        images,
+        train.stored,
         jnp.stack([fit_key] * len(betas)),
-        transform=transform,
+        train.transform,
         strategy="vmap",
-        **settings,
     )
-    return each_of(run.params)
+    return dict(zip(betas, params, strict=True))
 
 
 def rate_and_distortion(model: vaejax.VAE, num_samples: int, params: vaejax.Params, x, key):
@@ -143,13 +141,12 @@ def rate_and_distortion(model: vaejax.VAE, num_samples: int, params: vaejax.Para
     return vaejax.kl_divergence(q, model.p_z(params)), distortion, error, q.mean()
 
 
-def curve(config: Config, model: vaejax.VAE, by_beta: dict, images, transform, key) -> list[dict]:
+def curve(config: Config, model: vaejax.VAE, by_beta: dict, test: Examples, key) -> list[dict]:
     """A row for each beta of {beta: parameters}, means over the images."""
-    rows, function = [], partial(rate_and_distortion, model, config.bound_samples)
-    measure = Transformed(function, transform)
+    rows, measure = [], partial(rate_and_distortion, model, config.bound_samples)
     for beta, params in by_beta.items():
-        *parts, means = map_dataset(measure, params, images, key)
-        rate, distortion, error = (float(np.mean(np.asarray(part, np.float64))) for part in parts)
+        *parts, means = test.each(measure, params, key)
+        rate, distortion, error = (float(part.mean()) for part in parts)
         row = {"beta": beta, "rate": rate, "distortion": distortion, "squared_error": error}
         row |= {"elbo": -(rate + distortion), "active": int(vaejax.active_units(means).sum())}
         rows.append(row)
@@ -159,49 +156,48 @@ def curve(config: Config, model: vaejax.VAE, by_beta: dict, images, transform, k
 # The linear VAE, and the one on images.
 
 
-def water_filling(config: Config, beta: float) -> tuple[float, float]:
+def water_filling(beta: float) -> tuple[float, float]:
     """(rate, squared error) at the optimum."""
-    level, eigenvalues = beta * config.linear_scale**2, np.asarray(config.eigenvalues)
+    level = beta * SCALE**2
     # rate = sum_i max(0, log(l_i / t)) / 2,  squared error = sum_i min(l_i, t)
-    rate = 0.5 * np.maximum(0, np.log(eigenvalues / level)).sum()
-    return float(rate), float(np.minimum(eigenvalues, level).sum())
+    rate = 0.5 * np.maximum(0, np.log(EIGENVALUES / level)).sum()
+    return float(rate), float(np.minimum(EIGENVALUES, level).sum())
 
 
-def gaussian_data(config: Config) -> np.ndarray:
+def gaussian_data(size: int, seed: int) -> np.ndarray:
     """[n, d] with exactly these variances, no covariance and mean 0."""
-    shape = (config.linear_examples, len(config.eigenvalues))
-    raw = np.random.default_rng(config.seed).normal(size=shape)
+    raw = np.random.default_rng(seed).normal(size=(size, len(EIGENVALUES)))
     raw -= raw.mean(axis=0)
     white = raw @ np.linalg.inv(np.linalg.cholesky(raw.T @ raw / len(raw))).T
-    return (white * np.sqrt(config.eigenvalues)).astype(np.float32)
+    return (white * np.sqrt(EIGENVALUES)[None]).astype(np.float32)
 
 
 def linear_rows(config: Config) -> list[dict]:
     """The rows of the linear VAE, each with the exact rate and squared error."""
-    dim, betas = len(config.eigenvalues), config.linear_betas
-    likelihood = vaejax.Gaussian(vaejax.MLP(dim, ()), config.linear_scale)
+    data = Examples(gaussian_data(config.linear_examples, config.seed), None)
+    dim = len(EIGENVALUES)
+    likelihood = vaejax.Gaussian(vaejax.MLP(dim, ()), SCALE)
     encoder = vaejax.DiagNormal(vaejax.MLP(dim, (), heads=2))
-    model, xs = vaejax.VAE(vaejax.StandardNormal(dim), likelihood, encoder), gaussian_data(config)
+    model = vaejax.VAE(vaejax.StandardNormal(dim), likelihood, encoder)
     key, curve_key = jax.random.split(jax.random.key(config.seed))
-    steps = {"num_steps": config.linear_steps, "batch_size": len(xs)}
-    params = trained_at_each(betas, model, xs, None, key, 0.02, **steps)
-    rows = curve(config, model, dict(zip(betas, params, strict=True)), xs, None, curve_key)
+    steps = {"num_steps": config.linear_steps, "batch_size": len(data), "learning_rate": 0.02}
+    settings = dataclasses.replace(config, **steps)
+    by_beta = trained_at_each(settings, config.linear_betas, model, data, key)
+    rows = curve(config, model, by_beta, data, curve_key)
     for row in rows:
-        row["exact_rate"], row["exact_squared_error"] = water_filling(config, row["beta"])
+        row["exact_rate"], row["exact_squared_error"] = water_filling(row["beta"])
     return rows
 
 
 def image_rows(config: Config) -> list[dict]:
     """The rows of the VAE on images, on the test set."""
     dataset, transform = load_data(config)
-    images, betas = dataset.train.images, config.betas
-    model = build_model(training_config(config), images[0])
-    check_data(images, model.support, transform, name=config.data)
+    train, test = (Examples(split.images, transform) for split in (dataset.train, dataset.test))
+    model = build_model(training_config(config), train.stored[0])
+    check_data(train.stored, model.support, transform, name=config.data)
     key, curve_key = jax.random.split(jax.random.key(config.seed + 1))
-    steps = {"num_steps": config.num_steps, "batch_size": config.batch_size}
-    params = trained_at_each(betas, model, images, transform, key, config.learning_rate, **steps)
-    by_beta = dict(zip(betas, params, strict=True))
-    return curve(config, model, by_beta, dataset.test.images, transform, curve_key)
+    by_beta = trained_at_each(config, config.betas, model, train, key)
+    return curve(config, model, by_beta, test, curve_key)
 
 
 # What is reported.
@@ -228,13 +224,12 @@ def figure(config: Config, linear: list[dict], images: list[dict]) -> Figure:
 
 def draw_linear(axes: Axes, config: Config, rows: list[dict]) -> None:
     low, high = min(config.linear_betas), max(config.linear_betas)
-    exact = [water_filling(config, beta) for beta in np.geomspace(0.5 * low, 2 * high, 300)]
+    exact = [water_filling(beta) for beta in np.geomspace(0.5 * low, 2 * high, 300)]
     axes.plot(*np.array(exact).T, color=GREY, lw=2, label="exact: reverse water-filling")
     rates, errors = ([row[name] for row in rows] for name in ("rate", "squared_error"))
     axes.plot(rates, errors, "o", color=BLUE, label="linear VAE, trained")
     axes.set(xlabel="rate (nats)", ylabel="E |x − E[x|z]|²")
-    dimensions = len(config.eigenvalues)
-    axes.set_title(f"{dimensions} Gaussian dimensions, labelled β (active latents)")
+    axes.set_title(f"{len(EIGENVALUES)} Gaussian dimensions, labelled β (active latents)")
 
 
 def draw_images(axes: Axes, rows: list[dict]) -> None:

@@ -48,30 +48,27 @@ Duration: 104 s on one core of an Intel Xeon, the second command 105 s.
 """
 
 import dataclasses
-import sys
-import time
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib import probes, tables
 from experiments.lib.data import require_labels
+from experiments.lib.figures import image_rows
 from experiments.lib.flags import Betas, LabelCounts, NumSeeds, Script, require_no_warm_up
 from experiments.lib.probes import Features, random_choices
-from experiments.lib.script import Report, joined, run_script
+from experiments.lib.script import Report, joined, run_script, tell
 from experiments.lib.shapes import FACTORS, SIDE, ellipses
-from experiments.lib.training import cosine_adam, each_of
+from experiments.lib.training import fitted_seeds
 from vaejax.base.fields import Count, Distinct, Plural
 from vaejax.data.pixels import Policy
 from vaejax.evaluation.representation import dci, mig, mutual_information, sap
-from vaejax.plots.images import show_image, tile
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, TITLE, finish, ticks_at
+from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, shared_legend, ticks_at
 from vaejax.runs.build import load_data, trained
 from vaejax.runs.config import LikelihoodName, Setting
 
@@ -89,8 +86,6 @@ class Config(Setting, Script):
     label_counts: LabelCounts = (10, 30, 100, 300, 1_000)
     num_choices: Count = 10
     """Choices of the labelled images, at random, the same for each kind of feature."""
-    num_neighbours: Count = 1
-    """Of the probe by nearest neighbours."""
     betas: Betas = (1.0, 2.0, 4.0, 8.0)
     shape_latent_dim: Plural = 6
     """Dimensions of z of the beta-VAEs."""
@@ -103,12 +98,6 @@ class Config(Setting, Script):
 
     def check_together(self) -> None:
         require_no_warm_up(self)
-        fewest = min((count for count in self.label_counts if count), default=self.num_neighbours)
-        if fewest < self.num_neighbours:
-            raise ValueError(
-                f"label_counts = {self.label_counts}; each must be at least num_neighbours ="
-                f" {self.num_neighbours}"
-            )
 
 
 # Digits.
@@ -116,6 +105,8 @@ class Config(Setting, Script):
 
 def learned_features(config: Config, dataset: vaejax.Dataset, transform) -> Features:
     """What is learned without labels."""
+    from sklearn.decomposition import PCA
+
     images, test = dataset.train.images, dataset.test.images
     settings = {"estimator": "analytic-kl", "schedule": "cosine"}
     model, params = trained(config, images, transform, config.num_steps, **settings)
@@ -125,14 +116,10 @@ def learned_features(config: Config, dataset: vaejax.Dataset, transform) -> Feat
         np.asarray(stored, np.float64).reshape(len(stored), -1) / dataset.unit
         for stored in (images, test)
     )
-    centre = raw.mean(axis=0)
-    _, _, directions = np.linalg.svd(raw - centre, full_matrices=False)
-    components, test_components = (
-        (pixels - centre) @ directions[:dim].T for pixels in (raw, raw_test)
-    )
+    components = PCA(dim, svd_solver="full").fit(raw).transform
     return {
         f"posterior means, {dim}": (means(images, codes_key), means(test, codes_key)),
-        f"principal components, {dim}": (components, test_components),
+        f"principal components, {dim}": (components(raw), components(raw_test)),
         f"raw pixels, {raw.shape[1]}": (raw, raw_test),
     }
 
@@ -144,7 +131,7 @@ def digits(config: Config) -> Report:
     features = learned_features(config, dataset, transform)
     counts = tuple(count or size for count in config.label_counts)
     draws = random_choices(size, counts, config.num_choices, config.seed)
-    rows = probes.accuracies(features, *labels, draws, config.num_neighbours)
+    rows = probes.accuracies(features, *labels, draws)
     choices = f"mean of {config.num_choices} choices of the labelled"
     title = f"{config.data}: features learned without labels, {choices}"
     heading = f"test accuracy, {choices} images ± standard error"
@@ -161,31 +148,12 @@ SCORES = {
     "sap": ("SAP", "#8a4fa3"),
     "informativeness": ("DCI: I", GREY),
 }
-GAP = 2  # pixels between two images of a traversal
 
 
 def beta_vae(config: Config) -> vaejax.VAE:
     net, dim = partial(vaejax.MLP, hidden=(128, 128)), config.shape_latent_dim
     likelihood, encoder = vaejax.Bernoulli(net((SIDE, SIDE))), vaejax.DiagNormal(net(dim, heads=2))
     return vaejax.VAE(vaejax.StandardNormal(dim), likelihood, encoder)
-
-
-def params_of_seeds(
-    config: Config, model: vaejax.VAE, beta: float, images: np.ndarray, transform
-) -> list[vaejax.Params]:
-    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
-    init_keys = jax.random.split(init_key, config.num_seeds)
-    run = vaejax.fit_seeds(
-        vaejax.minibatch(vaejax.Beta(beta), model),
-        jax.vmap(model.init, (0, None))(init_keys, jnp.zeros((SIDE, SIDE))),
-        cosine_adam(2e-3, config.shape_steps),
-        images,
-        jax.random.split(fit_key, config.num_seeds),
-        num_steps=config.shape_steps,
-        batch_size=config.batch_size,
-        transform=transform,
-    )
-    return each_of(run.params)
 
 
 def scores(means: np.ndarray, factors: np.ndarray) -> dict[str, float]:
@@ -199,71 +167,54 @@ def scores(means: np.ndarray, factors: np.ndarray) -> dict[str, float]:
 
 def traversals(
     model: vaejax.VAE, params: vaejax.Params, means: np.ndarray, factors: np.ndarray, count: int = 7
-) -> tuple[list[str], np.ndarray]:
-    """(names, images [units, count, 16, 16]): E[x | z] as one active unit goes from -2 to 2, the
-    others at the mean of all codes.
+) -> dict[str, np.ndarray]:
+    """{name: images [count, 16, 16]}: E[x | z] as one active unit goes from -2 to 2, the others at
+    the mean of all codes.
 
     Units stand in the order of the factor that each says most about; the names have it, with the
     share of its entropy that is known.
     """
     units = np.flatnonzero(vaejax.active_units(means))
     if len(units) == 0:
-        return [], np.zeros((0, count, SIDE, SIDE))
+        return {}
     # With a unit of zeros: of one alone there is nothing to compare.
     padded = np.concatenate([means[:, units], np.zeros((len(means), 1))], axis=1)
     # Uniform factors in 20 bins have the entropy log 20.
     shares = mutual_information(padded, factors)[:-1] / np.log(20)
-    order = np.lexsort((-shares.max(axis=1), shares.argmax(axis=1)))
-    names = [f"{FACTORS[shares[i].argmax()]} {shares[i].max():.2f}" for i in order]
     zs = np.tile(means.mean(axis=0), (len(units), count, 1))
-    for row, i in enumerate(order):
-        zs[row, :, units[i]] = np.linspace(-2, 2, count)
+    zs[np.arange(len(units)), :, units] = np.linspace(-2, 2, count)
     decode = jax.jit(jax.vmap(jax.vmap(lambda z: model.p_x_given_z(params, z).mean())))
-    return names, np.asarray(decode(jnp.asarray(zs, jnp.float32)))
+    images = np.asarray(decode(jnp.asarray(zs, jnp.float32)))
+    order = np.lexsort((-shares.max(axis=1), shares.argmax(axis=1)))
+    names = [f"{FACTORS[share.argmax()]} {share.max():.2f}" for share in shares]
+    return {f"z[{units[i]}]: {names[i]}": images[i] for i in order}
 
 
-def figure_of_shapes(rows: list[dict], shown: dict[float, tuple], num_seeds: int) -> Figure:
-    """The scores against beta, and the traversals of the first seed at each."""
-    width = 2.4 * len(shown)
-    drawing = Figure(figsize=(5 + width, 3.6), layout="constrained")
-    halves: Any = drawing.subfigures(1, 2, width_ratios=[5, width])
-    left, right = halves
-    axes = left.subplots()
-    draw_scores(axes, rows)
-    axes.set_title(f"each dot a seed of {num_seeds}, the line their mean", fontsize=10)
-    spacing = {"fontsize": 9, "handlelength": 1.2, "columnspacing": 1}
-    left.legend(loc="outside lower center", ncols=5, frameon=False, **spacing)
-    most = max(len(names) for names, _ in shown.values())
-    [panels] = right.subplots(1, len(shown), squeeze=False)
-    for axes, (beta, (names, images)) in zip(panels, shown.items(), strict=True):
-        axes.set_title(f"β = {beta:g}", fontsize=TITLE, color=INK)
-        axes.axis("off")
-        if names:
-            draw_traversals(axes, names, images, most)
-    captions = "each active unit from −2 to 2, the factor that it tells most of, and what share"
-    right.suptitle(f"{captions} of it", fontsize=10)
-    return drawing
+def figure_of_traversals(shown: dict[float, dict[str, np.ndarray]]) -> Figure:
+    """The traversals of the first seed at each beta, one below the other."""
+    rows = {
+        f"β = {beta:g}, {name}": images
+        for beta, units in shown.items()
+        for name, images in units.items()
+    }
+    title = "units from −2 to 2: the factor that each tells most of, and what share of it"
+    return image_rows(rows, title)
 
 
-def draw_scores(axes: Axes, rows: list[dict]) -> None:
+def figure_of_scores(rows: list[dict], num_seeds: int) -> Figure:
+    """The scores against beta."""
+    drawing, [[axes]] = figure_of(size=(6, 4))
     betas = list(dict.fromkeys(row["beta"] for row in rows))
     for name, (label, colour) in SCORES.items():
         means = [np.mean([row[name] for row in rows if row["beta"] == beta]) for beta in betas]
         axes.plot(betas, means, color=colour, lw=1.8, label=label)
         dots = [(row["beta"], row[name]) for row in rows]
         axes.plot(*zip(*dots, strict=True), "o", color=colour, ms=4, alpha=0.6)
-    finish(axes, xscale="log", xlabel="β", ylabel="score", ylim=(-0.02, 1.02))
+    title = f"each dot a seed of {num_seeds}, the line their mean"
+    finish(axes, xscale="log", xlabel="β", ylabel="score", ylim=(-0.02, 1.02), title=title)
     ticks_at(axes, betas)
-
-
-def draw_traversals(axes: Axes, names: list[str], images: np.ndarray, most: int) -> None:
-    """A row for each unit, of one height whether there are few or `most`."""
-    show_image(axes, tile(images.reshape(-1, SIDE, SIDE), images.shape[1], gap=GAP))
-    step = SIDE + GAP
-    axes.set_ylim(step * most - GAP - 0.5, -0.5)
-    for row, name in enumerate(names):
-        style = {"ha": "right", "va": "center", "fontsize": 8, "color": INK}
-        axes.text(-3, step * row + SIDE / 2, name.replace(" ", "\n"), **style)
+    shared_legend(drawing, [axes], ncols=5, fontsize=9, handlelength=1.2, columnspacing=1)
+    return drawing
 
 
 def table_of_shapes(rows: list[dict]) -> str:
@@ -282,10 +233,13 @@ def shapes(config: Config) -> Report:
     images, transform = ellipses(factors), vaejax.Pixels(255)
     test, known = images[size:], factors[size:]
     model, rows, shown = beta_vae(config), [], {}
+    init_key, fit_key = jax.random.split(jax.random.key(config.seed))
+    init_keys, fit_keys = (jax.random.split(key, config.num_seeds) for key in (init_key, fit_key))
+    starts = jax.vmap(model.init, (0, None))(init_keys, jnp.zeros((SIDE, SIDE)))
+    steps = dataclasses.replace(config, num_steps=config.shape_steps, learning_rate=2e-3)
     for beta in config.betas:
-        began = time.perf_counter()
-        seeds = params_of_seeds(config, model, beta, images[:size], transform)
-        print(f"beta {beta:g}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        objective = vaejax.minibatch(vaejax.Beta(beta), model)
+        seeds = fitted_seeds(steps, objective, starts, images[:size], fit_keys, transform)
         codes = [
             vaejax.posterior_means(model, params, test, jax.random.key(1), transform=transform)
             for params in seeds
@@ -294,8 +248,11 @@ def shapes(config: Config) -> Report:
             {"beta": beta, "seed": seed, **scores(means, known)} for seed, means in enumerate(codes)
         ]
         shown[beta] = traversals(model, seeds[0], codes[0], known)
+        tell(f"beta {beta:g}")
     heading = f"mean over {config.num_seeds} seeds (least to most)"
-    figures = {"disentanglement": lambda: figure_of_shapes(rows, shown, config.num_seeds)}
+    figures = {"disentanglement": lambda: figure_of_scores(rows, config.num_seeds)}
+    if any(shown.values()):
+        figures["traversals"] = lambda: figure_of_traversals(shown)
     return Report(rows, f"{heading}\n{table_of_shapes(rows)}", figures)
 
 

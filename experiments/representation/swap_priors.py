@@ -36,8 +36,6 @@ the second command 1020 s.
 """
 
 import dataclasses
-import sys
-import time
 
 import jax
 import jax.numpy as jnp
@@ -47,15 +45,15 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import tables
 from experiments.lib.data import drawn, seen
-from experiments.lib.figures import note
+from experiments.lib.figures import seeds_figure
 from experiments.lib.flags import EvalSamples, EvalSize, NumSeeds, Priors, Script
-from experiments.lib.script import Report, run_script
-from experiments.lib.training import each_of
+from experiments.lib.script import Report, run_script, tell
+from experiments.lib.training import fitted_seeds
 from vaejax import plots
 from vaejax.base.fields import Count
 from vaejax.base.mapping import estimate
 from vaejax.data.check import check_data
-from vaejax.plots.look import BLUE, GREY, INK, figure_of, finish
+from vaejax.plots.look import BLUE, GREY, INK
 from vaejax.runs.build import (
     build_model,
     build_objective,
@@ -84,28 +82,6 @@ class Config(Setting, Script):
         return training_config(self, prior=prior)
 
 
-def fit_prior(
-    config: Config, training: TrainConfig, model: vaejax.VAE, images, transform, keys
-) -> list[vaejax.Params]:
-    """The parameters of each seed, by a key for the starts and one for the trainings."""
-    init_key, fit_key = keys
-    starts = [
-        initial_params(training, model, images, transform, key)
-        for key in jax.random.split(init_key, config.num_seeds)
-    ]
-    run = vaejax.fit_seeds(
-        build_objective(training, model),
-        jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts),
-        build_optimizer(training),
-        images,
-        jax.random.split(fit_key, config.num_seeds),
-        num_steps=config.num_steps,
-        batch_size=config.batch_size,
-        transform=transform,
-    )
-    return each_of(run.params)
-
-
 def compare(
     config: Config, prior: str, dataset: vaejax.Dataset, transform
 ) -> tuple[dict, vaejax.VAE, vaejax.Params]:
@@ -113,10 +89,20 @@ def compare(
     training, images = config.with_prior(prior), dataset.train.images
     model = build_model(training, images[0])
     # The same keys for every prior.
-    *keys, evaluate_key = jax.random.split(jax.random.key(config.seed), 3)
-    began = time.perf_counter()
-    seeds = fit_prior(config, training, model, images, transform, keys)
-    seconds = round(time.perf_counter() - began, 1)
+    init_key, fit_key, evaluate_key = jax.random.split(jax.random.key(config.seed), 3)
+    starts = [
+        initial_params(training, model, images, transform, key)
+        for key in jax.random.split(init_key, config.num_seeds)
+    ]
+    seeds = fitted_seeds(
+        config,
+        build_objective(training, model),
+        jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts),
+        images,
+        jax.random.split(fit_key, config.num_seeds),
+        transform,
+        optimizer=build_optimizer(training),
+    )
     test = dataset.test.images[: config.eval_size]  # `experiment` has shuffled them
     settings = {"num_samples": config.eval_samples, "transform": transform}
     evaluations = [
@@ -128,9 +114,8 @@ def compare(
         "log_marginal": [evaluation.log_marginal.mean for evaluation in evaluations],
         "standard_error_over_examples": evaluations[0].log_marginal.standard_error,
         "active_units": [evaluation.active_units for evaluation in evaluations],
-        "train_seconds": seconds,
     }
-    print(f"{prior}: test ELBO {estimate(row['elbo'])}, {seconds} s", file=sys.stderr)
+    tell(f"{prior}: test ELBO {estimate(row['elbo'])}")
     return row, model, seeds[0]
 
 
@@ -158,21 +143,14 @@ def with_gains(rows: list[dict]) -> list[dict]:
 
 
 def figure_of_gains(rows: list[dict], data: str) -> Figure:
-    """The gain of each prior over the first in log p(x): its seeds, their mean and its error."""
-    drawing, [[axes]] = figure_of(size=(6.4, 3.6))
+    """The gain of each prior over the first in log p(x): blue where it is above twice its error."""
     first, *others = rows
-    for place, row in enumerate(others):
-        gain = estimate(row["gain"])
-        colour = BLUE if gain.mean > 2 * gain.standard_error else GREY
-        style = {"fmt": "o", "ms": 7, "capsize": 5, "color": colour}
-        axes.errorbar(place, gain.mean, gain.standard_error, **style)
-        aside = np.full(len(row["gain"]), place + 0.15)
-        axes.scatter(aside, row["gain"], s=14, color=INK, linewidths=0)
-        note(axes, f"{gain.mean:+.2f}", (place, gain.mean), (-42, -4), color=colour)
+    gains = {row["prior"]: estimate(row["gain"]) for row in others}
+    colours = [BLUE if gain.mean > 2 * gain.standard_error else GREY for gain in gains.values()]
+    drawing = seeds_figure({row["prior"]: row["gain"] for row in others}, colours, "{:+.2f}")
+    [axes] = drawing.axes
     axes.axhline(0, color=INK, lw=0.8, ls=":")
-    axes.set_xticks(range(len(others)), [row["prior"] for row in others])
-    label = f"log p(x) above that of {first['prior']} (nats)"
-    finish(axes, grid=True, ylabel=label, xlim=(-0.6, len(others) - 0.5))
+    axes.set_ylabel(f"log p(x) above that of {first['prior']} (nats)")
     axes.set_title(f"{data}: points are seeds, bars the standard error of their mean", fontsize=10)
     return drawing
 
@@ -210,7 +188,6 @@ def experiment(config: Config) -> Report:
             "gains": lambda: figure_of_gains(rows, config.data),
             "priors": lambda: plots.priors(entries, labels, plot_key),
         },
-        {"rows": rows},
     )
 
 

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import datetime
 import functools
+import importlib.util
 import inspect
 import json
 import operator
@@ -24,10 +25,12 @@ from flax import nnx
 import vaejax
 from tests.base.test_numbers import FIELDS, KINDS, made
 from tests.lib.cases import cases
-from tests.lib.optimizer_numbers import OPTIMIZERS, others_of
+from tests.lib.optimizer_numbers import OPTIMIZERS, others_of, spelt
+from tests.lib.optimizers import fit
 from tests.lib.paths import ROOT
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description, digest_of
+from vaejax.base.functions import is_own
 from vaejax.base.values import by_value
 
 SCALE = 2.0
@@ -50,6 +53,13 @@ def read_from(number):
     code = compile("def f(x):\n    return x * number", "main.py", "exec")
     [constant] = [part for part in code.co_consts if inspect.iscode(part)]
     return type(scaled)(constant, known)
+
+
+def calls(module):
+    """A function of `__main__`, which calls one of this module."""
+    code = compile("def f(x):\n    return module.function(x)", "main.py", "exec")
+    [constant] = [part for part in code.co_consts if inspect.iscode(part)]
+    return type(scaled)(constant, {"__name__": "__main__", "module": module})
 
 
 def own_class(scale):
@@ -238,6 +248,150 @@ def test_objects_that_know_each_other_are_described_in_time():
     assert json.dumps(description(things[0])) != described
 
 
+OWN = '''
+"""A user's module."""
+import functools
+import flax.linen as nn
+import jax, vaejax
+
+OFFSET = 1.0
+
+def inner(x):
+    return x + OFFSET
+
+def function(x):
+    """Its claim."""
+    shifted = inner(x)
+    return 2.0 * shifted
+
+def keeps(f):
+    @functools.wraps(f)
+    def kept(x):
+        return f(x)
+    return kept
+
+@jax.jit
+def compiled(x):
+    return inner(x)
+
+@keeps
+def decorated(x):
+    return inner(x)
+
+def maker(scale):
+    def made(x):
+        return scale * inner(x)
+    return made
+
+class Base:
+    def __call__(self, x):
+        return inner(x)
+
+    def method(self, x):
+        return inner(x)
+
+class Instance(Base):
+    pass
+
+@vaejax.component
+class Net:
+    def apply(self, params, x):
+        return inner(x)
+
+class Linen(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(2)(inner(x))
+
+class Ours(vaejax.Prior):
+    support = vaejax.supports.REAL
+
+    def __call__(self, params, q):
+        return inner(q)
+
+# Two that know each other.
+def even(n):
+    return n == 0 or odd(n - 1) and inner(n)
+
+def odd(n):
+    return n != 0 and even(n - 1)
+'''
+USES = {
+    "function": lambda module: module.function,
+    "a function by its caller": calls,
+    "partial": lambda module: partial(module.function, x=1),
+    "jit": lambda module: module.compiled,
+    "a decorator": lambda module: module.decorated,
+    "a closure": lambda module: module.maker(2.0),
+    "an instance that is called": lambda module: module.Instance(),
+    "a bound method": lambda module: module.Instance().method,
+    "a component": lambda module: module.Net(),
+    "a Linen module": lambda module: module.Linen(),
+    "a prior": lambda module: module.Ours(),
+    "recursion": lambda module: module.odd,
+    "a class": lambda module: module.Instance,
+}
+EDITS = {
+    "a number": ("OFFSET = 1.0", "OFFSET = 1.5"),
+    "an operation": ("return x + OFFSET", "return x - OFFSET"),
+    "another function": ("return x + OFFSET", "return jax.numpy.exp(x)"),
+}
+HARMLESS = {
+    "a line": ("OFFSET = 1.0", "\n\nOFFSET = 1.0"),
+    "a docstring": ("Its claim.", "What it is."),
+    "the name of a variable": ("shifted", "moved"),
+    "what is not read": ("OFFSET = 1.0", "OFFSET = 1.0\nOTHER = 3.0"),
+}
+
+
+def imported(folder, source):
+    """The module, as a new process would have it."""
+    path = folder / "of_a_user.py"
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("of_a_user", path)
+    sys.modules["of_a_user"] = module = importlib.util.module_from_spec(spec)
+    code = compile(source, str(path), "exec")
+    exec(code, vars(module))  # past the cache of compiled files
+    return module
+
+
+@pytest.mark.parametrize("use", cases(USES))
+def test_a_users_module_that_was_edited_is_another(tmp_path, use):
+    """However far the edit is from what was given."""
+    first = description(use(imported(tmp_path, OWN)))
+    assert json.dumps(first) == json.dumps(description(use(imported(tmp_path, OWN))))
+    for edit in EDITS.values():
+        assert differences(first, description(use(imported(tmp_path, OWN.replace(*edit))))), edit
+    for edit in HARMLESS.values():
+        now = description(use(imported(tmp_path, OWN.replace(*edit))))
+        assert differences(first, now) == [], edit
+
+
+def test_what_has_a_name_is_described_once(tmp_path):
+    """Twenty functions, each of which calls all: as many paths as orders."""
+    names = [f"f{number}" for number in range(20)]
+    calls = " + ".join(f"{name}(x)" for name in names)
+    module = imported(tmp_path, "\n".join(f"def {name}(x): return {calls}" for name in names))
+    assert len(json.dumps(description(module.f0))) < 20_000
+
+
+def test_a_name_that_an_earlier_version_kept_alone_is_compared_as_a_name(tmp_path):
+    module = imported(tmp_path, OWN)
+    now = json.loads(json.dumps(description({"f": module.function, "of": module.Instance()})))
+    saved = {"f": {"function": "of_a_user.function"}, "of": {"class": "of_a_user.Instance"}}
+    assert differences(saved, now) == differences(now, saved) == []
+    for name, kind in (("f", "function"), ("of", "class")):
+        (line,) = differences(saved | {name: {kind: "of_a_user.other"}}, now)
+        assert line.startswith(f"{name}: saved of_a_user.other")
+
+
+def test_only_a_users_module_is_told_by_its_code():
+    for module in ("jax._src.nn.functions", "vaejax.base.values", "math", "dataclasses", "optax"):
+        assert not is_own(module), module
+    for module in ("__main__", __name__, "tests.lib.kinds"):
+        assert is_own(module), module
+
+
 @pytest.mark.slow
 def test_it_is_the_same_in_every_process():
     """Whatever the seed of the hashes, and whatever else was imported."""
@@ -283,6 +437,27 @@ def test_every_number_of_every_optimiser_counts(name):
         assert differences(described, description(optimizer)), f"{name}: {changed}"
 
 
+@pytest.mark.parametrize("name", cases(list(OPTIMIZERS)))
+def test_a_number_of_an_optimiser_is_its_value_whatever_its_type(name):
+    """Of float32 it is another number, unless it has few digits."""
+    described = description(OPTIMIZERS[name]())
+    for kind in (np.float64, np.asarray, lambda number: np.float32(number).item()):
+        for number, optimizer in spelt(name, kind):
+            found = differences(described, description(optimizer))
+            assert bool(found) == (kind(number) != number), (number, found)
+
+
+def test_a_rounded_number_trains_otherwise():
+    """So that it is right to tell it from the number; of the same value there is no difference."""
+    params = fit(optax.rmsprop(0.01, decay=0.999)).params
+    for decay, is_same in ((np.float64(0.999), True), (np.float32(0.999), False)):
+        other = fit(optax.rmsprop(np.float32(0.01), decay=decay)).params
+        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(other), strict=True)
+        assert all((one == two).all() for one, two in pairs) is is_same
+    (line,) = differences(description(optax.sgd(0.1)), description(optax.sgd(np.float32(0.1))))
+    assert line.endswith(" now -0.10000000149011612 (the same in float32 alone; write the first)")
+
+
 def test_a_difference_names_the_path_and_both_values():
     model = KINDS["VAE"]
     net = vaejax.MLP((4, 4), (3, 5), activation=nn.relu)
@@ -324,6 +499,6 @@ def test_code_is_what_it_computes():
 def test_names_are_public_ones():
     assert description(nn.relu) == {"function": "jax.nn.relu"}
     assert description(vaejax.MLP) == {"type": "vaejax.MLP"}
-    assert description(scaled) == {"function": f"{scaled.__module__}.scaled"}
+    assert description(scaled)["function"] == f"{scaled.__module__}.scaled"
     assert description(optax.adam(0.1))["update"]["function"].startswith("optax.chain.<locals>")
     assert len(digest_of(description(KINDS["VAE"]))) == 64

@@ -201,6 +201,64 @@ def test_no_bound_goes_beyond_log_p(name):
         assert (excess <= 1e-4).all(), (pairs[np.argmax(excess)], excess.max())
 
 
+VECTORS = {
+    "a correlated logit-normal": lambda: npd.TransformedDistribution(
+        npd.MultivariateNormal(jnp.zeros(2), jnp.float32([[900.0, 300.0], [300.0, 400.0]])),
+        transforms.SigmoidTransform(),
+    ),
+    "a logistic normal by stick breaking": lambda: npd.TransformedDistribution(
+        npd.Normal(jnp.zeros(3), 30.0), transforms.StickBreakingTransform()
+    ),
+}
+
+
+@pytest.mark.parametrize("name", VECTORS)
+def test_where_nothing_is_known_of_the_mass_the_density_at_an_end_is_nan(name):
+    """Not a number that may be too high; of its own samples it is finite everywhere."""
+    q = from_numpyro(VECTORS[name]())
+    zs, log_q = jax.jit(jax.vmap(q.sample_and_log_prob))(KEYS[:1_000])
+    given = np.asarray(jax.jit(jax.vmap(q.log_prob))(zs))
+    assert np.isfinite(log_q).all()
+    at_end = ((zs <= lowest(np.float32)) | (zs >= highest(np.float32))).any(axis=-1)
+    if zs.shape[-1] == 4:  # of a simplex no end is at 1
+        at_end = (zs <= lowest(np.float32)).any(axis=-1)
+    assert 100 < at_end.sum() < 1_000
+    np.testing.assert_array_equal(np.isnan(given), at_end)
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0, 30.0])
+def test_stick_breaking_is_exact(scale):
+    """The density of own samples, and of the samples as handed over, against float64: NumPyro's was
+    6.4 nats off at a scale of 5, and 170 at 30.
+    """
+    loc = jnp.tile(jnp.float32([0.3, -1.0, 2.0]), (2, 1))
+    base = npd.Normal(loc, jnp.full((2, 3), scale, jnp.float32))
+    q = from_numpyro(npd.TransformedDistribution(base, transforms.StickBreakingTransform()))
+    zs, log_q = jax.jit(jax.vmap(q.sample_and_log_prob))(KEYS[:500])
+    given = np.asarray(jax.jit(jax.vmap(q.log_prob))(zs))
+    assert zs.shape == (500, 2, 4)
+    xs = np.asarray(jax.vmap(base.sample)(KEYS[:500]), np.float64)
+    logits = xs - np.log([3, 2, 1])
+    log_v, log_rest = special.log_expit(logits), special.log_expit(-logits)
+    log_det = np.sum(log_v + np.cumsum(log_rest, axis=-1), axis=-1)
+    log_base = stats.norm([0.3, -1.0, 2.0], scale).logpdf(xs).sum(axis=-1)
+    exact = (log_base - log_det).sum(axis=-1)
+    np.testing.assert_allclose(log_q, exact, rtol=2e-6, atol=2e-5)
+    known = ~np.isnan(given)
+    assert known.sum() > 50
+    np.testing.assert_allclose(given[known], exact[known], rtol=1e-5, atol=1e-4)
+
+
+def test_an_event_within_the_transforms_is_one_without():
+    within = npd.TransformedDistribution(
+        npd.Normal(jnp.zeros(2), 30.0).to_event(1), transforms.SigmoidTransform()
+    )
+    q, p = from_numpyro(within), event(TRANSFORMED["logit-normal"], 1.0, 3.0)
+    zs, log_q = jax.jit(jax.vmap(q.sample_and_log_prob))(KEYS[:100])
+    assert np.isfinite(log_q).all() and (zs.max(axis=-1) >= highest(np.float32)).sum() > 20
+    np.testing.assert_array_equal(jax.vmap(q.log_prob)(zs), jax.vmap(p.log_prob)(zs))
+
+
 EDGES = {
     "LogNormal": lambda: npd.LogNormal(0.0, 60.0),
     "Exponential": lambda: npd.Exponential(1e30),

@@ -22,6 +22,7 @@ from tests.lib.numpyro_members import (
     SCALARS,
     THREE,
     VECTORS,
+    WITH_ATOM,
     member,
 )
 from tests.lib.oracles import Line
@@ -59,7 +60,7 @@ def test_every_family_of_numpyro_is_listed():
         for kind in vars(npd).values()
         if isinstance(kind, type) and issubclass(kind, npd.Distribution)
     }
-    listed = {vars(npd)[name] for name in [*MEMBERS, *NO_DENSITY] if name in vars(npd)}
+    listed = {vars(npd)[name] for name in [*MEMBERS, *WITH_ATOM, *NO_DENSITY] if name in vars(npd)}
     assert families - listed == {npd.Distribution}
 
 

@@ -158,17 +158,26 @@ COMPOSITES: dict[str, Callable[[], npd.Distribution]] = {
     "truncated Cauchy": lambda: npd.TruncatedCauchy(0.3, 0.7, low=-0.2, high=1.2),
 }
 
-# What has no density: an atom in one, nothing that is normalised in the others.
-NO_DENSITY: dict[str, str] = {
-    "Delta": "an atom",
-    "HurdleGamma": "an atom at 0",
-    "HurdleLogNormal": "an atom at 0",
-    "ImproperUniform": "not normalised",
-    "IntervalCensoredDistribution": "a likelihood of two ends",
-    "LeftCensoredDistribution": "a likelihood, in part of a cut",
-    "MaskedDistribution": "a likelihood without some of its factors",
-    "RightCensoredDistribution": "a likelihood, in part of a cut",
-    "Unit": "not normalised",
+# A density beside an atom at 0: on a set of its own.
+WITH_ATOM: dict[str, Callable[[], npd.Distribution]] = {
+    "HurdleGamma": lambda: npd.HurdleGamma(0.3, 2.0, 1.5),
+    "HurdleLogNormal": lambda: npd.HurdleLogNormal(0.3, 0.2, 0.7),
+}
+# What has no density, of two numbers: a point has a mass, and others are not normalised.
+NO_DENSITY: dict[str, Callable[[], npd.Distribution]] = {
+    "Delta": lambda: npd.Delta(PAIR),
+    "ImproperUniform": lambda: npd.ImproperUniform(constraints.real, (2,), ()),
+    "IntervalCensoredDistribution": lambda: npd.IntervalCensoredDistribution(
+        npd.Normal(PAIR, 0.7), jnp.asarray([True, False]), jnp.asarray([False, False])
+    ),
+    "LeftCensoredDistribution": lambda: npd.LeftCensoredDistribution(
+        npd.Normal(PAIR, 0.7), jnp.asarray([True, False])
+    ),
+    "MaskedDistribution": lambda: npd.Normal(PAIR, 0.7).mask(jnp.asarray([True, False])),
+    "RightCensoredDistribution": lambda: npd.RightCensoredDistribution(
+        npd.Normal(PAIR, 0.7), jnp.asarray([True, False])
+    ),
+    "Unit": lambda: npd.Unit(jnp.zeros(2)),
 }
 MEMBERS = {**SCALARS, **COUNTS, **VECTORS, **REAL_VECTORS, **COMPOSITES}
 

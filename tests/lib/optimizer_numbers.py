@@ -50,3 +50,12 @@ def others_of(name: str) -> Iterator[tuple[str, Any]]:
             yield f"{parameter.name} = {other}", _made(factory, **{parameter.name: other})
         except Exception:  # this number is not for it
             continue
+
+
+def spelt(name: str, kind: Callable[[float], Any]) -> Iterator[tuple[float, Any]]:
+    """(the number, the optimiser that has it as `kind(number)`) for each of its fractions."""
+    factory = _FACTORIES[name]
+    for parameter in inspect.signature(factory).parameters.values():
+        number = VALUES.get(parameter.name, parameter.default)
+        if isinstance(number, float):
+            yield number, _made(factory, **{parameter.name: kind(number)})

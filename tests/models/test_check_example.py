@@ -37,7 +37,7 @@ class FromFamily(vaejax.Conditional):
 
     @property
     def support(self):
-        return support_of_numpyro(self.family(jnp.zeros(self.shape)).support)
+        return support_of_numpyro(self.family(jnp.zeros(self.shape)))
 
     def init(self, key, given):
         return ()

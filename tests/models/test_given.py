@@ -3,14 +3,17 @@ the path of the first that does not fit, before anything compiles.
 """
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import vaejax
-from vaejax.models.given import require_params_of
+from tests.lib.cases import cases
+from vaejax.models.learned import require_params_of
 
 MLP, KEY = vaejax.MLP, jax.random.key(0)
 XS = np.zeros((6, 3), np.float32)
@@ -43,6 +46,28 @@ OTHERS = {
         r"params.phi\['loc'\] is not there",
     ),
 }
+OF_ONE = {
+    "elbo": lambda model, params: vaejax.elbo(model, params, XS[0], KEY),
+    "log_marginal": lambda model, params: vaejax.log_marginal(model, params, XS[0], KEY, 2),
+    "log_joint": lambda model, params: model.log_joint(params, XS[0], jnp.zeros(2)),
+    "log_likelihood": lambda model, params: model.log_likelihood(params, XS[0], jnp.zeros(2)),
+    "reconstruct": lambda model, params: model.reconstruct(params, XS[0], KEY),
+    "Pathwise": lambda model, params: vaejax.Pathwise()(model, params, XS[0], KEY),
+    "minibatch": lambda model, params: vaejax.minibatch(vaejax.Pathwise(), model)(
+        params, XS, KEY, 0
+    ),
+    "in a jit": lambda model, params: jax.jit(partial(vaejax.elbo, model))(params, XS[0], KEY),
+    "fit": lambda model, params: vaejax.fit(
+        vaejax.minibatch(vaejax.Pathwise(), model),
+        params,
+        optax.sgd(0.1),
+        XS,
+        KEY,
+        num_steps=1,
+        batch_size=2,
+        progress=False,
+    ),
+}
 ASK = {
     "evaluate": lambda model, params: vaejax.evaluate(model, params, XS, KEY, num_samples=2),
     "latent_space": lambda model, params: vaejax.latent_space(model, params, XS, KEY),
@@ -63,6 +88,70 @@ def test_the_first_that_does_not_fit_is_named(name):
         with pytest.raises(ValueError, match=f"of another model: {message}") as error:
             ask(model, PARAMS)
         assert "\n" not in str(error.value)
+
+
+def of_prior(prior):
+    return replace(MODEL, prior=prior)
+
+
+# Pairs of models of which the first computed with the parameters of the second, without a word.
+SILENT = {
+    "fewer components": [of_prior(vaejax.MixtureOfGaussians(2, n)) for n in (5, 3)],
+    "fewer pseudo-inputs": [of_prior(vaejax.VampPrior(n)) for n in (5, 3)],
+    "a prior that is left out": [MODEL, of_prior(vaejax.LearnedNormal(2))],
+}
+
+
+@pytest.mark.parametrize("ask", cases(OF_ONE))
+@pytest.mark.parametrize("models", cases(SILENT))
+def test_what_takes_one_example_or_a_batch_asks_too(ask, models):
+    model, other = models
+    with pytest.raises(ValueError, match="these are the parameters of another model") as error:
+        ask(model, other.init(KEY, XS[0]))
+    assert "\n" not in str(error.value).split("\n---")[0]
+    ask(model, model.init(KEY, XS[0]))
+
+
+def test_it_costs_a_look_at_the_shapes_once():
+    """The `init` is traced once for a model and the shapes of its example."""
+
+    traced = []
+
+    @vaejax.component
+    class Counts(vaejax.VAE):
+        def init(self, key, x):
+            traced.append(jnp.shape(x))
+            return super().init(key, x)
+
+    model = Counts(MODEL.prior, MODEL.likelihood, MODEL.encoder)
+    for x in XS[:3]:
+        vaejax.elbo(model, PARAMS, x, KEY)
+    assert traced == [XS[0].shape]
+
+
+def test_a_model_that_observes_more_reads_the_parameters_of_the_whole():
+    graph = vaejax.DirectedGraph(
+        (
+            vaejax.Node("y", vaejax.OneHotCategorical(vaejax.Free(3, ("logits",)))),
+            vaejax.Node("z", vaejax.StandardNormal(2)),
+            vaejax.Node("x", vaejax.Gaussian(vaejax.MLP((3,), (3,)), 1.0), ("z", "y")),
+        )
+    )
+    q = vaejax.DirectedGraph(
+        (
+            vaejax.Node("y", vaejax.OneHotCategorical(vaejax.MLP(3, (3,))), "x"),
+            vaejax.Node("z", vaejax.DiagNormal(vaejax.MLP(2, (3,), heads=2)), ("x", "y")),
+        ),
+        inputs=("x",),
+    )
+    whole = vaejax.GraphModel(graph, q)
+    params = whole.init(KEY, XS[0])
+    labelled, example = whole.observe("y"), {"x": XS[0], "y": jnp.eye(3)[0]}
+    assert np.isfinite(vaejax.elbo(labelled, params, example, KEY))
+    data = {"x": XS, "y": np.eye(3, dtype=np.float32)[np.zeros(len(XS), int)]}
+    vaejax.evaluate(labelled, params, data, KEY, num_samples=2)
+    with pytest.raises(ValueError, match="parameters of another model"):
+        vaejax.elbo(whole, labelled.init(KEY, example), XS[0], KEY)
 
 
 def test_what_the_model_has_not_is_named():

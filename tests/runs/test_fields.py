@@ -227,7 +227,7 @@ HANDFUL = {
     "mixtures": "--parts",
     "semi_supervised": "--hidden 0",
     "gradient_variance": "--learning-rate 0",
-    "discrete_gradients": "--evaluations 7",
+    "discrete_gradients": "--ascent-rate 0",
     "ais_sandwich": "--temperature-counts -1",
     "swap_priors": "--priors flow:-2",
     "rate_distortion": "--warm-up 10",

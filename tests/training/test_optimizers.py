@@ -1,5 +1,6 @@
 """Any optimiser of Optax trains, or is refused by its name in one line."""
 
+import inspect
 import warnings
 
 import jax
@@ -13,6 +14,8 @@ from tests.lib.cases import cases
 from tests.lib.optimizers import OBJECTIVE, PARAMS, XS, fit, made, makers
 from tests.lib.programs import compilations
 from tests.lib.trees import assert_same_bits
+from vaejax.base.compare import differences
+from vaejax.base.describe import description
 from vaejax.training.optimizers import ByStructure, started, watched
 from vaejax.training.run import arrays_of, first_non_finite
 from vaejax.training.saving import saved_runs
@@ -49,6 +52,37 @@ def test_every_one_can_start_or_is_refused(name):
     with pytest.raises(ValueError, match=rf"the optimizer \(.*{REFUSED[name]}.*\) cannot") as error:
         started(optimizer, PARAMS)
     assert "\n" not in str(error.value)
+
+
+SCHEDULES = {
+    "constant_schedule": (0.1,),
+    "cosine_decay_schedule": (0.1, 10),
+    "cosine_onecycle_schedule": (20, 0.1),
+    "exponential_decay": (0.1, 10, 0.5),
+    "join_schedules": ([optax.constant_schedule(0.1), optax.constant_schedule(0.2)], [5]),
+    "linear_onecycle_schedule": (20, 0.1),
+    "linear_schedule": (0.1, 0.0, 10),
+    "piecewise_constant_schedule": (0.1, {3: 0.1}),
+    "piecewise_interpolate_schedule": ("linear", 0.1, {3: 0.1}),
+    "polynomial_schedule": (0.1, 0.0, 1, 10),
+    "sgdr_schedule": (
+        [{"init_value": 0.0, "peak_value": 0.1, "decay_steps": 10, "warmup_steps": 3}],
+    ),
+    "warmup_constant_schedule": (0.0, 0.1, 5),
+    "warmup_cosine_decay_schedule": (0.0, 0.1, 5, 20),
+    "warmup_exponential_decay_schedule": (0.0, 0.1, 5, 20, 0.9),
+}
+
+
+def test_every_schedule_of_optax_makes_one_optimizer():
+    """Also one that leaves a variable of its closure empty; typed again it is the same program."""
+    public = {name for name in vars(optax) if name[0] != "_" and name in vars(optax.schedules)}
+    functions = {name for name in public if inspect.isfunction(vars(optax)[name])}
+    others = {"inject_hyperparams", "inject_stateful_hyperparams"}
+    assert functions - others == set(SCHEDULES)
+    for name, arguments in SCHEDULES.items():
+        one, other = (ByStructure(optax.adam(vars(optax)[name](*arguments))) for _ in range(2))
+        assert one == other and differences(description(one), description(other)) == [], name
 
 
 UNMOVED = {"optax.set_to_zero", "optax.scale_by_distance_over_gradients"}  # the second by 1e-9

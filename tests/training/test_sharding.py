@@ -73,6 +73,25 @@ def test_each_device_holds_its_part():
     assert whole / SIZE <= held <= 1.02 * whole / SIZE
 
 
+def test_200_megabytes_are_25_on_each_of_8_devices():
+    """Of shapes alone, by the default rule: what a device has of each array is for JAX to say."""
+    wide = vaejax.MLP((28, 28), (4864, 4864, 4864))
+    model = vaejax.VAE(
+        vaejax.StandardNormal(64),
+        vaejax.Bernoulli(wide),
+        vaejax.DiagNormal(vaejax.MLP(64, (256,), heads=2)),
+    )
+    params = jax.eval_shape(model.init, jax.random.key(0), np.zeros((28, 28), np.float32))
+    places = shardings(vaejax.FullyShardedDataParallel(), MESH, params)
+    whole = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    held = sum(
+        int(np.prod(place.shard_shape(leaf.shape))) * leaf.dtype.itemsize
+        for leaf, place in zip(*map(jax.tree.leaves, (params, places)), strict=True)
+    )
+    assert 200e6 < whole < 210e6
+    assert whole / SIZE <= held < 1.05 * whole / SIZE  # biases lie whole on each
+
+
 def test_a_run_goes_on_under_another_rule(tmp_path):
     """Checkpoints are of the arrays, whole: 9 steps in parts, then on one device."""
     checkpointed(tmp_path, 9, mesh=MESH_OF_FOUR, sharding=SPLIT)

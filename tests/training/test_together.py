@@ -1,61 +1,78 @@
-"""Processes that train together, as docs/scale.md says: its own script, under Slurm's variables."""
+"""Processes that train together, each with its own devices, give what one process gives."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from tests.lib.processes import ran
+from tests.lib.together import answers, fault, history
+from tests.lib.training import PARAMS
+
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
+HISTORY = "bound", "objective", "gradient_norm", "validation_bound"
 
 
-def started(script, process, count, job):
-    """One of so many processes on this host, each with its share of four devices."""
-    environment = {
-        "SLURM_JOB_ID": str(job),  # the port is made of it
-        "SLURM_NTASKS": str(count),
-        "SLURM_PROCID": str(process),
-        "SLURM_LOCALID": "0",  # which JAX takes for the number of the device to use
-        "SLURM_STEP_NUM_NODES": "1",
-        "SLURM_STEP_NODELIST": "localhost",
-        "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, range(4 // count))),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={4 // count}",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", script],
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+# Found before anything is imported that asks for a device.
+SCRIPT = """
+import sys
+from vaejax.training.processes import join_others
+join_others()
+from tests.lib import together
+getattr(together, sys.argv[1])(*sys.argv[2:])
+"""
 
 
-def bounds(script, count):
-    """What the processes print, by process."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        job = free.getsockname()[1] % 4096  # another port for each test
-    processes = [started(script, number, count, job) for number in range(count)]
-    try:
-        printed = [process.communicate(timeout=300) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for process, (_, errors) in zip(processes, printed, strict=True):
-        assert process.returncode == 0, errors[-2_000:]
-    text = "".join(out for out, _ in printed)
-    return [float(x) for _, x in sorted(re.findall(r"process (\d+): (\S+) nats", text))]
+def together(what, folder, *arguments, count, devices):
+    ran(["-c", SCRIPT, what, str(folder), *arguments], count, devices)
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one():
+def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
+    """Four processes, then two, then one: 20 steps within 5e-6 of one device's."""
+    for count, num_steps in ((4, 9), (2, 14), (1, 20)):
+        together("trained", tmp_path, str(num_steps), count=count, devices=2)
+    found, expected = np.load(tmp_path / "20.npz"), history(20)
+    for name in HISTORY:
+        np.testing.assert_allclose(found[name], expected[name], rtol=5e-6)
+
+
+@pytest.mark.slow
+def test_four_processes_train_as_one(tmp_path):
+    together("trained", tmp_path, "20", count=4, devices=2)
+    found, expected = np.load(tmp_path / "20.npz"), history(20)
+    for name in HISTORY:
+        np.testing.assert_allclose(found[name], expected[name], rtol=5e-6)
+
+
+@pytest.mark.slow
+def test_what_is_measured_is_what_one_process_measures(tmp_path):
+    together("asked", tmp_path, count=2, devices=2)
+    expected = answers(PARAMS)
+    expected["alone"] = expected["evaluate"]
+    for number in range(2):
+        found = dict(np.load(tmp_path / f"{number}.npz"))
+        assert str(found.pop("fault")) == fault()
+        prefix = "process 1 of 2 ended all: OSError: " if number == 0 else ""
+        assert str(found.pop("ended")) == f"{prefix}the disk is full"
+        assert set(found) == set(expected) - ({"alone"} if number == 0 else set())
+        for name in found:
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_the_page_trains_in_two_processes_as_in_one():
     """Within rounding, which 200 steps make larger."""
     script = re.search(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert script is not None
     (alone,) = bounds(script[1], 1)
-    together = bounds(script[1], 2)
-    assert len(together) == 2 and together[0] == together[1]
-    assert abs(together[0] - alone) < 0.02
+    first, second = bounds(script[1], 2)
+    assert first == second
+    assert abs(first - alone) < 0.02
+
+
+def bounds(script, count):
+    """What the processes print, of four devices together, by process."""
+    text = "".join(process.out for process in ran(["-c", script], count, 4 // count))
+    return [float(x) for _, x in sorted(re.findall(r"process (\d+): (\S+) nats", text))]

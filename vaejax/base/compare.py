@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from vaejax.base.checks import shortened
+import numpy as np
+
+from vaejax.base.checks import SINGLE_MOST, shortened
 
 KINDS_OF_NODE = ("class", "type", "function", "method")  # what a nested description begins with
 MOST = 5  # differences in one message
@@ -14,6 +16,8 @@ def differences(saved: Any, now: Any, path: str = "") -> list[str]:
     """`path: saved X, now Y` of every part of two descriptions that differs."""
     if isinstance(saved, str) and isinstance(now, str) and path.rpartition(".")[2] == "code":
         return [] if _is_same_code(saved, now) else [_difference(path, saved, now)]
+    if _is_name_alone(saved, now, path) or _is_name_alone(now, saved, path):
+        return []
     pairs: list[tuple[str, Any, Any]] = []
     if isinstance(saved, Mapping) and isinstance(now, Mapping) and _is_one_kind(saved, now, path):
         for name in sorted({*saved, *now}):
@@ -46,6 +50,17 @@ def _is_same_code(saved: str, now: str) -> bool:
     return saved == now or len(compilers) == 2
 
 
+def _is_name_alone(name: Any, other: Any, path: str) -> bool:
+    """Whether the first is the name alone of a function or a class, and the second more of it: an
+    earlier version told all by their names that had one.
+    """
+    if not (isinstance(other, Mapping) and {"code", "body"} & set(other)):
+        return False
+    if isinstance(name, Mapping):
+        return len(name) == 1 and _kind(name) == _kind(other)
+    return path.rpartition(".")[2] == "class" and name == _kind(other)
+
+
 def _is_one_kind(saved: Mapping, now: Mapping, path: str) -> bool:
     """Whether they are compared by their parts; at the top they are plain names and values."""
     return not path or _kind(saved) == _kind(now)
@@ -64,7 +79,15 @@ def _are_rows(saved: Any, now: Any) -> bool:
 
 
 def _difference(path: str, saved: Any, now: Any) -> str:
-    return f"{path}: saved {_short(saved)}, now {_short(now)}"
+    hint = " (the same in float32 alone; write the first)" if _are_rounded(saved, now) else ""
+    return f"{path}: saved {_short(saved)}, now {_short(now)}{hint}"
+
+
+def _are_rounded(saved: Any, now: Any) -> bool:
+    """Whether two numbers are one in float32, as np.float32(0.1) and 0.1."""
+    if not (isinstance(saved, float) and isinstance(now, float)):
+        return False
+    return max(abs(saved), abs(now)) <= SINGLE_MOST and np.float32(saved) == np.float32(now)
 
 
 def _short(described: Any) -> str:

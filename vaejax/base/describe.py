@@ -24,9 +24,12 @@ import numpy as np
 
 from vaejax.base.checks import is_key, plain_number
 from vaejax.base.functions import (
+    by_name,
+    closed_over,
     code_of,
     is_found_by_name,
-    package_version,
+    is_named_by_user,
+    is_own,
     public_name,
     values_read,
 )
@@ -46,10 +49,14 @@ Inside = Callable[[Any], Any]
 
 def description(thing: Any) -> Any:
     """A nested dict, list, string or number that says what a thing is: of a component or a net its
-    class and fields, of a function its name, or its code and what it closes over where the name
-    does not say all, of an array its shape, dtype and digest.
+    class and fields, of an array its shape, dtype and digest. A function or a class of an installed
+    package is its name; one of a user's, or a lambda, is also its code, what it closes over, and
+    what it reads of its module, other functions with all that those read.
 
-    Equal things have equal descriptions in all processes; `compare.differences` compares two.
+    Equal things have equal descriptions in all processes; `compare.differences` compares two. A
+    number is its value, whatever its type: 2, 2.0 and np.int64(2) are one, and np.float32(0.1) is
+    0.10000000149011612: Optax takes 1 - b2 on the host, so that b2 = 0.999 and its rounding in
+    float32 train to other bits.
     """
     return _Walk().described(thing, ())
 
@@ -65,13 +72,20 @@ def array_digest(array: Any) -> str:
 
 
 class _Walk:
-    """One description: an object that is neither a value nor a function is described once."""
+    """One description: an object that is neither a value nor a function is described once; so is
+    what a name leads to, and where it comes again, its name says it.
+    """
 
     def __init__(self):
         self._seen: dict[int, int] = {}
+        self._named: set[int] = set()
 
     def described(self, thing: Any, above: tuple[int, ...]) -> Any:
         thing = plain_number(thing)
+        if isinstance(thing, FunctionType | type) and is_named_by_user(thing):
+            if id(thing) in self._named:
+                return by_name(thing)
+            self._named.add(id(thing))
         if id(thing) in above:
             return {"cycle": len(above) - above.index(id(thing))}
         if len(above) > DEEPEST:
@@ -157,35 +171,27 @@ def _callable(thing: Any, inside: Inside) -> Any:
         module, qualname = thing.__module__, thing.__qualname__
     except AttributeError:
         return NotImplemented
-    if isinstance(module, str) and is_found_by_name(thing, module, qualname):
-        return {"function": public_name(module, qualname)}
-    try:  # such as what `jax.jit` returns
-        return {"class": _class_name(type(thing)), "wrapped": inside(thing.__wrapped__)}
-    except AttributeError:
-        return NotImplemented
+    is_found = isinstance(module, str) and is_found_by_name(thing, module, qualname)
+    if not is_found or is_own(module):
+        try:  # such as what `jax.jit` returns
+            return {"class": _class_name(type(thing)), "wrapped": inside(thing.__wrapped__)}
+        except AttributeError:
+            pass
+    return {"function": public_name(module, qualname)} if is_found else NotImplemented
 
 
 def _function(function: FunctionType, inside: Inside) -> dict[str, Any]:
-    module, qualname = function.__module__ or "", function.__qualname__
-    name = {"function": public_name(module, qualname)}
-    if is_found_by_name(function, module, qualname):
+    module, name = function.__module__ or "", by_name(function)
+    if not is_own(module) and is_found_by_name(function, module, function.__qualname__):
         return name
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     parts = {
-        "closure": {name: _content(cell, inside) for name, cell in cells},
+        "closure": {name: inside(part) for name, part in closed_over(function).items()},
         "defaults": [inside(default) for default in function.__defaults__ or ()],
         "keyword defaults": inside(function.__kwdefaults__ or {}),
         # What a library's function reads is the library's, whose version says it.
-        "reads": {} if package_version(module) else _read(function, inside),
+        "reads": _read(function, inside) if is_own(module) else {},
     }
     return name | {"code": code_of(function)} | {k: part for k, part in parts.items() if part}
-
-
-def _content(cell: Any, inside: Inside) -> Any:
-    try:
-        return inside(cell.cell_contents)
-    except ValueError:  # a variable that has no value yet
-        return {"cell": "empty"}
 
 
 def _read(function: FunctionType, inside: Inside) -> dict[str, Any]:
@@ -207,8 +213,8 @@ def _is_value(thing: Any) -> bool:
 
 def _type(cls: type, inside: Inside) -> dict[str, Any]:
     """A class by its name, and by its code too where the name does not lead to it."""
-    name = {"type": _class_name(cls)}
-    if is_found_by_name(cls, cls.__module__, cls.__qualname__) or package_version(cls.__module__):
+    name = by_name(cls)
+    if not is_own(cls.__module__):
         return name
     bases = [inside(base) for base in cls.__bases__ if base is not object]
     return name | {"bases": bases, "body": dict(_body(cls, inside))}

@@ -1,10 +1,14 @@
-"""What the type of an array says of the devices on which it lies."""
+"""On which devices arrays lie: what their types say of it, and how they come to others."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
-from jax.core import ShapedArray
+from jax.core import ShapedArray, Tracer
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import ArrayLike
 
@@ -26,16 +30,15 @@ def is_placed(x: ArrayLike) -> bool:
     return kind != plain or is_explicit(x)
 
 
-def require_automatic(x: ArrayLike, name: str) -> None:
-    """Raises TypeError for an array on a mesh with explicit axes, where JAX has no rule for the
-    triangular systems that `name` solves.
+def on_automatic_axes(function: Callable[..., Any], *arguments: PyTree) -> Any:
+    """function(*arguments), whose result is not split: where the arrays lie on a mesh with explicit
+    axes, the compiler places what is computed within, since some of JAX's derivatives, such as that
+    of a Cholesky factor, lose the places that their types would have to tell.
     """
-    if is_explicit(x):
-        raise TypeError(
-            f"{name} solves a triangular system, for which JAX has no rule on a mesh with explicit"
-            " axes: give vaejax.fit the mesh, or make it of automatic axes, jax.make_mesh((2,),"
-            ' ("data",), axis_types=(jax.sharding.AxisType.Auto,))'
-        )
+    if not any(map(is_explicit, jax.tree.leaves(arguments))):
+        return function(*arguments)
+    with on_own_mesh(arguments):
+        return jax.sharding.auto_axes(function, out_sharding=PartitionSpec())(*arguments)
 
 
 def automatic(mesh: Mesh) -> Mesh:
@@ -62,10 +65,10 @@ def put(x: ArrayLike, sharding: Sharding | None) -> jax.Array:
     """One array at its place, which may be on the devices of several processes: each process then
     has the whole array, and puts the parts that lie with it.
     """
+    if isinstance(x, jax.Array) and _is_of_several(x):
+        return x if sharding is None else jax.jit(lambda x: x, out_shardings=sharding)(x)
     if sharding is None or sharding.is_fully_addressable:
         return jax.device_put(x, sharding)
-    if isinstance(x, jax.Array) and not x.is_fully_addressable:
-        return jax.jit(lambda x: x, out_shardings=sharding)(x)
     if is_key(x):
         data = put(jax.random.key_data(x), sharding)
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
@@ -73,11 +76,48 @@ def put(x: ArrayLike, sharding: Sharding | None) -> jax.Array:
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
 
 
+def _is_of_several(x: Any) -> bool:
+    """Whether x lies on devices of several processes."""
+    is_array = isinstance(x, jax.Array) and not isinstance(x, Tracer)
+    return is_array and not x.is_fully_addressable
+
+
+def fetched(tree: PyTree) -> PyTree:
+    """The arrays on the host, whole. Of an array that lies in parts with several processes each
+    gets the parts of the others, so all of them must ask for it.
+    """
+
+    def whole(x):
+        if _is_of_several(x) and not x.is_fully_replicated:
+            with under_mesh(None):
+                return np.asarray(multihost_utils.process_allgather(x, tiled=True))
+        return np.asarray(jax.device_get(x))
+
+    return jax.tree.map(whole, tree)
+
+
+def of_this_process(tree: PyTree) -> PyTree:
+    """The arrays such that this process can compute with them alone: those that lie with several
+    are `fetched`.
+    """
+    return jax.tree.map(lambda x: fetched(x) if _is_of_several(x) else x, tree)
+
+
 def under_mesh(mesh: Mesh | None):
     """Within it this mesh is set, or none, whatever mesh the caller has set around: a program that
     places its arrays itself is compiled for no other.
     """
     return jax.set_mesh(mesh or Mesh(np.empty((), object), ()))
+
+
+def on_own_mesh(arrays: PyTree) -> AbstractContextManager:
+    """Within it the mesh with explicit axes on which arrays lie is set, which not every rule of JAX
+    reads from their types.
+    """
+    for x in jax.tree.leaves(arrays):
+        if is_explicit(x):
+            return jax.sharding.use_abstract_mesh(jax.typeof(x).sharding.mesh)
+    return nullcontext()
 
 
 def on_every_device(tree: PyTree) -> PyTree:

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from types import CodeType, FunctionType, ModuleType
+from pathlib import Path
+from types import CellType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 
@@ -29,11 +30,7 @@ def public_name(module: str, qualname: str) -> str:
 
 
 def is_found_by_name(thing: Any, module: str, qualname: str) -> bool:
-    """Whether its name leads to it from outside: not so of a lambda or a local function, nor of
-    anything in `__main__`, which is another in every script.
-    """
-    if module == "__main__":
-        return False
+    """Whether its name leads to it from outside: not so of a lambda or a local function."""
     member: Any = sys.modules.get(module)
     for part in qualname.split("."):
         try:
@@ -45,24 +42,75 @@ def is_found_by_name(thing: Any, module: str, qualname: str) -> bool:
     return member is thing or (callable(member) and inspect.unwrap(member) is thing)
 
 
+def is_named_by_user(thing: FunctionType | type) -> bool:
+    """Whether it is a user's function or class that its name leads to."""
+    module = thing.__module__ or ""
+    return is_own(module) and is_found_by_name(thing, module, thing.__qualname__)
+
+
+def by_name(thing: FunctionType | type) -> dict[str, str]:
+    """{"function" or "type": its public name}"""
+    kind = "type" if isinstance(thing, type) else "function"
+    return {kind: public_name(thing.__module__ or "", thing.__qualname__)}
+
+
 def code_of(function: FunctionType) -> str:
     """ "Python 3.11, optax 0.2.8: digest": the code of a function, and what compiled it, since only
     two of the same Python and the same package can be compared.
     """
     compiler = f"Python {sys.version_info.major}.{sys.version_info.minor}"
-    package = package_version(function.__module__)
+    package = "" if is_own(function.__module__) else package_version(function.__module__)
     digest = hashlib.sha256(repr(_parts(function.__code__, function.__doc__)).encode())
     return f"{compiler}{', ' * bool(package)}{package}: {digest.hexdigest()[:16]}"
 
 
 @cache
+def is_own(module: str) -> bool:
+    """Whether a module is a user's, whose code may change under its name: no part of Python, of
+    vaejax, nor of what is installed among the packages, as is a project installed to be edited.
+    """
+    package = module.partition(".")[0]
+    if module == "__main__":  # another in every script
+        return True
+    if not package or package in {*sys.stdlib_module_names, __name__.partition(".")[0]}:
+        return False
+    try:
+        parts = Path(sys.modules[module].__file__ or "").parts
+    except (KeyError, AttributeError, TypeError):  # built in, or made by a program
+        return not package_version(module)
+    return not {"site-packages", "dist-packages"} & set(parts)
+
+
+@cache
 def package_version(module: str | None) -> str:
-    """ "optax 0.2.8" of what is installed; "" of a user's own."""
+    """ "optax 0.2.8" of a package that has a version; "" of others."""
     package = (module or "").partition(".")[0]
     try:
         return f"{package} {version(package)}" if package else ""
     except PackageNotFoundError:
         return ""
+
+
+EMPTY = {"cell": "empty"}  # a variable that has no value yet
+
+
+def closed_over(function: FunctionType) -> dict[str, Any]:
+    """{name: value} of the variables that a function closes over; EMPTY where there is no value, as
+    in `optax.exponential_decay` without an end.
+    """
+    return {
+        name: _content(cell)
+        for name, cell in zip(
+            function.__code__.co_freevars, function.__closure__ or (), strict=True
+        )
+    }
+
+
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return EMPTY
 
 
 def values_read(function: FunctionType) -> dict[str, Any]:

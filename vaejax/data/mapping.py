@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_key
-from vaejax.base.devices import example_keys
+from vaejax.base.devices import example_keys, of_this_process, on_own_mesh
 from vaejax.base.mapping import Transformed, map_rows
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree
@@ -43,7 +43,7 @@ def map_dataset(
         check_asked(function, params, xs, example, key)
         require_digits(xs, "data")
         xs = on_device(xs, "data")
-    return map_rows(function, params, xs, key, batch_size, start)
+    return map_rows(function, of_this_process(params), xs, key, batch_size, start)
 
 
 def map_source(
@@ -51,7 +51,7 @@ def map_source(
 ) -> PyTree:
     """`map_dataset` of a source, a block at a time: the results as arrays of the host."""
     require_key(key)
-    source = as_source(source)
+    source, params = as_source(source), of_this_process(params)
     example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
     check_asked(function, params, source, example, key)
     return map_blocks(function, params, source, key, batch_size)
@@ -63,7 +63,8 @@ def map_batch(function: Callable[[PyTree, Key], Any], support: Any, xs: PyTree, 
     """
     require_key(key)
     check_values(xs, support)
-    return jax.vmap(function)(xs, example_keys(key, xs))
+    with on_own_mesh(xs):
+        return jax.vmap(function)(xs, example_keys(key, xs))
 
 
 def check_asked(

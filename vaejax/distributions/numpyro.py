@@ -1,19 +1,18 @@
 """The adapter of NumPyro's distributions, with what two of them need beside."""
 
+import dataclasses
 import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as npd
-from jax.core import Tracer
 from jax.scipy.special import ndtri
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base import supports
-from vaejax.base.devices import require_automatic
+from vaejax.base.devices import on_automatic_axes
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Scalar
@@ -22,8 +21,9 @@ from vaejax.distributions.atoms import require_density
 from vaejax.distributions.base import Distribution, several, wrong_shape
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
+from vaejax.distributions.rewritten import rewritten
 from vaejax.distributions.saturation import exact_draw, log_probs_of_rounded, rounded_inside
-from vaejax.distributions.support_masks import coordinate_constraint, held_to_support
+from vaejax.distributions.support_masks import coordinate_constraint, held_to_support, interval_of
 
 
 @pytree
@@ -36,7 +36,7 @@ class NumPyroDensity(Distribution):
     base: npd.Distribution
 
     def __post_init__(self):
-        object.__setattr__(self, "base", with_full_parameters(self.base))
+        object.__setattr__(self, "base", rewritten(with_full_parameters(self.base)))
 
     @property
     def name(self) -> str:
@@ -121,15 +121,15 @@ class NumPyroDensity(Distribution):
         """log p of each number or vector that stands under `to_event`."""
         parts = without_events(self.base)
         value = jnp.asarray(value)
-        is_vector_normal = isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal)
-        if is_vector_normal:
-            require_automatic(value, self.name)
         held = held_to_support(parts, value.dtype)
         full = jnp.asarray(value, full_dtype(value))
-        log_probs = log_probs_of_rounded(held, innermost(self.base), full)
+        arguments = (held, innermost(self.base), full)
+        if isinstance(parts, npd.LowRankMultivariateNormal | npd.MultivariateNormal):
+            log_probs = on_automatic_axes(log_probs_of_rounded, *arguments)
+            log_probs = _zero_at_infinity(log_probs, full)
+        else:
+            log_probs = log_probs_of_rounded(*arguments)
         self._require_shape(log_probs, parts.batch_shape)
-        if is_vector_normal:
-            return _zero_at_infinity(log_probs, full)
         return log_probs
 
     def _require_shape(self, result: jax.Array, shape: tuple[int, ...]) -> None:
@@ -253,33 +253,28 @@ KNOWN_INTERVALS = {
 }
 
 
-def support_of_numpyro(constraint: Any) -> Support:
+def support_of_numpyro(p: npd.Distribution) -> Support:
+    """The values that a NumPyro distribution is for. With an atom at 0 beside its density they are
+    another set: of a sample that is 0, log q - log p would have a mass above and a density below.
+    """
+    support = _support_of_constraint(p.support)
+    if isinstance(innermost(p), npd.HurdleProbs | npd.HurdleLogits) and support.steps is None:
+        name, description = f"{support.name} with an atom at 0", f"{support.description}, often 0"
+        return dataclasses.replace(support, name=name, description=description)
+    return support
+
+
+def _support_of_constraint(constraint: Any) -> Support:
     """The values that a NumPyro constraint allows, under this library's name where it has one."""
     constraint = coordinate_constraint(constraint)
     if type(constraint) in KNOWN_SUPPORTS:
         return KNOWN_SUPPORTS[type(constraint)]
-    ends = _bounds(constraint)
+    ends = interval_of(constraint)
     if (type(constraint), ends) in KNOWN_INTERVALS:
         return KNOWN_INTERVALS[type(constraint), ends]
     kind = type(constraint).__name__.strip("_").lower()
     steps = 1 if constraint.is_discrete else None
     return Support(kind, f"NumPyro's {constraint}", *ends, steps)
-
-
-def _bounds(constraint: Any) -> tuple[float, float]:
-    """The ends of a NumPyro interval, as far as it has one number for each."""
-    return (
-        _one_end(vars(constraint).get("lower_bound", -math.inf), -math.inf),
-        _one_end(vars(constraint).get("upper_bound", math.inf), math.inf),
-    )
-
-
-def _one_end(end: Any, unknown: float) -> float:
-    """An end of all coordinates alike, or `unknown`."""
-    if isinstance(end, Tracer):
-        return unknown
-    numbers = np.unique(end)
-    return float(numbers[0]) if len(numbers) == 1 else unknown
 
 
 @pytree
@@ -296,9 +291,8 @@ class CholeskyNormal(NumPyroDensity):
         loc, scale_tril = jnp.asarray(self.base.loc), jnp.asarray(self.base.scale_tril)
         standard = standard_normal(loc)
         noise = standard.sample(key)
-        return loc + scale_tril @ noise, standard.log_prob(noise) - jnp.sum(
-            jnp.log(jnp.diag(scale_tril))
-        )
+        log_det = on_automatic_axes(lambda a: jnp.sum(jnp.log(jnp.diagonal(a))), scale_tril)
+        return loc + scale_tril @ noise, standard.log_prob(noise) - log_det
 
     def from_uniform(self, u: jax.Array) -> jax.Array:
         return jnp.asarray(self.base.loc) + jnp.asarray(self.base.scale_tril) @ ndtri(u)

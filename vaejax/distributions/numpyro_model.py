@@ -12,8 +12,9 @@ import numpyro
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import pytree, static
+from vaejax.distributions.atoms import require_density
 from vaejax.distributions.base import Distribution
-from vaejax.distributions.numpyro import from_numpyro, support_of_numpyro
+from vaejax.distributions.numpyro import NumPyroDensity, from_numpyro, support_of_numpyro
 
 Site = dict[str, Any]  # what NumPyro's handlers pass on
 
@@ -42,7 +43,7 @@ class SitesDensity(Distribution):
     def support(self) -> dict[str, Support]:
         """{site: the values that it is for}."""
         sites = self._sites()
-        return {name: support_of_numpyro(site["fn"].support) for name, site in sites.items()}
+        return {name: support_of_numpyro(site["fn"]) for name, site in sites.items()}
 
     def sample(self, key: Key) -> dict[str, PyTree]:
         return self.sample_and_log_prob(key)[0]
@@ -52,7 +53,7 @@ class SitesDensity(Distribution):
 
         def drawn(site: Site) -> PyTree:
             site_key = jax.random.fold_in(key, len(values))
-            value, log_prob = from_numpyro(site["fn"]).sample_and_log_prob(site_key)
+            value, log_prob = _density_of(site).sample_and_log_prob(site_key)
             values[site["name"]] = value
             log_probs.append(log_prob)
             return value
@@ -64,7 +65,7 @@ class SitesDensity(Distribution):
         log_probs = []
 
         def given(site: Site) -> PyTree:
-            log_probs.append(from_numpyro(site["fn"]).log_prob(value[site["name"]]))
+            log_probs.append(_density_of(site).log_prob(value[site["name"]]))
             return value[site["name"]]
 
         self._visit(given)
@@ -76,7 +77,7 @@ class SitesDensity(Distribution):
 
         def noted(site: Site) -> PyTree:
             sites[site["name"]] = dict(site)
-            return from_numpyro(site["fn"]).sample(jax.random.key(0))
+            return _density_of(site).sample(jax.random.key(0))
 
         self._visit(noted)
         return sites
@@ -90,8 +91,21 @@ class SitesDensity(Distribution):
             _require_draw(site)
             return value_of(site)
 
-        with numpyro.handlers.block():
-            numpyro.handlers.substitute(self.model, substitute_fn=checked)()
+        try:
+            with numpyro.handlers.block():
+                numpyro.handlers.substitute(self.model, substitute_fn=checked)()
+        except AssertionError as error:
+            if str(error):
+                raise
+            raise TypeError(  # NumPyro has no words for a site without a key
+                f"{self.name} draws a site that no handler sees, as inside of handlers.block; a"
+                " prior is the density of all that is drawn"
+            ) from error
+
+
+def _density_of(site: Site) -> NumPyroDensity:
+    """All that is drawn at a site, as one event."""
+    return from_numpyro(site["fn"].expand_by(site["kwargs"].get("sample_shape", ())))
 
 
 def _require_draw(site: Site) -> None:
@@ -99,6 +113,7 @@ def _require_draw(site: Site) -> None:
     reasons = {
         "is a parameter": site["type"] == "param",
         "is observed": site.get("is_observed", False),
+        "is given its value": site["value"] is not None,
         "is scaled": site.get("scale") is not None,
     }
     for reason, holds in reasons.items():
@@ -106,8 +121,10 @@ def _require_draw(site: Site) -> None:
             raise TypeError(
                 f"the site {site['name']!r} of a NumPyro model {reason}, and a prior is a"
                 " normalised density of what it draws: leave out obs=, numpyro.factor,"
-                " numpyro.param and handlers.scale; data and parameters come from the library"
+                " numpyro.param and handlers that scale, condition or substitute; data and"
+                " parameters come from the library"
             )
+    require_density(site["fn"])
 
 
 @lru_cache(maxsize=64)
@@ -116,9 +133,19 @@ def draws_sites(function: Callable[[], Any]) -> bool:
 
     TypeError for a model that does more than draw.
     """
-    with numpyro.handlers.block(), numpyro.handlers.trace() as trace:
-        numpyro.handlers.seed(function, rng_seed=0)()
-    sites = [site for site in trace.values() if site["type"] in ("sample", "param")]
-    for site in sites:
+    names = set()
+
+    def looked_at(site: Site) -> None:
+        if site["type"] not in ("sample", "param"):
+            return
         _require_draw(site)
-    return bool(sites)
+        if site["name"] in names:
+            raise TypeError(
+                f"a NumPyro model draws two sites of the name {site['name']!r}; give each its own"
+            )
+        names.add(site["name"])
+
+    with numpyro.handlers.block():
+        observed = numpyro.handlers.substitute(function, substitute_fn=looked_at)
+        numpyro.handlers.seed(observed, rng_seed=0)()
+    return bool(names)

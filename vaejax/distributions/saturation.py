@@ -12,8 +12,9 @@ two in five are smaller than the smallest float. Three rules keep a bound below 
 
 Where samples overflow, their own density is that of the last float too. A distribution that is not
 in the table but is made by NumPyro's transforms has the same rules, where the transforms keep the
-coordinates apart and the distribution under them has a distribution function: see `tails`. A
-latent that is to be exact everywhere lives in other coordinates: see `relaxed`.
+coordinates apart and the distribution under them has a distribution function: see `tails`. Of
+others the density at the last float is not known: NaN, of a sample that was handed over. A latent
+that is to be exact everywhere lives in other coordinates: see `relaxed`.
 """
 
 from collections.abc import Callable

@@ -7,11 +7,14 @@ a uniform on (0, 1) that went through one of them the density is 1 everywhere.
 
 import copy
 import functools
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as npd
+from jax.core import Tracer
 from jax.typing import ArrayLike
 from numpyro.distributions import constraints
 
@@ -73,6 +76,22 @@ def coordinate_constraint(constraint: Any) -> Any:
     while isinstance(constraint, constraints.independent):
         constraint = constraint.base_constraint
     return constraint
+
+
+def interval_of(constraint: Any) -> tuple[float, float]:
+    """The ends of a NumPyro interval, as far as it has one number for each."""
+    return (
+        _one_end(vars(constraint).get("lower_bound", -math.inf), -math.inf),
+        _one_end(vars(constraint).get("upper_bound", math.inf), math.inf),
+    )
+
+
+def _one_end(end: Any, unknown: float) -> float:
+    """An end of all coordinates alike, or `unknown`."""
+    if isinstance(end, Tracer):
+        return unknown
+    numbers = np.unique(end)
+    return float(numbers[0]) if len(numbers) == 1 else unknown
 
 
 @functools.cache

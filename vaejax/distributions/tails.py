@@ -63,21 +63,39 @@ def highest(dtype: Any) -> float:
 
 
 def with_tails(log_probs: jax.Array, coordinate: npd.Distribution, value: jax.Array) -> jax.Array:
-    """The log-density of each number, nats; in a cell the log of its mean density there. Where
-    nothing is known of the mass, or it underflows, the log-density stays as it is.
+    """The log-density of each number or vector, nats; in a cell the log of its mean density there.
+    Where the mass underflows, the log-density stays as it is; where NumPyro has no distribution
+    function, so that nothing is known of the mass, it is NaN at a finite end.
     """
-    if coordinate.event_shape or not isinstance(coordinate, npd.TransformedDistribution):
+    if not isinstance(coordinate, npd.TransformedDistribution):
         return log_probs
-    for cell in cells_of(support_of(coordinate), value.dtype):
+    axes = tuple(range(-coordinate.event_dim, 0))
+    support = support_of(coordinate)
+    for cell in (_cells_of_events if axes else cells_of)(support, value.dtype):
         is_there = (value >= cell.end) if cell.above else (value <= cell.end)
-        inside = is_there & (log_probs > -jnp.inf)
+        inside = is_there & jnp.expand_dims(log_probs > -jnp.inf, axes)
         try:
+            if axes:
+                raise NotImplementedError(f"{type(coordinate).__name__} mixes coordinates")
             log_mass = log_tail(coordinate, cell.end, above=cell.above)
         except NotImplementedError:  # NumPyro has no distribution function, or no sign
-            return log_probs
+            has_end = cell.width < jnp.finfo(value.dtype).max
+            log_probs = jnp.where((inside & has_end).any(axes), jnp.nan, log_probs)
+            continue
         known = inside & jnp.isfinite(log_mass)
         log_probs = jnp.where(known, log_mass - jnp.log(cell.width), log_probs)
     return log_probs
+
+
+def _cells_of_events(constraint: Any, dtype: Any) -> list[Cell]:
+    """The cells of each coordinate of a vector, none where they have no end; a simplex has none at
+    1, where other coordinates say more.
+    """
+    constraint = coordinate_constraint(constraint)
+    if constraint is npd.constraints.simplex:
+        return cells_of(npd.constraints.unit_interval, dtype)[:1]
+    has_ends = {"lower_bound", "upper_bound"} & set(vars(constraint))
+    return cells_of(constraint, dtype) if has_ends else []
 
 
 SYMMETRIC = (npd.Normal, npd.Logistic, npd.Laplace, npd.Cauchy, npd.StudentT)

@@ -112,7 +112,7 @@ def evaluate(
     for name, count in counts.items():
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
-    source, example = checked_data(model, params, xs, transform)
+    source, params, example = checked_data(model, params, xs, transform)
     dimensions = countable_dimensions(model.observation(example), model.support)
     weights = WeightsAndMean(model, num_samples, min(chunk, num_samples))
     by_example = map_in_chunks(

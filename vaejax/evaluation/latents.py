@@ -54,7 +54,7 @@ def posterior_means(
     mean of 100 samples where a family has no closed form for it.
     """
     require_key(key)
-    source, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform)
     function = Transformed(partial(posterior_mean, model), transform)
     return map_blocks(function, params, source, key, batch_size)
 
@@ -164,7 +164,7 @@ def latent_space(
     """
     require_key(key)
     require_count(max_examples, "max_examples")
-    source, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform)
     function = Transformed(partial(_of_example, model), transform)
     of_examples = map_blocks(function, params, source, key)
     rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]

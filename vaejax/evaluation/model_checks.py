@@ -13,6 +13,7 @@ from jax.scipy.special import gammaincc
 from jaxtyping import Array, Float, Int
 
 from vaejax.base.checks import require_count, require_key
+from vaejax.base.devices import of_this_process
 from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
@@ -119,13 +120,14 @@ def _simulated(
     """
     require_key(key)
     if not model.inputs:
-        return np.asarray(map_rows(_WithoutInputs(function), params, np.arange(count), key))
+        params, counter = of_this_process(params), np.arange(count)
+        return np.asarray(map_rows(_WithoutInputs(function), params, counter, key))
     if xs is None:
         raise ValueError(
             f"{owner} draws from the model, whose inputs {', '.join(model.inputs)} no density"
             " draws: give xs, examples that hold them"
         )
-    source, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform)
     return map_blocks(Transformed(function, transform), params, Repeated(source, count), key)
 
 
@@ -197,7 +199,7 @@ def predictive_check(
     require_key(key)
     if num_draws is not None:
         require_count(num_draws, "num_draws")
-    source, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform)
     of_data = Transformed(partial(_statistic, statistic, model), transform)
     observed = map_blocks(of_data, params, source, key)
     of_draw = partial(_statistic_drawn, statistic, model)

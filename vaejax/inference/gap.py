@@ -73,7 +73,7 @@ def inference_gap(
     require_key(key)
     require_kind(refined, Refined, "`refined` of inference_gap")
     require_count(num_samples, "num_samples")
-    source, _ = checked_data(refined, params, xs, transform)
+    source, params, _ = checked_data(refined, params, xs, transform)
     given = None if callable(log_marginal) else _of_each(log_marginal, len(source))
 
     def mapped(function) -> np.ndarray:

@@ -25,6 +25,9 @@ class AroundModel(Model):
     def init(self, key: Key, x: PyTree) -> Params:
         return self.model.init(key, x)
 
+    def own_params(self, params: Params) -> Params:
+        return self.model.own_params(params)
+
     def p_z(self, params: Params, x: PyTree = None) -> Distribution:
         return self.model.p_z(params, x)
 

@@ -6,7 +6,7 @@ what a user's own model gives gets the same checks as ours.
 """
 
 import inspect
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -21,6 +21,7 @@ from vaejax.distributions.averages import mean_or_average
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.numpyro import as_distribution
 from vaejax.models.contracts import CONTRACTS, joint_alone
+from vaejax.models.learned import reading_params_of, require_params
 
 Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
 
@@ -166,6 +167,12 @@ class Model:
 
     # What follows from those.
 
+    def own_params(self, params: Params) -> Params:
+        """The part of theta and phi that `init` makes: all, unless the model shares them with one
+        that has more.
+        """
+        return params
+
     def observation(self, x: PyTree) -> PyTree:
         """What `p_x_given_z` is a density of, in an example: all of it, where there are no inputs;
         else the value of the one name in `support`, or {name: value} of several.
@@ -257,30 +264,13 @@ def check_example(model: Model, x: PyTree) -> None:
         check_values(x, model.support)
 
 
-def require_params(model: Model, params: Params, names: Collection[str] = ()) -> None:
-    """Raises TypeError for what is no `Params`, and ValueError where theta lacks one of the names:
-    then they are those of another model.
-    """
-    if not isinstance(params, Params):
-        raise TypeError(
-            f"the parameters of {type(model).__name__} are {shortened(params)}; give vaejax.Params,"
-            " as model.init(key, x) makes them"
-        )
-    theta: Any = params.theta
-    known = list(theta) if isinstance(theta, Mapping) else []
-    if not set(names) <= set(known):
-        raise ValueError(
-            f"these are the parameters of another model: theta of {type(model).__name__} has"
-            f" {', '.join(names)}, and this one {', '.join(map(str, known)) or 'no names'}"
-        )
-
-
 def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
     """q(z | x), of an x that passes `check_example`."""
     require_kind(model, Model, "the model")
     require_params(model, params)
     check_example(model, x)
-    return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
+    with reading_params_of(model, params, x):
+        return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
 
 
 def prior_of(model: Model, params: Params, x: PyTree = None) -> Distribution:

@@ -5,6 +5,7 @@ from typing import Any
 
 from vaejax.base.checks import require_key, require_scalar
 from vaejax.base.types import Key, Params, PyTree, Scalar
+from vaejax.models.learned import reading_params_of
 
 SUM_OVER_VARIABLES = "sum it over the one example and its latent"
 
@@ -18,15 +19,17 @@ def _name(model: Any, method: Callable) -> str:
     return f"{type(model).__name__}.{method.__name__}"
 
 
-def _log_density(model: Any, method: Callable, *arguments: Any, **keywords: Any) -> Scalar:
-    number = method(*arguments, **keywords)
+def _log_density(model: Any, method: Callable, params: Params, x: PyTree, z: PyTree) -> Scalar:
+    with reading_params_of(model, params, x):
+        number = method(params, x, z)
     return require_scalar(number, _name(model, method), SUM_OVER_VARIABLES)
 
 
 def _log_densities(
-    model: Any, method: Callable, *arguments: Any, **keywords: Any
+    model: Any, method: Callable, params: Params, x: PyTree, z: PyTree
 ) -> tuple[Scalar, Scalar | None]:
-    log_joint, log_p_x = method(*arguments, **keywords)
+    with reading_params_of(model, params, x):
+        log_joint, log_p_x = method(params, x, z)
     for number in (log_joint, log_p_x):
         if number is not None:
             require_scalar(number, _name(model, method), SUM_OVER_VARIABLES)

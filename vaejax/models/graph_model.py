@@ -18,11 +18,11 @@ from vaejax.models.base import (
     check_example,
     density_of,
     require_factor,
-    require_params,
 )
 from vaejax.models.graph import DirectedGraph
 from vaejax.models.joint import Joint
 from vaejax.models.latents import refuse_shown_prior, require_same_support
+from vaejax.models.learned import require_params
 from vaejax.models.node import Node
 
 
@@ -163,6 +163,13 @@ class GraphModel(Model):
         else:
             z = density_of(self.encoder, phi, x).sample(z_key)
         return Params(self.graph.init(graph_key, x, self.assignment(x, z)), phi)
+
+    def own_params(self, params: Params) -> Params:
+        """Without the factors of q that `observe` took out."""
+        if self.named_latents is None or not isinstance(params.phi, Mapping):
+            return params
+        out = self.graph.by_name.keys() - self.named_latents.by_name.keys()
+        return params._replace(phi={k: part for k, part in params.phi.items() if k not in out})
 
     def joint(self, params: Params, given: PyTree = None) -> Joint:
         """p_theta(x, z | u), `given` the inputs u or an example; None where there are none."""

@@ -286,7 +286,7 @@ class NumPyroPrior(Prior):
         """What NumPyro says of it, of a model by its sites."""
         if draws_sites(self.factory):
             return SitesDensity(self.factory).support
-        return support_of_numpyro(self.factory().support)
+        return support_of_numpyro(self.factory())
 
     def init(self, key: Key, x: ArrayLike) -> PyTree:
         return ()

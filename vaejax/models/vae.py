@@ -14,9 +14,9 @@ from vaejax.models.base import (
     Supports,
     density_of,
     require_factor,
-    require_params,
 )
 from vaejax.models.latents import refuse_shown_prior, require_same_support
+from vaejax.models.learned import require_params
 
 PARTS = "prior", "likelihood"  # of theta
 

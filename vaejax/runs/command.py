@@ -18,6 +18,7 @@ from vaejax.base.settings import settings_of_numbers
 from vaejax.base.version import __version__
 from vaejax.runs.files import json_text, write_json
 from vaejax.training.checkpoints import CheckpointError
+from vaejax.training.processes import LostProcessError, OtherProcessError
 
 CACHE = "~/.cache/vaejax/xla"  # of compiled programs
 LEAST_SECONDS = 0.01  # of the compiler, for a program to be kept: to read one back takes less
@@ -32,7 +33,9 @@ MISTAKES = (
     ImportError,
     CheckpointError,
     FloatingPointError,
+    OtherProcessError,
 )
+LOST = 3  # the exit status where another process is gone
 
 
 def command_line(run: Callable[[], dict]) -> int:
@@ -46,8 +49,11 @@ def command_line(run: Callable[[], dict]) -> int:
     try:
         print(json_text(run()), flush=True)
     except BrokenPipeError:  # the reader has what it wanted, as in `vaejax names | head`
-        sys.stdout = _nowhere()  # Python writes what is left at its end
+        sys.stdout = nowhere()  # Python writes what is left at its end
         return 141
+    except LostProcessError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(LOST)  # JAX's own end would wait for the process that is gone
     except MISTAKES as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -69,12 +75,13 @@ def prepare_streams() -> None:
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # it is closed
-            setattr(sys, name, _nowhere())
+            setattr(sys, name, nowhere())
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _nowhere() -> TextIO:
+def nowhere() -> TextIO:
+    """Where what is printed is not seen."""
     return open(os.devnull, "w", encoding="utf-8")
 
 

@@ -22,6 +22,8 @@ FREE_TO_CHANGE = {
     "data_folder",
     "eval_samples",
     "devices",
+    "sharding",
+    "distributed",
     "patience",
     "checkpoint_every",
     "validate_every",
@@ -40,6 +42,8 @@ KEPT = (
     "data_folder",
     "checkpoint_every",
     "devices",
+    "sharding",
+    "distributed",
     "max_minutes",
 )
 

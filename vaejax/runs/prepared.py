@@ -25,6 +25,9 @@ from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.folder import require_same_data
 from vaejax.runs.place import place_of, require_free
 from vaejax.training.arguments import check_schedules
+from vaejax.training.sharding import FullyShardedDataParallel, ShardingRule
+
+SHARDING_RULES = {"replicated": None, "fully-sharded": FullyShardedDataParallel()}
 
 
 class Training(NamedTuple):
@@ -38,6 +41,7 @@ class Training(NamedTuple):
     optimizer: optax.GradientTransformation
     params: Params
     mesh: Mesh | None
+    rule: ShardingRule | None
     fit_key: Key
     evaluate_key: Key
     plot_key: Key
@@ -55,10 +59,10 @@ def prepared_training(config: TrainConfig) -> Training:
     objective, optimizer = build_objective(config, model), build_optimizer(config)
     _check_splits(config, model, dataset, transform)
     check_schedules(objective, config.num_steps)
-    mesh = _mesh(config)
+    mesh, rule = _mesh(config), SHARDING_RULES[config.sharding]
     params = initial_params(config, model, dataset.train.images, transform, params_key)
     training = Training(
-        config, dataset, transform, model, objective, optimizer, params, mesh, *keys
+        config, dataset, transform, model, objective, optimizer, params, mesh, rule, *keys
     )
     _trace(training)
     return training
@@ -71,13 +75,21 @@ def _check_splits(config: TrainConfig, model: VAE, dataset: Dataset, transform: 
 
 
 def _mesh(config: TrainConfig) -> Mesh | None:
-    """The devices that each batch is sharded over; None for one."""
-    if config.devices > jax.device_count() or config.batch_size % config.devices:
+    """The devices that each batch is sharded over; None for one, unless a rule places arrays."""
+    everywhere = jax.device_count()
+    number = config.devices or (everywhere if config.distributed else 1)
+    if number > everywhere or config.batch_size % number:
         raise ValueError(
-            f"devices = {config.devices}: there are {jax.device_count()}, and batch_size ="
-            f" {config.batch_size} must divide over them"
+            f"devices = {number}: there are {everywhere}, and batch_size = {config.batch_size} must"
+            " divide over them"
         )
-    return jax.make_mesh((config.devices,), ("data",)) if config.devices > 1 else None
+    if config.distributed and number != everywhere:
+        raise ValueError(
+            f"devices = {number} with --distributed, which takes all {everywhere} devices of all"
+            f" processes; leave out --devices, or give --devices {everywhere}"
+        )
+    is_one = number == 1 and config.sharding == "replicated"
+    return None if is_one else jax.make_mesh((number,), ("data",))
 
 
 def _trace(training: Training) -> None:

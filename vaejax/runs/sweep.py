@@ -22,7 +22,7 @@ from vaejax.runs.table import RunSummary, tables_of
 from vaejax.runs.train import train
 from vaejax.training.callbacks import TimeBudget
 
-NOT_SWEPT = ("out", "resume", "overwrite", "seed", "data_folder")
+NOT_SWEPT = ("out", "resume", "overwrite", "distributed", "seed", "data_folder")
 
 
 class SweepError(ValueError):
@@ -48,6 +48,11 @@ class SweepConfig(TrainConfig):
 
     def check_together(self) -> None:
         super().check_together()
+        if self.distributed:
+            raise ValueError(
+                "a sweep runs in one process; leave out --distributed, or start its runs by vaejax"
+                " train --distributed"
+            )
         if self.resume or self.overwrite:
             raise ValueError(
                 "a sweep goes on by itself, and overwrites nothing: leave out --resume and"

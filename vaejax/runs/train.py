@@ -12,13 +12,15 @@ from matplotlib.figure import Figure
 
 from vaejax import plots
 from vaejax.base.describe import description
+from vaejax.base.devices import fetched
 from vaejax.base.types import Params
 from vaejax.data.base import Dataset, random_rows
+from vaejax.data.sources import Arrays
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
 from vaejax.plots.latents import require_labels
-from vaejax.runs.command import environment, record
-from vaejax.runs.config import TrainConfig
+from vaejax.runs.command import environment, nowhere, record
+from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.continuation import require_same_run, saved_config, saved_fields
 from vaejax.runs.files import write_json
 from vaejax.runs.flags import parsed_flags
@@ -36,7 +38,8 @@ from vaejax.training.averages import averaged_params
 from vaejax.training.callbacks import Callback, TimeBudget
 from vaejax.training.fit import fit
 from vaejax.training.optimizers import skipped_steps
-from vaejax.training.run import Run
+from vaejax.training.processes import ALL, ALONE, Processes, join_others
+from vaejax.training.run import Run, arrays_of, with_arrays
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation
 
@@ -57,60 +60,103 @@ def train(config: TrainConfig, budget: TimeBudget | None = None) -> dict[str, An
     """
     if budget is None and config.max_minutes is not None:
         budget = TimeBudget(config.max_minutes)
+    check_config(config)
+    processes = _joined() if config.distributed else ALONE
     try:
-        return _trained(config, budget)
+        return _trained(config, budget, processes)
     except OutOfTime as stopped:
-        print(f"{stopped}; go on with vaejax train --resume --out {config.out}", file=sys.stderr)
+        if processes.is_first:
+            print(
+                f"{stopped}; go on with vaejax train --resume --out {config.out}", file=sys.stderr
+            )
         return {"stopped": str(stopped), "out": str(place_of(config.out))}
 
 
-def _trained(config: TrainConfig, budget: TimeBudget | None) -> dict[str, Any]:
-    training = prepared_training(config)
-    out = place_of(config.out)
-    log, *others = logs_of(config, out)
-    print(f"data: {training.dataset.source}", file=sys.stderr)
-    with claimed(out):
-        require_free(config)  # again, now that no other process can write there
-        began = time.perf_counter()
-        with training_in(out, resume=config.resume):
-            run = fitted(training, out, (log, *others), budget)
-        seconds = time.perf_counter() - began
+def _joined() -> Processes:
+    """All processes of the job, of which the first writes the files and prints."""
+    join_others()
+    if not ALL.is_first:
+        sys.stdout = nowhere()
+    return ALL
 
-        print("evaluating on the test set ...", file=sys.stderr)
-        params = evaluated_params(config, run)
-        evaluation = evaluated(training, params, out)
-        result = result_of(config, run, evaluation) | {
-            "train_seconds": round(seconds, 2),
-            "steps_per_second": log.steps_per_second(),
-            "out": str(out),
-        }
-        data = _data_facts(training.dataset)
-        record(out, config, **result, **data)
-        result["pictures"] = drawn(figures_of(training, params, run), out)
-        record(out, config, **result, **data)
+
+def _trained(
+    config: TrainConfig, budget: TimeBudget | None, processes: Processes
+) -> dict[str, Any]:
+    with processes.together():
+        training = prepared_training(config)
+        out = place_of(config.out)
+        log, *others = logs_of(config, out) if processes.is_first else (None,)
+    if processes.is_first:
+        print(f"data: {training.dataset.source}", file=sys.stderr)
+    with processes.by_first(claimed(out)):
+        with processes.together():
+            if processes.is_first:
+                require_free(config)  # again, now that no other process can write there
+        began = time.perf_counter()
+        with processes.by_first(training_in(out, resume=config.resume)):
+            callbacks = () if log is None else (log, *others)
+            run = fitted(training, out, callbacks, budget, processes)
+        seconds = time.perf_counter() - began
+        with processes.together():
+            if log is None:
+                return {"out": str(out)}
+            times = {
+                "train_seconds": round(seconds, 2),
+                "steps_per_second": log.steps_per_second(),
+            }
+            return reported(training, run, out, times)
+
+
+def reported(
+    training: Training, run: Run, out: Path, times: dict[str, float | None]
+) -> dict[str, Any]:
+    """What the run found, on the test set; written, drawn and printed."""
+    print("evaluating on the test set ...", file=sys.stderr)
+    config = training.config
+    params = evaluated_params(config, run)
+    evaluation = evaluated(training, params, out)
+    result = result_of(config, run, evaluation) | times | {"out": str(out)}
+    data = _data_facts(training.dataset)
+    record(out, config, **result, **data)
+    result["pictures"] = drawn(figures_of(training, params, run), out)
+    record(out, config, **result, **data)
     print(f"{evaluation} of {config.latent_dim}\npictures     {out}/*.png")
     return result
 
 
 def fitted(
-    training: Training, out: Path, callbacks: Sequence[Callback], budget: TimeBudget | None
+    training: Training,
+    out: Path,
+    callbacks: Sequence[Callback],
+    budget: TimeBudget | None,
+    processes: Processes,
 ) -> Run:
     """The training itself. config.json is there before the first step; that of a run that is
     resumed is the old one until its checkpoints have turned out to be of this run. Raises OutOfTime
     where the budget is spent before the last step.
+
+    Of several processes the first has the callbacks, and its clock counts.
     """
-    config, facts = training.config, _facts(training)
+    config, images = training.config, training.dataset.train.images
+    with processes.together():
+        facts = _facts(training)
 
-    def write_facts() -> None:
-        write_json(out / "config.json", facts)
+        def write_facts() -> None:
+            write_json(out / "config.json", facts)
 
-    if not config.resume:
-        write_facts()
+        told: list[Callback] = []
+        if processes.is_first:
+            budgets = [] if budget is None else [budget]
+            told = [WhenStarted(write_facts), *callbacks, *budgets]
+            if not config.resume:
+                write_facts()
     run = fit(
         training.objective,
         training.params,
         training.optimizer,
-        training.dataset.train.images,
+        # of a source each process reads its own part of a batch
+        Arrays(images) if processes.are_several else images,
         training.fit_key,
         num_steps=config.num_steps,
         batch_size=config.batch_size,
@@ -125,9 +171,14 @@ def fitted(
             out / "checkpoints", config.checkpoint_every, config.resume, saved_fields(config)
         ),
         mesh=training.mesh,
-        callbacks=(WhenStarted(write_facts), *callbacks, *([] if budget is None else [budget])),
+        sharding=training.rule,
+        callbacks=told,
+        progress=processes.is_first,
     )
-    if budget is not None and budget.is_spent and run.step < config.num_steps:
+    if processes.are_several:  # what follows is for the first alone
+        run = with_arrays(run, fetched(arrays_of(run)))
+    is_spent = any(processes.told(budget is not None and budget.is_spent))
+    if budget is not None and is_spent and run.step < config.num_steps:
         raise OutOfTime(
             f"{budget.minutes:g} minutes are over at step {run.step:,} of {config.num_steps:,}"
         )
@@ -246,7 +297,7 @@ def parsed(
             f"nothing to resume: {saved_in} does not exist; name the run's folder with --out, or"
             " leave out --resume"
         )
-    own = {"resume": True, "overwrite": False, "out": config.out}
+    own = {"resume": True, "overwrite": False, "distributed": False, "out": config.out}
     saved = dataclasses.replace(saved_config(saved_in.parent), **own)
     config = parsed_flags(TrainConfig, arguments, prog=prog, default=saved)
     require_same_run(saved, config)

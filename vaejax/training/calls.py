@@ -10,7 +10,7 @@ import numpy as np
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.training.feeds import Examples, Feed, padded
 from vaejax.training.optimizers import skipped_steps
-from vaejax.training.processes import is_shared
+from vaejax.training.processes import ALONE, Processes
 from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
 
@@ -85,17 +85,19 @@ class Calls:
 class CallsOfFit(Calls):
     """Those of `fit`."""
 
-    def __init__(self, trainer: Trainer, feed: Feed, noise_key: Key):
+    def __init__(self, trainer: Trainer, feed: Feed, noise_key: Key, processes: Processes = ALONE):
         super().__init__()
         self._trainer, self._feed, self._noise_key = trainer, feed, noise_key
+        self._processes = processes
         # Several processes agree on each call before any of them begins it.
-        self.begins_ahead = not is_shared(trainer.mesh)
+        self.begins_ahead = not processes.are_several
 
     def steps_from(self, step: int) -> int:
         return self._feed.steps_from(step)
 
     def begin(self, params: Params, opt_state: PyTree, start: int, count: int) -> Call:
-        examples = self._feed.examples(start, count)
+        with self._processes.together():
+            examples = self._feed.examples(start, count)
         results = run_steps(
             self._trainer, params, opt_state, *examples, self._noise_key, start, count
         )

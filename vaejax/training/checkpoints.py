@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from vaejax.base.compare import differences, told
+from vaejax.base.devices import fetched
 from vaejax.base.files import nameable
 from vaejax.base.types import PyTree
-from vaejax.training.processes import fetched
 from vaejax.training.saved_step import (
     CheckpointError,
     DamagedError,
@@ -32,6 +32,7 @@ from vaejax.training.saved_step import (
     read_record,
     record_of,
     run_of,
+    waiting_for_none,
     write_digests,
 )
 
@@ -92,6 +93,8 @@ class CheckpointStore:
             # still looks whole.
             todelete_subdir=TRASH,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_digests),
+            create=False,  # it is made below
+            multiprocessing_options=waiting_for_none(),
         )
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -185,11 +188,13 @@ class CheckpointStore:
             raise CheckpointError(f"no intact checkpoint in {self.directory}; " + "; ".join(causes))
         return None
 
-    def read(self, step: int, like: PyTree) -> tuple[PyTree, dict[str, np.ndarray]]:
-        """(state, history) of one step, for looking back: what one of the two configurations does
-        not say may be anything. CheckpointError if it cannot be read.
+    def read(
+        self, step: int, like: PyTree, common: bool = True
+    ) -> tuple[PyTree, dict[str, np.ndarray]]:
+        """(state, history) of one step, for looking back: with `common`, what one of the two
+        configurations does not say may be anything. CheckpointError if it cannot be read.
         """
-        return self._read(step, like, common=True)
+        return self._read(step, like, common)
 
     def _read(self, step: int, like: PyTree, common: bool = False):
         """DamagedError where damage is shown; CheckpointError for any other reason why a step

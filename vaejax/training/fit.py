@@ -27,6 +27,7 @@ from vaejax.training.arguments import (
     check_mesh,
     check_nouns,
     check_params,
+    check_schedules,
     data_for,
 )
 from vaejax.training.callbacks import Callback, Callbacks
@@ -34,7 +35,7 @@ from vaejax.training.calls import CallsOfFit
 from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, skipped_steps, started, watched
-from vaejax.training.processes import agreed, require_together
+from vaejax.training.processes import Processes, processes_of
 from vaejax.training.run import (
     NO_HISTORY,
     NonFiniteError,
@@ -101,7 +102,9 @@ def fit(
       validation: held-out examples, and how often and how patiently to look at them.
       checkpoints: where and how often to save the run, and whether to go on from there.
       mesh: each batch is sharded over the mesh's axis "data", and so are the examples that are
-        read of a source; data that are arrays lie on each device.
+        read of a source; data that are arrays lie on each device. The devices may be those of all
+        processes of a job, which then call `fit` alike: an error in one of them ends the others by
+        an `OtherProcessError`, and one that is gone by a `LostProcessError`.
       sharding: how parameters and the optimiser's state lie on the mesh: whole on each device, or
         by `vaejax.FullyShardedDataParallel()` in parts.
       callbacks: each is called with the run so far after each compiled call, about once a second:
@@ -120,7 +123,12 @@ def fit(
     check_mesh(mesh, batch_size)
     rule = checked_rule(sharding, mesh)
     check_params(params)
-    data = data_for(objective, data, validation, transform, num_steps, batch_size)
+    check_schedules(objective, num_steps)
+    processes = processes_of(mesh)
+    with processes.together():
+        data = data_for(objective, data, validation, transform, batch_size)
+        parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
+        opened = open_saver(checkpoints, key, batch_size, data, processes, **parts)
 
     mesh = None if mesh is None else automatic(mesh)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
@@ -129,46 +137,46 @@ def fit(
         order_key, noise_key, validation_key = jax.random.split(placed(key, replicated), 3)
         params = copied(placed(params, None))
         opt_state = started(by_structure, params)
-    is_watched = watched(opt_state)
-    trainer = Trainer(objective, by_structure, transform, mesh, batch_size, is_watched, rule)
+    program = objective, by_structure, transform, mesh, batch_size
+    trainer = Trainer(*program, watched(opt_state), rule)
     feed = feed_of(data, order_key, batch_size, num_steps, mesh)
-    calls = CallsOfFit(trainer, feed, noise_key)
+    calls = CallsOfFit(trainer, feed, noise_key, processes)
     validator = validator_of(validation, objective, transform, validation_key, replicated)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
-    parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
-    with open_saver(checkpoints, key, batch_size, data, **parts) as saver, Signals() as signals:
+    with opened as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
         try:
-            told.start(run)
+            with processes.together():
+                told.start(run)
             # A run that was cut before a validation that was due has it first.
-            with under_mesh(mesh):
+            with under_mesh(mesh), processes.together():
                 run = validator.caught_up(run)
             with progress_bar(num_steps, run.step, progress) as bar:
                 while run.step < num_steps and not validator.is_out_of_patience(run):
-                    calls.count, signals.received, told.stopped = agreed(
-                        mesh, calls.count, signals.received, told.stopped
-                    )
+                    _agree(processes, calls, signals, told)
                     if signals.received or told.stopped:
                         break
                     with under_mesh(mesh):
                         run = calls.advance(run, _next_due(run.step, num_steps, periods))
                         show(bar, run)
-                        run = validator.caught_up(run)
+                        with processes.together():
+                            run = validator.caught_up(run)
                     if saver is not None and saver.is_due(run.step):
                         saver.save(run)
-                    told(run)
+                    with processes.together():
+                        told(run)
             if saver is not None:
                 saver.finish(run)
-            told.finish()
+            with processes.together():
+                told.finish()
             signals.raise_received()
         except NonFiniteError as error:
-            _keep(error.run, error, saver, told)
+            _keep(error.run, error, saver, told, processes)
             raise
         except BaseException as error:
-            require_together(mesh, error, None if saver is None else saver.last_step)
-            _keep(run, error, saver, told)
+            _keep(run, error, saver, told, processes)
             raise
         finally:
             feed.close()
@@ -176,10 +184,22 @@ def fit(
     return handed_out(run)
 
 
-def _keep(run: Run, error: BaseException, saver: Saver | None, told: Callbacks) -> None:
+def _keep(
+    run: Run,
+    error: BaseException,
+    saver: Saver | None,
+    told: Callbacks,
+    processes: Processes,
+) -> None:
     """The run so far goes into the error and, where there are checkpoints, into one of them; if
-    that fails too, the first error stays the one that is raised.
+    that fails too, the first error stays the one that is raised. Raises LostProcessError in place
+    of one that says that another process is gone, without which nothing can be saved.
     """
+    lost = processes.lost(error, None if saver is None else saver.last_step)
+    if lost is not None:
+        hand_back(lost, handed_out(run))
+        told.finish_after(lost)
+        raise lost from error
     hand_back(error, handed_out(run))
     if saver is not None:
         try:
@@ -187,6 +207,20 @@ def _keep(run: Run, error: BaseException, saver: Saver | None, told: Callbacks) 
         except Exception as second:
             error.add_note(f"and it could not be saved: {type(second).__name__}: {second}")
     told.finish_after(error)
+
+
+def _agree(processes: Processes, calls: CallsOfFit, signals: Signals, callbacks: Callbacks) -> None:
+    """On how many steps the next call has, and on what stops the run instead: the least count, a
+    signal that any of the processes got, and whether a callback of any stopped.
+
+    They differ since clocks do, and since a signal may reach one process alone. All of them run the
+    same program at the same time, or wait for each other for ever.
+    """
+    mine = calls.count, signals.received, callbacks.stopped
+    counts, received, stops = zip(*processes.told(mine), strict=True)
+    calls.count = min(counts)
+    signals.received = max(filter(None, received), default=None)
+    callbacks.stopped = any(stops)
 
 
 def _next_due(step: int, num_steps: int, periods: list[int]) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from vaejax.base.checks import is_key, require_no_class, shortened
+from vaejax.base.functions import closed_over
 from vaejax.base.types import Params, PyTree, Scalar
 from vaejax.training.run import copied, is_real
 from vaejax.training.skipping import SkippedState
@@ -215,8 +216,12 @@ def _structure(obj: Any, parents: frozenset[int]) -> Any:
         return "cycle"
     inside = partial(_structure, parents=parents | {id(obj)})
     if isinstance(obj, FunctionType) and obj.__module__.startswith("optax"):
-        cells = tuple(inside(cell.cell_contents) for cell in obj.__closure__ or ())
-        return obj.__code__, cells, inside(obj.__defaults__), inside(obj.__kwdefaults__)
+        return (
+            obj.__code__,
+            inside(closed_over(obj)),
+            inside(obj.__defaults__),
+            inside(obj.__kwdefaults__),
+        )
     if isinstance(obj, MethodType):
         return inside(obj.__func__), inside(obj.__self__)
     if isinstance(obj, partial):

@@ -1,59 +1,152 @@
-"""Several processes that train on one mesh do the same at the same step."""
+"""Several processes that do one thing together: what ends one of them ends all."""
+
+import json
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from vaejax.base.types import PyTree
+MESSAGE_BYTES = 4096  # of what a process tells the others at once
+MOST_CHARACTERS = 500  # of an error in it
+
+# How JAX's errors begin that are of one process alone, such as a device without enough memory.
+OF_ONE_PROCESS = ("RESOURCE_EXHAUSTED", "INVALID_ARGUMENT", "UNIMPLEMENTED")
 
 
 class LostProcessError(RuntimeError):
-    """The processes that train on one mesh could not go on together."""
+    """A process that this one waits for is gone, or does not answer."""
 
 
-def is_shared(mesh: Mesh | None) -> bool:
-    """Whether devices of several processes are in the mesh."""
-    return mesh is not None and len({device.process_index for device in mesh.devices.flat}) > 1
+class OtherProcessError(RuntimeError):
+    """Another process could not go on, so that none does: the message says which, and why."""
 
 
-def agreed(
-    mesh: Mesh | None, count: int, signal: int | None, stopped: bool
-) -> tuple[int, int | None, bool]:
-    """How many steps the next call has, and what stops the run instead: the least count, a signal
-    that any of the processes got, and whether a callback of any stopped.
+@dataclass(frozen=True)
+class Processes:
+    """Those that do one thing together: all of the job, or this one alone."""
 
-    They differ since clocks do, and since a signal may reach one process alone. All of them run the
-    same program at the same time, or wait for each other for ever.
+    are_several: bool
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that writes the files and prints."""
+        return not self.are_several or jax.process_index() == 0
+
+    def told(self, mine: Any) -> list[Any]:
+        """What each process has to tell, of JSON's types, in their order. Each waits for all of
+        them, however long that takes.
+        """
+        if not self.are_several:
+            return [mine]
+        text = json.dumps(mine).encode()
+        row = np.zeros(MESSAGE_BYTES, np.uint8)
+        row[: len(text)] = np.frombuffer(text, np.uint8)
+        try:
+            rows = np.asarray(multihost_utils.process_allgather(row))
+        except Exception as error:
+            raise _lost("start all of them again", error) from error
+        return [json.loads(row.tobytes().rstrip(b"\0")) for row in rows]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work that each process does on its own. It ends when all have ended theirs: where one
+        fails, it raises its error, and the others an OtherProcessError, so that none waits for it.
+        """
+        if not self.are_several:
+            yield
+            return
+        mine = None
+        try:
+            yield
+        except BaseException as error:
+            mine = error
+        errors = self.told(None if mine is None else _said_of(mine))
+        if mine is not None:
+            raise mine
+        for number, said in enumerate(errors):
+            if said is not None:
+                raise OtherProcessError(f"process {number} of {len(errors)} ended all: {said}")
+
+    @contextmanager
+    def by_first(self, context: AbstractContextManager) -> Iterator[None]:
+        """Within a context that the first process alone enters. Where that fails, none goes on."""
+        with ExitStack() as stack:
+            with self.together():
+                if self.is_first:
+                    stack.enter_context(context)
+            yield
+
+    def lost(self, error: BaseException, saved: int | None) -> LostProcessError | None:
+        """What an error of JAX means among several processes, where it means that one is gone. What
+        was computed since the checkpoint `saved` cannot be saved: that too takes all of them.
+        """
+        if not self.are_several or not _is_of_others(error):
+            return None
+        if saved is None:
+            return _lost("give checkpoints=, to go on from", error)
+        return _lost(f"start all of them with resume=True: they go on from step {saved}", error)
+
+
+ALONE, ALL = Processes(False), Processes(True)
+
+
+def processes_of(mesh: Mesh | None) -> Processes:
+    """Those whose devices are in a mesh. ValueError for a mesh of several, but not all: what the
+    processes tell each other goes to all of them.
     """
-    if not is_shared(mesh):
-        return count, signal, stopped
-    mine = np.array([-count, signal or 0, stopped])
-    fewest, signal, stopped = np.asarray(multihost_utils.process_allgather(mine)).max(0).tolist()
-    return -fewest, signal or None, bool(stopped)
+    members = set() if mesh is None else {device.process_index for device in mesh.devices.flat}
+    if len(members) <= 1:
+        return ALONE
+    if len(members) < jax.process_count():
+        raise ValueError(
+            f"the mesh has devices of {len(members)} of {jax.process_count()} processes; give one"
+            ' of all, such as mesh=jax.make_mesh((jax.device_count(),), ("data",))'
+        )
+    return ALL
 
 
-def require_together(mesh: Mesh | None, error: BaseException, saved: int | None) -> None:
-    """Raises LostProcessError in place of an error of a mesh of several processes. What was
-    computed since the checkpoint `saved` cannot be saved: that too takes all of them.
+def join_others() -> None:
+    """Finds the other processes of this job, by `jax.distributed.initialize()`; before anything
+    runs on a device. ValueError where none are found.
     """
-    if is_shared(mesh) and isinstance(error, jax.errors.JaxRuntimeError):
-        cause = (str(error).splitlines() or [""])[0][:200]
-        remedy = "give checkpoints=, to go on from"
-        if saved is not None:
-            remedy = f"start all of them again with resume=True: they go on from step {saved}"
-        raise LostProcessError(
-            f"process {jax.process_index()} of {jax.process_count()} waits for another that is gone"
-            f" or does not answer; {remedy} ({cause})"
-        ) from error
+    if jax.distributed.is_initialized():
+        return
+    # JAX would take note of a SIGTERM and do nothing; `fit` answers it, and ends all processes.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize()
+    except (ValueError, jax.errors.JaxRuntimeError) as error:
+        raise ValueError(
+            f"the other processes of this job are not found ({_said_of(error)}): start all of them"
+            " by srun or mpirun, in Kubernetes or on a TPU pod, or leave out --distributed"
+        ) from None
 
 
-def fetched(tree: PyTree) -> PyTree:
-    """The arrays on the host, whole: each process gets what lies with the others."""
+def _lost(remedy: str, error: BaseException) -> LostProcessError:
+    line = (str(error.__cause__ or error).splitlines() or [""])[0][:200]
+    return LostProcessError(
+        f"process {jax.process_index()} of {jax.process_count()} waits for another that is gone or"
+        f" does not answer; {remedy} ({line})"
+    )
 
-    def whole(leaf):
-        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-            return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
-        return np.asarray(jax.device_get(leaf))
 
-    return jax.tree.map(whole, tree)
+def _said_of(error: BaseException) -> str:
+    """In one line: what kind of error it is, and its message."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]} ..."
+
+
+def _is_of_others(error: BaseException) -> bool:
+    """Whether another process is its cause: a collective operation raises a RuntimeError of JAX or,
+    where its result is read, a ValueError.
+    """
+    if isinstance(error, LostProcessError):
+        return True
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return not str(error).startswith(OF_ONE_PROCESS)
+    return isinstance(error, ValueError) and "Gloo" in str(error)

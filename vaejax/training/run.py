@@ -9,6 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import is_key
+from vaejax.base.devices import fetched
 from vaejax.base.types import Params, PyTree, Scalar
 
 
@@ -160,6 +161,6 @@ def is_real(leaf: ArrayLike) -> bool:
 def first_non_finite(tree: PyTree, what: str = "") -> str | None:
     """The name of the first leaf with a NaN or infinity, after `what`."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if is_real(leaf) and not np.isfinite(np.asarray(leaf)).all():
+        if is_real(leaf) and not np.isfinite(fetched(leaf)).all():
             return what + jax.tree_util.keystr(path).lstrip(".")
     return None

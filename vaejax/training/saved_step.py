@@ -159,5 +159,17 @@ def _read(folder: Path, like: PyTree) -> PyTree:
     """By Orbax, without its manager, which would write into the folder that it opens."""
     import orbax.checkpoint as ocp  # takes a moment to import
 
-    with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+    alone = waiting_for_none()
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
         return checkpointer.restore(folder, args=ocp.args.StandardRestore(like))
+
+
+def waiting_for_none() -> Any:
+    """Orbax's options for what one of several processes does alone: it waits for no other."""
+    import orbax.checkpoint as ocp
+
+    this = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"process {this}"
+    )

@@ -12,6 +12,7 @@ import optax
 
 from vaejax.base.checks import require_count
 from vaejax.base.describe import description
+from vaejax.base.devices import fetched
 from vaejax.base.settings import settings_of_numbers
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
@@ -20,6 +21,7 @@ from vaejax.data.sources import digest_of_data
 from vaejax.objectives.base import Objective
 from vaejax.training.checkpoints import CheckpointError, CheckpointStore
 from vaejax.training.optimizers import ByStructure, started
+from vaejax.training.processes import ALONE, Processes
 from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, handed_out, with_arrays
 
 
@@ -33,7 +35,8 @@ class Checkpoints:
     bits. `config`, of JSON's types, is stored in each and must then be equal; so must the data, the
     key, the batch size, the objective, the transform and the optimiser, which are stored anyway, by
     their descriptions, and JAX's settings of precision and of random numbers. Free are the number
-    of steps, the validation, the mesh and the callbacks.
+    of steps, the validation, the mesh and the callbacks. Several processes that train
+    together name one folder, which all of them see: the first writes, and all read.
     """
 
     folder: str | Path
@@ -50,10 +53,11 @@ class Checkpoints:
 
 
 class Saver:
-    """Checkpoints at work, of such a run."""
+    """Checkpoints at work, of such a run. Of several processes the first writes, and all read."""
 
-    def __init__(self, checkpoints: Checkpoints, origin: Mapping[str, Any]):
+    def __init__(self, checkpoints: Checkpoints, origin: Mapping[str, Any], processes: Processes):
         self.every, self._resume = checkpoints.every, checkpoints.resume
+        self._processes, self._saved = processes, 0
         self._store = CheckpointStore(
             checkpoints.folder, checkpoints.config, checkpoints.max_to_keep, origin
         )
@@ -68,17 +72,23 @@ class Saver:
         """The run of the newest checkpoint, or `run` where there is none; ValueError where there is
         one and it is not to be resumed. From now on it can be saved.
         """
-        store = self._store
-        if store.steps() and not self._resume:
-            raise ValueError(
-                f"{store.directory} already holds step {store.steps()[-1]}: resume, by"
-                " vaejax.Checkpoints(..., resume=True), or name another folder"
-            )
-        newest = store.restore(arrays_of(run))
-        store.open()
-        if newest is None:
+        store, newest = self._store, None
+        with self._processes.together():
+            if store.steps() and not self._resume:
+                raise ValueError(
+                    f"{store.directory} already holds step {store.steps()[-1]}: resume, by"
+                    " vaejax.Checkpoints(..., resume=True), or name another folder"
+                )
+        with self._processes.together():
+            if self._processes.is_first:  # what is damaged is moved aside by one of them
+                newest = store.restore(arrays_of(run))
+                store.open()
+        step = self._processes.told(None if newest is None else newest[0])[0]
+        if step is None:
             return run
-        step, arrays, history = newest
+        with self._processes.together():
+            _, arrays, history = newest or (step, *store.read(step, arrays_of(run), common=False))
+        self._saved = step
         return with_arrays(run._replace(step=step, history=completed(history)), arrays)
 
     @property
@@ -90,13 +100,18 @@ class Saver:
         return step % self.every == 0
 
     def save(self, run: Run) -> None:
-        self._store.save(run.step, arrays_of(run), run.history)
+        arrays = fetched(arrays_of(run))  # by all processes, of parts that lie with each
+        with self._processes.together():
+            if self._processes.is_first:
+                self._store.save(run.step, arrays, run.history)
+        self._saved = run.step
 
     def finish(self, run: Run) -> None:
         """Saves the run as it is, unless that was done or no step was, and waits for the disk."""
-        if run.step > 0 and run.step not in self._store.steps():
+        if run.step != self._saved:
             self.save(run)
-        self._store.wait()
+        with self._processes.together():
+            self._store.wait()
 
 
 def open_saver(
@@ -104,6 +119,7 @@ def open_saver(
     key: Key,
     batch_size: int,
     data: PyTree | Source,
+    processes: Processes = ALONE,
     **parts: Any,
 ) -> AbstractContextManager[Saver | None]:
     """The saver of a run, with all that must be the same for it to be continued: `parts` are what
@@ -117,7 +133,7 @@ def open_saver(
         "key": jax.random.key_data(key).tolist(),
         "settings": settings_of_numbers(),
     }
-    return Saver(checkpoints, {**own, "data": digest_of_data(data), **described})
+    return Saver(checkpoints, {**own, "data": digest_of_data(data), **described}, processes)
 
 
 def saved_runs(

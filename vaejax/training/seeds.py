@@ -13,12 +13,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, require_keys, unknown_name
-from vaejax.base.devices import placed, under_mesh
+from vaejax.base.devices import of_this_process, placed, under_mesh
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
-from vaejax.training.arguments import check_functions, check_params, data_for
+from vaejax.training.arguments import check_functions, check_params, check_schedules, data_for
 from vaejax.training.callbacks import Callback, Callbacks
 from vaejax.training.calls import Call, Calls, are_acceptable
 from vaejax.training.feeds import Examples, Order, padded, steps_per_call
@@ -77,14 +77,16 @@ def fit_seeds(
             f"fit_seeds keeps the data on the device, and {type(data).__name__} is a source on the"
             " host: give arrays, or run vaejax.fit for one seed after another"
         )
-    data = data_for(objective, data, None, transform, num_steps, batch_size)
+    check_schedules(objective, num_steps)
+    data = data_for(objective, data, None, transform, batch_size)
     strategy = strategy or default_strategy()
     if strategy not in get_args(SeedStrategy):
         raise ValueError(unknown_name("strategy", strategy, list(get_args(SeedStrategy))))
     num_seeds = len(keys)
     _require_seeds(params, num_seeds)
 
-    by_structure, params = ByStructure(optimizer), copied(placed(params, None))
+    by_structure = ByStructure(optimizer)
+    params = copied(placed(of_this_process(params), None))
     opt_state = _states(by_structure, params, num_seeds)
     trainer = Trainer(objective, by_structure, transform, None, batch_size, watched(opt_state))
     seeds = CallsOfSeeds(trainer, strategy, data, keys)

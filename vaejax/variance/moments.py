@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, require_key, unknown_name
-from vaejax.base.devices import placed, under_mesh
+from vaejax.base.devices import of_this_process, placed, under_mesh
 from vaejax.base.mapping import Estimate, estimate
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.objectives.base import Maximised, Objective
@@ -100,7 +100,7 @@ def gradient_moments(
     groups = parts(params) if groups is None else groups
     whole = None if layout.mesh is None else NamedSharding(layout.mesh, PartitionSpec())
     with under_mesh(layout.mesh):
-        params, x, key = placed((params, x, key), whole)
+        params, x, key = placed(of_this_process((params, x, key)), whole)
         pilot_key, draw_key = jax.random.split(key)
         if by != "draws" and not only_draws:
             try:

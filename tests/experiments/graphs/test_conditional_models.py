@@ -3,27 +3,35 @@ worth, shapes, a short run.
 """
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import vaejax
 from experiments.graphs import conditional_models as experiment
+from experiments.lib.classifiers import Network
+from experiments.lib.data import Examples
 from experiments.lib.script import run
-from vaejax.base.supports import REAL
+from experiments.lib.training import fitted
 
 CONFIG = experiment.Config(
     num_steps=400, batch_size=100, learning_rate=5e-2, hidden=(8,), latent_dim=2, eval_samples=200
 )
 
 
+def most_likely(conditional, x: np.ndarray, y: np.ndarray):
+    """The parameters of p(y | x), every batch being all examples: nothing is random."""
+    network = Network(conditional)
+    start = network.init(jax.random.key(0), {"x": x[0]})
+    data, adam = {"x": x, "y": y}, optax.adam(CONFIG.learning_rate)
+    return fitted(CONFIG, network.objective, start, data, jax.random.key(1), optimizer=adam).phi
+
+
 def test_maximum_likelihood_of_a_linear_regression_is_least_squares():
-    """Weights, bias and scale of p(y | x) = N(w . x + b, s^2) within 2e-3, every batch being all
-    examples: nothing is random.
-    """
+    """Weights, bias and scale of p(y | x) = N(w . x + b, s^2) within 2e-3."""
     generator = np.random.default_rng(0)
     x = generator.normal(size=(100, 3)).astype(np.float32)
     y = (x @ np.array([[1.0], [-0.5], [0.2]]) + 0.3 + 0.4 * generator.normal(size=(100, 1))).astype(
@@ -32,12 +40,7 @@ def test_maximum_likelihood_of_a_linear_regression_is_least_squares():
     design = np.column_stack([x, np.ones(100)])
     expected = np.linalg.lstsq(design, y[:, 0])[0]
     scale = np.sqrt(np.mean((y[:, 0] - design @ expected) ** 2))
-    conditional = vaejax.Gaussian(vaejax.MLP(1, hidden=()), "learned")
-    start = vaejax.Params(conditional.init(jax.random.key(0), x[0]), ())
-    objective = vaejax.minibatch(
-        partial(experiment.log_conditional, conditional, "y", "x"), support={"x": REAL, "y": REAL}
-    )
-    params = experiment.fitted(CONFIG, objective, start, {"x": x, "y": y}, jax.random.key(1)).theta
+    params = most_likely(vaejax.Gaussian(vaejax.MLP(1, hidden=()), "learned"), x, y)
     (dense,) = params["net"]["params"].values()
     found = [*dense["kernel"][:, 0], dense["bias"][0], jnp.exp(params["log_scale"])]
     np.testing.assert_allclose(found, [*expected, scale], atol=2e-3)
@@ -50,13 +53,9 @@ def test_a_scale_for_each_x_is_found():
     x = np.repeat(np.float32([[0], [1]]), 50, axis=0)
     y = (x + (0.2 + x) * np.random.default_rng(0).normal(size=x.shape)).astype(np.float32)
     conditional = vaejax.DiagNormal(vaejax.MLP(1, hidden=(), heads=2))
-    start = vaejax.Params(conditional.init(jax.random.key(0), x[0]), ())
-    objective = vaejax.minibatch(
-        partial(experiment.log_conditional, conditional, "y", "x"), support={"x": REAL, "y": REAL}
-    )
-    params = experiment.fitted(CONFIG, objective, start, {"x": x, "y": y}, jax.random.key(1))
+    params = most_likely(conditional, x, y)
     for value in (0, 1):
-        p, of_group = conditional(params.theta, jnp.full(1, float(value))), y[x == value]
+        p, of_group = conditional(params, jnp.full(1, float(value))), y[x == value]
         np.testing.assert_allclose(
             [p.loc[0], jnp.exp(p.log_scale[0])], [of_group.mean(), of_group.std()], atol=2e-3
         )
@@ -86,15 +85,13 @@ def test_a_latent_is_worth_the_nats_of_what_the_pixels_share():
     so that 3 is 15 of them away (false-alarm rate far below 1e-6); a latent that is not used gives
     0.
     """
-    train, valid, test = coins(400), coins(100, 1), coins(400, 2)
-    found = experiment.compare(
-        CONFIG, experiment.Examples(train, valid, test, identity), jax.random.key(0)
-    )
-    row = found.row
+    splits = coins(400), coins(100, 1), coins(400, 2)
+    task = experiment.Task(*(Examples(split, identity) for split in splits))
+    row, draw, _ = experiment.compare(CONFIG, task, jax.random.key(0))
     assert row["gain"].mean > 3
     assert abs(row["network"].mean + 6 * np.log(2)) < 0.2
     assert row["bound"].mean <= row["log_marginal"].mean + 0.05 < -np.log(2) + 0.2
-    draws = found.samples(jnp.ones(1), jax.random.split(jax.random.key(1), 200))
+    draws = draw(jnp.ones((200, 1)), jax.random.split(jax.random.key(1), 200))
     assert draws.shape == (200, 6)
     assert (
         np.all(np.ptp(draws, axis=1) < 0.5) and 0.25 < np.mean(draws[:, 0]) < 0.75
@@ -126,12 +123,17 @@ def test_a_conditional_vae_has_the_shapes_of_its_example():
     assert vaejax.log_marginal(model, params, example, jax.random.key(1), 5).shape == ()
 
 
-def test_no_labels_are_named():
-    digits = vaejax.load_dataset("digits")
-    unlabelled = digits._replace(train=digits.train._replace(labels=None))
-    message = r"digits has no labels for the parts classification and classes \(--parts completion"
+def test_no_labels_are_named(tmp_path):
+    """Before anything trains, and only where a part asks for them."""
+    path = tmp_path / "unlabelled.npy"
+    np.save(path, vaejax.load_dataset("digits").test.images)
+    message = "no labels for the parts classification and classes .--parts completion needs none"
+    settings = {"data": str(path), "maximum": 16, "out": str(tmp_path / "out")}
     with pytest.raises(ValueError, match=message):
-        experiment.labelled_examples(CONFIG, unlabelled, vaejax.Pixels(16))
+        run(
+            dataclasses.replace(CONFIG, parts=("completion", "classes"), **settings),
+            experiment.experiment,
+        )
 
 
 @pytest.mark.slow

@@ -158,7 +158,7 @@ def test_generative_is_ahead_where_its_model_is_true():
     rows = experiment.compare(
         config, planted(3_000, 0), planted(10_000, 1), ("naive Bayes", "logistic regression")
     )
-    lead = experiment.Rows(rows).lead("naive Bayes", 200)
+    lead = experiment.lead(rows, "naive Bayes", 200)
     assert lead.mean > 10.72 * lead.standard_error and lead.mean > 0.01
 
 
@@ -173,7 +173,7 @@ def test_discriminative_is_ahead_where_the_model_is_false():
         Split((of.images > 8).astype(np.float32), of.labels) for of in (digits.train, digits.test)
     )
     rows = experiment.compare(config, train, test, ("naive Bayes", "logistic regression"))
-    lead = experiment.Rows(rows).lead("naive Bayes", 1_000)
+    lead = experiment.lead(rows, "naive Bayes", 1_000)
     assert lead.mean < -9.05 * lead.standard_error and lead.mean < -0.03
 
 

@@ -17,7 +17,6 @@ from experiments.lib.script import run
 from vaejax.objectives.base import Maximised
 
 CONFIG = experiment.Config()
-STATES = experiment.states_of(experiment.PARENTS)
 
 
 def data_of(num_examples: int, seed: int = 0):
@@ -36,7 +35,9 @@ def test_log_likelihood_and_divergence_add_to_minus_the_entropy(x64, name):
     second time, by `np.unique`.
     """
     graph, data = experiment.MODELS[name], data_of(500)
-    data, states = ({name: x.astype(float) for name, x in of.items()} for of in (data, STATES))
+    data, states = (
+        {name: x.astype(float) for name, x in of.items()} for of in (data, experiment.STATES)
+    )
     p = experiment.data_distribution(data)
     unique, counts = np.unique(
         np.concatenate(list(data.values()), axis=1), axis=0, return_counts=True
@@ -108,15 +109,15 @@ def test_sgd_reaches_the_counts():
     data = experiment.sampled(config, jax.random.key(0))
     graph, p = experiment.MODELS["tables"], experiment.data_distribution(data)
     optimum = experiment.divergence(
-        p, experiment.log_probs(graph, experiment.counted(graph, data), STATES)
+        p, experiment.log_probs(graph, experiment.counted(graph, data), experiment.STATES)
     )
-    curve = experiment.along(graph, experiment.fitted(config, graph, data, jax.random.key(1)), data)
-    assert curve["kl"][0] > optimum + 0.5 and curve["kl"].min() > optimum - 1e-6
-    assert curve["kl"][-1] < optimum + 2e-4
+    curve = experiment.fitted(config, graph, data, jax.random.key(1))
+    assert curve.kl[0] > optimum + 0.5 and curve.kl.min() > optimum - 1e-6
+    assert curve.kl[-1] < optimum + 2e-4
     alone = experiment.MODELS["no arrows"]
     assert (
         experiment.divergence(
-            p, experiment.log_probs(alone, experiment.counted(alone, data), STATES)
+            p, experiment.log_probs(alone, experiment.counted(alone, data), experiment.STATES)
         )
         > optimum + 0.1
     )

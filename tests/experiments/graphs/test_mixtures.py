@@ -167,7 +167,7 @@ def test_the_clusters_start_at_their_exact_posterior():
 
 def test_agreement_by_hand():
     labels, clusters = np.array([0, 0, 0, 1, 1, 2]), np.array([5, 5, 1, 1, 1, 7])
-    assert experiment.purity(clusters, labels) == pytest.approx(5 / 6)
+    assert experiment.agreement(clusters, labels)["purity"] == pytest.approx(5 / 6)
     assert experiment.agreement(labels + 3, labels) == {
         "clusters": 3,
         "purity": 1.0,

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.lib import tables
 from experiments.lib.flags import Script
-from experiments.lib.script import Report, joined, run
+from experiments.lib.script import Report, joined, run, tell
 from tests.lib.paths import EXPERIMENTS
 from tests.lib.runs import made_run
 from tests.lib.scripts import attempt
@@ -228,6 +228,19 @@ def test_parts_are_joined_under_their_names():
     assert whole.numbers == {"first": {"a": 1}, "second": [3]}
     assert whole.summary == {"first": {"s": 2}, "second": [3]}
     assert whole.tables == "one\n\ntwo" and set(whole.figures) == {"x", "y"}
+
+
+def test_where_the_data_lie_is_in_the_result_alone(tmp_path):
+    numbers = {"data": "/somewhere", "rows": [1]}
+    summary = run(Config(str(tmp_path)), lambda _: Report(numbers, "", {}))
+    assert summary == {"rows": [1], "out": str(tmp_path)}
+    assert json.loads((tmp_path / "result.json").read_text())["data"] == "/somewhere"
+
+
+def test_what_is_told_is_no_output(capsys):
+    tell("beta 1")
+    printed = capsys.readouterr()
+    assert printed.out == "" and re.fullmatch(r"\d+\.\d s, beta 1\n", printed.err)
 
 
 def test_tables():

@@ -21,4 +21,4 @@ def test_representation(tmp_path):
         (4.0, 1),
     ]
     assert "| linear probe | posterior means, 3 |" in printed and "| beta | MIG |" in printed
-    assert files(tmp_path) == {"probes.png", "disentanglement.png", "result.json"}
+    assert files(tmp_path) == {"probes.png", "disentanglement.png", "traversals.png", "result.json"}

@@ -144,7 +144,7 @@ def test_a_family_that_cannot_be_tried_asks_for_its_support():
     ],
 )
 def test_the_support_of_one_numpyro_density(p, support):
-    read = support_of_numpyro(from_numpyro(p).base.support)
+    read = support_of_numpyro(from_numpyro(p).base)
     assert (read.low, read.high, read.steps) == (support.low, support.high, support.steps)
 
 

@@ -88,7 +88,7 @@ def _support_at(family: Family, fill: float, size: int) -> Support | None:
     for shapes in _parameter_shapes(family, size):
         parameters = [np.full(shape, fill, np.float32) for shape in shapes]
         try:
-            return support_of_numpyro(family(*parameters).support)
+            return support_of_numpyro(family(*parameters))
         except Exception:  # noqa: S112  a family may refuse these shapes in any way
             continue
     return None

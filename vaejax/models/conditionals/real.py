@@ -8,7 +8,7 @@ import numpy as np
 import numpyro.distributions as npd
 
 from vaejax.base.checks import is_finite, require_positive
-from vaejax.base.devices import require_automatic
+from vaejax.base.devices import on_automatic_axes
 from vaejax.base.supports import REAL, SPHERE
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
@@ -115,8 +115,9 @@ class LowRankNormal(OfNet):
         loc, log_scale, *columns = require_vectors(self, outputs)
         scale = jnp.exp(soft_bound(log_scale, MAX_LOG_SCALE))
         factor = scale[:, None] * soft_bound(jnp.stack(columns, axis=1), MAX_LOADING)
-        require_automatic(loc, "LowRankNormal")
-        return NumPyroDensity(npd.LowRankMultivariateNormal(loc, factor, scale**2))
+        return NumPyroDensity(
+            on_automatic_axes(npd.LowRankMultivariateNormal, loc, factor, scale**2)
+        )
 
 
 @component
