@@ -28,6 +28,7 @@ import vaejax
 from vaejax.runs.place import place_of
 from vaejax.runs.prepared import prepared_training
 from vaejax.runs.train import fitted, parsed
+from vaejax.training.processes import ALONE
 
 def after_the_first_call(run):
     print(json.dumps({"step": run.step, "programs": len(programs), "read back": len(read_back)}))
@@ -35,7 +36,7 @@ def after_the_first_call(run):
 
 training = prepared_training(parsed(sys.argv[1:]))
 place_of(training.config.out).mkdir()
-fitted(training, place_of(training.config.out), [after_the_first_call], None)
+fitted(training, place_of(training.config.out), [after_the_first_call], None, ALONE)
 """
 MOST_PROGRAMS = 16  # keys, the starting parameters and state, the step; a leaf has none of its own
 
