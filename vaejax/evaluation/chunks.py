@@ -43,16 +43,19 @@ def map_in_chunks(
     if path is not None:
         pieces = Pieces(path, made_of(same_as or function, summary, params, source, key))
     kept = {} if pieces is None else dict(pieces.arrays)
+
+    def computed(start: int, stop: int) -> Summaries:
+        rows = np.minimum(np.arange(start, start + batch_size), size - 1)
+        chunk = map_rows(function, params, read(source, rows), key, batch_size, start)
+        return summary(jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], chunk))
+
     parts, start = [], 0
     with _bar(size, description, progress) as bar:
         while start < size:
             part = kept.get(start)
             if part is None:
-                stop = min([start + batch_size, size, *(other for other in kept if other > start)])
-                rows = np.minimum(np.arange(start, start + batch_size), size - 1)
-                chunk = map_rows(function, params, read(source, rows), key, batch_size, start)
-                count = stop - start
-                part = summary(jax.tree.map(lambda leaf, n=count: np.asarray(leaf)[:n], chunk))
+                next_kept = min((other for other in kept if other > start), default=size)
+                part = computed(start, min(start + batch_size, next_kept))
                 if pieces is not None:
                     pieces.add(start, part)
             parts.append(part)

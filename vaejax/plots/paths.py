@@ -48,14 +48,8 @@ def traverse(
     draws = jax.vmap(prior_of(model, params, x).sample)(jax.random.split(draw_key, DRAWS))
     decode = jax.jit(jax.vmap(lambda z: mean_image(model, params, z, x)))
 
-    rows = []
-    for name in _names(z, node):
-        support = _part(model.latent_support, name)
-        moves = _moves(_part(z, name), support, np.asarray(_part(draws, name)), columns)
-        for index, values in moves:
-            images = np.asarray(decode(_replaced(z, name, values)))
-            label = "z" if name is None else name
-            rows.append((label if index is None else f"{label}[{index}]", images))
+    moved = _moved(model, z, draws, node, columns)
+    rows = [(label, np.asarray(decode(zs))) for label, zs in moved]
     rows.sort(key=lambda row: -float(row[1].std(axis=0).mean()))
     rows = rows[:most]
     width = max(len(images) for _, images in rows)
@@ -63,6 +57,18 @@ def traverse(
     images = [np.concatenate([images, *[blank] * (width - len(images))]) for _, images in rows]
     title = "means of p(x | z), one latent at a time, over 90 % of p(z)"
     return _labelled_grid(np.concatenate(images), width, [label for label, _ in rows], title)
+
+
+def _moved(
+    model: Model, z: PyTree, draws: PyTree, node: str | None, columns: int
+) -> Iterator[tuple[str, PyTree]]:
+    """(its name, latents [columns, ...]) of each number that moves, with the others as in z."""
+    for name in _names(z, node):
+        support, label = _part(model.latent_support, name), name or "z"
+        moves = _moves(_part(z, name), support, np.asarray(_part(draws, name)), columns)
+        for index, values in moves:
+            place = label if index is None else f"{label}[{index}]"
+            yield place, _replaced(z, name, values)
 
 
 def interpolate(
@@ -94,12 +100,7 @@ def interpolate(
 
     def row(first: PyTree, second: PyTree, key: Key) -> jax.Array:
         start, end = (_mean_latent(model, params, x, key) for x in (first, second))
-        zs = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], columns, axis=0), start)
-        for name in _names(start, node):
-            along = _path(_part(model.latent_support, name), name)
-            values = jax.vmap(lambda t, name=name, along=along: along(
-                _part(start, name), _part(end, name), t))(times)  # fmt: skip
-            zs = values if name is None else {**zs, name: values}
+        zs = _between(model, start, end, node, times)
         return jax.vmap(lambda z: mean_image(model, params, z, first))(zs)
 
     means = np.asarray(jax.jit(jax.vmap(row))(*pairs, jax.random.split(key, size)))
@@ -108,6 +109,18 @@ def interpolate(
     title = "from one example to another: means of p(x | z) along a path of z"
     flat = images.reshape(-1, *images.shape[2:])
     return _labelled_grid(flat, columns + 2, [""] * size, title)
+
+
+def _between(
+    model: Model, start: PyTree, end: PyTree, node: str | None, times: jax.Array
+) -> PyTree:
+    """Latents [t, ...] at times from 0, the start, to 1, the end; those that stay are repeated."""
+    zs = jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(times), axis=0), start)
+    for name in _names(start, node):
+        path = _path(_part(model.latent_support, name), name)
+        values = jax.vmap(path, (None, None, 0))(_part(start, name), _part(end, name), times)
+        zs = values if name is None else {**zs, name: values}
+    return zs
 
 
 def nearest(support: Any, value: PyTree) -> PyTree:

@@ -53,11 +53,14 @@ def data_for(
     data: PyTree | Source,
     validation: Validation | None,
     transform: Callable | None,
+    num_steps: int,
     batch_size: int,
 ) -> PyTree | Source:
-    """The data as training reads them: arrays, or a Source. Raises ValueError for data, or held-out
-    ones, that do not fit the objective, and for data that do not fill a batch.
+    """The data as training reads them: arrays, or a Source. Raises ValueError for a run that ends
+    before the schedules of the objective do, for data, or held-out ones, that do not fit it, and
+    for data that do not fill a batch.
     """
+    check_schedules(objective, num_steps)
     data = as_data(data)
     size = len(as_source(data))
     check_data(data, objective.support, transform, "data")

@@ -27,7 +27,6 @@ from vaejax.training.arguments import (
     check_mesh,
     check_nouns,
     check_params,
-    check_schedules,
     data_for,
 )
 from vaejax.training.callbacks import Callback, Callbacks
@@ -123,12 +122,9 @@ def fit(
     check_mesh(mesh, batch_size)
     rule = checked_rule(sharding, mesh)
     check_params(params)
-    check_schedules(objective, num_steps)
     processes = processes_of(mesh)
     with processes.together():
-        data = data_for(objective, data, validation, transform, batch_size)
-        parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
-        opened = open_saver(checkpoints, key, batch_size, data, processes, **parts)
+        data = data_for(objective, data, validation, transform, num_steps, batch_size)
 
     mesh = None if mesh is None else automatic(mesh)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
@@ -143,6 +139,9 @@ def fit(
     calls = CallsOfFit(trainer, feed, noise_key, processes)
     validator = validator_of(validation, objective, transform, validation_key, replicated)
     run = Run(params, opt_state, 0, NO_HISTORY, params if validation is not None else None)
+    parts = {"objective": objective, "transform": transform, "optimizer": optimizer}
+    with processes.together():
+        opened = open_saver(checkpoints, key, batch_size, data, processes, **parts)
     with opened as saver, Signals() as signals:
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))

@@ -18,7 +18,7 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
-from vaejax.training.arguments import check_functions, check_params, check_schedules, data_for
+from vaejax.training.arguments import check_functions, check_params, data_for
 from vaejax.training.callbacks import Callback, Callbacks
 from vaejax.training.calls import Call, Calls, are_acceptable
 from vaejax.training.feeds import Examples, Order, padded, steps_per_call
@@ -77,8 +77,7 @@ def fit_seeds(
             f"fit_seeds keeps the data on the device, and {type(data).__name__} is a source on the"
             " host: give arrays, or run vaejax.fit for one seed after another"
         )
-    check_schedules(objective, num_steps)
-    data = data_for(objective, data, None, transform, batch_size)
+    data = data_for(objective, data, None, transform, num_steps, batch_size)
     strategy = strategy or default_strategy()
     if strategy not in get_args(SeedStrategy):
         raise ValueError(unknown_name("strategy", strategy, list(get_args(SeedStrategy))))
