@@ -313,7 +313,6 @@ def test_what_numpyro_registers_is_in_the_table_or_refused(pair):
 REFUSED = {
     "a series": lambda: (npd.Kumaraswamy(2.0, 1.5), npd.Beta(2.0, 1.5)),
     "a heavy tail": lambda: (npd.Cauchy(0.0, 1.0), npd.Normal(0.0, 1.0)),
-    "masked": lambda: (npd.Normal(0.0, 1.0).mask(False), npd.Normal(1.0, 1.0).mask(False)),
     "independent to circulant": lambda: (
         npd.Normal(jnp.zeros(3), 1.0).to_event(1),
         member("CirculantNormal"),

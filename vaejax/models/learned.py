@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from vaejax.base.checks import shortened
 from vaejax.base.types import Params, PyTree
+from vaejax.networks.stochastic import undrawn
 
 
 def require_params(model: Any, params: Params, names: Collection[str] = ()) -> None:
@@ -44,7 +45,7 @@ def require_params_of(model: Any, params: Params, x: PyTree) -> None:
         return
     if wanted is None:
         return
-    own = model.own_params(params)
+    own = undrawn(model.own_params(params))
     if _form(own) == _form(wanted):
         return
     require_params(model, params, wanted.theta if isinstance(wanted.theta, Mapping) else ())
