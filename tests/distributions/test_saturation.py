@@ -290,7 +290,7 @@ def test_samples_at_the_edges_are_inside(name):
     assert np.isfinite(jax.jit(jax.vmap(from_numpyro(partner).log_prob))(zs)).all()
 
 
-@pytest.mark.parametrize("name", cases(ORACLES.keys(), slow={"Beta", "Weibull", "InverseGamma"}))
+@pytest.mark.parametrize("name", cases(ORACLES.keys(), slow={"Beta", "InverseGamma"}))
 def test_gradients_through_own_samples(name):
     """d/da E log q = -d entropy / da by central differences, and every gradient is finite, of a
     partner's density too.
@@ -306,7 +306,7 @@ def test_gradients_through_own_samples(name):
     slopes_of, slopes_of_partner = (
         jax.jit(jax.vmap(jax.grad(function), (None, 0))) for function in (log_q, log_p)
     )
-    for a in (0.2, 0.8):
+    for a in (0.2, 0.8, 2.5):
         slopes = slopes_of(a, KEYS)
         step = 1e-4 * a
         exact = (oracle(a - step, 0.7).entropy() - oracle(a + step, 0.7).entropy()) / step

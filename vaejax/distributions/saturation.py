@@ -116,8 +116,11 @@ def _draw_weibull(key: Key, scale: jax.Array, k: jax.Array) -> Draw:
     log_z = jnp.log(scale) + noise / k
     log_q = _weibull_log_prob(log_z, scale, k)
     last = _last(log_z)
+    is_last = log_z >= last
+    # Elsewhere (last / scale)^k overflows, and the derivative of a branch not taken would be NaN.
+    scale, k = jnp.where(is_last, scale, 1), jnp.where(is_last, k, 0.01)
     at_last = _weibull_log_prob(last, scale, k) + _weibull_beyond(last, scale, k)
-    return Draw(log_z, jnp.sum(jnp.where(log_z < last, log_q, at_last)))
+    return Draw(log_z, jnp.sum(jnp.where(is_last, at_last, log_q)))
 
 
 def _weibull_log_prob(log_z: jax.Array, scale: jax.Array, k: jax.Array) -> jax.Array:
