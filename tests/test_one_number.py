@@ -151,8 +151,16 @@ NOT_ASKED = {  # what asks for no density of this part, or for another one in it
     "observed node": {"latent_space"},
     "encoder": BY_PRIOR,
     "NumPyro": {"log_likelihood"},
-    "log_likelihood": {"latent_space"},
-    "log_joint": {"log_likelihood", "latent_space", "Beta", "FreeBits", "TCVAE"},
+    "log_likelihood": {"latent_space", "kl_decomposition", "decoder_evaluations"},
+    "log_joint": {
+        "log_likelihood",
+        "latent_space",
+        "kl_decomposition",
+        "decoder_evaluations",
+        "Beta",
+        "FreeBits",
+        "TCVAE",
+    },
 }
 SENTENCE = (
     r"has shape \(.*\); it must be one number|but one event has shape|has batch_shape \(\d+,\)"
