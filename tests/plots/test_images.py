@@ -69,14 +69,50 @@ def test_a_conditional_model_asks_for_its_inputs():
         plots.samples(model, params_of(model), KEY)
 
 
-def test_what_is_no_image_is_refused():
-    model, params = image_model(2, (12,))
+@pytest.mark.parametrize("shape", [(1,), (2, 4, 4, 3)])
+def test_what_is_neither_an_image_nor_a_signal_is_refused(shape):
+    model, params = image_model(2, shape)
     for draw in (
         lambda: plots.samples(model, params, KEY, 1, 2),
-        lambda: plots.reconstructions(model, params, np.zeros((2, 12), np.float32), KEY),
+        lambda: plots.reconstructions(model, params, np.zeros((2, *shape), np.float32), KEY),
     ):
-        with pytest.raises(ValueError, match=r"has the shape \(12,\); pictures are of images"):
+        with pytest.raises(ValueError, match=r"has the shape \(.*\); pictures are of images"):
             draw()
+
+
+def test_signals_are_lines():
+    """Of x and of its mean in one cell; of every draw in one of its own."""
+    model, params = image_model(2, (12,))
+    xs = np.random.default_rng(0).integers(0, 2, (3, 12)).astype(np.float32)
+    pairs = plots.reconstructions(model, params, xs, KEY, columns=2)
+    seen, means = (kind.get_segments() for kind in pairs.axes[0].collections)
+    assert len(seen) == len(means) == 3
+    for i, line in enumerate(seen):
+        np.testing.assert_allclose(line[:, 0], i % 2 + np.linspace(0, 0.85, 12))
+        np.testing.assert_allclose(line[:, 1], 0.85 * xs[i] - i // 2, rtol=1e-6)
+        assert 0 < np.abs(means[i] - line)[:, 1].max() < 0.85
+    draws = plots.samples(model, params, KEY, 2, 3)
+    assert len(draws.axes[0].collections[0].get_segments()) == 6
+
+
+@pytest.mark.parametrize(
+    "kinds, message",
+    [
+        ([], "give 1 to 3 kinds"),
+        ([np.zeros((0, 4))], "give 1 to 3 kinds"),
+        ([np.zeros((2, 4, 4))], "give 1 to 3 kinds"),
+        ([np.zeros((2, 4))] * 4, "give 1 to 3 kinds"),
+        ([np.full((2, 4), np.nan)], "not finite"),
+    ],
+)
+def test_what_is_no_signal_is_refused(kinds, message):
+    with pytest.raises(ValueError, match=message):
+        plots.signal_grid(kinds, 2)
+
+
+def test_a_signal_that_stands_still_is_shown():
+    lines = plots.signal_grid([np.ones((1, 4))], 1).axes[0].collections[0].get_segments()
+    np.testing.assert_array_equal(lines[0][:, 1], 0)
 
 
 NO_IMAGES = {

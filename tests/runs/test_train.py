@@ -270,7 +270,7 @@ def test_a_run_whose_evaluation_failed_is_gone_on_with(tmp_path, monkeypatch):
     assert not (tmp_path / "run/samples.png").exists()
 
 
-SHAPES = {"signals": (12,), "two channels": (6, 6, 2), "channels first": (3, 6, 6)}
+SHAPES = {"one number": (1,), "two channels": (6, 6, 2), "channels first": (3, 6, 6)}
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from vaejax.plots.graphs import graph as graph
 from vaejax.plots.history import compare as compare
 from vaejax.plots.history import curves as curves
+from vaejax.plots.images import example_grid as example_grid
 from vaejax.plots.images import image_grid as image_grid
 from vaejax.plots.images import prior_image as prior_image
 from vaejax.plots.images import reconstructions as reconstructions
@@ -27,3 +28,4 @@ from vaejax.plots.look import ticks_at as ticks_at
 from vaejax.plots.look import without_ticks as without_ticks
 from vaejax.plots.paths import interpolate as interpolate
 from vaejax.plots.paths import traverse as traverse
+from vaejax.plots.signals import signal_grid as signal_grid

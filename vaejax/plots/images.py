@@ -1,4 +1,4 @@
-"""Pictures made of images."""
+"""Pictures made of images, and of signals where a model explains a vector."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +14,17 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.check import check_data
 from vaejax.models.base import Model, likelihood_of, posterior_of, prior_of
 from vaejax.plots.look import TITLE, bare, figure_of
+from vaejax.plots.signals import is_signal, signal_grid
 
 COLOURS = ((), (1,), (3,))  # the axes of an image after its height and width
 CELL = 0.62  # inches: the width of one image of a grid
+
+
+def example_grid(examples: np.ndarray, columns: int, title: str = "") -> Figure:
+    """Examples [n, ...] row by row: signals where each is a vector, else images."""
+    if is_signal(np.shape(examples)[1:]):
+        return signal_grid([examples], columns, title)
+    return image_grid(examples, columns, title)
 
 
 def image_grid(images, columns: int, title: str = "", rows_together: int = 1) -> Figure:
@@ -78,15 +86,19 @@ def show_image(axes: Axes, image: np.ndarray, **settings: Any) -> None:
 def samples(
     model: Model, params: Params, key: Key, rows: int = 8, columns: int = 16, xs: PyTree = None
 ) -> Figure:
-    """E[x | z] at rows x columns draws z from the prior. Draw i of a conditional model has the
-    inputs of example i (mod n) of `xs`.
+    """E[x | z] at rows x columns draws z from the prior: images, or lines where x is a vector. Draw
+    i of a conditional model has the inputs of example i (mod n) of `xs`.
     """
     require_key(key)
     require_count(rows, "rows")
     require_count(columns, "columns")
-    count = rows * columns
-    images = prior_images(model, params, jax.random.split(key, count), xs)
-    return image_grid(images, columns, "means of p(x | z), z from the prior")
+    keys = jax.random.split(key, rows * columns)
+
+    def draw(model: Model, params: Params, key: Key, x: PyTree = None) -> jax.Array:
+        return _mean_shown(model, params, prior_draw(model, params, key, x), x)
+
+    means = np.asarray(_of_keys(draw, model, params, keys, xs))
+    return example_grid(means, columns, "means of p(x | z), z from the prior")
 
 
 def prior_images(model: Model, params: Params, keys: Key, xs: PyTree = None) -> np.ndarray:
@@ -136,6 +148,13 @@ def mean_image(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax
     return require_image(likelihood_of(model, params, z, x).mean())
 
 
+def _mean_shown(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax.Array:
+    """E[x | z], an image or a signal."""
+    mean = likelihood_of(model, params, z, x).mean()
+    is_line = isinstance(mean, jax.Array) and is_signal(mean.shape)
+    return mean if is_line else require_image(mean)
+
+
 def require_image(image: PyTree) -> Any:
     """Raises ValueError unless it is one array [h, w], [h, w, 1] or [h, w, 3]."""
     leaves = jax.tree.leaves(image)
@@ -164,7 +183,8 @@ def reconstructions(
     columns: int = 16,
     originals: np.ndarray | None = None,
 ) -> Figure:
-    """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x).
+    """Pairs of rows: x, as the model saw it, above E[x' | z], z from q(z | x). Where x is a vector,
+    both are lines of one cell.
 
     `originals` are the images of which the xs were made, such as those that were binarised, [n, h,
     w] or [n, h, w, 1 or 3] with values in [0, 1]: a row above each pair.
@@ -179,13 +199,16 @@ def reconstructions(
 
     def decoded(params, x, key):
         z = posterior_of(model, params, x).sample(key)
-        return mean_image(model, params, z, x)
+        return _mean_shown(model, params, z, x)
 
     keys = jax.random.split(key, size)
     means = np.asarray(jax.jit(jax.vmap(decoded, (None, 0, 0)))(params, xs, keys))
     images = np.asarray(jax.vmap(model.observation)(xs))
     kinds = [images, means] if originals is None else [np.asarray(originals), images, means]
     columns = min(columns, size)
+    if is_signal(means.shape[1:]):
+        title = "x, and in blue the mean of p(x | z) at one z from q(z | x)"
+        return signal_grid(kinds, columns, title)
     starts = range(0, size, columns)
     blocks = [
         whole_row(kind[start : start + columns], columns) for start in starts for kind in kinds

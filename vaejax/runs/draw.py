@@ -51,7 +51,7 @@ def sample_run(config: SampleConfig) -> dict[str, Any]:
     with whole(path) as partial_file:
         np.savez(partial_file, x=x, z=z)
     title = "x ~ p(x | z), z ~ p(z)"
-    said = drawn({path.stem: lambda: plots.image_grid(x, COLUMNS, title)}, path.parent)
+    said = drawn({path.stem: lambda: plots.example_grid(x, COLUMNS, title)}, path.parent)
     picture = path.with_suffix(".png")
     shown = str(picture) if picture.exists() else said[path.stem]
     return {"run": config.run, "step": run.step, "arrays": str(path), "picture": shown}

@@ -260,7 +260,7 @@ def _sample_rows(numbers: dict[str, float], size: int) -> list[Row]:
     return [
         ("precision", precision, among),
         ("recall", recall, "share of the test examples that lie among the samples"),
-        ("mean pixel", f"{off:+.1f} standard errors", check),
+        ("mean of x", f"{off:+.1f} standard errors", check),
         ("two-sample accuracy", f"{accuracy:.3f}", chance),
     ]
 

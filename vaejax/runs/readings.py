@@ -36,7 +36,8 @@ READINGS = {
     " far as pixels tell.",
     "recall": "How much of the data the samples cover. Low beside a high precision: the model draws"
     " few kinds of example, and those well.",
-    "mean pixel": "How far samples are too dark or too light. Beyond 3 standard errors they are.",
+    "mean of x": "How far samples are too dark or too light, their numbers too large or too small."
+    " Beyond 3 standard errors they are.",
     "two-sample accuracy": "How well a simple classifier tells samples from test examples: 0.5"
     " cannot, 1 always can. It is a low bar, since it is linear in the pixels.",
 }
