@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import datetime
 import functools
+import importlib
 import importlib.util
 import inspect
 import json
@@ -390,6 +391,23 @@ def test_only_a_users_module_is_told_by_its_code():
         assert not is_own(module), module
     for module in ("__main__", __name__, "tests.lib.kinds"):
         assert is_own(module), module
+
+
+@pytest.mark.parametrize("record, own", [("installed/__init__.py,sha256=0,0", False), ("", True)])
+def test_a_package_is_installed_where_its_record_lies(tmp_path, monkeypatch, record, own):
+    """As by `pip install --target`; JAX there was told by all of its code."""
+    (tmp_path / "installed").mkdir()
+    (tmp_path / "installed/__init__.py").touch()
+    (tmp_path / "installed/inside.py").touch()
+    (tmp_path / "x-1.dist-info").mkdir()
+    (tmp_path / "x-1.dist-info/RECORD").write_text(f"x-1.dist-info/RECORD,,\n{record}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    is_own.cache_clear()
+    modules = ("installed", "installed.inside")
+    assert [is_own(importlib.import_module(name).__name__) for name in modules] == [own, own]
+    for name in modules:
+        del sys.modules[name]
+    is_own.cache_clear()
 
 
 @pytest.mark.slow

@@ -75,10 +75,23 @@ def is_own(module: str) -> bool:
     if not package or package in {*sys.stdlib_module_names, __name__.partition(".")[0]}:
         return False
     try:
-        parts = Path(sys.modules[module].__file__ or "").parts
+        file = Path(sys.modules[module].__file__ or "")
     except (KeyError, AttributeError, TypeError):  # built in, or made by a program
         return not package_version(module)
-    return not {"site-packages", "dist-packages"} & set(parts)
+    if {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    depth = module.count(".") + (file.stem == "__init__")
+    return not _is_installed(package, file.parents[depth] if file.is_absolute() else file.parent)
+
+
+@cache
+def _is_installed(package: str, folder: Path) -> bool:
+    """Whether a package is installed in a folder of any name, as by `pip install --target`: a
+    record of its files lies beside it. That of a project installed to be edited does not.
+    """
+    records = [f"\n{path.read_text()}" for path in folder.glob("*.dist-info/RECORD")]
+    own = f"\n{package}/", f"\n{package}.py,"
+    return any(name in record for record in records for name in own)
 
 
 @cache
