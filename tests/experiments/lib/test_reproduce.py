@@ -153,7 +153,7 @@ def test_recorded_and_shown(config, tmp_path):
     assert readme.startswith("# A\n") and readme.endswith(f"{records.END}\nB\n")
     assert f"| 30.00     | {mean:.2f} ± {error:.2f} |" in readme and "old" not in readme
     assert "not computed" in page
-    assert "`long` less `short`, over the same 300 test examples:" in page
+    assert "`long` less `short`, over the same 300 examples:" in page
 
 
 def test_what_is_not_done_is_not_recorded(config):
