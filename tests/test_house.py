@@ -144,7 +144,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
         3,
         "an annotation carries anyone's metadata, of which ranges and rules are ours",
     ),
-    ("vaejax.base.fields", "_rules_of_value"): (
+    ("vaejax.base.fields", "_rules_of_annotated"): (
         3,
         "an annotation carries anyone's metadata, of which ranges and rules are ours",
     ),
@@ -193,7 +193,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
         "arrays lie on the device, a Source on the host",
     ),
     ("vaejax.variance.cost", "_"): (3, "three kinds of model are counted within, others outside"),
-    ("vaejax.variance.groups", "_last_layer"): (1, CLOSED_FORM),
+    ("vaejax.variance.groups", "_pulls"): (1, CLOSED_FORM),
 }
 
 
