@@ -39,7 +39,7 @@ def is_module(name: str) -> bool:
 
 def public_in(owner: str) -> list[Public]:
     """What a table of contents or a public module has, under the name that users type."""
-    found = []
+    entries = []
     imports = [node for node in source_of(owner).body if isinstance(node, ast.ImportFrom)]
     for node in imports:
         for alias in node.names:
@@ -47,20 +47,20 @@ def public_in(owner: str) -> list[Public]:
             if inner in TABLES_OF_CONTENTS:
                 continue
             if is_module(inner):
-                found += [Public(f"{name}.{part}", inner) for part in definitions(inner)]
+                entries += [Public(f"{name}.{part}", inner) for part in definitions(inner)]
             elif alias.name in definitions(str(node.module)):
-                found.append(Public(name, str(node.module)))
-    return found
+                entries.append(Public(name, str(node.module)))
+    return entries
 
 
 @cache
 def public() -> list[Public]:
     """Each definition once, under the shortest of its names: vaejax.AIS, not vaejax.ais.AIS."""
     entries = [entry for owner in TABLES_OF_CONTENTS for entry in public_in(owner)]
-    found: dict[tuple[str, str], Public] = {}
+    shortest: dict[tuple[str, str], Public] = {}
     for entry in sorted(entries, key=lambda entry: len(entry.name)):
-        found.setdefault((entry.module, entry.name.rpartition(".")[2]), entry)
-    return [entry for entry in entries if entry in found.values()]
+        shortest.setdefault((entry.module, entry.name.rpartition(".")[2]), entry)
+    return [entry for entry in entries if entry in shortest.values()]
 
 
 @cache
@@ -89,13 +89,13 @@ def modules_of(wing: str) -> list[str]:
 def contents(wing: str) -> dict[str, list[str]]:
     """{module: the names that it makes public} of a wing, in reading order."""
     entries = public()
-    found = {}
+    names_of = {}
     for module in modules_of(wing):
         order = definitions(module)
         names = [entry.name for entry in entries if entry.module == module]
         if names:
-            found[module] = sorted(names, key=lambda name: order.index(name.rpartition(".")[2]))
-    return found
+            names_of[module] = sorted(names, key=lambda name: order.index(name.rpartition(".")[2]))
+    return names_of
 
 
 def page(wing: str) -> str:
