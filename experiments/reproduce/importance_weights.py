@@ -41,7 +41,7 @@ TABLE = Table(
             versus=PLAIN,
             note="missed by 1.4 with 150,000 steps, where Pythae has 9.8 million; the bound of the"
             " training images still rose by 1.3 in their second half, to -88.5. The last 45,113"
-            " steps are those of the revision in the table, the others of 8e8681e.",
+            " steps are those of the revision below, the others of 8e8681e.",
         ),
         row(
             "piwae",

@@ -101,9 +101,9 @@ class Burda(Table):
     def claims(self, records: Records) -> list[str]:
         claims = []
         for title, names in ORDERED.items():
-            found = [name for name in names if name in records]
-            if len(found) > 1:
-                values = [records[name]["ours"]["nll"]["mean"] for name in found]
+            recorded = [name for name in names if name in records]
+            if len(recorded) > 1:
+                values = [records[name]["ours"]["nll"]["mean"] for name in recorded]
                 falls = all(after < before for before, after in itertools.pairwise(values))
                 listed = ", ".join(f"{value:.2f}" for value in values)
                 claims.append(f"{title} falls with k: {'yes' if falls else 'no'}, {listed} nats.")
@@ -134,7 +134,7 @@ MISSED = (
 )
 RESUMED = (
     "missed by 0.1, and better than the paper's. The first 226,264 steps are those of 8e8681e, all"
-    " seeds in one program; the rest those of the revision in the table"
+    " seeds in one program; the rest those of the revision below"
 )
 
 TABLE = Burda(
