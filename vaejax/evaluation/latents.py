@@ -21,13 +21,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import Reals, require_count, require_in, require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate, map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.base import Source
-from vaejax.data.sources import map_blocks, read
+from vaejax.data.shares import map_blocks
+from vaejax.data.sources import read
 from vaejax.distributions.averages import mean_or_average
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.kl import kl_by_coordinate, kl_divergence
@@ -49,14 +51,15 @@ def posterior_means(
     *,
     transform: Callable[[Any, Key], Any] | None = None,
     batch_size: int = 100,
+    mesh: Mesh | None = None,
 ) -> Any:
     """E_q[z | x_i] for every example, [n, *z.shape], or {name: [n, ...]} where z is a mapping; the
-    mean of 100 samples where a family has no closed form for it.
+    mean of 100 samples where a family has no closed form for it. `mesh` as in `vaejax.evaluate`.
     """
     require_key(key)
-    source, params, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform, mesh)
     function = Transformed(partial(posterior_mean, model), transform)
-    return map_blocks(function, params, source, key, batch_size)
+    return map_blocks(function, params, source, key, batch_size, mesh)
 
 
 def posterior_mean(model: Model, params: Params, x, key: Key) -> PyTree:
@@ -155,18 +158,20 @@ def latent_space(
     *,
     transform: Callable[[Any, Key], Any] | None = None,
     max_examples: int = 1_000,
+    mesh: Mesh | None = None,
 ) -> LatentSpace:
     """The rate, the KL of each latent, their parts, and the active units, over xs; the parts over
     `max_examples` of them: they take N^2 densities.
 
     Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Any q and any prior
-    will do; see `LatentSpace` for what needs more.
+    will do; see `LatentSpace` for what needs more. `mesh` as in `vaejax.evaluate`; the parts each
+    process computes alone.
     """
     require_key(key)
     require_count(max_examples, "max_examples")
-    source, params, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform, mesh)
     function = Transformed(partial(_of_example, model), transform)
-    of_examples = map_blocks(function, params, source, key)
+    of_examples = map_blocks(function, params, source, key, mesh=mesh)
     rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]
     examples = _transformed(read(source, rows), transform, jax.random.fold_in(key, 1))
     parts = _parts(model, params, examples, jax.random.fold_in(key, 2))
