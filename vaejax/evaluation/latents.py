@@ -16,18 +16,20 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import Reals, require_count, require_in, require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate, map_samples
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.base import Source
-from vaejax.data.sources import map_blocks, read
+from vaejax.data.shares import map_blocks
+from vaejax.data.sources import read
 from vaejax.distributions.averages import mean_or_average
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.kl import kl_by_coordinate, kl_divergence
@@ -49,14 +51,15 @@ def posterior_means(
     *,
     transform: Callable[[Any, Key], Any] | None = None,
     batch_size: int = 100,
+    mesh: Mesh | None = None,
 ) -> Any:
     """E_q[z | x_i] for every example, [n, *z.shape], or {name: [n, ...]} where z is a mapping; the
-    mean of 100 samples where a family has no closed form for it.
+    mean of 100 samples where a family has no closed form for it. `mesh` as in `vaejax.evaluate`.
     """
     require_key(key)
-    source, params, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform, mesh)
     function = Transformed(partial(posterior_mean, model), transform)
-    return map_blocks(function, params, source, key, batch_size)
+    return map_blocks(function, params, source, key, batch_size, mesh)
 
 
 def posterior_mean(model: Model, params: Params, x, key: Key) -> PyTree:
@@ -155,18 +158,20 @@ def latent_space(
     *,
     transform: Callable[[Any, Key], Any] | None = None,
     max_examples: int = 1_000,
+    mesh: Mesh | None = None,
 ) -> LatentSpace:
     """The rate, the KL of each latent, their parts, and the active units, over xs; the parts over
     `max_examples` of them: they take N^2 densities.
 
     Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Any q and any prior
-    will do; see `LatentSpace` for what needs more.
+    will do; see `LatentSpace` for what needs more. `mesh` as in `vaejax.evaluate`; the parts each
+    process computes alone.
     """
     require_key(key)
     require_count(max_examples, "max_examples")
-    source, params, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform, mesh)
     function = Transformed(partial(_of_example, model), transform)
-    of_examples = map_blocks(function, params, source, key)
+    of_examples = map_blocks(function, params, source, key, mesh=mesh)
     rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]
     examples = _transformed(read(source, rows), transform, jax.random.fold_in(key, 1))
     parts = _parts(model, params, examples, jax.random.fold_in(key, 2))
@@ -236,35 +241,49 @@ def _log_ratios(q: Distribution, p: Distribution, key: Key) -> tuple[Scalar, Any
     return log_q - p.log_prob(z), by_coordinate
 
 
+class _Draw(NamedTuple):
+    """z ~ q(z | x), and the log-densities there, in all and of each latent where that is known."""
+
+    z: PyTree
+    log_q: Scalar
+    log_q_by_coordinate: Float[Array, " d"] | None
+    log_p: Scalar
+    log_p_by_coordinate: Float[Array, " d"] | None
+
+
+def _draw(model: Model, params: Params, x: PyTree, key: Key) -> _Draw:
+    q, p = posterior_of(model, params, x), prior_of(model, params, x)
+    z, log_q = q.sample_and_log_prob(key)
+    of_q, of_p = (_if_known(density.coordinate_log_probs, z) for density in (q, p))
+    return _Draw(z, log_q, of_q, p.log_prob(z), of_p)
+
+
 @partial(jax.jit, static_argnums=0)
 def _parts(model: Model, params: Params, xs: PyTree, key: Key) -> dict[str, Any]:
-    """The parts of the KL, from one sample z_i of q(z | x_i) for each of N examples xs."""
-
-    def draw(x, key):
-        q, p = posterior_of(model, params, x), prior_of(model, params, x)
-        z, own = q.sample_and_log_prob(key)
-        of_q, of_p = (_if_known(density.coordinate_log_probs, z) for density in (q, p))
-        return z, own, of_q, p.log_prob(z), None if of_p is None else True
-
-    size = len(jax.tree.leaves(xs)[0])
-    drawn = jax.vmap(draw)(xs, jax.random.split(key, size))
-    zs, own, own_by_coordinate, log_p, prior_is_a_product = drawn
-    aggregated, by_coordinate = _aggregated(model, params, xs, zs)
+    """The parts of the KL, from one sample z_i of q(z | x_i) for each of N examples xs; None of
+    those that are not known.
+    """
+    keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
+    draws = jax.vmap(partial(_draw, model, params))(xs, keys)
+    log_q_z, by_coordinate = _aggregated(model, params, xs, draws.z)
 
     parts: dict[str, Any] = dict.fromkeys(
         ("mutual_information", "information", "marginal_kl", "total_correlation", "dimension_wise")
     )
-    if aggregated is None:
+    if log_q_z is None:
         return parts
-    parts["mutual_information"] = jnp.mean(own - aggregated)
+    # E log q(z | x) - log q(z), and E log q(z) - log p(z)
+    parts["mutual_information"] = jnp.mean(draws.log_q - log_q_z)
     if not model.inputs:
-        parts["marginal_kl"] = jnp.mean(aggregated - log_p)
-    if by_coordinate is not None:
-        of_product = jnp.sum(by_coordinate, axis=1)
-        parts["information"] = jnp.mean(own_by_coordinate - by_coordinate, axis=0)
-        parts["total_correlation"] = jnp.mean(aggregated - of_product)
-        if prior_is_a_product is not None and not model.inputs:
-            parts["dimension_wise"] = jnp.mean(of_product - log_p)
+        parts["marginal_kl"] = jnp.mean(log_q_z - draws.log_p)
+    if by_coordinate is None or draws.log_q_by_coordinate is None:
+        return parts
+    # sum_j log q(z_j)
+    of_product = jnp.sum(by_coordinate, axis=1)
+    parts["information"] = jnp.mean(draws.log_q_by_coordinate - by_coordinate, axis=0)
+    parts["total_correlation"] = jnp.mean(log_q_z - of_product)
+    if draws.log_p_by_coordinate is not None and not model.inputs:
+        parts["dimension_wise"] = jnp.mean(of_product - draws.log_p)
     return parts
 
 
