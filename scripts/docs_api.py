@@ -52,27 +52,27 @@ def public_in(owner: str) -> list[Public]:
     """What a table of contents has, and what its public modules have, under the name that users
     type.
     """
-    found = []
+    entries = []
     for name, module in passed_on(owner):
         inner = f"{module}.{name}"
         if inner in TABLES_OF_CONTENTS:
             continue
         if is_module(inner):
             parts = [*(Public(part, inner) for part in definitions(inner)), *passed_on(inner)]
-            found += [Public(f"{owner}.{name}.{part.name}", part.module) for part in parts]
+            entries += [Public(f"{owner}.{name}.{part.name}", part.module) for part in parts]
         else:
-            found.append(Public(f"{owner}.{name}", module))
-    return found
+            entries.append(Public(f"{owner}.{name}", module))
+    return entries
 
 
 @cache
 def public() -> list[Public]:
     """Each definition once, under the shortest of its names: vaejax.AIS, not vaejax.ais.AIS."""
     entries = [entry for owner in TABLES_OF_CONTENTS for entry in public_in(owner)]
-    found: dict[tuple[str, str], Public] = {}
+    shortest: dict[tuple[str, str], Public] = {}
     for entry in sorted(entries, key=lambda entry: len(entry.name)):
-        found.setdefault((entry.module, entry.name.rpartition(".")[2]), entry)
-    return [entry for entry in entries if entry in found.values()]
+        shortest.setdefault((entry.module, entry.name.rpartition(".")[2]), entry)
+    return [entry for entry in entries if entry in shortest.values()]
 
 
 @cache
@@ -103,13 +103,13 @@ def modules_of(wing: str) -> list[str]:
 def contents(wing: str) -> dict[str, list[str]]:
     """{module: the names that it makes public} of a wing, in reading order."""
     entries = public()
-    found = {}
+    names_of = {}
     for module in modules_of(wing):
         order = definitions(module, values=True)
         names = [entry.name for entry in entries if entry.module == module]
         if names:
-            found[module] = sorted(names, key=lambda name: order.index(name.rpartition(".")[2]))
-    return found
+            names_of[module] = sorted(names, key=lambda name: order.index(name.rpartition(".")[2]))
+    return names_of
 
 
 def page(wing: str) -> str:

@@ -320,8 +320,8 @@ def measured(config: Config, out: Path, manifest: dict[str, Any]) -> Rows:
         for step in tqdm(subject.steps, f"seed {seed}", unit="step", dynamic_ncols=True):
             point = Point(config, subject, step)
             for name, pieces in files.items():
-                found = kept(pieces, step, partial(point.rows, name))
-                rows += [{"seed": seed, "step": step, **row} for row in found]
+                measured = kept(pieces, step, partial(point.rows, name))
+                rows += [{"seed": seed, "step": step, **row} for row in measured]
     return rows
 
 

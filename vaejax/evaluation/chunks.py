@@ -1,6 +1,6 @@
 """A function of one example over a data set, a chunk at a time, resumable from a file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ def map_in_chunks(
     damaged. Raises ValueError if the file belongs to other arguments; `same_as` is the function
     that says so, where others give the same but for rounding.
     """
-    size, batch_size = len(source), min(batch_size, len(source))
+    size = len(source)
+    batch_size = min(batch_size, size)
     pieces = None
     if path is not None:
         pieces = Pieces(path, made_of(same_as or function, summary, params, source, key))
@@ -47,21 +48,34 @@ def map_in_chunks(
     def computed(start: int, stop: int) -> Summaries:
         rows = np.minimum(np.arange(start, start + batch_size), size - 1)
         chunk = map_rows(function, params, read(source, rows), key, batch_size, start)
-        return summary(jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], chunk))
+        part = summary(jax.tree.map(lambda leaf: np.asarray(leaf)[: stop - start], chunk))
+        if pieces is not None:
+            pieces.add(start, part)
+        return part
 
-    parts, start = [], 0
+    parts = []
     with _bar(size, description, progress) as bar:
-        while start < size:
-            part = kept.get(start)
-            if part is None:
-                next_kept = min((other for other in kept if other > start), default=size)
-                part = computed(start, min(start + batch_size, next_kept))
-                if pieces is not None:
-                    pieces.add(start, part)
-            parts.append(part)
-            bar.update(_length(part))
-            start += _length(part)
+        for start, stop in _stretches(kept, size, batch_size):
+            parts.append(kept[start] if start in kept else computed(start, stop))
+            bar.update(stop - start)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _stretches(
+    kept: Mapping[int, Summaries], size: int, batch_size: int
+) -> Iterator[tuple[int, int]]:
+    """(start, stop) of every chunk in turn: those that are kept, and between them those that are
+    not.
+    """
+    start = 0
+    while start < size:
+        if start in kept:
+            stop = start + len(next(iter(kept[start].values())))
+        else:
+            next_kept = min((other for other in kept if other > start), default=size)
+            stop = min(start + batch_size, next_kept)
+        yield start, stop
+        start = stop
 
 
 def _bar(size: int, description: str, progress: bool) -> tqdm:
@@ -81,7 +95,3 @@ def made_of(
     parts = {"function": function, "summary": summary, "params": params, "key": key}
     described = {name: description(part) for name, part in parts.items()}
     return {**described, "data": digest_of_data(source)}
-
-
-def _length(part: Summaries) -> int:
-    return len(next(iter(part.values())))

@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -236,35 +236,49 @@ def _log_ratios(q: Distribution, p: Distribution, key: Key) -> tuple[Scalar, Any
     return log_q - p.log_prob(z), by_coordinate
 
 
+class _Draw(NamedTuple):
+    """z ~ q(z | x), and the log-densities there, in all and of each latent where that is known."""
+
+    z: PyTree
+    log_q: Scalar
+    log_q_by_coordinate: Float[Array, " d"] | None
+    log_p: Scalar
+    log_p_by_coordinate: Float[Array, " d"] | None
+
+
+def _draw(model: Model, params: Params, x: PyTree, key: Key) -> _Draw:
+    q, p = posterior_of(model, params, x), prior_of(model, params, x)
+    z, log_q = q.sample_and_log_prob(key)
+    of_q, of_p = (_if_known(density.coordinate_log_probs, z) for density in (q, p))
+    return _Draw(z, log_q, of_q, p.log_prob(z), of_p)
+
+
 @partial(jax.jit, static_argnums=0)
 def _parts(model: Model, params: Params, xs: PyTree, key: Key) -> dict[str, Any]:
-    """The parts of the KL, from one sample z_i of q(z | x_i) for each of N examples xs."""
-
-    def draw(x, key):
-        q, p = posterior_of(model, params, x), prior_of(model, params, x)
-        z, own = q.sample_and_log_prob(key)
-        of_q, of_p = (_if_known(density.coordinate_log_probs, z) for density in (q, p))
-        return z, own, of_q, p.log_prob(z), None if of_p is None else True
-
-    size = len(jax.tree.leaves(xs)[0])
-    drawn = jax.vmap(draw)(xs, jax.random.split(key, size))
-    zs, own, own_by_coordinate, log_p, prior_is_a_product = drawn
-    aggregated, by_coordinate = _aggregated(model, params, xs, zs)
+    """The parts of the KL, from one sample z_i of q(z | x_i) for each of N examples xs; None of
+    those that are not known.
+    """
+    keys = jax.random.split(key, len(jax.tree.leaves(xs)[0]))
+    draws = jax.vmap(partial(_draw, model, params))(xs, keys)
+    log_q_z, by_coordinate = _aggregated(model, params, xs, draws.z)
 
     parts: dict[str, Any] = dict.fromkeys(
         ("mutual_information", "information", "marginal_kl", "total_correlation", "dimension_wise")
     )
-    if aggregated is None:
+    if log_q_z is None:
         return parts
-    parts["mutual_information"] = jnp.mean(own - aggregated)
+    # E log q(z | x) - log q(z), and E log q(z) - log p(z)
+    parts["mutual_information"] = jnp.mean(draws.log_q - log_q_z)
     if not model.inputs:
-        parts["marginal_kl"] = jnp.mean(aggregated - log_p)
-    if by_coordinate is not None:
-        of_product = jnp.sum(by_coordinate, axis=1)
-        parts["information"] = jnp.mean(own_by_coordinate - by_coordinate, axis=0)
-        parts["total_correlation"] = jnp.mean(aggregated - of_product)
-        if prior_is_a_product is not None and not model.inputs:
-            parts["dimension_wise"] = jnp.mean(of_product - log_p)
+        parts["marginal_kl"] = jnp.mean(log_q_z - draws.log_p)
+    if by_coordinate is None or draws.log_q_by_coordinate is None:
+        return parts
+    # sum_j log q(z_j)
+    of_product = jnp.sum(by_coordinate, axis=1)
+    parts["information"] = jnp.mean(draws.log_q_by_coordinate - by_coordinate, axis=0)
+    parts["total_correlation"] = jnp.mean(log_q_z - of_product)
+    if draws.log_p_by_coordinate is not None and not model.inputs:
+        parts["dimension_wise"] = jnp.mean(of_product - draws.log_p)
     return parts
 
 

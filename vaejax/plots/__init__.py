@@ -5,7 +5,6 @@ from vaejax.plots.history import compare as compare
 from vaejax.plots.history import curves as curves
 from vaejax.plots.images import example_grid as example_grid
 from vaejax.plots.images import image_grid as image_grid
-from vaejax.plots.images import prior_image as prior_image
 from vaejax.plots.images import reconstructions as reconstructions
 from vaejax.plots.images import samples as samples
 from vaejax.plots.images import show_image as show_image

@@ -93,25 +93,12 @@ def heads(model: Model, params: Params, x: PyTree) -> Groups:
 
 
 def _last_layer(model: Model, params: Params, x: PyTree) -> tuple[_Columns, ...]:
-    def posterior(phi: PyTree) -> Any:
-        return posterior_of(model, params._replace(phi=phi), x)
-
-    q = jax.eval_shape(posterior, params.phi)
-    if not isinstance(q, DiagNormalDensity):
-        raise ValueError(_no_heads(f"q is {q.name}"))
-    # v in the location and 0 in the scale, pulled back to phi; and the other way round
-    q, pull_back = jax.vjp(posterior, params.phi)
-    v = jnp.linspace(1, 2, q.loc.size).astype(q.loc.dtype)
-    along, nothing = v.reshape(q.loc.shape), jnp.zeros_like(q.loc)
-    (by_loc,) = pull_back(DiagNormalDensity(along, nothing))
-    (by_scale,) = pull_back(DiagNormalDensity(nothing, along))
-
-    leaves = zip(
-        jax.tree_util.tree_leaves_with_path(by_loc), jax.tree.leaves(by_scale), strict=True
-    )
+    """A kernel and a bias; ValueError unless there is one of each."""
+    by_loc, by_scale, v = _pulls(model, params, x)
+    scales = jax.tree.leaves(by_scale)
     layer, ranks = [], []
-    for position, ((path, loc), scale) in enumerate(leaves):
-        axis = _output_axis(np.asarray(loc), np.asarray(scale), np.asarray(v))
+    for position, (path, loc) in enumerate(jax.tree_util.tree_leaves_with_path(by_loc)):
+        axis = _output_axis(np.asarray(loc), np.asarray(scales[position]), v)
         if axis is not None:
             name = jax.tree_util.keystr(path[-1:], simple=True)
             layer.append(_Columns(name, position, axis))
@@ -119,6 +106,23 @@ def _last_layer(model: Model, params: Params, x: PyTree) -> tuple[_Columns, ...]
     if sorted(ranks) != [1, 2]:
         raise ValueError(_no_heads("this net ends in none, or in more than one"))
     return tuple(layer)
+
+
+def _pulls(model: Model, params: Params, x: PyTree) -> tuple[PyTree, PyTree, np.ndarray]:
+    """How phi moves as v pulls at the location, and as v pulls at the log-scale; and v."""
+
+    def posterior(phi: PyTree) -> Any:
+        return posterior_of(model, params._replace(phi=phi), x)
+
+    q = jax.eval_shape(posterior, params.phi)
+    if not isinstance(q, DiagNormalDensity):
+        raise ValueError(_no_heads(f"q is {q.name}"))
+    q, pull_back = jax.vjp(posterior, params.phi)
+    v = jnp.linspace(1, 2, q.loc.size).astype(q.loc.dtype)
+    along, nothing = v.reshape(q.loc.shape), jnp.zeros_like(q.loc)
+    (by_loc,) = pull_back(DiagNormalDensity(along, nothing))
+    (by_scale,) = pull_back(DiagNormalDensity(nothing, along))
+    return by_loc, by_scale, np.asarray(v)
 
 
 def _output_axis(by_loc: np.ndarray, by_scale: np.ndarray, v: np.ndarray) -> int | None:

@@ -157,7 +157,7 @@ def test_recorded_and_shown(config, tmp_path):
     assert re.search(
         r"\n- `short`: 2 seeds of \d+ epochs, \d+ s each, on 8 x cpu, revision \w", page
     )
-    assert "`long` less `short`, over the same 300 test examples:" in page
+    assert "`long` less `short`, over the same 300 examples:" in page
 
 
 def test_what_is_not_done_is_not_recorded(config):
