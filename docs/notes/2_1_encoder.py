@@ -14,7 +14,6 @@ import numpy as np
 import optax
 
 import vaejax
-from vaejax.base.mapping import estimate
 from vaejax.plots import BLUE, INK, ORANGE, figure_of, finish, legend, ticks_at
 
 # %% [markdown]
@@ -165,7 +164,7 @@ for name, entry in models.items():
 
 print(f"{'q(z|x) of':<28}log p(x) - ELBO, nats   ms per image")
 for name, kl in kls.items():
-    print(f"{name:<28}{estimate(kl)!s:>14}{1e3 * times[name]:18.3f}")
+    print(f"{name:<28}{vaejax.estimate(kl)!s:>14}{1e3 * times[name]:18.3f}")
 
 # %% [markdown]
 # The rows are means over 40 test images with their standard error, and the last two agree: both are
@@ -175,8 +174,8 @@ for name, kl in kls.items():
 # %%
 best = np.minimum(kls["300 steps from the encoder"], kls["300 steps from N(0, I)"])
 amortisation = kls["the encoder alone"] - best
-print(f"approximation gap   {estimate(best)} nats")
-print(f"amortisation gap    {estimate(amortisation)} nats")
+print(f"approximation gap   {vaejax.estimate(best)} nats")
+print(f"amortisation gap    {vaejax.estimate(amortisation)} nats")
 assert best.min() > 0 and amortisation.min() > -1e-3
 
 # The library's own function, from samples instead of the grid.
@@ -184,7 +183,7 @@ gap = vaejax.inference_gap(
     models["300 steps from the encoder"], params, images, log_p_x, test_key, num_samples=2_000
 )
 by_grid = kls["the encoder alone"].mean()
-print(f"inference_gap       {estimate(gap.total)} in all, by the grid {by_grid:.2f}")
+print(f"inference_gap       {vaejax.estimate(gap.total)} in all, by the grid {by_grid:.2f}")
 assert abs(gap.total.mean() - by_grid) < 0.02  # the noise of 40 x 2,000 weights is far smaller
 
 # %%

@@ -26,7 +26,6 @@ import numpy as np
 
 import vaejax
 from vaejax.plots import BLUE, INK, ORANGE, figure_of, finish, legend, ticks_at
-from vaejax.variance.groups import Part
 
 
 @vaejax.component
@@ -176,7 +175,10 @@ for baseline, (loc, log_scale) in deviations.items():
 # the [next page](2_4_reparameterisation.md).
 
 # %%
-groups = {"loc of q": Part(("phi", "loc")), "log scale of q": Part(("phi", "log_scale"))}
+groups = {
+    "loc of q": vaejax.groups.Part(("phi", "loc")),
+    "log scale of q": vaejax.groups.Part(("phi", "log_scale")),
+}
 estimators = {
     "score function, b = 0": vaejax.ScoreFunction(4, vaejax.NoBaseline()),
     "score function, leave one out": vaejax.ScoreFunction(4, vaejax.LeaveOneOut()),

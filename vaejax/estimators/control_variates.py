@@ -138,6 +138,9 @@ class RelaxedControl(ELBOInParts):
     def control(
         self, psi: PyTree, relaxed: Callable[[Latents, Any], Scalar], shown: tuple[PyTree, ...]
     ) -> Function:
+        """The function c of the relaxed sample z, given psi, log w of a relaxed sample at a
+        temperature, and what the encoder was shown.
+        """
         raise NotImplementedError(f"{type(self).__name__}.control")
 
     def init_control(self, shown: tuple[PyTree, ...], z: Latents, key: Key) -> PyTree:

@@ -45,7 +45,7 @@ def parts(params: Params) -> Groups:
 # The encoder's last layer, cut into what gives q's location and what gives its scale.
 
 
-class Columns(NamedTuple):
+class _Columns(NamedTuple):
     """A leaf of the last layer: its name, its place among the leaves of phi, and the axis that the
     outputs are along.
     """
@@ -56,10 +56,10 @@ class Columns(NamedTuple):
 
 
 @component
-class Head:
+class _Head:
     """Half of the last layer of phi, {name: its half}, or with None the rest of phi."""
 
-    layer: tuple[Columns, ...]
+    layer: tuple[_Columns, ...]
     half: int | None
 
     def __call__(self, params: Params) -> PyTree:
@@ -86,13 +86,13 @@ def heads(model: Model, params: Params, x: PyTree) -> Groups:
     groups.pop("phi")
     return {
         **groups,
-        "phi body": Head(layer, None),
-        "phi location": Head(layer, 0),
-        "phi scale": Head(layer, 1),
+        "phi body": _Head(layer, None),
+        "phi location": _Head(layer, 0),
+        "phi scale": _Head(layer, 1),
     }
 
 
-def _last_layer(model: Model, params: Params, x: PyTree) -> tuple[Columns, ...]:
+def _last_layer(model: Model, params: Params, x: PyTree) -> tuple[_Columns, ...]:
     """A kernel and a bias; ValueError unless there is one of each."""
     by_loc, by_scale, v = _pulls(model, params, x)
     scales = jax.tree.leaves(by_scale)
@@ -101,7 +101,7 @@ def _last_layer(model: Model, params: Params, x: PyTree) -> tuple[Columns, ...]:
         axis = _output_axis(np.asarray(loc), np.asarray(scales[position]), v)
         if axis is not None:
             name = jax.tree_util.keystr(path[-1:], simple=True)
-            layer.append(Columns(name, position, axis))
+            layer.append(_Columns(name, position, axis))
             ranks.append(loc.ndim)
     if sorted(ranks) != [1, 2]:
         raise ValueError(_no_heads("this net ends in none, or in more than one"))
