@@ -125,7 +125,6 @@ def fit(
     processes = processes_of(mesh)
     with processes.together():
         data = data_for(objective, data, validation, transform, num_steps, batch_size)
-
     mesh = None if mesh is None else automatic(mesh)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     by_structure = ByStructure(optimizer)
@@ -143,6 +142,10 @@ def fit(
     with processes.together():
         opened = open_saver(checkpoints, key, batch_size, data, processes, **parts)
     with opened as saver, Signals() as signals:
+        # What the steps and the validation refuse is refused before a file is looked at or made.
+        with under_mesh(mesh), processes.together():
+            calls.check(run.params, run.opt_state)
+            validator.check(run.params)
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
@@ -154,8 +157,7 @@ def fit(
                 run = validator.caught_up(run)
             with progress_bar(num_steps, run.step, progress) as bar:
                 while run.step < num_steps and not validator.is_out_of_patience(run):
-                    _agree(processes, calls, signals, told)
-                    if signals.received or told.stopped:
+                    if _agreed_to_stop(processes, calls, signals, told):
                         break
                     with under_mesh(mesh):
                         run = calls.advance(run, _next_due(run.step, num_steps, periods))
@@ -208,9 +210,11 @@ def _keep(
     told.finish_after(error)
 
 
-def _agree(processes: Processes, calls: CallsOfFit, signals: Signals, callbacks: Callbacks) -> None:
-    """On how many steps the next call has, and on what stops the run instead: the least count, a
-    signal that any of the processes got, and whether a callback of any stopped.
+def _agreed_to_stop(
+    processes: Processes, calls: CallsOfFit, signals: Signals, callbacks: Callbacks
+) -> bool:
+    """Whether the run stops here, since any of the processes got a signal or a callback of any
+    stopped it; else they agree on how many steps the next call has, the least count.
 
     They differ since clocks do, and since a signal may reach one process alone. All of them run the
     same program at the same time, or wait for each other for ever.
@@ -220,6 +224,7 @@ def _agree(processes: Processes, calls: CallsOfFit, signals: Signals, callbacks:
     calls.count = min(counts)
     signals.received = max(filter(None, received), default=None)
     callbacks.stopped = any(stops)
+    return bool(signals.received or callbacks.stopped)
 
 
 def _next_due(step: int, num_steps: int, periods: list[int]) -> int:
