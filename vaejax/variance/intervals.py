@@ -169,7 +169,7 @@ def gradient_bias(
     p_value = min(1.0, z.size * math.erfc(largest / math.sqrt(2)))
     # A bias of so many standard errors passes the threshold 99 times in 100.
     needed = -NormalDist().inv_cdf(false_alarm / z.size / 2) + NormalDist().inv_cdf(0.99)
-    squared = float(np.sum(difference**2 - variance))
+    squared = float(np.sum(difference**2 - variance, dtype=np.float64))
     return Bias(largest, p_value, float(needed * error.max()), squared)
 
 
