@@ -74,10 +74,10 @@ def vaejax_run(
     workload: Workload, data: np.ndarray, in_nets: Callable[[Any], Any] = as_it_is
 ) -> Callable[[], None]:
     """`vaejax.fit`, whole: the checks of its arguments and the copies that it makes are in the
-    time.
+    time. The data lie on the device, but a `np.memmap` stays on disk.
     """
     params = jax.jit(objective_of(workload).model.init)(jax.random.key(0), data[0])
-    stored = jnp.asarray(data)
+    stored = data if isinstance(data, np.memmap) else jnp.asarray(data)
 
     def run():
         settings = {

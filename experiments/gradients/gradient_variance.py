@@ -332,7 +332,7 @@ def kept(pieces: Pieces, step: int, function: Callable[[], Rows]) -> Rows:
     if step not in pieces.arrays:
         rows = function()
         arrays = {column: np.array([row[column] for row in rows]) for column in rows[0]}
-        pieces.add(step, arrays)
+        pieces.add({step: arrays})
         pieces.arrays[step] = arrays
     columns = {name: array.tolist() for name, array in pieces.arrays[step].items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

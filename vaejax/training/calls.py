@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from vaejax.base.processes import ALONE, Processes
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.training.feeds import Examples, Feed, padded
 from vaejax.training.optimizers import skipped_steps
-from vaejax.training.processes import ALONE, Processes
 from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, keys_of_step, run_steps, terms_and_gradient
 

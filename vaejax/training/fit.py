@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 
 from vaejax.base.checks import require_count, require_key
 from vaejax.base.devices import automatic, placed, under_mesh
+from vaejax.base.processes import Processes, processes_of
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.objectives.base import Objective
@@ -35,7 +36,6 @@ from vaejax.training.calls import CallsOfFit
 from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, skipped_steps, started, watched
-from vaejax.training.processes import Processes, processes_of
 from vaejax.training.run import (
     NO_HISTORY,
     NonFiniteError,
