@@ -39,7 +39,7 @@ import vaejax
 from experiments.lib import variances
 from experiments.lib.data import drawn, seen
 from experiments.lib.flags import MeasuredAt, MeasuredExamples, NumDraws, NumSeeds, Script
-from experiments.lib.gradients import measured_steps, params_at, squared_bias
+from experiments.lib.gradients import measured_steps, params_at
 from experiments.lib.script import Report, run_script
 from experiments.lib.variances import Rows
 from vaejax import Params
@@ -272,9 +272,11 @@ def rows_of_groups(
     for name, spread in vaejax.gradient_spread(moments, groups).items():
         ratio = vaejax.variance_ratio(moments, first, name)
         bias = vaejax.gradient_bias(moments, reference.mean, error, select=groups[name])
-        mse = spread.trace + max(squared_bias(moments, reference, groups[name]), 0.0)
         ratios = {"ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}
-        yield {"group": name, **spread._asdict(), **ratios, "mse": mse, **bias._asdict()}
+        largest_z, p_value, detectable, squared = bias
+        biases = {"largest_z": largest_z, "p_value": p_value, "detectable": detectable}
+        mse = spread.trace + max(squared, 0.0)
+        yield {"group": name, **spread._asdict(), **ratios, "mse": mse, **biases}
 
 
 # The script.
