@@ -5,10 +5,10 @@ installed, a plain PyTorch loop and Pythae's.
                                                      cores
     python scripts/bench_train.py --workloads W2 W4 --repeats 9
 
-The systems (scripts/workloads.py, scripts/peers.py) take turns in one process, each timed over a whole run of the
-same number of steps from a warm start; what is reported is the median of the ratios of neighbouring
-turns, for absolute speeds drift with the machine. Nothing else may run; where it does, `--clock
-cpu` compares the time of the processor.
+The systems (scripts/workloads.py, scripts/peers.py) take turns in one process, each timed over a
+whole run of the same number of steps from a warm start; what is reported is the median of the
+ratios of neighbouring turns, for absolute speeds drift with the machine. Nothing else may run;
+where it does, `--clock cpu` compares the time of the processor.
 """
 
 import platform
