@@ -97,7 +97,7 @@ def steps(shrink: int) -> Iterator[Row]:
             row["fit / scan"] = row["scan_us"] / row["fit_us"]
             row["scan_compile_seconds"] = first - min(later)
         if "PyTorch" in systems:
-            fewer = max(2, count // 8)
+            fewer = max(2, count // 16)
             torch = pytorch_run(dataclasses.replace(workload, num_steps=fewer), data)
             row["torch_us"] = 1e6 * fastest(torch, 2) / fewer
             row["fit / torch"] = row["torch_us"] / row["fit_us"]

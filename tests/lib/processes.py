@@ -66,10 +66,10 @@ def ran(
     arguments: Sequence[str], count: int, devices: int = 1, folder: Path | None = None
 ) -> list[Ended]:
     """They run to a good end."""
-    found = ended(started(arguments, count, devices, folder))
-    for number, process in enumerate(found):
+    processes = ended(started(arguments, count, devices, folder))
+    for number, process in enumerate(processes):
         assert process.status == 0, f"process {number}: {process.err[-3_000:]}"
-    return found
+    return processes
 
 
 def killed(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:

@@ -34,9 +34,9 @@ def history(num_steps, folder=None, **settings):
 def trained(folder, num_steps):
     """So many steps by all; the history lies in NUM_STEPS.npz."""
     settings = {"data": vaejax.Arrays(XS), "mesh": everywhere(), "sharding": SPLIT}
-    found: Any = history(int(num_steps), f"{folder}/run", **settings)
+    numbers: Any = history(int(num_steps), f"{folder}/run", **settings)
     if jax.process_index() == 0:
-        np.savez(f"{folder}/{num_steps}.npz", **found)
+        np.savez(f"{folder}/{num_steps}.npz", **numbers)
 
 
 def lower_and_upper(params, number, key):
@@ -124,18 +124,18 @@ def ended_by_the_last(**settings):
 
 def evaluated(folder):
     """What is shared out over all devices of all processes, under one file."""
-    found = shared(everywhere(), f"{folder}/evaluation.jsonl")
-    np.savez(f"{folder}/{jax.process_index()}.npz", **found)
+    values = shared(everywhere(), f"{folder}/evaluation.jsonl")
+    np.savez(f"{folder}/{jax.process_index()}.npz", **values)
 
 
 def asked(folder):
     """Of parameters that lie in parts with all processes; and of whole ones by the last alone."""
     mesh = everywhere()
-    found = answers(placed_by(SPLIT, mesh, PARAMS))
+    numbers = answers(placed_by(SPLIT, mesh, PARAMS))
     whole = placed_by(vaejax.Replicated(), mesh, PARAMS)
     if jax.process_index() == jax.process_count() - 1:
         elbo = vaejax.evaluate(MODEL, whole, XS[:4], KEY, num_samples=4, transform=PIXELS)
-        found["alone"] = elbo.by_example["iwae_4"]
-    found["fault"] = fault(mesh=mesh, sharding=SPLIT)
-    found["ended"] = ended_by_the_last(mesh=mesh)
-    np.savez(f"{folder}/{jax.process_index()}.npz", **found)
+        numbers["alone"] = elbo.by_example["iwae_4"]
+    numbers["fault"] = fault(mesh=mesh, sharding=SPLIT)
+    numbers["ended"] = ended_by_the_last(mesh=mesh)
+    np.savez(f"{folder}/{jax.process_index()}.npz", **numbers)

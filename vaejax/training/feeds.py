@@ -63,6 +63,10 @@ class Feed:
         """How many steps a call from this one on can have at most."""
         raise NotImplementedError(f"{type(self).__name__}.steps_from")
 
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes as those of what `examples` gives, by which the steps are traced."""
+        raise NotImplementedError(f"{type(self).__name__}.form")
+
     def examples(self, start: int, count: int) -> Examples:
         """Those of the steps start, ..., start + count - 1."""
         raise NotImplementedError(f"{type(self).__name__}.examples")
@@ -85,6 +89,10 @@ class Resident(Feed):
 
     def steps_from(self, step: int) -> int:
         return self._length
+
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        places = jax.ShapeDtypeStruct((self._length, self.order.batch_size), np.int32)
+        return self._data, places
 
     def examples(self, start: int, count: int) -> Examples:
         rows = self.order.rows(start, start + count)
@@ -132,6 +140,15 @@ class Streamed(Feed):
 
     def steps_from(self, step: int) -> int:
         return self._length - step % self._length
+
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        def stretch(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+            shape = self._length, self.order.batch_size, *leaf.shape[1:]
+            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=self._sharding)
+
+        places = jax.ShapeDtypeStruct((self._length,), np.int32)
+        return jax.tree.map(stretch, self._first), places
 
     def examples(self, start: int, count: int) -> Examples:
         number, offset = divmod(start, self._length)

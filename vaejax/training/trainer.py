@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.asserts import assert_leading
@@ -66,7 +67,7 @@ class Trainer:
     def step(self, params: Params, opt_state: PyTree, *args) -> tuple[Params, PyTree, Record]:
         """The parameters and the state of the optimiser after a step, and what is recorded."""
         terms, gradient = self.terms_and_gradient(params, *args)
-        norm = gradient_norm(gradient)
+        norm = norm_of(gradient, self.mesh is not None)
         if skipped_steps(opt_state) is not None:
             # What skips steps sees the gradient alone.
             is_finite = jnp.isfinite(jnp.stack([terms.bound, terms.objective])).all()
@@ -100,15 +101,21 @@ def keys_of_step(noise_key: Key, step: jax.Array | int) -> Key:
     return jax.random.split(jax.random.fold_in(noise_key, step))
 
 
-def gradient_norm(gradient: Params) -> jax.Array:
-    """Over all parameters.
-
-    Without the barrier XLA computes the squares once for this and the optimiser, and on a CPU
-    writes them to memory: three passes over the gradient in place of one.
+def norm_of(gradient: Params, is_split: bool) -> jax.Array:
+    """Over all parameters. Where each leaf lies on one device, an accelerator sums all of them in
+    one row: W1 on an H200 takes 93 µs a step then, and 104 with a sum of each leaf.
     """
-    barrier = jax.lax.optimization_barrier
-    apart = jax.lax.platform_dependent(gradient, cpu=barrier, default=lambda tree: tree)
-    return optax.tree.norm(apart)
+
+    def apart(gradient):
+        # Without the barrier XLA computes the squares once for this and the optimiser, and on a CPU
+        # writes them to memory: three passes over the gradient in place of one.
+        return optax.tree.norm(jax.lax.optimization_barrier(gradient))
+
+    def in_a_row(gradient):
+        return jnp.linalg.norm(ravel_pytree(gradient)[0])
+
+    elsewhere = optax.tree.norm if is_split else in_a_row
+    return jax.lax.platform_dependent(gradient, cpu=apart, default=elsewhere)
 
 
 @partial(jax.jit, static_argnames="trainer", inline=True)
