@@ -29,7 +29,8 @@ def numpyro_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     `fori_loop`.
     """
     dim, batch_size, num_samples = workload.latent_dim, workload.batch_size, workload.num_samples
-    encode, decode, start = (convolutions if workload.conv else dense)(workload)
+    nets: Any = (convolutions if workload.conv else dense)(workload)
+    encode, decode, start = nets
     stored = jnp.asarray(data.reshape(len(data), 784), jnp.float32)
 
     def model(x):
