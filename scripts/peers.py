@@ -21,6 +21,8 @@ import numpyro.distributions as dist
 from numpyro.infer import SVI, RenyiELBO, Trace_ELBO
 from workloads import Workload, convolutions, dense, hand_written_run, vaejax_run
 
+from vaejax.runs.command import nowhere
+
 PEERS = "hand-written", "NumPyro", "PyTorch", "Pythae"
 
 
@@ -30,7 +32,7 @@ def numpyro_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     """
     dim, batch_size, num_samples = workload.latent_dim, workload.batch_size, workload.num_samples
     nets: Any = (convolutions if workload.conv else dense)(workload)
-    encode, decode, start = nets
+    encode, decode, start = nets  # NumPyro takes a tree where its types say an array
     stored = jnp.asarray(data.reshape(len(data), 784), jnp.float32)
 
     def model(x):
@@ -211,7 +213,7 @@ def pythae_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
             trainer = BaseTrainer(
                 model, BaseDataset(examples, torch.zeros(size)), training_config=config
             )
-            with redirect_stderr(None):  # its bars
+            with nowhere() as hidden, redirect_stderr(hidden):  # its bars
                 trainer.train()
 
     return run
