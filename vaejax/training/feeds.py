@@ -191,9 +191,11 @@ class Streamed(Feed):
         steps, width = rows.shape
 
         def filled_up(leaf: np.ndarray) -> np.ndarray:
-            whole = np.zeros((self._length, width, *leaf.shape[1:]), leaf.dtype)
-            whole[:steps] = leaf.reshape(steps, width, *leaf.shape[1:])
-            return whole
+            batches = leaf.reshape(steps, width, *leaf.shape[1:])
+            if steps == self._length:
+                return batches
+            nothing = np.zeros((self._length - steps, *batches.shape[1:]), leaf.dtype)
+            return np.concatenate([batches, nothing])
 
         return jax.tree.map(filled_up, read(self._source, rows.ravel()))
 
