@@ -112,9 +112,7 @@ def _plan(function: Maximised, selectors: Selectors, layout: Layout, num_draws: 
 
 
 def _pilot(params: Params, x: PyTree, key: Key) -> Point:
-    """About zeros: of a stated dtype, for a parameter that was made of a Python number has one that
-    gives way.
-    """
+    """About zeros, of a stated dtype: that of a parameter made of a Python number gives way."""
     nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, leaf.dtype), params)
     return Point(params, x, key, nothing)
 
