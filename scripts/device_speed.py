@@ -15,17 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from bench_variance import relative_error, ways_of
+from peers import pytorch_run, systems_of
 from timing import seconds, take_turns
-from workloads import (
-    WORKLOADS,
-    Workload,
-    as_it_is,
-    binary_images,
-    objective_of,
-    pytorch_run,
-    systems_of,
-    vaejax_run,
-)
+from workloads import WORKLOADS, Workload, as_it_is, binary_images, objective_of, vaejax_run
 
 import vaejax
 from vaejax import ais

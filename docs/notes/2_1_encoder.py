@@ -59,7 +59,7 @@ q = model.posterior(params, images[0])
 z = q.sample(test_key)
 mu, sigma = q.loc, jnp.exp(q.log_scale)
 by_hand = jnp.sum(-0.5 * ((z - mu) / sigma) ** 2 - jnp.log(sigma) - 0.5 * jnp.log(2 * jnp.pi))
-print(f"mu = {mu}, sigma = {sigma}")
+print(f"mu = {np.round(mu, 3)}, sigma = {np.round(sigma, 3)}")
 print(f"log q(z|x) = {q.log_prob(z):.5f}, by hand {by_hand:.5f}")
 assert abs(q.log_prob(z) - by_hand) < 1e-5
 
@@ -200,8 +200,8 @@ legend(axes, "upper right")
 figure
 
 # %% [markdown]
-# Amortised inference is here some hundred times faster than 300 steps, for a fraction of a nat, and
-# it is what makes training possible: a step of training moves $\theta$ a little, and with it the
+# Amortised inference takes a small part of the time of 300 steps, and loses a fraction of a nat. It
+# is what makes training possible: a step of training moves $\theta$ a little, and with it the
 # posterior of *every* image.
 #
 # ## Exercises

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.lib.reproduction import Records, Row, Table, by_names, settings_of
 from experiments.lib.tables import markdown
+from experiments.lib.tables import seeds as seeds_in_words
 from vaejax.base.mapping import estimate
 from vaejax.runs.files import read_json, write_json, write_text
 
@@ -210,9 +211,9 @@ def _training(name: str, record: Any) -> str:
     epochs = " + ".join(f"{fit['epochs']:,.0f}" for fit in seeds[0]["training"].values())
     devices = dict.fromkeys(result["device"].removeprefix("1 x ") for result in seeds)
     revisions = dict.fromkeys(result["git"] for result in seeds)
-    number, share = ("1 seed", "") if len(seeds) == 1 else (f"{len(seeds)} seeds", " each")
+    share = " each" if len(seeds) > 1 else ""
     place = f"on {' and '.join(devices)}, revision {' and '.join(revisions)}"
-    return f"`{name}`: {number} of {epochs} epochs, {time}{share}, {place}"
+    return f"`{name}`: {seeds_in_words(len(seeds))} of {epochs} epochs, {time}{share}, {place}"
 
 
 def _reached(record: Any) -> str:

@@ -124,8 +124,8 @@ def ended_by_the_last(**settings):
 
 def evaluated(folder):
     """What is shared out over all devices of all processes, under one file."""
-    found = shared(everywhere(), f"{folder}/evaluation.jsonl")
-    np.savez(f"{folder}/{jax.process_index()}.npz", **found)
+    values = shared(everywhere(), f"{folder}/evaluation.jsonl")
+    np.savez(f"{folder}/{jax.process_index()}.npz", **values)
 
 
 def asked(folder):

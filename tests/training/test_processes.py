@@ -69,10 +69,14 @@ def test_the_least_count_any_signal_and_any_stop(monkeypatch):
     calls: Any = SimpleNamespace(count=7)
     signals: Any = SimpleNamespace(received=None)
     callbacks: Any = SimpleNamespace(stopped=False)
-    fitting._agree(ALL, calls, signals, callbacks)
+    fitting._agreed_to_stop(ALL, calls, signals, callbacks)
     assert (calls.count, signals.received, callbacks.stopped) == (3, 15, False)
-    told_too(monkeypatch, [9, None, True])
+    signals.received = 2  # Ctrl-C here, and a SIGTERM there: all leave by one of them
+    told_too(monkeypatch, [9, 15, False])
     fitting._agree(ALL, calls, signals, callbacks)
+    assert signals.received == 15
+    told_too(monkeypatch, [9, None, True])
+    fitting._agreed_to_stop(ALL, calls, signals, callbacks)
     assert (calls.count, signals.received, callbacks.stopped) == (3, 15, True)
 
 

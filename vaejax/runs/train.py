@@ -13,16 +13,17 @@ from matplotlib.figure import Figure
 from vaejax import plots
 from vaejax.base.describe import description
 from vaejax.base.devices import fetched
-from vaejax.base.processes import ALL, ALONE, Processes, join_others
+from vaejax.base.processes import Processes
 from vaejax.base.types import Params
 from vaejax.data.base import Dataset, random_rows
 from vaejax.data.sources import Arrays
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
 from vaejax.plots.latents import require_labels
-from vaejax.runs.command import environment, nowhere, record
+from vaejax.runs.command import environment, record
 from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.continuation import require_same_run, saved_config, saved_fields
+from vaejax.runs.devices import joined
 from vaejax.runs.files import write_json
 from vaejax.runs.flags import parsed_flags
 from vaejax.runs.folder import digests_of, evaluated_params, evaluated_step
@@ -57,7 +58,7 @@ def train(config: TrainConfig, budget: TimeBudget | None = None) -> dict[str, An
     if budget is None and config.max_minutes is not None:
         budget = TimeBudget(config.max_minutes)
     check_config(config)
-    processes = _joined() if config.distributed else ALONE
+    processes = joined(config.distributed)
     try:
         return _trained(config, budget, processes)
     except OutOfTime as stopped:
@@ -66,14 +67,6 @@ def train(config: TrainConfig, budget: TimeBudget | None = None) -> dict[str, An
                 f"{stopped}; go on with vaejax train --resume --out {config.out}", file=sys.stderr
             )
         return {"stopped": str(stopped), "out": str(place_of(config.out))}
-
-
-def _joined() -> Processes:
-    """All processes of the job, of which the first writes the files and prints."""
-    join_others()
-    if not ALL.is_first:
-        sys.stdout = nowhere()
-    return ALL
 
 
 def _trained(

@@ -63,6 +63,10 @@ class Feed:
         """How many steps a call from this one on can have at most."""
         raise NotImplementedError(f"{type(self).__name__}.steps_from")
 
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes as those of what `examples` gives, by which the steps are traced."""
+        raise NotImplementedError(f"{type(self).__name__}.form")
+
     def examples(self, start: int, count: int) -> Examples:
         """Those of the steps start, ..., start + count - 1."""
         raise NotImplementedError(f"{type(self).__name__}.examples")
@@ -85,6 +89,10 @@ class Resident(Feed):
 
     def steps_from(self, step: int) -> int:
         return self._length
+
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        places = jax.ShapeDtypeStruct((self._length, self.order.batch_size), np.int32)
+        return self._data, places
 
     def examples(self, start: int, count: int) -> Examples:
         rows = self.order.rows(start, start + count)
@@ -133,6 +141,15 @@ class Streamed(Feed):
     def steps_from(self, step: int) -> int:
         return self._length - step % self._length
 
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        def stretch(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+            shape = self._length, self.order.batch_size, *leaf.shape[1:]
+            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=self._sharding)
+
+        places = jax.ShapeDtypeStruct((self._length,), np.int32)
+        return jax.tree.map(stretch, self._first), places
+
     def examples(self, start: int, count: int) -> Examples:
         number, offset = divmod(start, self._length)
         places = np.arange(offset, offset + count, dtype=np.int32)
@@ -174,9 +191,11 @@ class Streamed(Feed):
         steps, width = rows.shape
 
         def filled_up(leaf: np.ndarray) -> np.ndarray:
-            whole = np.zeros((self._length, width, *leaf.shape[1:]), leaf.dtype)
-            whole[:steps] = leaf.reshape(steps, width, *leaf.shape[1:])
-            return whole
+            batches = leaf.reshape(steps, width, *leaf.shape[1:])
+            if steps == self._length:
+                return batches
+            nothing = np.zeros((self._length - steps, *batches.shape[1:]), leaf.dtype)
+            return np.concatenate([batches, nothing])
 
         return jax.tree.map(filled_up, read(self._source, rows.ravel()))
 

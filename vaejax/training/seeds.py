@@ -98,6 +98,7 @@ def fit_seeds(
         strategy = _fastest_way(trainer, data, keys, params, opt_state, num_steps)
     seeds = CallsOfSeeds(trainer, strategy, data, keys)
     run = seeds.placed(params, opt_state)
+    seeds.check(run.params, run.opt_state)
     try:
         with (
             progress_bar(num_steps, 0, progress, f"{num_seeds} seeds") as bar,
@@ -179,15 +180,21 @@ class CallsOfSeeds(Calls):
     def steps_from(self, step: int) -> int:
         return self._length
 
+    def check(self, params: Params, opt_state: PyTree) -> None:
+        shape = len(self._turns), self._length, self._trainer.batch_size
+        self._steps(_steps_of_seeds.eval_shape, params, opt_state, np.zeros(shape, np.int32), 0, 1)
+
     def begin(self, params: Params, opt_state: PyTree, start: int, count: int) -> Call:
         by_turn = [order.rows(start, start + count) for order in self._orders]
         places = np.stack([padded(rows, self._length) for rows in by_turn])
-        examples = Examples(self._data, places)
+        results = self._steps(_steps_of_seeds, params, opt_state, places, start, count)
+        return Call(start, start + count, Examples(self._data, places), *results)
+
+    def _steps(self, function: Callable, params, opt_state, places: np.ndarray, start, count):
         program = self._trainer, self._strategy, self._mesh
         seeds = params, opt_state, places, self._noise_keys
         with under_mesh(self._mesh):
-            results = _steps_of_seeds(*program, *seeds, self._data, start, count)
-        return Call(start, start + count, examples, *results)
+            return function(*program, *seeds, self._data, start, count)
 
     def complete(self, run: Run, call: Call) -> Run:
         count, num_seeds = call.end - call.start, self._num_seeds

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from vaejax.base.asserts import assert_shape
 from vaejax.base.devices import placed, under_mesh
@@ -225,19 +225,15 @@ def _add_share(
     count: jax.Array | int,
 ) -> tuple[Sums, Kept]:
     """The draws of one device, start + first, ..., start + first + size - 1, as far as they count.
-
     Where first = 0, the sums are those of `start` draws before.
     """
     chunk_size, size = plan.layout.chunk, plan.size
-    draw = partial(_deviation, plan.function, point)
-    make_chunk = VmappedChunk if plan.layout.vmapped else WrittenOutChunk
 
     def add_chunk(i, carry):
         sums, kept = carry
         index = first + i * chunk_size + jnp.arange(chunk_size)
-        keys = jax.vmap(lambda i: jax.random.fold_in(point.key, start + i))(index)
         counts = index < count
-        chunk = make_chunk(draw, keys, counts)
+        chunk = _drawn(plan, point, start + index, counts)
 
         powers = tuple(chunk.sum_of_powers(p) for p in range(1, len(sums) + 1))
         sums = jax.tree.map(jnp.add, sums, powers)
@@ -255,13 +251,21 @@ def _add_share(
     return repeat(num_chunks, add_chunk, (sums, kept), plan.block)
 
 
+def _drawn(
+    plan: Plan, point: Point, numbers: Int[Array, " chunk"], counts: Bool[Array, " chunk"]
+) -> Chunk:
+    """The draws of these numbers, of which some count."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(point.key, i))(numbers)
+    make_chunk = VmappedChunk if plan.layout.vmapped else WrittenOutChunk
+    return make_chunk(partial(_deviation, plan.function, point), keys, counts)
+
+
 def _deviation(
     function: Maximised, point: Point, key: Key, counts: Bool[Array, ""]
 ) -> tuple[Params, Scalar]:
     """g - c, or 0 where the draw does not count, and the value."""
     value, gradient = jax.value_and_grad(function)(point.params, point.x, key)
-    deviation = jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, point.centre)
-    return deviation, value
+    return jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, point.centre), value
 
 
 def _squares(
