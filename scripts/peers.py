@@ -6,6 +6,7 @@ Each is what its documentation shows, with the nets, the bound and the optimiser
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,8 @@ def numpyro_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     `fori_loop`.
     """
     dim, batch_size, num_samples = workload.latent_dim, workload.batch_size, workload.num_samples
-    encode, decode, start = (convolutions if workload.conv else dense)(workload)
+    nets: Any = (convolutions if workload.conv else dense)(workload)
+    encode, decode, start = nets  # NumPyro takes a tree where its types say an array
     stored = jnp.asarray(data.reshape(len(data), 784), jnp.float32)
 
     def model(x):
