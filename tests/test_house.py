@@ -186,7 +186,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.training.sharding", "checked_rule"): (1, "an argument of the user's is checked"),
     ("vaejax.training.feeds", "feed_of"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.optimizers", "__eq__"): (2, "equality, as Python asks for it"),
-    ("vaejax.training.processes", "_is_of_others"): (1, "an error, by its kind"),
+    ("vaejax.base.processes", "_is_of_others"): (1, "an error, by its kind"),
     ("vaejax.training.seeds", "fit_seeds"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.validation", "__init__"): (
         1,

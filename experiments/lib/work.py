@@ -168,7 +168,7 @@ class Work:
             value = function()
             parts = value if isinstance(value, Mapping) else {"": value}
             arrays = {key: np.asarray(part) for key, part in parts.items()}
-            pieces.add(0, arrays)
+            pieces.add({0: arrays})
             pieces.arrays[0] = arrays
         arrays = pieces.arrays[0]
         return arrays[""] if [*arrays] == [""] else dict(arrays)

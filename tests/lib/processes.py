@@ -32,17 +32,15 @@ def started(
     shared = {
         "SLURM_JOB_ID": str(job),
         "SLURM_NTASKS": str(count),
-        "SLURM_LOCALID": "0",  # which JAX takes for the number of the device to use
         "SLURM_STEP_NUM_NODES": "1",
         "SLURM_STEP_NODELIST": "localhost",
-        "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, range(devices))),
         "XLA_FLAGS": " ".join(flags),
         "PYTHONPATH": str(ROOT),
     }
     return [
         subprocess.Popen(
             [sys.executable, *arguments],
-            env=os.environ | shared | {"SLURM_PROCID": str(number)},
+            env=os.environ | shared | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)},
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

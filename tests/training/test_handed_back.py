@@ -158,16 +158,14 @@ def test_a_save_that_fails_hands_back_the_run(tmp_path, monkeypatch):
     assert stopped.value.run.step == 4
 
 
-def test_nothing_is_saved_of_a_training_that_did_not_begin(tmp_path):
+def test_a_training_that_cannot_begin_leaves_no_folder(tmp_path):
     def no_bound(params, x, key):
         raise OwnError("at once")
 
     objective = vaejax.minibatch(no_bound, support=vaejax.supports.REAL)
-    with pytest.raises(OwnError) as stopped:
-        fit(ADAM, 8, objective=objective, checkpoints=vaejax.Checkpoints(tmp_path))
-    assert stopped.value.run.step == 0
-    with CheckpointStore(tmp_path) as store:
-        assert store.steps() == []
+    with pytest.raises(OwnError):
+        fit(ADAM, 8, objective=objective, checkpoints=vaejax.Checkpoints(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_validation_that_was_missed_is_made_when_the_run_goes_on(tmp_path):

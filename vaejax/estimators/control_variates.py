@@ -172,14 +172,7 @@ class RelaxedControl(ELBOInParts):
             draw = fixed.draw(key)
             log_joint, log_p_x = model.log_densities(params, x, fixed.latents(draw.b))
             f = stopped(log_joint) - stopped(q).log_prob(fixed.latents(draw.b))
-
-            def gradient(name):
-                """The estimate of dE f / dl of one layer."""
-                relaxed = partial(relaxed_at, log_weight, fixed, draw, name)
-                control = self.control(psi[name], relaxed, _shown(fixed, name, x, draw.b))
-                return rebar_gradient(f, control, draw.logits[name], draw.u[name])
-
-            gradients = {name: gradient(name) for name in fixed.names}
+            gradients = self._gradients(psi, log_weight, fixed, draw, x, f)
             squares = [jnp.sum(gradient**2) for gradient in gradients.values()]
             surrogate = log_joint + layers.surrogate(draw.b, gradients)
             return f, log_p_x, surrogate, jnp.sum(jnp.stack(squares))
@@ -189,6 +182,23 @@ class RelaxedControl(ELBOInParts):
         bound = with_gradient_of(jnp.mean(f), jnp.mean(surrogate))
         reconstruction = mean_reconstruction(elbo_bound, log_p_x)
         return with_variance(bound, jnp.mean(square)), reconstruction
+
+    def _gradients(
+        self,
+        psi: PyTree,
+        log_weight: Callable[[PyTree], Scalar],
+        layers: Layers,
+        draw: LayerSample,
+        x: PyTree,
+        f: Scalar,
+    ) -> Values:
+        """{layer: the estimate of dE f / dl}, from one sample."""
+        gradients = {}
+        for name in layers.names:
+            relaxed = partial(relaxed_at, log_weight, layers, draw, name)
+            control = self.control(psi[name], relaxed, _shown(layers, name, x, draw.b))
+            gradients[name] = rebar_gradient(f, control, draw.logits[name], draw.u[name])
+        return gradients
 
 
 def relaxed_at(

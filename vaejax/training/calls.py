@@ -7,10 +7,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from vaejax.base.processes import ALONE, Processes
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.training.feeds import Examples, Feed, padded
 from vaejax.training.optimizers import skipped_steps
-from vaejax.training.processes import ALONE, Processes
 from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
 from vaejax.training.trainer import Trainer, keys_of_step, run_steps, terms_and_gradient
 
@@ -56,6 +56,12 @@ class Calls:
         """How many steps a call from this one on can have at most."""
         raise NotImplementedError(f"{type(self).__name__}.steps_from")
 
+    def check(self, params: Params, opt_state: PyTree) -> None:
+        """Raises whatever the steps refuse, by shapes: they are traced, which the first call need
+        not do again, and nothing is compiled.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.check")
+
     def begin(self, params: Params, opt_state: PyTree, start: int, count: int) -> Call:
         """Gives the device so many steps, and does not wait for it."""
         raise NotImplementedError(f"{type(self).__name__}.begin")
@@ -94,6 +100,10 @@ class CallsOfFit(Calls):
 
     def steps_from(self, step: int) -> int:
         return self._feed.steps_from(step)
+
+    def check(self, params: Params, opt_state: PyTree) -> None:
+        state = self._trainer, params, opt_state
+        run_steps.eval_shape(*state, *self._feed.form(), self._noise_key, 0, 1)
 
     def begin(self, params: Params, opt_state: PyTree, start: int, count: int) -> Call:
         with self._processes.together():

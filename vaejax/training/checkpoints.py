@@ -28,6 +28,7 @@ from vaejax.training.saved_step import (
     is_ours,
     is_shown_damaged,
     leaf_table,
+    move_aside,
     read_arrays,
     read_record,
     record_of,
@@ -37,6 +38,7 @@ from vaejax.training.saved_step import (
 )
 
 TRASH = "vaejax-trash"  # of steps that are being deleted
+DAMAGED = "damaged"  # where such steps go when the next one is saved
 
 
 class CheckpointMismatchError(ValueError):
@@ -69,6 +71,7 @@ class CheckpointStore:
         self._max_to_keep = max_to_keep
         self._manager: Any = None
         self._saving = 0  # the step that is being saved
+        self._damaged: list[int] = []  # the steps that `restore` has found to be so
         self._told_of_before = False
 
     def __enter__(self):
@@ -77,16 +80,29 @@ class CheckpointStore:
     def __exit__(self, *exception):
         self.close()
 
+    def require_writable(self) -> None:
+        """Raises ValueError for a folder with other folders that Orbax would take for steps, and
+        delete; CheckpointError for one that cannot be made or written. Nothing is made.
+        """
+        self.require_own()
+        above = self.directory.parents
+        nearest = next(path for path in (self.directory, *above) if os.path.lexists(path))
+        if not nearest.is_dir():
+            raise CheckpointError(f"{self.directory} cannot be made: {nearest} is a file")
+        if not os.access(nearest, os.W_OK | os.X_OK):  # Orbax would find it out at the first save
+            raise CheckpointError(f"{nearest} cannot be written to; name another folder")
+
     def open(self) -> None:
-        """Makes the folder ready to be saved into. Raises ValueError for one with other folders
-        that Orbax would take for steps, and delete; CheckpointError for one that cannot be written.
+        """Makes the folder ready to be saved into, what `restore` found damaged being moved aside:
+        left in place it would still be the latest, and Orbax would refuse to save below it. Raises
+        what `require_writable` raises.
         """
         # takes a moment to import, and most notebooks need none of it
         import orbax.checkpoint as ocp
 
         if self._manager is not None:
             return
-        self.require_own()
+        self.require_writable()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=self._max_to_keep,
             # Deleting by renaming: a kill in the middle of a deletion would leave half a step that
@@ -100,8 +116,8 @@ class CheckpointStore:
             self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be made: {error}") from error
-        if not os.access(self.directory, os.W_OK):  # Orbax would find it out at the first save
-            raise CheckpointError(f"{self.directory} cannot be written to; name another folder")
+        while self._damaged:
+            move_aside(self.directory / str(self._damaged.pop()), self.directory / DAMAGED)
         self._manager = ocp.CheckpointManager(self.directory, options=options)
 
     def close(self) -> None:
@@ -171,21 +187,27 @@ class CheckpointStore:
         """(step, state, history) of the newest intact step, as host arrays; None if there is none
         at all.
 
-        `like` has the structure, shapes and dtypes to expect. A damaged step is moved aside with a
-        warning and the one before it tried; a step of another run raises CheckpointMismatchError;
-        if all are damaged, or one cannot be read and is as it was saved, CheckpointError.
+        `like` has the structure, shapes and dtypes to expect. Damaged steps after it are warned of,
+        and moved aside by `open`. A step of another run raises CheckpointMismatchError; if all are
+        damaged, or one cannot be read and is as it was saved, CheckpointError.
         """
         self.require_own()
-        causes = []
+        damaged: dict[int, DamagedError] = {}
         for step in reversed(self.steps()):
             try:
-                return step, *self._read(step, like)
+                state, history = self._read(step, like)
             except DamagedError as error:
-                causes.append(str(error))
-                moved = self._moved_aside(step)
-                warnings.warn(f"checkpoint damaged, moved to {moved}: {error}", stacklevel=2)
-        if causes:
-            raise CheckpointError(f"no intact checkpoint in {self.directory}; " + "; ".join(causes))
+                damaged[step] = error
+                continue
+            for error in damaged.values():
+                place = self.directory / DAMAGED
+                warnings.warn(f"checkpoint damaged, goes to {place}: {error}", stacklevel=2)
+            self._damaged = [*damaged]
+            return step, state, history
+        if damaged:
+            causes = "; ".join(map(str, damaged.values()))
+            remedy = "name another folder to begin anew"
+            raise CheckpointError(f"no intact checkpoint in {self.directory}: {remedy}; {causes}")
         return None
 
     def read(
@@ -244,23 +266,6 @@ class CheckpointStore:
             return folders_of_steps(self.directory)
         except OSError as error:
             raise CheckpointError(f"{self.directory} cannot be read: {error}") from error
-
-    def _moved_aside(self, step: int) -> Path:
-        """Where a step lies now: left in place it would still be the latest, and Orbax would refuse
-        to save below it.
-        """
-        self.close()
-        place = self.directory / "damaged"
-        names = [str(step), *(f"{step}-{number}" for number in range(2, 1_000))]
-        target = next(place / name for name in names if not (place / name).exists())
-        try:
-            place.mkdir(exist_ok=True)
-            shutil.move(self.directory / str(step), target)
-        except OSError as error:
-            raise CheckpointError(
-                f"step {step} in {self.directory} is damaged, and cannot be moved: {error}"
-            ) from error
-        return target
 
     def _write_digests(self) -> None:
         """Called by Orbax when the files of a step are written, and before it has its name: so it

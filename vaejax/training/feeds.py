@@ -8,13 +8,13 @@ both give the same bits.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from vaejax.base.devices import placed
+from vaejax.base.devices import placed, put_parts
 from vaejax.base.types import Key, PyTree
 from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import first_example, read
@@ -63,6 +63,10 @@ class Feed:
         """How many steps a call from this one on can have at most."""
         raise NotImplementedError(f"{type(self).__name__}.steps_from")
 
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        """Shapes and dtypes as those of what `examples` gives, by which the steps are traced."""
+        raise NotImplementedError(f"{type(self).__name__}.form")
+
     def examples(self, start: int, count: int) -> Examples:
         """Those of the steps start, ..., start + count - 1."""
         raise NotImplementedError(f"{type(self).__name__}.examples")
@@ -85,6 +89,10 @@ class Resident(Feed):
 
     def steps_from(self, step: int) -> int:
         return self._length
+
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        places = jax.ShapeDtypeStruct((self._length, self.order.batch_size), np.int32)
+        return self._data, places
 
     def examples(self, start: int, count: int) -> Examples:
         rows = self.order.rows(start, start + count)
@@ -133,6 +141,15 @@ class Streamed(Feed):
     def steps_from(self, step: int) -> int:
         return self._length - step % self._length
 
+    def form(self) -> tuple[PyTree, jax.ShapeDtypeStruct]:
+        def stretch(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+            shape = self._length, self.order.batch_size, *leaf.shape[1:]
+            dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+            return jax.ShapeDtypeStruct(shape, dtype, sharding=self._sharding)
+
+        places = jax.ShapeDtypeStruct((self._length,), np.int32)
+        return jax.tree.map(stretch, self._first), places
+
     def examples(self, start: int, count: int) -> Examples:
         number, offset = divmod(start, self._length)
         places = np.arange(offset, offset + count, dtype=np.int32)
@@ -163,39 +180,24 @@ class Streamed(Feed):
         """Arrays [length, batch, ...]; after the last step there are zeros."""
         start = number * self._length
         rows = self.order.rows(start, min(start + self._length, self._num_steps))
-        shape = self._length, self.order.batch_size
-        parts = {}
-        for index in self._sharding.addressable_devices_indices_map(shape).values():
-            first, last = _columns(index, shape)
-            if (first, last) not in parts:
-                parts[first, last] = self._read_columns(rows[:, first:last])
+        return put_parts(
+            lambda index: self._read_batches(rows[:, index[1]]),
+            (self._length, self.order.batch_size),
+            self._sharding,
+        )
 
-        def on_devices(number_of_leaf: int, first: np.ndarray) -> jax.Array:
-            whole = (*shape, *first.shape[1:])
-            return jax.make_array_from_callback(
-                whole, self._sharding, lambda index: parts[_columns(index, shape)][number_of_leaf]
-            )
-
-        leaves, structure = jax.tree.flatten(self._first)
-        return structure.unflatten(list(map(on_devices, range(len(leaves)), leaves)))
-
-    def _read_columns(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Each leaf [length, n, ...] of the examples rows[steps, n]."""
+    def _read_batches(self, rows: np.ndarray) -> PyTree:
+        """[length, n, ...] of the examples rows[steps, n]."""
         steps, width = rows.shape
-        examples = read(self._source, rows.ravel())
 
         def filled_up(leaf: np.ndarray) -> np.ndarray:
-            whole = np.zeros((self._length, width, *leaf.shape[1:]), leaf.dtype)
-            whole[:steps] = leaf.reshape(steps, width, *leaf.shape[1:])
-            return whole
+            batches = leaf.reshape(steps, width, *leaf.shape[1:])
+            if steps == self._length:
+                return batches
+            nothing = np.zeros((self._length - steps, *batches.shape[1:]), leaf.dtype)
+            return np.concatenate([batches, nothing])
 
-        return [filled_up(leaf) for leaf in jax.tree.leaves(examples)]
-
-
-def _columns(index: Any, shape: tuple[int, int]) -> tuple[int, int]:
-    """(first, last + 1) of the examples of each batch that a device has."""
-    first, last, _ = index[1].indices(shape[1])
-    return first, last
+        return jax.tree.map(filled_up, read(self._source, rows.ravel()))
 
 
 def feed_of(

@@ -8,6 +8,7 @@ was saved, is another fault.
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,17 @@ def folders_of_steps(directory: Path) -> list[Path]:
     """All that Orbax would take for steps, the oldest first."""
     folders = directory.iterdir() if directory.is_dir() else []
     return sorted(filter(is_named_as_step, folders), key=lambda folder: int(folder.name))
+
+
+def move_aside(folder: Path, place: Path) -> None:
+    """Moves a step into `place`, under a name that is free there."""
+    names = [folder.name, *(f"{folder.name}-{number}" for number in range(2, 1_000))]
+    name = next(name for name in names if not (place / name).exists())
+    try:
+        place.mkdir(exist_ok=True)
+        shutil.move(folder, place / name)
+    except OSError as error:
+        raise CheckpointError(f"{folder} is damaged, and cannot be moved: {error}") from error
 
 
 # Digests of files.

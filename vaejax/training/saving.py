@@ -13,6 +13,7 @@ import optax
 from vaejax.base.checks import require_count
 from vaejax.base.describe import description
 from vaejax.base.devices import fetched
+from vaejax.base.processes import ALONE, Processes
 from vaejax.base.settings import settings_of_numbers
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
@@ -21,7 +22,6 @@ from vaejax.data.sources import digest_of_data
 from vaejax.objectives.base import Objective
 from vaejax.training.checkpoints import CheckpointError, CheckpointStore
 from vaejax.training.optimizers import ByStructure, started
-from vaejax.training.processes import ALONE, Processes
 from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, handed_out, with_arrays
 
 
@@ -70,7 +70,8 @@ class Saver:
 
     def restored(self, run: Run) -> Run:
         """The run of the newest checkpoint, or `run` where there is none; ValueError where there is
-        one and it is not to be resumed. From now on it can be saved.
+        one and it is not to be resumed, CheckpointError where it could not be saved. The folder is
+        made when the first step is saved.
         """
         store, newest = self._store, None
         with self._processes.together():
@@ -81,8 +82,8 @@ class Saver:
                 )
         with self._processes.together():
             if self._processes.is_first:  # what is damaged is moved aside by one of them
+                store.require_writable()
                 newest = store.restore(arrays_of(run))
-                store.open()
         step = self._processes.told(None if newest is None else newest[0])[0]
         if step is None:
             return run

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import numpy as np
 
 from vaejax.base.checks import require_count, shortened
@@ -12,7 +14,8 @@ from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
-from vaejax.data.sources import as_data, map_blocks
+from vaejax.data.shares import map_blocks
+from vaejax.data.sources import as_data, first_example
 from vaejax.objectives.base import Objective, Reported
 from vaejax.training.run import NonFiniteError, Run
 
@@ -49,6 +52,9 @@ class Validation:
 class NoValidator:
     """Where nothing is held out."""
 
+    def check(self, params: Params) -> None:
+        """Raises whatever the validation refuses, by shapes."""
+
     def caught_up(self, run: Run) -> Run:
         return run
 
@@ -67,6 +73,13 @@ class Validator(NoValidator):
         self._params_of = validation.params_of
         self._streamed = isinstance(validation.data, Source)
         self._data = validation.data if self._streamed else placed(validation.data, sharding)
+
+    def check(self, params: Params) -> None:
+        if self._params_of is not None:  # they are what a function of a later run gives
+            return
+        xs = first_example(self._data) if self._streamed else self._data
+        x = jax.eval_shape(partial(jax.tree.map, lambda leaf: leaf[0]), xs)
+        jax.eval_shape(self._bound, params, x, self._key)
 
     def caught_up(self, run: Run) -> Run:
         """The run with the validation of its step, if one is due and was not made."""

@@ -121,13 +121,10 @@ def _moments_of_the_sum(
     add = partial(_add, sums, references)
     first = add(first_values, first_parts)
     totals, (values, traces) = _over_chunks(lambda draws: add(*parts_of(draws)), first, chunks)
-    leaves = zip(sums, references, totals, strict=True)
     num_draws = chunks.number * chunks.size + chunks.rest
-    return (
-        values,
-        traces,
-        [leaf.result(reference, total, num_draws) for leaf, reference, total in leaves],
-    )
+    leaves = zip(sums, references, totals, strict=True)
+    results = [leaf.result(reference, total, num_draws) for leaf, reference, total in leaves]
+    return values, traces, results
 
 
 def _add(

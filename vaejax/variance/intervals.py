@@ -122,13 +122,19 @@ def _ratio_of_limits(a: float, b: float) -> float:
 
 
 class Bias(NamedTuple):
-    """A mean gradient against a reference. `detectable` is the least bias of one parameter that
-    would be found 99 times in 100.
+    """A mean gradient against a reference.
+
+    largest_z        the largest |z| of a parameter
+    p_value          that of it, for all parameters together
+    detectable       the least bias of one parameter that would be found 99 times in 100
+    squared          |E g - reference|^2, without the noise of the means, so that it may be below 0;
+                     with a `Spread`'s trace it is the mean squared error of one gradient
     """
 
     largest_z: float
     p_value: float
     detectable: float
+    squared: float
 
 
 def gradient_bias(
@@ -152,16 +158,19 @@ def gradient_bias(
         trees["standard_error"] = standard_error
     numbers = _alike({name: _flat(select(tree), name) for name, tree in trees.items()})
     mean, expected = numbers["mean"], numbers["reference"]
+    difference = mean - expected
     # Var (mean - reference) = Var g / n + e^2
     variance = numbers["variance"] / moments.num_draws
-    error = np.sqrt(variance + np.square(numbers.get("standard_error", 0.0)))
-    z = _z_scores(mean - expected, error, expected)
+    variance = variance + np.square(numbers.get("standard_error", 0.0))
+    error = np.sqrt(variance)
+    z = _z_scores(difference, error, expected)
     largest = float(z.max())
     # Bonferroni: n P(|Z| > largest)
     p_value = min(1.0, z.size * math.erfc(largest / math.sqrt(2)))
     # A bias of so many standard errors passes the threshold 99 times in 100.
     needed = -NormalDist().inv_cdf(false_alarm / z.size / 2) + NormalDist().inv_cdf(0.99)
-    return Bias(largest, p_value, float(needed * error.max()))
+    squared = float(np.sum(difference**2 - variance, dtype=np.float64))
+    return Bias(largest, p_value, float(needed * error.max()), squared)
 
 
 def _alike(numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
