@@ -157,7 +157,9 @@ def document(names: Sequence[str] = tuple(QUESTIONS)) -> str:
         "function (a logit-normal, NumPyro's own RelaxedBernoulli). Of others, such as a",
         "correlated logit-normal or a normal mapped onto the simplex, the density of their own",
         "samples alone is known at an end: given a sample there, as `StickTheLanding` and `DReG`",
-        "give one to q, and every bound to a prior, it is NaN, and `fit` stops.",
+        "give one to q, and every bound to a prior, it is NaN, and `fit` stops. A sample that is",
+        "rounded at an end which a transform does not take to an end of its own, as 1 / x does",
+        "that of a small gamma, is a point of mass: there a bound is -inf.",
         "",
     ]
     with mpmath.workdps(DIGITS):

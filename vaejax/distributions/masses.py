@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as npd
+from jax.scipy.special import gammaln
 
 from vaejax.base.floats import full_dtype
 from vaejax.distributions import counts
@@ -33,8 +34,23 @@ def _multinomial_of_logits(x: jax.Array, logits: jax.Array) -> jax.Array:
 
 
 def _beta_binomial(x: jax.Array, n: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
-    """The Dirichlet-multinomial of x and n - x."""
-    return counts.log_dirichlet_multinomial(jnp.stack([x, n - x], -1), jnp.stack([a, b], -1))
+    return _of_two(x, n - x, a, b)
+
+
+def _of_two(x: jax.Array, rest: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """The Dirichlet-multinomial of two categories."""
+    return counts.log_dirichlet_multinomial(jnp.stack([x, rest], -1), jnp.stack([a, b], -1))
+
+
+def _beta_negative_binomial(x: jax.Array, n: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
+    """n / (n + x) of the beta-binomial of x and n, for n that is no whole number too.
+
+    The derivative in n, which counts have not, is that of its gamma functions.
+    """
+    x, count, *shapes = jax.lax.stop_gradient((x, n, a, b))
+    gammas = gammaln(n + x) - gammaln(n) + gammaln(n + shapes[1]) - gammaln(n + x + sum(shapes))
+    slope = gammas - jax.lax.stop_gradient(gammas)
+    return _of_two(x, count, a, b) - jnp.log1p(x / count) + slope
 
 
 # {family: (log-mass of a value and parameters, the names of these)}
@@ -52,6 +68,10 @@ MASSES: dict[type, Mass] = {
     npd.MultinomialProbs: (_multinomial_of_probs, ("probs",)),
     npd.MultinomialLogits: (_multinomial_of_logits, ("logits",)),
     npd.BetaBinomial: (_beta_binomial, ("total_count", "concentration1", "concentration0")),
+    npd.BetaNegativeBinomial: (
+        _beta_negative_binomial,
+        ("n", "concentration1", "concentration0"),
+    ),
     npd.DirichletMultinomial: (counts.log_dirichlet_multinomial, ("concentration",)),
     npd.BernoulliLogits: (log_bernoulli, ("logits",)),
 }

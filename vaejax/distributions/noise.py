@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from vaejax.base.checks import require_kind
 from vaejax.base.types import Key
 from vaejax.base.values import check_fields_of, component
-from vaejax.distributions.base import Distribution
+from vaejax.distributions.base import Distribution, NotKnownError
 
 BITS = 30  # of a Sobol coordinate
 
@@ -68,6 +68,11 @@ class OfUniforms(Noise):
     def sources(self, q: Distribution, key: Key, num_samples: int) -> jax.Array:
         event = q.event
         leaves = jax.tree.leaves(event)
+        if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+            raise NotKnownError(
+                f"{type(self).__name__} noise stands for samples of real numbers, and {q.name} has"
+                " whole ones; use vaejax.Independent()"
+            )
         # One uniform number for each coordinate; those of a graph stand in a row, node by node.
         shape = event.shape if leaves == [event] else (sum(leaf.size for leaf in leaves),)
         return self.uniforms(key, num_samples, shape, leaves[0].dtype)

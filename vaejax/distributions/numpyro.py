@@ -22,7 +22,12 @@ from vaejax.distributions.base import Distribution, several, wrong_shape
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
 from vaejax.distributions.rewritten import rewritten
-from vaejax.distributions.saturation import exact_draw, log_probs_of_rounded, rounded_inside
+from vaejax.distributions.saturation import (
+    exact_draw,
+    is_by_transforms,
+    log_probs_of_rounded,
+    rounded_inside,
+)
 from vaejax.distributions.support_masks import coordinate_constraint, held_to_support, interval_of
 
 
@@ -71,30 +76,29 @@ class NumPyroDensity(Distribution):
         return jnp.asarray(self.base.enumerate_support())
 
     def sample(self, key: Key) -> jax.Array:
-        draw = exact_draw(self.base, innermost(self.base), key)
-        value = self.base.sample(key) if draw is None else jnp.exp(draw.log_z)
-        return self._inside(jnp.asarray(value))
+        draw = exact_draw(without_events(self.base), key)
+        return self._inside(jnp.asarray(self.base.sample(key)) if draw is None else draw[0])
 
     def sample_and_log_prob(self, key: Key) -> tuple[jax.Array, Scalar]:
         """Of its own sample the density is exact, however close that is to an end of the support;
         the sample is the nearest float inside. See `saturation`.
         """
-        draw = exact_draw(self.base, innermost(self.base), key)
-        if draw is not None:
-            return self._inside(jnp.exp(draw.log_z)), draw.log_q
         parts = without_events(self.base)
+        draw = exact_draw(parts, key)
+        if draw is None:
+            return self._sample_and_log_prob(parts, key)
+        value, log_q = draw
+        return self._inside(value), jnp.sum(log_q)
+
+    def _sample_and_log_prob(self, parts: Any, key: Key) -> tuple[jax.Array, Scalar]:
         raw, intermediates = parts.sample_with_intermediates(key)
         value = self._inside(jnp.asarray(raw))
-        if not intermediates:
+        if not is_by_transforms(innermost(parts)):
             return value, self.log_prob(value)
-        # What a transformed distribution knows from before its transforms, unless it overflowed.
-        # Any pytree operation takes off NumPyro's mask, which refuses a sample that underflowed.
+        # What a transformed distribution knows from before its transforms. Any pytree operation
+        # takes off NumPyro's mask, which refuses a sample that underflowed.
         unmasked = jax.tree.map(lambda leaf: leaf, parts)
-        own = jnp.asarray(unmasked.log_prob(raw, intermediates))
-        if innermost(parts).event_shape:
-            return value, jnp.sum(own)
-        is_known = jnp.abs(value) < jnp.finfo(value.dtype).max
-        return value, jnp.sum(jnp.where(is_known, own, self._log_probs(value)))
+        return value, jnp.sum(jnp.asarray(unmasked.log_prob(raw, intermediates)))
 
     def _inside(self, value: jax.Array) -> jax.Array:
         self._require_shape(value, self.base.event_shape)

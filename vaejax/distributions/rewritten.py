@@ -1,12 +1,16 @@
 """Distributions that NumPyro makes by transforms, rewritten as equal ones that lose no digits."""
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
-from numpyro.distributions.transforms import StickBreakingTransform
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import PowerTransform, StickBreakingTransform
+
+from vaejax.distributions.support_masks import coordinate_constraint
 
 
 class ExactStickBreaking(StickBreakingTransform):
@@ -48,10 +52,78 @@ def _offsets(x: jax.Array) -> jax.Array:
     return jnp.broadcast_to(np.log(np.arange(count, 0, -1)).astype(x.dtype), x.shape)
 
 
+class ExactPower(PowerTransform):
+    """y = x^c with log |dy/dx| = log |c| + (c - 1) log x: NumPyro's is the logarithm of c y / x,
+    which overflows, so that a sample of 2e38 had the density 0.
+    """
+
+    def log_abs_det_jacobian(self, x: Any, y: Any, intermediates: Any = None) -> jax.Array:
+        return jnp.log(jnp.abs(self.exponent)) + (self.exponent - 1) * jnp.log(x)
+
+
+class _Interval(constraints.interval):
+    """[low, high], of which an end may be infinite."""
+
+    def feasible_like(self, prototype: Any) -> jax.Array:
+        low, high = (jnp.asarray(end, float) for end in (self.lower_bound, self.upper_bound))
+        from_low = jnp.where(jnp.isinf(high), low + 1, (low + high) / 2)
+        return jnp.broadcast_to(jnp.where(jnp.isinf(low), high - 1, from_low), jnp.shape(prototype))
+
+
+class TransformedDistribution(npd.TransformedDistribution):
+    """NumPyro's T(X), with the support that its values have: 2 X + 1 of an X > 0 lies above 1, and
+    NumPyro says all of R unless the transform is told the set of X.
+    """
+
+    @property
+    def support(self) -> Any:
+        support = super().support
+        image = _image(self)
+        if image is None:
+            return support
+        num_events = self.event_dim
+        return constraints.independent(image, num_events) if num_events else image
+
+
+REAL_LINE = -math.inf, math.inf
+
+
+def _image(p: npd.TransformedDistribution) -> _Interval | None:
+    """Where the transforms take the values of the base, coordinate by coordinate, if some of them
+    is declared for all of R and is given less; else NumPyro knows.
+    """
+    if any(t.domain.event_dim or t.codomain.event_dim for t in p.transforms):
+        return None
+    ends = _ends(p.base_dist.support)
+    narrower = False
+    for transform in p.transforms:
+        if transform.domain is constraints.real and ends is not REAL_LINE:
+            images = [jnp.asarray(transform(jnp.asarray(end, float))) for end in ends]
+            ends, narrower = (jnp.minimum(*images), jnp.maximum(*images)), True
+        else:
+            ends = _ends(transform.codomain)
+    return _Interval(*ends) if narrower else None
+
+
+def _ends(constraint: Any) -> tuple[Any, Any]:
+    """`REAL_LINE` itself where there are none, for the ends may be traced."""
+    bounds = vars(coordinate_constraint(constraint))
+    if not {"lower_bound", "upper_bound"} & set(bounds):
+        return REAL_LINE
+    return bounds.get("lower_bound", -math.inf), bounds.get("upper_bound", math.inf)
+
+
+def _exact(transform: Any) -> Any:
+    """The same transform, where NumPyro's loses digits."""
+    if type(transform) is PowerTransform:
+        return ExactPower(transform.exponent)
+    return ExactStickBreaking() if type(transform) is StickBreakingTransform else transform
+
+
 def rewritten(p: Any) -> Any:
     """p, or an equal distribution: T(X).to_event() in place of T(X.to_event()), where T keeps the
-    coordinates apart, so that the distribution of one coordinate is seen; and an exact
-    stick-breaking.
+    coordinates apart, so that the distribution of one coordinate is seen; with exact transforms,
+    and the support that its values have.
     """
     if isinstance(p, npd.Independent):
         inside = rewritten(p.base_dist)
@@ -59,11 +131,8 @@ def rewritten(p: Any) -> Any:
         return p if same else inside.to_event(p.reinterpreted_batch_ndims)
     if type(p) is not npd.TransformedDistribution:
         return p
-    transforms = [
-        ExactStickBreaking() if type(t) is StickBreakingTransform else t for t in p.transforms
-    ]
+    transforms = [_exact(transform) for transform in p.transforms]
     if isinstance(p.base_dist, npd.Independent) and not any(t.domain.event_dim for t in transforms):
-        apart = npd.TransformedDistribution(rewritten(p.base_dist.base_dist), transforms)
+        apart = TransformedDistribution(rewritten(p.base_dist.base_dist), transforms)
         return apart.to_event(p.base_dist.reinterpreted_batch_ndims)
-    same = all(new is old for new, old in zip(transforms, p.transforms, strict=True))
-    return p if same else npd.TransformedDistribution(p.base_dist, transforms)
+    return TransformedDistribution(p.base_dist, transforms)

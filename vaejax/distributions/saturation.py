@@ -11,14 +11,14 @@ two in five are smaller than the smallest float. Three rules keep a bound below 
   is that of its own rounding, and the bound is one of the model with rounded latents.
 
 Where samples overflow, their own density is that of the last float too. A distribution that is not
-in the table but is made by NumPyro's transforms has the same rules, where the transforms keep the
-coordinates apart and the distribution under them has a distribution function: see `tails`. Of
-others the density at the last float is not known: NaN, of a sample that was handed over. A latent
-that is to be exact everywhere lives in other coordinates: see `relaxed`.
+in the table but is made by NumPyro's transforms, also of a family of the table, has the same rules,
+where the transforms keep the coordinates apart and the distribution under them has a distribution
+function: see `tails`. Of others the density at the last float is not known: NaN, of a sample that
+was handed over. A latent that is to be exact everywhere lives in other coordinates: see `relaxed`.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,16 +26,17 @@ import numpyro.distributions as npd
 from jax.scipy.special import gammaln
 from jax.scipy.stats import norm
 
-from vaejax.base.types import Key, Scalar
-from vaejax.distributions.support_masks import support_of
+from vaejax.base.types import Key
+from vaejax.distributions.quantiles import innermost
+from vaejax.distributions.support_masks import held_to_support, support_of
 from vaejax.distributions.tails import cells_of, highest, lowest, with_tails
 
 
 class Draw(NamedTuple):
-    """log z of each coordinate of a sample, and the log-density of the event, nats."""
+    """log z of each coordinate of a sample, and its log-density, nats, of each number or vector."""
 
     log_z: jax.Array
-    log_q: Scalar
+    log_q: jax.Array
 
 
 class SaturatingFamily(NamedTuple):
@@ -65,7 +66,7 @@ def _last(log_z: jax.Array) -> jax.Array:
 def _draw_gamma(key: Key, a: jax.Array, rate: jax.Array) -> Draw:
     noise = jax.random.loggamma(key, a)
     log_z = noise - jnp.log(rate)
-    return Draw(log_z, jnp.sum(a * noise - jnp.exp(noise) - gammaln(a) - log_z))
+    return Draw(log_z, a * noise - jnp.exp(noise) - gammaln(a) - log_z)
 
 
 def _draw_beta(key: Key, a: jax.Array, b: jax.Array) -> Draw:
@@ -74,20 +75,20 @@ def _draw_beta(key: Key, a: jax.Array, b: jax.Array) -> Draw:
     log_sum = jnp.logaddexp(first, second)
     log_z, log_rest = first - log_sum, second - log_sum
     log_constant = gammaln(a + b) - gammaln(a) - gammaln(b)
-    return Draw(log_z, jnp.sum(log_constant + (a - 1) * log_z + (b - 1) * log_rest))
+    return Draw(log_z, log_constant + (a - 1) * log_z + (b - 1) * log_rest)
 
 
 def _draw_dirichlet(key: Key, a: jax.Array) -> Draw:
     log_z = jax.nn.log_softmax(jax.random.loggamma(key, a))
-    constant = jnp.sum(gammaln(jnp.sum(a, axis=-1))) - jnp.sum(gammaln(a))
-    return Draw(log_z, jnp.sum((a - 1) * log_z) + constant)
+    constant = gammaln(jnp.sum(a, axis=-1)) - jnp.sum(gammaln(a), axis=-1)
+    return Draw(log_z, jnp.sum((a - 1) * log_z, axis=-1) + constant)
 
 
 def _draw_inverse_gamma(key: Key, a: jax.Array, rate: jax.Array) -> Draw:
     log_z = jnp.log(rate) - jax.random.loggamma(key, a)
     log_q = _inverse_gamma_log_prob(log_z, a, rate)
     at_last = _inverse_gamma_log_prob(_last(log_z), a, rate) - jnp.log(a)
-    return Draw(log_z, jnp.sum(jnp.where(log_z < _last(log_z), log_q, at_last)))
+    return Draw(log_z, jnp.where(log_z < _last(log_z), log_q, at_last))
 
 
 def _inverse_gamma_log_prob(log_z: jax.Array, a: jax.Array, rate: jax.Array) -> jax.Array:
@@ -99,7 +100,7 @@ def _draw_log_normal(key: Key, loc: jax.Array, scale: jax.Array) -> Draw:
     log_z = loc + scale * jax.random.normal(key, loc.shape, loc.dtype)
     log_q = norm.logpdf(log_z, loc, scale) - log_z
     at_last = norm.logcdf(-_last(log_z), -loc, scale) - _last(log_z)
-    return Draw(log_z, jnp.sum(jnp.where(log_z < _last(log_z), log_q, at_last)))
+    return Draw(log_z, jnp.where(log_z < _last(log_z), log_q, at_last))
 
 
 def _log_normal_below(log_z: jax.Array, loc: jax.Array, scale: jax.Array) -> jax.Array:
@@ -120,7 +121,7 @@ def _draw_weibull(key: Key, scale: jax.Array, k: jax.Array) -> Draw:
     # Elsewhere (last / scale)^k overflows, and the derivative of a branch not taken would be NaN.
     scale, k = jnp.where(is_last, scale, 1), jnp.where(is_last, k, 0.01)
     at_last = _weibull_log_prob(last, scale, k) + _weibull_beyond(last, scale, k)
-    return Draw(log_z, jnp.sum(jnp.where(is_last, at_last, log_q)))
+    return Draw(log_z, jnp.where(is_last, at_last, log_q))
 
 
 def _weibull_log_prob(log_z: jax.Array, scale: jax.Array, k: jax.Array) -> jax.Array:
@@ -148,7 +149,7 @@ def _draw_kumaraswamy(key: Key, a: jax.Array, b: jax.Array) -> Draw:
     # 1 - z^a = (1 - u)^(1/b), and -log(1 - u) is exponential
     log_rest = -jnp.exp(jax.random.loggamma(key, jnp.ones_like(b))) / b
     log_z = jnp.log(-jnp.expm1(log_rest)) / a
-    return Draw(log_z, jnp.sum(jnp.log(a) + jnp.log(b) + (a - 1) * log_z + (b - 1) * log_rest))
+    return Draw(log_z, jnp.log(a) + jnp.log(b) + (a - 1) * log_z + (b - 1) * log_rest)
 
 
 def _kumaraswamy_log_prob(log_z: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
@@ -201,12 +202,59 @@ FAMILIES: dict[type, SaturatingFamily] = {
 }
 
 
-def exact_draw(p: npd.Distribution, coordinate: npd.Distribution, key: Key) -> Draw | None:
-    """A sample of p by its logarithm, where p is made of a family of the table: `coordinate` is p
-    without the wrappers of `expand` and `to_event`.
+def exact_draw(p: npd.Distribution, key: Key) -> tuple[jax.Array, jax.Array] | None:
+    """A sample of p and its log-density before rounding, nats, of each number or vector, where p is
+    made of a family of the table, or of numbers by transforms; p is without `to_event`.
     """
+    coordinate = innermost(p)
     family = FAMILIES.get(type(coordinate))
-    return None if family is None else family.draw(key, *_parameters(family, p, coordinate))
+    if family is not None:
+        draw = family.draw(key, *_parameters(family, p, coordinate))
+        return rounded_inside(coordinate, jnp.exp(draw.log_z)), draw.log_q
+    if not is_by_transforms(coordinate) or any(t.domain.event_dim for t in coordinate.transforms):
+        return None
+    return _draw_through_transforms(p, coordinate, key)
+
+
+def is_by_transforms(p: Any) -> bool:
+    """Whether its density is that of the change of variables, as a folded normal's is not."""
+    is_transformed = isinstance(p, npd.TransformedDistribution)
+    return is_transformed and type(p).log_prob is npd.TransformedDistribution.log_prob
+
+
+def _draw_through_transforms(
+    p: npd.Distribution, coordinate: Any, key: Key
+) -> tuple[jax.Array, jax.Array]:
+    """log q(T(x)) = log q(x) - log |dT/dx|, x before it is rounded and the slope after.
+
+    Where x was rounded and T(x) is not the last float before an end, that float has a mass, so that
+    its density is infinite: a bound is -inf there.
+    """
+    base = coordinate.base_dist
+    start = innermost(base)
+    family = FAMILIES.get(type(start))
+    if family is None:
+        raw = jnp.asarray(p.sample_with_intermediates(key)[1][0][0])
+        x = rounded_inside(start, raw)
+        log_q = log_probs_of_rounded(held_to_support(base, x.dtype), start, x)
+    else:
+        draw = family.draw(key, *_parameters(family, p, start))
+        raw, log_q = jnp.exp(draw.log_z), draw.log_q
+        x = rounded_inside(start, raw)
+    was_rounded = x != raw
+    for transform in coordinate.transforms:
+        y = jnp.asarray(transform(x))
+        log_q -= transform.log_abs_det_jacobian(x, y)
+        x = y
+    below, above = cells_of(support_of(coordinate), x.dtype)
+    is_last = (x <= below.end) | (x >= above.end)
+    # A sample of its own has no density 0: then the digits were lost.
+    log_q = jnp.where(jnp.isneginf(log_q), jnp.nan, log_q)
+    log_q = jnp.where(was_rounded & ~is_last, jnp.inf, log_q)
+    value = rounded_inside(coordinate, x)
+    at_last = log_probs_of_rounded(held_to_support(p, x.dtype), coordinate, value)
+    has_overflowed = jnp.abs(value) >= jnp.finfo(value.dtype).max
+    return value, jnp.where(has_overflowed, at_last, log_q)
 
 
 def log_probs_of_rounded(

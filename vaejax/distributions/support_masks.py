@@ -114,12 +114,12 @@ def _masked_class(family: type[npd.Distribution]) -> type[npd.Distribution]:
         value, support = jnp.asarray(value), self.mask_support
         if not support.is_discrete and not jnp.issubdtype(value.dtype, jnp.inexact):
             value = value.astype(float)
-        inside = contains(support, value, self.value_dtype)
+        axes = tuple(range(-self.event_dim, 0))
+        inside = contains(support, value, self.value_dtype) & ~jnp.isinf(value).any(axes)
         # A point of the support stands in for those off it, so that no derivative there is NaN.
         safe = jnp.asarray(support.feasible_like(value))
         if jnp.issubdtype(value.dtype, jnp.inexact):
             safe = safe.astype(value.dtype)
-        axes = tuple(range(-self.event_dim, 0))
         point = jnp.where(jnp.expand_dims(inside, axes), value, safe)
         outside = jnp.where(jnp.isnan(value).any(axes), jnp.nan, -jnp.inf)
         return jnp.where(inside, density(self, point, *intermediates), outside)

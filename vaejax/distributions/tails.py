@@ -132,6 +132,10 @@ def log_tail(p: npd.Distribution, z: jax.Array, *, above: bool) -> jax.Array:
             sign, point = sign * transform.sign, transform.inv(point)
         same, other = (log_tail(q.base_dist, point, above=side) for side in (above, not above))
         return jnp.where(jnp.asarray(sign) > 0, same, other)
+    if type(q) is npd.Kumaraswamy:  # of which NumPyro has no distribution function
+        a, b = jnp.asarray(q.concentration1), jnp.asarray(q.concentration0)
+        log_above = b * jnp.log1p(-(point**a))
+        return log_above if above else jnp.log(-jnp.expm1(log_above))
     is_symmetric = type(q) in SYMMETRIC
     if is_symmetric and above:
         point = 2 * q.loc - point

@@ -25,10 +25,12 @@ class NumPyroConditional(OfNet):
     """family(net(given)), any NumPyro distribution of the net's output: `NumPyroConditional(net,
     lambda loc: npd.StudentT(3, loc, 1))`.
 
-    Counts: `Poisson`, `GammaPoisson` and the negative binomials, `Binomial`, `BetaBinomial`,
-    `Multinomial` and `DirichletMultinomial` are right to 1e-6 in float32 up to three million, where
-    their parameters are rates or probabilities; by logits the rounding of the probability stays,
-    some 1e-5 at a million.
+    Counts: `Poisson`, `GammaPoisson`, `NegativeBinomial2`, `Binomial`, `BetaBinomial`,
+    `BetaNegativeBinomial`, `Multinomial` and `DirichletMultinomial` are right to 1e-6 in float32 up
+    to three million, where their parameters are rates or probabilities; by logits the rounding of
+    the probability stays, some 1e-5 at a million. So does, in NumPyro's negative binomials, that of
+    what they keep, concentration / mean or 1 / probability - 1, where that is almost certain or
+    all but Poisson; `vaejax.NegativeBinomial` keeps its mean.
 
     All its batch axes are made one event. The support is the family's own; `support` names it where
     that cannot be read without the net.
