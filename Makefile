@@ -43,7 +43,7 @@ check: $(VENV)/.installed  ## lint, format and types
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-bench: $(VENV)/.installed  ## training speed against a hand-written loop, and PyTorch where it is installed
+bench: $(VENV)/.installed  ## training speed against a hand-written loop and NumPyro, and PyTorch and Pythae where they are installed
 	$(BIN)/python scripts/bench_train.py
 
 numerics: $(VENV)/.installed  ## how exact each density is, made anew (docs/numerics.md), a minute

@@ -13,7 +13,6 @@ import numpy as np
 import optax
 
 import vaejax
-from vaejax.evaluation.pareto import pareto_k
 
 net = partial(vaejax.MLP, hidden=(16,))
 model = vaejax.VAE(
@@ -154,7 +153,7 @@ for scale in (1.2, 0.8, 0.3):
     q = normal(jnp.zeros(4), jnp.full(4, np.log(scale)))
     zs, log_q = jax.vmap(q.sample_and_log_prob)(jax.random.split(key, 4_000))
     log_w = jax.vmap(target.log_prob)(zs) - log_q
-    estimate, k_hat = vaejax.iwae_bound(log_w), pareto_k(log_w)
+    estimate, k_hat = vaejax.iwae_bound(log_w), vaejax.pareto_k(log_w)
     print(f"s = {scale}: log mean w {estimate:+.3f}, exactly 0; k-hat {k_hat:+.2f}")
     assert (k_hat > 0.7) == (scale < 0.5)
 

@@ -208,12 +208,12 @@ def document(accepted: dict[tuple[str, str], list[str]]) -> str:
 
     def encoders_of(estimator: str) -> tuple[str, ...]:
         """Its encoders, each with the priors to which it is limited."""
-        found = []
+        encoders = []
         for encoder in ENCODERS:
             priors = priors_with(estimator, encoder)
             limits = "" if priors == priors_of(encoder) else f" (with {' or '.join(priors)})"
-            found += [encoder + limits] if priors else []
-        return tuple(found)
+            encoders += [encoder + limits] if priors else []
+        return tuple(encoders)
 
     lines = [
         "# Which prior, encoder and estimator go together",

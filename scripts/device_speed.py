@@ -15,22 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from bench_variance import relative_error, ways_of
+from peers import pytorch_run, systems_of
 from timing import seconds, take_turns
-from workloads import (
-    WORKLOADS,
-    Workload,
-    as_it_is,
-    binary_images,
-    objective_of,
-    pytorch_run,
-    systems_of,
-    vaejax_run,
-)
+from workloads import WORKLOADS, Workload, as_it_is, binary_images, objective_of, vaejax_run
 
 import vaejax
 from vaejax import ais
 from vaejax.base import loops
 from vaejax.networks import gemm
+from vaejax.training.seeds import SeedWay
 
 Row = dict[str, Any]
 NUM_STEPS = {"W1": 8_000, "W2": 8_000, "W3": 4_000, "W4": 3_000}  # half a second to a second
@@ -104,7 +97,7 @@ def steps(shrink: int) -> Iterator[Row]:
             row["fit / scan"] = row["scan_us"] / row["fit_us"]
             row["scan_compile_seconds"] = first - min(later)
         if "PyTorch" in systems:
-            fewer = max(2, count // 8)
+            fewer = max(2, count // 16)
             torch = pytorch_run(dataclasses.replace(workload, num_steps=fewer), data)
             row["torch_us"] = 1e6 * fastest(torch, 2) / fewer
             row["fit / torch"] = row["torch_us"] / row["fit_us"]
@@ -173,15 +166,20 @@ def evaluate(shrink: int) -> Iterator[Row]:
 
 
 def seeds(shrink: int) -> Iterator[Row]:
-    forms = {"dense": ("W2", None), "conv, lax": ("W4", "lax"), "conv, matrices": ("W4", "gemm")}
+    forms: dict[str, tuple[str, str | None, SeedWay]] = {
+        "dense": ("W2", None, "vmap"),
+        "conv, lax": ("W4", "lax", "vmap"),
+        "conv, matrices": ("W4", "gemm", "vmap"),
+        "conv, one after another": ("W4", "lax", "map"),
+    }
     counts = (1, 64, 256, 8) if shrink == 1 else (1, 2)
     alone: dict[str, float] = {}
-    for count, (case, (name, form)) in itertools.product(counts, forms.items()):
+    for count, (case, (name, form, way)) in itertools.product(counts, forms.items()):
         if count > 64 and form:
             continue
         num_steps = max(16, 2_000 // count // shrink)
         with convolutions(form):
-            step = seconds_of_a_step_of_seeds(WORKLOADS[name], count, num_steps)
+            step = seconds_of_a_step_of_seeds(WORKLOADS[name], count, num_steps, way)
         jax.clear_caches()
         alone.setdefault(case, step)
         batch_size = WORKLOADS[name].batch_size
@@ -200,7 +198,9 @@ def convolutions(form: str | None) -> AbstractContextManager:
     return mock.patch.multiple("vaejax.networks.layers", **forms)
 
 
-def seconds_of_a_step_of_seeds(workload: Workload, count: int, num_steps: int) -> float:
+def seconds_of_a_step_of_seeds(
+    workload: Workload, count: int, num_steps: int, way: SeedWay
+) -> float:
     objective, data = objective_of(workload), jnp.asarray(binary_images())
     keys = jax.random.split(jax.random.key(0), count)
     params = jax.jit(jax.vmap(objective.model.init, (0, None)))(keys, data[0])
@@ -208,7 +208,7 @@ def seconds_of_a_step_of_seeds(workload: Workload, count: int, num_steps: int) -
     def run(num_steps: int) -> None:
         vaejax.fit_seeds(
             objective, params, optax.adam(1e-3), data, keys, num_steps=num_steps,
-            batch_size=workload.batch_size, strategy="vmap", progress=False,
+            batch_size=workload.batch_size, strategy=way, progress=False,
         )  # fmt: skip
 
     run(num_steps)

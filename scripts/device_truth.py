@@ -95,8 +95,8 @@ def error_of_log_marginal(dim: int = 784, latent_dim: int = 20, count: int = 100
         vaejax.DiagNormal(Linear(), max_log_scale=None),
     )
     keys = jax.random.split(jax.random.key(0), count)
-    found = jax.jit(jax.vmap(partial(vaejax.elbo, model), (None, 0, 0)))(params, x, keys)
-    return summary(np.asarray(found, np.float64) - exact) | {"log_marginal": float(exact.mean())}
+    bounds = jax.jit(jax.vmap(partial(vaejax.elbo, model), (None, 0, 0)))(params, x, keys)
+    return summary(np.asarray(bounds, np.float64) - exact) | {"log_marginal": float(exact.mean())}
 
 
 def summary(difference: np.ndarray) -> Row:
@@ -149,9 +149,9 @@ def differences(name: str, shrink: int, count: int = 200, num_draws: int = 64) -
 
     def measured(precision):
         with jax.default_matmul_precision(precision):
-            found = jax.jit(bounds)(run.params, xs, keys)
-            found = *found, jax.jit(gradients)(run.params, gradient_keys)
-        return [np.asarray(values, np.float64) for values in found]
+            results = jax.jit(bounds)(run.params, xs, keys)
+            results = *results, jax.jit(gradients)(run.params, gradient_keys)
+        return [np.asarray(values, np.float64) for values in results]
 
     (elbos, iwaes, means), exact = (measured(precision) for precision in PRECISIONS)
     shift = means - exact[2]

@@ -37,42 +37,56 @@ def is_module(name: str) -> bool:
     return path.is_dir() or path.with_suffix(".py").exists()
 
 
+def passed_on(owner: str) -> list[Public]:
+    """What a module imports under its own name, `from a import b as b`, for its users."""
+    return [
+        Public(alias.name, str(node.module))
+        for node in source_of(owner).body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == alias.asname and not alias.name.startswith("_")
+    ]
+
+
 def public_in(owner: str) -> list[Public]:
-    """What a table of contents or a public module has, under the name that users type."""
-    found = []
-    imports = [node for node in source_of(owner).body if isinstance(node, ast.ImportFrom)]
-    for node in imports:
-        for alias in node.names:
-            name, inner = f"{owner}.{alias.name}", f"{node.module}.{alias.name}"
-            if inner in TABLES_OF_CONTENTS:
-                continue
-            if is_module(inner):
-                found += [Public(f"{name}.{part}", inner) for part in definitions(inner)]
-            elif alias.name in definitions(str(node.module)):
-                found.append(Public(name, str(node.module)))
-    return found
+    """What a table of contents has, and what its public modules have, under the name that users
+    type.
+    """
+    entries = []
+    for name, module in passed_on(owner):
+        inner = f"{module}.{name}"
+        if inner in TABLES_OF_CONTENTS:
+            continue
+        if is_module(inner):
+            parts = [*(Public(part, inner) for part in definitions(inner)), *passed_on(inner)]
+            entries += [Public(f"{owner}.{name}.{part.name}", part.module) for part in parts]
+        else:
+            entries.append(Public(f"{owner}.{name}", module))
+    return entries
 
 
 @cache
 def public() -> list[Public]:
     """Each definition once, under the shortest of its names: vaejax.AIS, not vaejax.ais.AIS."""
     entries = [entry for owner in TABLES_OF_CONTENTS for entry in public_in(owner)]
-    found: dict[tuple[str, str], Public] = {}
+    shortest: dict[tuple[str, str], Public] = {}
     for entry in sorted(entries, key=lambda entry: len(entry.name)):
-        found.setdefault((entry.module, entry.name.rpartition(".")[2]), entry)
-    return [entry for entry in entries if entry in found.values()]
+        shortest.setdefault((entry.module, entry.name.rpartition(".")[2]), entry)
+    return [entry for entry in entries if entry in shortest.values()]
 
 
 @cache
-def definitions(module: str) -> list[str]:
+def definitions(module: str, values: bool = False) -> list[str]:
     """The classes, functions and values of its own classes that a module has for users, in its
-    order.
+    order; with `values`, every value.
     """
     names = []
     for node in source_of(module).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef):
             names.append(node.name)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.value).partition("(")[0] in names:
+        elif isinstance(node, ast.Assign) and (
+            values or ast.unparse(node.value).partition("(")[0] in names
+        ):
             names.append(ast.unparse(node.targets[0]))
     return [name for name in names if not name.startswith("_")]
 
@@ -89,13 +103,13 @@ def modules_of(wing: str) -> list[str]:
 def contents(wing: str) -> dict[str, list[str]]:
     """{module: the names that it makes public} of a wing, in reading order."""
     entries = public()
-    found = {}
+    names_of = {}
     for module in modules_of(wing):
-        order = definitions(module)
+        order = definitions(module, values=True)
         names = [entry.name for entry in entries if entry.module == module]
         if names:
-            found[module] = sorted(names, key=lambda name: order.index(name.rpartition(".")[2]))
-    return found
+            names_of[module] = sorted(names, key=lambda name: order.index(name.rpartition(".")[2]))
+    return names_of
 
 
 def page(wing: str) -> str:

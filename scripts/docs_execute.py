@@ -76,7 +76,7 @@ def what_is_wrong(output: nbformat.NotebookNode) -> str | None:
 
 def where(path: Path, notebook: nbformat.NotebookNode, cell: nbformat.NotebookNode | None = None):
     """The place of a cell, or of the one that raised: 'docs/a.py:12, code cell 3: '."""
-    cells = [each for each in notebook.cells if each.cell_type == "code"]
+    cells = [candidate for candidate in notebook.cells if candidate.cell_type == "code"]
     for number, candidate in enumerate(cells, 1):
         raised = any(output.output_type == "error" for output in candidate.outputs)
         if candidate is cell or (cell is None and raised):

@@ -11,7 +11,7 @@ from typing import Any
 import docs_formulas
 
 # Pages whose tables need the room of the table of contents beside them.
-WIDE = ("flags.md", "notes/index.md", "numerics.md", "reproduced.md")
+WIDE = ("changelog.md", "flags.md", "notes/index.md", "numerics.md", "reproduced.md")
 
 
 def on_config(config: Any) -> None:

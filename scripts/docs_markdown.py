@@ -18,13 +18,13 @@ def in_markdown(text: str) -> str:
 
 def paragraphs(text: str) -> list[str]:
     """The parts between empty lines; neighbours that are both indented are one part."""
-    found: list[str] = []
+    parts: list[str] = []
     for part in re.split(r"\n\s*\n", text.strip("\n")):
-        if found and part.startswith("    ") and found[-1].startswith("    "):
-            found[-1] += "\n\n" + part
+        if parts and part.startswith("    ") and parts[-1].startswith("    "):
+            parts[-1] += "\n\n" + part
         else:
-            found.append(part)
-    return found
+            parts.append(part)
+    return parts
 
 
 def paragraph_in_markdown(part: str) -> str:
@@ -38,7 +38,7 @@ def paragraph_in_markdown(part: str) -> str:
 
 def indexed(text: str) -> str:
     """The same, where table[row][column] is no link of Markdown."""
-    return re.sub(r"(`[^`]*`)|\]\[", lambda found: found[1] or r"]\[", text)
+    return re.sub(r"(`[^`]*`)|\]\[", lambda match: match[1] or r"]\[", text)
 
 
 def indented_as(part: str, block: str) -> str:

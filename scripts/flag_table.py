@@ -53,12 +53,12 @@ one meaning. This page is the output of `python scripts/flag_table.py`.
 
 def configurations() -> dict[str, type]:
     """{command or experiment: its flags}"""
-    found: dict[str, type] = dict(COMMANDS)
+    configs: dict[str, type] = dict(COMMANDS)
     for topic in TOPICS:
         for path in sorted(Path(experiments.__path__[0], topic).glob("*.py")):
             module = importlib.import_module(f"experiments.{topic}.{path.stem}")
-            found[path.stem] = module.Config
-    return found
+            configs[path.stem] = module.Config
+    return configs
 
 
 def is_help(rule: Any) -> bool:
@@ -126,13 +126,13 @@ def in_words(hint: Any) -> str:
 
 def flags(configs: Iterable[type]) -> dict[str, dict[tuple[str, str], list[type]]]:
     """{name: {(type, meaning): the configurations that have it}}"""
-    found: dict[str, dict] = defaultdict(lambda: defaultdict(list))
+    owners: dict[str, dict] = defaultdict(lambda: defaultdict(list))
     for config in configs:
         hints = hints_of(config)
         for field in dataclasses.fields(config):
             hint = without_help(hints[field.name])
-            found[field.name][in_words(hint), meaning(config, field.name)].append(config)
-    return found
+            owners[field.name][in_words(hint), meaning(config, field.name)].append(config)
+    return owners
 
 
 def document() -> str:

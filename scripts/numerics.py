@@ -40,12 +40,12 @@ def answers(question: Question, dtype: str) -> np.ndarray:
         return jnp.stack([jnp.asarray(part, dtype).reshape(()) for part in parts])
 
     arguments = jnp.asarray([rounded(point) for point in question.points], dtype)
-    found = np.array(jax.jit(jax.vmap(lambda row: by_order(tuple(row))))(arguments), np.float64)
+    computed = np.array(jax.jit(jax.vmap(lambda row: by_order(tuple(row))))(arguments), np.float64)
     for i, point in enumerate(question.points):
         if point[0] == "integer":  # as whole numbers come out of a data set
             given = [jnp.asarray(number, dtype) for number in rounded(point)[1:]]
-            found[i, 0] = question.density(jnp.asarray(point[1], jnp.int32), *given).sum()
-    return found
+            computed[i, 0] = question.density(jnp.asarray(point[1], jnp.int32), *given).sum()
+    return computed
 
 
 def rounded(point: tuple) -> list[float]:
@@ -73,13 +73,13 @@ def right_answers(question: Question) -> list[list[float]]:
     return rows
 
 
-def error(found: float, right: float) -> float:
-    """|found - right| / max(1, |right|): absolute up to 1, relative beyond; NaN for NaN, and
+def error(number: float, right: float) -> float:
+    """|number - right| / max(1, |right|): absolute up to 1, relative beyond; NaN for NaN, and
     infinite where one of them is.
     """
-    if found == right:
+    if number == right:
         return 0.0
-    return abs(found - right) / max(1.0, abs(right)) if math.isfinite(right) else INF + found
+    return abs(number - right) / max(1.0, abs(right)) if math.isfinite(right) else INF + number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +93,12 @@ class Worst:
 def worst_errors(question: Question, right: list[list[float]], dtype: str) -> list[Worst]:
     """For the value, the gradient and the second derivative."""
     with jax.enable_x64(dtype == "float64"):
-        found = answers(question, dtype)
+        computed = answers(question, dtype)
     with np.errstate(over="ignore"):  # what is beyond the dtype is infinite in it
         right = [[float(np.dtype(dtype).type(number)) for number in row] for row in right]
-    count = (found.shape[1] - 1) // 2
+    count = (computed.shape[1] - 1) // 2
     orders = [[0], range(1, 1 + count), range(1 + count, 1 + 2 * count)]
-    asked = list(zip(question.points, found, right, strict=True))
+    asked = list(zip(question.points, computed, right, strict=True))
     return [
         max(
             (

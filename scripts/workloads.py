@@ -1,5 +1,4 @@
-"""The workloads of the benchmarks W1 to W4, and the systems that run them: `vaejax.fit`, a
-hand-written JAX loop and a plain PyTorch loop.
+"""The workloads of the benchmarks W1 to W4, `vaejax.fit` of them, and a hand-written JAX loop.
 
 The hand-written loop is what an expert would write for one model: data passed in, shuffled on the
 host, gathered in the body of one scan, buffers donated, one draw of noise for a batch. It shares no
@@ -74,10 +73,10 @@ def vaejax_run(
     workload: Workload, data: np.ndarray, in_nets: Callable[[Any], Any] = as_it_is
 ) -> Callable[[], None]:
     """`vaejax.fit`, whole: the checks of its arguments and the copies that it makes are in the
-    time.
+    time. The data lie on the device, but a `np.memmap` stays on disk.
     """
     params = jax.jit(objective_of(workload).model.init)(jax.random.key(0), data[0])
-    stored = jnp.asarray(data)
+    stored = data if isinstance(data, np.memmap) else jnp.asarray(data)
 
     def run():
         settings = {
@@ -201,104 +200,3 @@ def drawn():
         return scale * jax.random.normal(next(keys), shape), jnp.zeros(shape[-1])
 
     return draw
-
-
-def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
-    """The loop of a PyTorch tutorial: modules, Adam, one Python step a batch. On a GPU where there
-    is one, with products in TF32, as JAX has them.
-    """
-    import torch
-    from torch import nn as tnn
-
-    # Named at each call: a default device is looked up by Python at each operation.
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_float32_matmul_precision("high")
-    dim, num_samples = workload.latent_dim, workload.num_samples
-    activation = {"relu": tnn.ReLU, "tanh": tnn.Tanh}[workload.activation]
-
-    def mlp(*sizes):
-        parts = [
-            part
-            for m, n in itertools.pairwise(sizes[:-1])
-            for part in (tnn.Linear(m, n), activation())
-        ]
-        return tnn.Sequential(*parts, tnn.Linear(sizes[-2], sizes[-1]))
-
-    if workload.conv:
-        images = torch.tensor(data, dtype=torch.float32, device=device)[:, None]
-        encoder = tnn.Sequential(
-            *(
-                tnn.Conv2d(1, 32, 3, 2, 1),
-                tnn.ReLU(),
-                tnn.Conv2d(32, 64, 3, 2, 1),
-                tnn.ReLU(),
-                tnn.Flatten(),
-            ),
-            *(tnn.Linear(49 * 64, 256), tnn.ReLU(), tnn.Linear(256, 2 * dim)),
-        )
-        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
-        decoder = tnn.Sequential(
-            *(
-                tnn.Linear(dim, 256),
-                tnn.ReLU(),
-                tnn.Linear(256, 49 * 64),
-                tnn.ReLU(),
-                tnn.Unflatten(1, (64, 7, 7)),
-            ),
-            *(tnn.ConvTranspose2d(64, 32, **up), tnn.ReLU(), tnn.ConvTranspose2d(32, 1, **up)),
-        )
-    else:
-        images = torch.tensor(data.reshape(len(data), 784), dtype=torch.float32, device=device)
-        encoder, decoder = (
-            mlp(784, *workload.hidden, 2 * dim),
-            mlp(dim, *workload.hidden[::-1], 784),
-        )
-    encoder, decoder = encoder.to(device), decoder.to(device)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
-
-    def run():
-        shuffled, loss = torch.randperm(len(data), device=device), torch.zeros(())
-        for i in range(workload.num_steps):
-            start = i * workload.batch_size % (len(data) - workload.batch_size)
-            x = images[shuffled[start : start + workload.batch_size]]
-            loc, log_scale = encoder(x).chunk(2, -1)
-            if num_samples > 1:
-                loc, log_scale, x = loc[:, None], log_scale[:, None], x[:, None]
-            shape = (len(x), num_samples, dim) if num_samples > 1 else loc.shape
-            noise = torch.randn(shape, device=device)
-            z = loc + log_scale.exp() * noise
-            logits = decoder(z)
-            pixels = tnn.functional.binary_cross_entropy_with_logits(
-                logits, x.expand_as(logits), reduction="none"
-            )
-            log_likelihood = -pixels.flatten(1 if num_samples == 1 else 2).sum(-1)
-            log_w = log_likelihood + (0.5 * noise**2 + log_scale - 0.5 * z**2).sum(-1)
-            loss = -(
-                log_w if num_samples == 1 else log_w.logsumexp(-1) - math.log(num_samples)
-            ).mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        loss.item()
-
-    return run
-
-
-def torch_version() -> str | None:
-    """Of PyTorch; None where it is not installed."""
-    try:
-        import torch
-    except ImportError:
-        return None
-    return torch.__version__
-
-
-def systems_of(workload: Workload, data: np.ndarray) -> dict[str, Callable[[], None]]:
-    """What runs a workload here, by name; PyTorch where it is installed."""
-    systems = {"fit": vaejax_run(workload, data)}
-    # On a CPU a convolution within a compiled loop takes a slow path, seconds a step.
-    if not (workload.conv and jax.default_backend() == "cpu"):
-        systems["hand-written"] = hand_written_run(workload, data)
-    if torch_version():
-        systems["PyTorch"] = pytorch_run(workload, data)
-    return systems

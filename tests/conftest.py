@@ -1,17 +1,23 @@
 """A strict run: ranks are never promoted, and the devices are eight, so that sharding is tested
-everywhere. With $VAEJAX_HASTE, as `make test` has it, programs are compiled in haste.
+everywhere. With $VAEJAX_HASTE, as `make test` has it, programs are compiled in haste, and once:
+what one module, worker or process has compiled the others read from build/programs.
 """
 
 import gc
 import os
 from importlib.metadata import version
+from pathlib import Path
 
+PROGRAMS = Path(__file__).resolve().parents[1] / "build" / "programs"
 FLAGS = ["--xla_force_host_platform_device_count=8"]
 if os.environ.get("VAEJAX_HASTE"):
     FLAGS += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
     FLAGS += ["--xla_cpu_parallel_codegen_split_count=1"]
     if tuple(map(int, version("jaxlib").split(".")[:2])) < (0, 11):  # which ends at unknown flags
         FLAGS += ["--xla_cpu_use_fusion_emitters=false"]
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(PROGRAMS))
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 
 import jax  # noqa: E402

@@ -3,56 +3,31 @@ commands, runs as it stands, but for the length of the training.
 """
 
 import dataclasses
-import glob
 import re
-import shlex
 import tomllib
-from contextlib import nullcontext
 
 import pytest
 
 from tests.lib.cases import cases
+from tests.lib.pages import blocks, run_page
 from tests.lib.paths import ROOT
-from vaejax.__main__ import COMMANDS, main
+from vaejax.__main__ import COMMANDS
 
 PAGES = ("start", "howto/own_data", "howto/sweeps", "howto/export")
-SHORT = {
-    "train": "--num-steps 6 --hidden 8 --eval-samples 4 --validate-every 3",
-    "evaluate": "--eval-samples 4 --ais-size 0 --simulations 5 --sample-size 0 --eval-size 20",
-}
-SHORT["sweep"] = SHORT["train"]
 
 
-def blocks(page):
-    """(language, text) of each block that is run; one without a language is not."""
-    text = (ROOT / "docs" / f"{page}.md").read_text()
-    return re.findall(r"^```(sh|python)\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-
-
-def run_line(line):
-    """A line of a shell, of which each is a command `vaejax`."""
-    program, command, *flags = shlex.split(line, comments=True)
-    assert program == "vaejax", line
-    expanded = [name for flag in flags for name in (sorted(glob.glob(flag)) or [flag])]
-    short = shlex.split(SHORT.get(command, ""))
-    ends = pytest.raises(SystemExit, match="^0$") if command == "--help" else nullcontext()
-    with ends:
-        assert main([command, *expanded, *short]) == 0, line
+def text_of(page):
+    return (ROOT / "docs" / f"{page}.md").read_text()
 
 
 @pytest.mark.parametrize("page", cases(PAGES, {"start", "howto/sweeps"}))
 def test_every_block_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "cache"))
-    names = {}
-    for language, text in blocks(page):
-        if "serialize" in text:
-            pytest.importorskip("flatbuffers", reason="jax.export needs it to write a file")
-        if language == "python":
-            exec(text.replace("num_steps=200", "num_steps=4"), names)
-            continue
-        for line in text.replace("\\\n", " ").splitlines():
-            run_line(line)
+    text = text_of(page)
+    if "serialize" in text:
+        pytest.importorskip("flatbuffers", reason="jax.export needs it to write a file")
+    run_page(text)
     assert "error:" not in capsys.readouterr().err
 
 
@@ -64,8 +39,7 @@ def test_the_page_says_what_is_there():
         for field in dataclasses.fields(kind)
     }
     for page in PAGES:
-        text = (ROOT / "docs" / f"{page}.md").read_text()
-        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text))
+        named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text_of(page)))
         assert named <= known | {"--help", "--version"}, page
 
 
@@ -93,7 +67,7 @@ def code_of(page):
     """The lines of code of a page, without the empty ones."""
     text = (ROOT / "docs" / page).read_text()
     if page.endswith(".md"):
-        cells = [code for _, code in blocks(page.removesuffix(".md"))]
+        cells = [code for _, code in blocks(text)]
     else:
         cells = re.split("^# %%", text, flags=re.MULTILINE)[1:]
         cells = [cell for cell in cells if not cell.startswith(" [markdown]")]

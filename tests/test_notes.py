@@ -1,9 +1,6 @@
 """The notes: the index has every page, names what is in the library, and no link is dead."""
 
-import os
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -13,7 +10,6 @@ from tests.lib.paths import ROOT
 NOTES = ROOT / "docs" / "notes"
 INDEX = (NOTES / "index.md").read_text()
 PAGES = sorted(NOTES.glob("*.py"))
-SOLUTION = re.compile(r"^# {4,}```python\n(.*?)^# {4,}```", re.MULTILINE | re.DOTALL)
 
 
 def test_the_index_has_every_page_and_no_other():
@@ -51,21 +47,3 @@ def test_a_page_has_all_that_the_index_promises(page):
         assert (NOTES / f"{target}.py").exists() or (NOTES / f"{target}.md").exists(), target
     for target in re.findall(r"github\.com/vaejax/vaejax/blob/main/([\w/.]+)\)", text):
         assert (ROOT / target).exists(), target
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_the_solutions_of_a_page_run_after_it(page, tmp_path):
-    """What `make docs` shows folded away, and does not execute; in a process without the strict
-    settings of the tests.
-    """
-    text = page.read_text()
-    solutions = [re.sub(r"^# {5}", "", code, flags=re.MULTILINE) for code in SOLUTION.findall(text)]
-    if not solutions:
-        pytest.skip("no solution has code")
-    script = tmp_path / page.name
-    script.write_text("\n".join([text, *solutions]))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-W", "error::UserWarning", str(script)]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr[-2_000:]

@@ -2,6 +2,8 @@
 
 from vaejax import distributions as distributions
 from vaejax.base import supports as supports
+from vaejax.base.mapping import Estimate as Estimate
+from vaejax.base.mapping import estimate as estimate
 from vaejax.base.types import Params as Params
 from vaejax.base.types import Terms as Terms
 from vaejax.base.values import component as component
@@ -39,6 +41,7 @@ from vaejax.distributions.noise import Independent as Independent
 from vaejax.distributions.noise import Noise as Noise
 from vaejax.distributions.noise import Sobol as Sobol
 from vaejax.estimators.base import Estimator as Estimator
+from vaejax.estimators.base import reparameterised_posterior as reparameterised_posterior
 from vaejax.estimators.baselines import Baseline as Baseline
 from vaejax.estimators.baselines import ConstantBaseline as ConstantBaseline
 from vaejax.estimators.baselines import LearnedBaseline as LearnedBaseline
@@ -81,6 +84,7 @@ from vaejax.evaluation.latents import posterior_means as posterior_means
 from vaejax.evaluation.model_checks import calibration as calibration
 from vaejax.evaluation.model_checks import predictive_check as predictive_check
 from vaejax.evaluation.nodes import mean_kl_by_node as mean_kl_by_node
+from vaejax.evaluation.pareto import pareto_k as pareto_k
 from vaejax.inference import ais as ais
 from vaejax.inference import grids as grids
 from vaejax.inference import mcmc as mcmc
@@ -177,6 +181,7 @@ from vaejax.training.sharding import Replicated as Replicated
 from vaejax.training.sharding import ShardingRule as ShardingRule
 from vaejax.training.skipping import SkipSteps as SkipSteps
 from vaejax.training.validation import Validation as Validation
+from vaejax.variance import groups as groups
 from vaejax.variance.cost import decoder_evaluations as decoder_evaluations
 from vaejax.variance.cost import gradient_cost as gradient_cost
 from vaejax.variance.intervals import gradient_bias as gradient_bias

@@ -25,8 +25,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import vaejax
-from vaejax.base.mapping import estimate
-from vaejax.evaluation.pareto import pareto_k
 from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend, ticks_at
 
 # %% [markdown]
@@ -67,7 +65,7 @@ bounds = {
 }
 ks = (2, 4, 8, 16, 32, 64)
 values = {
-    name: [estimate(jax.vmap(bound)(jnp.reshape(log_w, (-1, k)))) for k in ks]
+    name: [vaejax.estimate(jax.vmap(bound)(jnp.reshape(log_w, (-1, k)))) for k in ks]
     for name, bound in bounds.items()
 }
 print(f"log p(x) = {log_p_x:.4f} nats; each bound less that, ± its error")
@@ -151,7 +149,7 @@ for share in (0.2, 0.8, 1.5):
     zs = jax.vmap(q.sample)(jax.random.split(jax.random.key(2), 5_000))
     these = np.asarray(vaejax.log_weights(line, params, x, q, zs))
     shape = f"{1 - share:.1f}" if share < 1 else "bounded weights"
-    print(f"r = {share}: k-hat {pareto_k(these):.2f} of 5,000 weights, in theory {shape}")
+    print(f"r = {share}: k-hat {vaejax.pareto_k(these):.2f} of 5,000 weights, in theory {shape}")
 
 # %% [markdown]
 # ## What each choice loses

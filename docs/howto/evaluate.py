@@ -12,8 +12,6 @@ import numpy as np
 import optax
 
 import vaejax
-from vaejax import ais
-from vaejax.base.mapping import estimate
 
 data, pixels = vaejax.prepare_pixels(vaejax.load_dataset("digits"), "threshold")
 model = vaejax.VAE(
@@ -59,12 +57,12 @@ print(evaluation)
 # lower bound:
 
 # %%
-annealed = vaejax.AIS(model, ais.Sigmoid(100), num_chains=8)
+annealed = vaejax.AIS(model, vaejax.ais.Sigmoid(100), num_chains=8)
 few = test[:20]
 lower = vaejax.map_dataset(annealed, params, few, test_key)
 beside = evaluation.by_example["iwae_1000"][:20]
-print(f"20 test examples: AIS {estimate(lower)}, IWAE-1000 {estimate(beside)} nats")
-print(f"AIS less IWAE-1000 of the same: {estimate(np.asarray(lower, np.float64) - beside)}")
+print(f"20 test examples: AIS {vaejax.estimate(lower)}, IWAE-1000 {vaejax.estimate(beside)} nats")
+print(f"AIS less IWAE-1000 of the same: {vaejax.estimate(np.asarray(lower, np.float64) - beside)}")
 
 # %% [markdown]
 # On data drawn from the model an exact posterior sample is known, the z they were drawn from, and
@@ -73,8 +71,10 @@ print(f"AIS less IWAE-1000 of the same: {estimate(np.asarray(lower, np.float64) 
 
 # %%
 sandwich = jax.jit(jax.vmap(annealed.bdmc, (None, 0)))(params, jax.random.split(test_key, 20))
-width = estimate(np.asarray(sandwich.upper, np.float64) - np.asarray(sandwich.lower))
-print(f"20 simulated examples: {estimate(sandwich.lower)} to {estimate(sandwich.upper)} nats")
+width = vaejax.estimate(np.asarray(sandwich.upper, np.float64) - np.asarray(sandwich.lower))
+print(
+    f"20 simulated examples: {vaejax.estimate(sandwich.lower)} to {vaejax.estimate(sandwich.upper)} nats"
+)
 print(f"upper less lower: {width}")
 assert width.mean > -6 * width.standard_error
 

@@ -124,9 +124,8 @@ assert bias["phi"].p_value < 1e-6
 # ## What goes wrong, and what you are told
 #
 # An estimator that differentiates through samples of q should refuse a q whose samples do not move
-# smoothly. One line does it,
-# `q = vaejax.estimators.base.reparameterised_posterior(self, model, params, x)` in place of
-# `model.posterior(params, x)`. `FixedPosterior` does not differentiate through z, so it takes any
+# smoothly. One line does it, `q = vaejax.reparameterised_posterior(self, model, params, x)` in place
+# of `model.posterior(params, x)`. `FixedPosterior` does not differentiate through z, so it takes any
 # q, discrete ones too. An estimator that returns no single number is refused:
 
 

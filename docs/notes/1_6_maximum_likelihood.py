@@ -427,7 +427,7 @@ figure
 # %% [markdown]
 # The mean of $q$ is right, and the uncertainty grows away from the data, as it should. The scales
 # are too small: exactly, $w$ and $c$ are correlated, since a line that is steeper must start lower,
-# and a diagonal $q$ can not say so. What a family of posteriors leaves out is section
+# and a diagonal $q$ cannot say so. What a family of posteriors leaves out is section
 # [2.5](2_5_posteriors.md). A posterior over all weights of a decoder, and what it is worth when
 # images are few, is measured by
 # [`bayesian_decoder.py`](https://github.com/vaejax/vaejax/blob/main/experiments/inference/bayesian_decoder.py);

@@ -17,8 +17,7 @@ from jax.scipy.stats import norm
 
 import vaejax
 from vaejax import DirectedGraph, Free, Node, Table
-from vaejax.plots import ORANGE, figure_of, finish, legend, tile
-from vaejax.plots.images import show_image
+from vaejax.plots import ORANGE, figure_of, finish, legend, show_image, tile
 
 # %% [markdown]
 # ## 1.7.1 What is not in the data

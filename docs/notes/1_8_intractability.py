@@ -31,8 +31,8 @@ from vaejax.plots import BLUE, INK, ORANGE, PALE, figure_of, finish, legend
 #
 # $$p_\theta(z|x) = \frac{p_\theta(x, z)}{p_\theta(x)}.$$
 #
-# So who has one of the two has the other, since the joint is known. Nor can the posterior over the
-# *parameters*, $p(\theta|\mathcal D)$, be had: that is the same problem, with more dimensions.
+# So whoever knows one of the two knows the other, since the joint is known. The posterior over the
+# *parameters*, $p(\theta|\mathcal D)$, is the same problem with more dimensions.
 #
 # First a model in which both can be had. With $p(z) = \mathcal N(0, I)$ and a linear decoder,
 # $p(x|z) = \mathcal N(Wz + b, \tau^2 I)$, everything is normal: $p(x) = \mathcal N(b, W W^\top +
@@ -191,9 +191,10 @@ assert posterior.prob.reshape(161, 161)[[0, -1]].max() < 1e-9  # the grid is wid
 # = \frac{p_\theta(x, z') / p_\theta(x)}{p_\theta(x, z) / p_\theta(x)}
 # = \frac{p_\theta(x, z')}{p_\theta(x, z)}$$
 #
-# the intractable $p_\theta(x)$ cancels. So any sampler of BlackJAX runs on `log_density`, which is
-# `model.log_joint` with two of its arguments filled in. `vaejax.mcmc.nuts` runs its NUTS
-# (`pip install 'vaejax[experiments]'`), here with four chains that start at draws of the prior.
+# the intractable $p_\theta(x)$ cancels. So any sampler runs on `log_density`, which is
+# `model.log_joint` with two of its arguments filled in. `vaejax.mcmc.nuts` is the no-U-turn sampler
+# of BlackJAX, a library of Markov chains (`pip install 'vaejax[experiments]'`), here with four
+# chains that start at draws of the prior.
 
 # %%
 sampler = partial(vaejax.mcmc.nuts, vae, num_chains=4, num_warmup=300, num_samples=500)
@@ -216,8 +217,9 @@ assert np.abs(off).max() < 5
 #
 # $$q^* = \arg\min_q \mathrm{KL}(q(z) \,\Vert\, p_\theta(z|x)),$$
 #
-# which is the maximum of the ELBO, and needs no $p_\theta(x)$ either ([2.2](2_2_elbo.md)). That is
-# `vaejax.Refined`: gradient steps on one example's ELBO, here 300 from $\mathcal N(0, I)$.
+# That $q^*$ also maximises the *evidence lower bound*, or ELBO, which needs no $p_\theta(x)$ either:
+# [2.2](2_2_elbo.md) derives it. `vaejax.Refined` takes gradient steps on the ELBO of one example,
+# here 300 from $\mathcal N(0, I)$.
 
 # %%
 refined = vaejax.Refined(vae, num_steps=300, start="standard")
@@ -225,7 +227,7 @@ q = jax.jit(refined.posterior)(trained, image)
 best = vaejax.grids.on_grid(points, jax.vmap(q.log_prob)(points))
 kl = best.kl(posterior)
 print(f"KL(q || p(z|x)) = {kl:.3f} nats, from the grid")
-print(f"standard deviations of q over those of p(z|x): {best.deviation() / deviation}")
+print(f"standard deviations of q over those of p(z|x): {np.round(best.deviation() / deviation, 2)}")
 assert 0 < kl < 1
 
 # %%

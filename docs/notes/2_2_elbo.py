@@ -321,9 +321,9 @@ legend(left, "lower right")
 figure
 
 # %% [markdown]
-# Both happen, but not in step. In the first hundred steps the gap falls while the decoder hardly
-# uses $z$: the posterior is near the prior, and easy to match. Later the decoder says more about
-# $z$, the posterior becomes narrow, and the gap can rise again while the model gets better. "Two
+# Both happen, but not in step. At first the gap falls while the decoder hardly uses $z$: the
+# posterior is near the prior, and easy to match. Later the decoder says more about $z$, the
+# posterior becomes narrow, and the gap can rise again while the model gets better. "Two
 # for one" promises that the difference of the two rises, not that each part moves the right way at
 # every step.
 #

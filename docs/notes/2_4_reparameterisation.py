@@ -15,7 +15,6 @@ import optax
 
 import vaejax
 from vaejax.plots import BLUE, GREY, ORANGE, figure_of, finish, legend, ticks_at
-from vaejax.variance.groups import Part
 
 # %% [markdown]
 # ## 2.4.1 Change of variables
@@ -257,7 +256,7 @@ costs = {
 }
 for name, cost in costs.items():
     print(f"{name:<24}{cost:>3} evaluations of the decoder")
-group = {"phi": Part(("phi",))}
+group = {"phi": vaejax.groups.Part(("phi",))}
 
 
 def measured(estimator, params):

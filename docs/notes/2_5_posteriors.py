@@ -13,7 +13,6 @@ import numpy as np
 import optax
 
 import vaejax
-from vaejax.base.mapping import estimate
 from vaejax.plots import ORANGE, PALE, figure_of, finish
 
 # %% [markdown]
@@ -182,7 +181,7 @@ grids, kls = {}, {}
 for name, family in families.items():
     grids[name] = [on_grid(best(vae, family), trained, image) for image in images]
     kls[name] = np.array([q.kl(p) for p, q in grids[name]])
-    gain = "" if family is diagonal else f"   gain {estimate(kls['factorised'] - kls[name])}"
+    gain = "" if family is diagonal else f"   gain {vaejax.estimate(kls['factorised'] - kls[name])}"
     print(f"{name:<20} KL {kls[name].mean():.3f} nats{gain}")
 
 # %%

@@ -63,7 +63,7 @@ from experiments.lib.discrete_estimators import (
 )
 from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table
 from experiments.lib.flags import NumDraws
-from experiments.lib.gradients import covers, squared_distance, where
+from experiments.lib.gradients import covers, where
 from experiments.lib.script import Report, run_script
 from vaejax import Params
 from vaejax.base.fields import Count, Distinct, Finite, InnerFraction, Positive
@@ -153,7 +153,8 @@ def measured(config: Config, dim: int, name: str, p: float, key) -> dict[str, An
         mean, exact = exact_moments(name, config.t, p, EVALUATIONS, params.psi)
         row["exact_mean"], squared_bias = mean, (mean - gradient) ** 2
     else:
-        squared_bias = squared_distance(moments, LOGITS["logits"], gradient)
+        reference = jax.tree.map(lambda mean: np.full_like(mean, gradient), moments.mean)
+        squared_bias = vaejax.gradient_bias(moments, reference, select=LOGITS["logits"]).squared
     squared_bias = squared_bias if entry.biased else 0.0
     error = max(squared_bias, 0.0) + (spread.trace if exact is None else exact)
     return row | {"squared_bias": squared_bias, "exact": exact, "mean_squared_error": error}

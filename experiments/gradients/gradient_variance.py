@@ -39,7 +39,7 @@ import vaejax
 from experiments.lib import variances
 from experiments.lib.data import drawn, seen
 from experiments.lib.flags import MeasuredAt, MeasuredExamples, NumDraws, NumSeeds, Script
-from experiments.lib.gradients import measured_steps, params_at, squared_bias
+from experiments.lib.gradients import measured_steps, params_at
 from experiments.lib.script import Report, run_script
 from experiments.lib.variances import Rows
 from vaejax import Params
@@ -272,9 +272,11 @@ def rows_of_groups(
     for name, spread in vaejax.gradient_spread(moments, groups).items():
         ratio = vaejax.variance_ratio(moments, first, name)
         bias = vaejax.gradient_bias(moments, reference.mean, error, select=groups[name])
-        mse = spread.trace + max(squared_bias(moments, reference, groups[name]), 0.0)
         ratios = {"ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}
-        yield {"group": name, **spread._asdict(), **ratios, "mse": mse, **bias._asdict()}
+        largest_z, p_value, detectable, squared = bias
+        biases = {"largest_z": largest_z, "p_value": p_value, "detectable": detectable}
+        mse = spread.trace + max(squared, 0.0)
+        yield {"group": name, **spread._asdict(), **ratios, "mse": mse, **biases}
 
 
 # The script.
@@ -320,8 +322,8 @@ def measured(config: Config, out: Path, manifest: dict[str, Any]) -> Rows:
         for step in tqdm(subject.steps, f"seed {seed}", unit="step", dynamic_ncols=True):
             point = Point(config, subject, step)
             for name, pieces in files.items():
-                found = kept(pieces, step, partial(point.rows, name))
-                rows += [{"seed": seed, "step": step, **row} for row in found]
+                measured = kept(pieces, step, partial(point.rows, name))
+                rows += [{"seed": seed, "step": step, **row} for row in measured]
     return rows
 
 
@@ -330,7 +332,7 @@ def kept(pieces: Pieces, step: int, function: Callable[[], Rows]) -> Rows:
     if step not in pieces.arrays:
         rows = function()
         arrays = {column: np.array([row[column] for row in rows]) for column in rows[0]}
-        pieces.add(step, arrays)
+        pieces.add({step: arrays})
         pieces.arrays[step] = arrays
     columns = {name: array.tolist() for name, array in pieces.arrays[step].items()}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

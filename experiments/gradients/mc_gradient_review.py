@@ -176,9 +176,9 @@ def measured(config: Config, key) -> list[dict]:
         keys = jax.random.split(cost_key, len(cases))
         for ((i, k), parameter, name), draw_key in zip(cases, keys, strict=True):
             curve = curves[name, parameter]
-            found = measured_at(config, f, k, name, curve.baseline[i], draw_key)[parameter]
+            measured = measured_at(config, f, k, name, curve.baseline[i], draw_key)[parameter]
             place = {"cost": cost, "k": k, "parameter": parameter, "estimator": name}
-            rows.append({**place, "exact": float(curve.variance[i]), **found})
+            rows.append({**place, "exact": float(curve.variance[i]), **measured})
     return rows
 
 
@@ -208,7 +208,9 @@ def table_of_curves(rows: list[dict]) -> str:
     for row in rows:
         cell = "{exact:.4g} ({measured:.4g})".format(**row) if row["exact"] > NEGLIGIBLE else "0"
         lines.setdefault((row["cost"], row["k"], row["parameter"]), []).append(cell)
-    table = tables.markdown(["cost", "k", "in", *NAMES], [[*at, *lines[at]] for at in lines])
+    table = tables.markdown(
+        ["cost", "k", "in", *NAMES], [[*place, *lines[place]] for place in lines]
+    )
     return f"Exact variance of one sample's gradient (measured)\n\n{table}"
 
 
@@ -338,7 +340,7 @@ def measured_gradients(
     config: Config, model: vaejax.Expectation, exact_gradient, params, rows, key
 ) -> list[dict]:
     """A row for each estimator and parameter: the trace of the covariance, and the bias."""
-    found = []
+    measurements = []
     for name, kind in RIVALS.items():
         objective = RegressionELBO(kind(config.measured_samples), model)
         moments = vaejax.gradient_moments(
@@ -355,8 +357,8 @@ def measured_gradients(
         for parameter, spread in vaejax.gradient_spread(moments, REGRESSION_GROUPS).items():
             row = {"estimator": name, "parameter": parameter, "trace": spread.trace}
             row |= {"low": spread.low, "high": spread.high}
-            found.append(row | {"largest_z": bias.largest_z, "p_value": bias.p_value})
-    return found
+            measurements.append(row | {"largest_z": bias.largest_z, "p_value": bias.p_value})
+    return measurements
 
 
 def table_of_traces(gradients: list[dict]) -> str:

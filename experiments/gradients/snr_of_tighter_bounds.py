@@ -255,9 +255,9 @@ def block(config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: Key
         moments[name] = vaejax.gradient_moments(
             objective, params, xs, key, num_draws, order=2, groups=GROUPS, by="examples"
         )
-    in_b = [(found, GROUPS["b"]) for found in moments.values()]
+    in_b = [(part, GROUPS["b"]) for part in moments.values()]
     gradients = [*in_b, (moments[IWAE], GROUPS["mu"])]
-    return np.stack([(select(found.mean), select(found.variance)) for found, select in gradients])
+    return np.stack([(select(part.mean), select(part.variance)) for part, select in gradients])
 
 
 def averages(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
@@ -299,10 +299,10 @@ def comparison(
     for name in constants:
         theory, slopes, ratios = predicted(constants[name], ks), {}, {}
         for quantity in ("std", "snr"):
-            found, expected = along_k(rows, name, quantity)[-len(ks) :], theory[quantity]
-            pair = {"measured": slope(ks, found), "theory": slope(ks, expected)}
+            measured, expected = along_k(rows, name, quantity)[-len(ks) :], theory[quantity]
+            pair = {"measured": slope(ks, measured), "theory": slope(ks, expected)}
             slopes[f"slope of {quantity}"] = pair
-            ratios[f"{quantity} over theory"] = float(found[-1] / expected[-1])
+            ratios[f"{quantity} over theory"] = float(measured[-1] / expected[-1])
         result[name] = slopes | ratios
     return result
 

@@ -90,9 +90,10 @@ def measured(config: Config, width: float, key) -> list[dict]:
     model, params = linear_gaussian(width)
     x, exact = jnp.asarray([X]), closed_forms(width)
     return [
-        {"width": width, "estimator": name, "parameter": group, "exact": exact[name, group]} | found
+        {"width": width, "estimator": name, "parameter": group, "exact": exact[name, group]}
+        | interval
         for name in COLOURS
-        for group, found in measured_intervals(
+        for group, interval in measured_intervals(
             named_estimator(name), model, params, x, key, config.num_draws, GROUPS
         ).items()
     ]

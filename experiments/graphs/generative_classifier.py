@@ -293,7 +293,7 @@ def experiment(config: Config) -> Report:
     test = seen_split(drawn(dataset.test, config.eval_size, rows_key), transform, test_key)
     rows = compare(config, train, test, (*PAIRS, *PAIRS.values()))
     numbers = list(dict.fromkeys(row["labels"] for row in rows))
-    seeds = f"mean and standard error over {config.num_seeds} seeds"
+    seeds = f"mean and standard error over {tables.seeds(config.num_seeds)}"
     heading = f"{seeds}, {len(test.images)} test images"
     leads = {name: {labels: lead(rows, name, labels) for labels in numbers} for name in PAIRS}
     return Report(

@@ -344,10 +344,10 @@ def digits(
         "mixture": agreement(clusters, labels),
         "k_means": agreement(of_pixels, labels),
     }
-    found = [{"clustering": "the mixture", **row["mixture"]}]
-    found += [{"clustering": "k-means of the pixels", **row["k_means"]}]
+    clusterings = [{"clustering": "the mixture", **row["mixture"]}]
+    clusterings += [{"clustering": "k-means of the pixels", **row["k_means"]}]
     line = "{clustering} | {clusters} | {purity:.3f} | {nmi:.3f}"
-    table = tables.table("digits: clusters of | number | purity | NMI", line, found)
+    table = tables.table("digits: clusters of | number | purity | NMI", line, clusterings)
     bounds = "nats per test example: bound {bound}, log p(x) {log_marginal}".format(**row)
     figure = partial(clusters_figure, model, params, clusters, labels, draw_key)
     return Report(row, f"{bounds}\n{table}", {"clusters": figure})

@@ -230,12 +230,12 @@ def experiment(config: Config) -> Report:
         tell(f"seed {seed}: {accuracies}")
     model, params = shown[0]
     labelled = f"{config.num_labels} labels of {len(labels):,} images"
-    title = f"{config.data}: {labelled}, {config.num_seeds} seeds"
+    title = f"{config.data}: {labelled}, {tables.seeds(config.num_seeds)}"
     figures = {
         "accuracy": lambda: figure(results, title),
         "styles": lambda: figure_of_styles(model, params, int(labels.max()) + 1, style_key),
     }
-    seeds = f"{config.num_seeds} seeds, {len(test_labels)} test images"
+    seeds = f"{tables.seeds(config.num_seeds)}, {len(test_labels)} test images"
     heading = f"mean ± standard error over {seeds}"
     numbers = {"data": dataset.source, "accuracy": results}
     return Report(numbers, f"{heading}\n{table(results)}", figures)

@@ -20,7 +20,6 @@ from experiments.lib.flags import (
     ValidateEvery,
     require_no_warm_up,
 )
-from experiments.lib.gradients import squared_bias, squared_distance
 from experiments.lib.script import tell
 from vaejax import Params
 from vaejax.base.fields import Count, Distinct, Plural
@@ -160,8 +159,9 @@ def run_vae(setting: VaeSetting) -> dict[str, Any]:
         rows.append(row | {"test_bound": [bound[-1] for bound in bounds]})
         elbo = np.mean(rows[-1]["test_bound"])
         tell(f"vae, {name}: trace in phi {row['trace']:.3g}, test ELBO {elbo:.2f}")
-    norm = squared_distance(reference, PHI["phi"])
+    spread = vaejax.gradient_spread(reference, PHI)["phi"]
     source = problem.dataset.source
+    norm = spread.snr_squared * spread.trace
     return {"rows": rows, "curves": curves, "squared_gradient": norm, "data": source}
 
 
@@ -173,8 +173,11 @@ def measured(problem: Problem, name: str, params: Params, reference: Moments) ->
         params = problem.fit(name, params, keys.learn, only_psi, setting.psi_steps).params
     moments = problem.moments(name, params, keys.draw, setting.vae_draws)
     spread = vaejax.gradient_spread(moments, PHI)["phi"]
-    biased = ESTIMATORS[name].biased
-    bias = max(squared_bias(moments, reference, PHI["phi"]), 0.0) if biased else 0.0
+    bias = 0.0
+    if ESTIMATORS[name].biased:
+        error = jax.tree.map(lambda v: np.sqrt(v / reference.num_draws), reference.variance)
+        biases = vaejax.gradient_bias(moments, reference.mean, error, select=PHI["phi"])
+        bias = max(biases.squared, 0.0)
     return {
         "estimator": name,
         "trace": spread.trace,

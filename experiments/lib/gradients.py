@@ -1,10 +1,9 @@
 """Variances of gradients: where they are measured, and what was measured beside what is exact."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import optax
 from matplotlib.axes import Axes
@@ -13,7 +12,6 @@ import vaejax
 from experiments.lib.figures import interval_bars
 from vaejax import Params
 from vaejax.variance.groups import Groups
-from vaejax.variance.moments import Moments
 
 # Along a training.
 
@@ -58,34 +56,6 @@ def measured_intervals(
         name: {"measured": spread.trace, "low": spread.low, "high": spread.high}
         for name, spread in vaejax.gradient_spread(moments, groups).items()
     }
-
-
-def squared_distance(
-    moments: Moments, select: Callable[[Params], Any], expected: float = 0.0
-) -> float:
-    """|E g - expected|^2 over a group of parameters, without the noise of the mean: it may be below
-    0.
-    """
-    squares = jax.tree.map(
-        lambda mean, variance: (mean - expected) ** 2 - variance / moments.num_draws,
-        select(moments.mean),
-        select(moments.variance),
-    )
-    return vaejax.tree_sum(squares)
-
-
-def squared_bias(moments: Moments, reference: Moments, select: Callable[[Params], Any]) -> float:
-    """|E g - E reference|^2, likewise without the noise of the two means."""
-    squares = jax.tree.map(
-        lambda mean, variance, other, other_variance: (
-            (mean - other) ** 2
-            - variance / moments.num_draws
-            - other_variance / reference.num_draws
-        ),
-        *(select(part) for part in (moments.mean, moments.variance)),
-        *(select(part) for part in (reference.mean, reference.variance)),
-    )
-    return vaejax.tree_sum(squares)
 
 
 # Rows of what was measured, and beside what is exact.

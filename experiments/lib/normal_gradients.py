@@ -98,16 +98,16 @@ def _exact(f: Callable, k, q: DiagNormalDensity) -> dict[tuple[str, str], tuple]
     # grad log q(x), and grad f(loc + scale noise)
     scores = jax.vmap(lambda x: jax.grad(lambda q: q.log_prob(x))(q))(x)
     paths = jax.vmap(lambda noise: jax.grad(lambda q: f(at_noise(q, noise)))(q))(noise)
-    found = {}
+    moments_of = {}
     for parameter, field in PARAMETERS.items():
         score, path = getattr(scores, field), getattr(paths, field)
         # b = E f s^2 / E s^2
         best = jnp.sum(normal.weights * values * score**2) / jnp.sum(normal.weights * score**2)
-        found[SF, parameter] = *moments(normal.weights, values * score), zero
-        found[SF_BEST, parameter] = *moments(normal.weights, (values - best) * score), best
-        found[PW, parameter] = *moments(normal.weights, path), zero
-        found[MVD, parameter] = *measure_valued[parameter], zero
-    return found
+        moments_of[SF, parameter] = *moments(normal.weights, values * score), zero
+        moments_of[SF_BEST, parameter] = *moments(normal.weights, (values - best) * score), best
+        moments_of[PW, parameter] = *moments(normal.weights, path), zero
+        moments_of[MVD, parameter] = *measure_valued[parameter], zero
+    return moments_of
 
 
 def at_noise(q: DiagNormalDensity, noise):

@@ -168,7 +168,7 @@ class Work:
             value = function()
             parts = value if isinstance(value, Mapping) else {"": value}
             arrays = {key: np.asarray(part) for key, part in parts.items()}
-            pieces.add(0, arrays)
+            pieces.add({0: arrays})
             pieces.arrays[0] = arrays
         arrays = pieces.arrays[0]
         return arrays[""] if [*arrays] == [""] else dict(arrays)
@@ -195,7 +195,7 @@ class Work:
         self.require_time()
         num_samples = max(25, num_samples // self.shrink)
         with jax.default_matmul_precision("highest"):
-            found = vaejax.evaluate(
+            evaluation = vaejax.evaluate(
                 model,
                 params,
                 images,
@@ -208,14 +208,14 @@ class Work:
                 path=self.folder / f"{name}.jsonl",
                 progress=sys.stderr.isatty(),
             )
-        self.examples("nll", -found.by_example[f"iwae_{num_samples}"])
-        self.examples("elbo", found.by_example["elbo"])
+        self.examples("nll", -evaluation.by_example[f"iwae_{num_samples}"])
+        self.examples("elbo", evaluation.by_example["elbo"])
         return {
-            "nll": -found.log_marginal.mean,
-            "nll_error": found.log_marginal.standard_error,
-            "elbo": found.elbo.mean,
-            "active_units": found.active_units,
-            "unreliable": found.unreliable,
+            "nll": -evaluation.log_marginal.mean,
+            "nll_error": evaluation.log_marginal.standard_error,
+            "elbo": evaluation.elbo.mean,
+            "active_units": evaluation.active_units,
+            "unreliable": evaluation.unreliable,
         }
 
     def examples(self, name: str, values: Any) -> None:

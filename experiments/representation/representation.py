@@ -210,7 +210,7 @@ def figure_of_scores(rows: list[dict], num_seeds: int) -> Figure:
         axes.plot(betas, means, color=colour, lw=1.8, label=label)
         dots = [(row["beta"], row[name]) for row in rows]
         axes.plot(*zip(*dots, strict=True), "o", color=colour, ms=4, alpha=0.6)
-    title = f"each dot a seed of {num_seeds}, the line their mean"
+    title = "one seed" if num_seeds == 1 else f"each dot a seed of {num_seeds}, the line their mean"
     finish(axes, xscale="log", xlabel="β", ylabel="score", ylim=(-0.02, 1.02), title=title)
     ticks_at(axes, betas)
     shared_legend(drawing, [axes], ncols=5, fontsize=9, handlelength=1.2, columnspacing=1)
@@ -249,7 +249,7 @@ def shapes(config: Config) -> Report:
         ]
         shown[beta] = traversals(model, seeds[0], codes[0], known)
         tell(f"beta {beta:g}")
-    heading = f"mean over {config.num_seeds} seeds (least to most)"
+    heading = f"mean over {tables.seeds(config.num_seeds)} (least to most)"
     figures = {"disentanglement": lambda: figure_of_scores(rows, config.num_seeds)}
     if any(shown.values()):
         figures["traversals"] = lambda: figure_of_traversals(shown)

@@ -177,8 +177,8 @@ def experiment(config: Config) -> Report:
         rows.append(row)
         entries[prior] = model, params, posterior_draws(model, params, xs, draw_key)
     heading = (
-        f"nats per example, mean over {config.num_seeds} seeds ± standard error over seeds; log"
-        f" p(x) with K = {config.eval_samples}"
+        f"nats per example, mean over {tables.seeds(config.num_seeds)} ± standard error over seeds;"
+        f" log p(x) with K = {config.eval_samples}"
     )
     rows = with_gains(rows)
     return Report(

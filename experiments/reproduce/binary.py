@@ -151,8 +151,8 @@ class Binary(TrainedRow):
             return work.evaluation(self.model(), params, images, transform, name=name, **sizes)
 
         seen = bounds(dataset.train.images[: len(held_out)], "training")
-        found = bounds(held_out, "validation")
-        numbers = {"elbo": found["elbo"], "log_marginal": -found["nll"]}
+        valid = bounds(held_out, "validation")
+        numbers = {"elbo": valid["elbo"], "log_marginal": -valid["nll"]}
         return numbers | {"training_elbo": seen["elbo"], "training_log_marginal": -seen["nll"]}
 
 
@@ -224,17 +224,17 @@ def rows(
         "leave-one-out": (None, vaejax.ScoreFunction(evaluations)),
         "vimco": (None, vaejax.VIMCO(evaluations)),
     }
-    found: list[Row] = []
+    rows: list[Row] = []
     for name, (value, estimator) in estimators.items():
         row = kind(
             name=f"{prefix}-{name}",
             published=Published(value, "nats", PAPER),
             estimator=estimator,
-            versus=tuple(other.name for other in found),
+            versus=tuple(other.name for other in rows),
             reached=None if value is None else NEAR,
         )
-        found.append(row)
-    return tuple(found)
+        rows.append(row)
+    return tuple(rows)
 
 
 class Bounds(Table):
@@ -243,9 +243,9 @@ class Bounds(Table):
     def claims(self, records: Records) -> list[str]:
         said = []
         for prefix, layers in (("one", "one layer"), ("two", "two layers")):
-            found = [record for name, record in records.items() if name.startswith(prefix)]
+            of_layers = [record for name, record in records.items() if name.startswith(prefix)]
             for measure, bound in (("elbo", "ELBO"), ("log_marginal", "bound of 100 samples")):
-                order = sorted(found, key=lambda record: -record["ours"][measure]["mean"])
+                order = sorted(of_layers, key=lambda record: -record["ours"][measure]["mean"])
                 parts = [f"`{order[0]['row']}`"] if order else []
                 for better, worse in itertools.pairwise(order):
                     parts.append(f"`{worse['row']}` ({_behind(worse, better, measure)})")
@@ -280,6 +280,10 @@ TABLE = Bounds(
         "training_elbo": "training ELBO",
         "training_log_marginal": "of 100 samples",
     },
+    note="The published bound is taken to be the highest ELBO of 10,000 validation images; here it"
+    " is that of the last parameters, after 80,000 steps. One of the images, 8,354, has a pixel"
+    " that is on in 4 of the 50,000 training images: its ELBO is some -3,600 nats under DisARM and"
+    " leave-one-out in one layer, and -180 to -300 under the others, which moves the means by 0.3.",
 )
 
 if __name__ == "__main__":

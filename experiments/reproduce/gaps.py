@@ -81,7 +81,7 @@ class Gaps(Row):
             free_encoder(self.encoder, "", LATENTS),
             self.refining_rate,
         )
-        found = work.kept(
+        parts = work.kept(
             "gap",
             lambda: vaejax.inference_gap(
                 refined,
@@ -93,7 +93,7 @@ class Gaps(Row):
                 transform=transform,
             )._asdict(),
         )
-        gap = vaejax.Gap(**found)
+        gap = vaejax.Gap(**parts)
         work.examples("approximation", gap.approximation)
         excess = estimate(gap.amortisation - gap.approximation)
         estimates = {**gap_parts(gap), "ais": estimate(by_ais), "excess": excess}
@@ -140,10 +140,10 @@ def found_in(record: Any) -> dict[str, Estimate]:
     }
 
 
-def difference(one: Estimate, other: Estimate) -> Estimate:
+def difference(estimated: Estimate, other: Estimate) -> Estimate:
     """Of two that share no noise."""
-    error = np.hypot(one.standard_error, other.standard_error)
-    return Estimate(one.mean - other.mean, float(error))
+    error = np.hypot(estimated.standard_error, other.standard_error)
+    return Estimate(estimated.mean - other.mean, float(error))
 
 
 def negative(estimated: Estimate) -> Estimate:

@@ -315,8 +315,8 @@ class OfLatents(OfM2):
     def evaluated(self, work, params):
         latents, dataset = self.m1.latents(work), work.dataset("mnist", valid=VALID)
         net = classifier(self._model(latents))
-        found = errors(net, params.phi["y"], dataset, latents["valid"], latents["test"])
-        return {**found, **of_m1(latents)}
+        numbers = errors(net, params.phi["y"], dataset, latents["valid"], latents["test"])
+        return {**numbers, **of_m1(latents)}
 
 
 USUAL: dict[str, Any] = {"num_seeds": NUM_SEEDS, "measure": "error"}

@@ -86,7 +86,7 @@ INTERNAL = {
     "Summary": "made by evaluate, which checks",
     "Trainer": "made by fit, which checks",
     "GradientProgram": "made by gradient_moments, which checks",
-    "Head": "made by the groups of parameters, from shapes",
+    "_Head": "made by the groups of parameters, from shapes",
     "LeafSums": "variables of a traced program",
     "Whole": "variables of a traced program",
     "MovingProduct": "variables of a traced program",

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import vaejax
 from tests.lib.kinds import KINDS, SHAPE, data_of, params_of
@@ -60,3 +61,32 @@ def test_the_next_part_of_a_data_set_traces_nothing():
     for start in range(3):
         vaejax.map_dataset(function, params, data_of(model), KEY, 2, start)
     assert len(traced) <= 3  # what it asks; the program, and its last, smaller part
+
+
+@pytest.mark.parametrize("size, batch_size", [(29, 3), (24, 3), (2, 3), (1, 1)])
+def test_a_mesh_shares_the_batches(size, batch_size):
+    """To the same bits as one device, of arrays and of a source; each example once, with the key
+    of its number.
+    """
+    xs, key = np.arange(size, dtype=np.float32)[:, None], jax.random.key(0)
+    mesh = Mesh(np.array(jax.devices()[:4]), "data")
+
+    def draw(params, x, key):
+        return {"sum": params + x, "noise": jax.random.normal(key)}
+
+    expected = vaejax.map_dataset(draw, 1.0, xs, key, batch_size, start=5)
+    for data in (xs, vaejax.RandomAccess(list(xs))):
+        found = vaejax.map_dataset(draw, 1.0, data, key, batch_size, start=5, mesh=mesh)
+        jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+@pytest.mark.parametrize(
+    "mesh, message",
+    [
+        (Mesh(np.array(jax.devices()[:2]), "model"), "the mesh has axes .'model',.; name the one"),
+        (2, r"mesh = 2; give one, such as jax.make_mesh\(\(2,\), \(\"data\",\)\)"),
+    ],
+)
+def test_what_is_no_mesh_of_examples_is_refused(mesh, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        vaejax.map_dataset(lambda p, x, key: x, None, np.ones(3), jax.random.key(0), mesh=mesh)

@@ -235,7 +235,8 @@ def test_the_score_function_takes_those_that_say_so():
     """And its mean is that of enumeration: the recipe of `Distribution` for a discrete variable."""
     for estimator in (vaejax.ScoreFunction(2), vaejax.VIMCO(2), vaejax.OVIS(2), vaejax.RWS(2)):
         for make in (Declared, bernoulli_in_numpyro):
-            value = estimator(Own(make), Own(make).init(KEY, X), X, KEY)
+            model = Own(make)
+            value = jax.jit(partial(estimator, model))(model.init(KEY, X), X, KEY)
             assert np.isfinite(value)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from functools import partial
 
 import chex
 import jax
@@ -12,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 import vaejax
 from tests.lib.oracles import LinearGaussian, exact_moments
+from tests.lib.started import started
 
 POINT = LinearGaussian()
 MIWAE = vaejax.Pathwise(4, vaejax.MIWAEBound(2))
@@ -103,10 +105,11 @@ def test_each_half_is_the_derivative_of_its_own_bound(x64, prior, encoder):
         pytest.skip("a prior of those posteriors has no density")
     model = vaejax.VAE(PRIORS[prior], vaejax.Bernoulli(NET), ENCODERS[encoder])
     x = jnp.asarray([0.0, 1, 1, 0, 1, 0])
-    params = model.init(jax.random.key(1), x)
+    params = started(model, jax.random.key(1), x)
 
     def gradient(estimator):
-        return jax.value_and_grad(estimator, argnums=1)(model, params, x, jax.random.key(2))
+        value_and_gradient = jax.jit(jax.value_and_grad(partial(estimator, model)))
+        return value_and_gradient(params, x, jax.random.key(2))
 
     value, halves = gradient(vaejax.PIWAE(6, 3))
     tight, of_theta = gradient(vaejax.Pathwise(6, vaejax.iwae_bound))

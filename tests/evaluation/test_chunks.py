@@ -8,6 +8,7 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 import vaejax
 from tests.lib.evaluated import binary_model
@@ -74,6 +75,23 @@ def test_chunks_are_the_whole_in_pieces(tmp_path):
         arguments = {"params": None, "source": source, "key": key} | other
         with pytest.raises(ValueError, match="another model, data set, key or setting"):
             chunks.map_in_chunks(draw, kept, **arguments, batch_size=3, path=path)
+
+
+@pytest.mark.parametrize("num_devices", [1, 3, 8])
+def test_a_mesh_shares_the_chunks(num_devices, tmp_path):
+    """To the same bits, and those alone that are not in the file."""
+    xs, key = np.arange(29.0, dtype=np.float32)[:, None], jax.random.key(1)
+    path = tmp_path / "draws.jsonl"
+    call = partial(
+        chunks.map_in_chunks, draw, kept, None, vaejax.Arrays(xs), key, batch_size=3, path=path
+    )
+    whole = call()["draw"]
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:3], *lines[5:-1]]))
+    mesh = Mesh(np.array(jax.devices()[:num_devices]), "data")
+    np.testing.assert_array_equal(call(mesh=mesh)["draw"], whole)
+    assert sorted(path.read_text().splitlines()) == sorted("".join(lines).splitlines())
+    np.testing.assert_array_equal(call(mesh=mesh, path=None)["draw"], whole)
 
 
 def test_a_larger_set_needs_no_more_memory():

@@ -18,6 +18,7 @@ from vaejax.base.compare import differences
 from vaejax.base.mapping import map_rows
 from vaejax.evaluation import chunks
 from vaejax.evaluation.evaluate import Summary, WeightsAndMean
+from vaejax.evaluation.pieces import Pieces
 
 XS, KEY = np.arange(12.0, dtype=np.float32)[:, None], jax.random.key(1)
 
@@ -74,6 +75,16 @@ def test_what_is_there_is_not_computed_again(file):
     found, computed, said = mapped(file, size=5)  # of another size, too
     assert_whole(found)
     assert computed == 0 and said == []
+
+
+def test_a_missing_piece_ends_where_the_next_begins(file):
+    """With larger chunks, too: nothing that is there is computed again, or stands twice."""
+    first, *pieces = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([first, pieces[0], *pieces[2:]]))
+    found, computed, _ = mapped(file, size=5)
+    assert_whole(found)
+    added = Pieces(file, json.loads(first)["of"]).arrays[2]
+    assert computed == 1 and len(added["draw"]) == 2
 
 
 def test_every_byte_counts(file):

@@ -30,7 +30,7 @@ def modules() -> list[str]:
 
 def configurations() -> dict[str, Configuration]:
     """{"mixtures.Config": its defaults}, of every dataclass of flags."""
-    found = {}
+    defaults = {}
     for name in modules():
         for kind in vars(importlib.import_module(name)).values():
             of_flags = isinstance(kind, type) and issubclass(kind, Configuration)
@@ -40,8 +40,8 @@ def configurations() -> dict[str, Configuration]:
                     for field in dataclasses.fields(kind)
                     if field.default is dataclasses.MISSING
                 }
-                found[f"{name.rpartition('.')[2]}.{kind.__name__}"] = kind(**needed)
-    return found
+                defaults[f"{name.rpartition('.')[2]}.{kind.__name__}"] = kind(**needed)
+    return defaults
 
 
 def hints(config: Configuration) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def taken_apart(hint: Any) -> tuple[Any, tuple]:
 
 def said(hint: Any, kind: Any) -> list:
     """What an annotation says of this kind: its ranges, its rules."""
-    return [one for one in taken_apart(hint)[1] if isinstance(one, kind)]
+    return [note for note in taken_apart(hint)[1] if isinstance(note, kind)]
 
 
 def good(hint: Any) -> list:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 import vaejax
+from tests.lib.started import started
 from vaejax import DirectedGraph, Node
 
 
@@ -37,4 +38,4 @@ def semi_supervised():
     )
     model = vaejax.GraphModel(graph, encoder)
     x = jnp.asarray([1.0, 0.0, 0.0, 1.0])
-    return model, model.init(jax.random.key(0), x), x
+    return model, started(model, jax.random.key(0), x), x

@@ -10,6 +10,7 @@ import numpy as np
 import numpyro.distributions as npd
 
 import vaejax
+from tests.lib.started import started
 from vaejax import Node
 
 SHAPE, DIM = (4, 4), 2
@@ -125,4 +126,5 @@ def data_of(model: vaejax.Model) -> Any:
 
 
 def params_of(model: vaejax.Model) -> vaejax.Params:
-    return model.init(jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], data_of(model)))
+    first = jax.tree.map(lambda leaf: leaf[0], data_of(model))
+    return started(model, jax.random.key(0), first)

@@ -51,7 +51,7 @@ class Mutant:
 
 def mutants() -> list[Mutant]:
     """The whole list. A file's own test module is where none is named."""
-    numbers, found = Counter(), []
+    numbers, listed = Counter(), []
     for path in sorted(LIST.glob("*.toml")):
         for entry in tomllib.loads(path.read_text())["mutants"]:
             file = Path(entry["file"])
@@ -60,8 +60,8 @@ def mutants() -> list[Mutant]:
             own = [str(place.with_name(f"test_{file.name}"))]
             tests = tuple(entry.pop("tests", own))
             name = f"{place.with_suffix('')}-{numbers[file]}"
-            found.append(Mutant(name=name, tests=tests, **entry))
-    return found
+            listed.append(Mutant(name=name, tests=tests, **entry))
+    return listed
 
 
 # Planted in this process, which spares an import of JAX.

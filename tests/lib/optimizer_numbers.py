@@ -18,7 +18,7 @@ def _made(factory: Callable, **changed: Any) -> Any:
 
 
 def _optimizers() -> dict[str, Callable]:
-    found = {}
+    factories = {}
     for name, factory in sorted(vars(optax).items()):
         if name.startswith("_") or not inspect.isfunction(factory):
             continue
@@ -27,8 +27,8 @@ def _optimizers() -> dict[str, Callable]:
         except Exception:  # it needs more than a learning rate, so it is no optimiser
             continue
         if isinstance(optimizer, optax.GradientTransformation):
-            found[name] = factory
-    return found
+            factories[name] = factory
+    return factories
 
 
 _FACTORIES = _optimizers()

@@ -79,7 +79,7 @@ ARGUMENTS = {
 
 def makers():
     """{name: function} of all in Optax that make a transformation of the gradient."""
-    found = {}
+    functions = {}
     for module in (optax, optax.contrib):
         for name, function in vars(module).items():
             if name.startswith("_") or not (
@@ -87,8 +87,8 @@ def makers():
             ):
                 continue
             if "GradientTransformation" in str(inspect.signature(function).return_annotation):
-                found[f"{module.__name__}.{name}"] = function
-    return found | {"optax.MultiSteps": lambda: optax.MultiSteps(optax.adam(0.01), 2)}
+                functions[f"{module.__name__}.{name}"] = function
+    return functions | {"optax.MultiSteps": lambda: optax.MultiSteps(optax.adam(0.01), 2)}
 
 
 def made(name):

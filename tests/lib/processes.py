@@ -32,17 +32,15 @@ def started(
     shared = {
         "SLURM_JOB_ID": str(job),
         "SLURM_NTASKS": str(count),
-        "SLURM_LOCALID": "0",  # which JAX takes for the number of the device to use
         "SLURM_STEP_NUM_NODES": "1",
         "SLURM_STEP_NODELIST": "localhost",
-        "JAX_LOCAL_DEVICE_IDS": ",".join(map(str, range(devices))),
         "XLA_FLAGS": " ".join(flags),
         "PYTHONPATH": str(ROOT),
     }
     return [
         subprocess.Popen(
             [sys.executable, *arguments],
-            env=os.environ | shared | {"SLURM_PROCID": str(number)},
+            env=os.environ | shared | {"SLURM_PROCID": str(number), "SLURM_LOCALID": str(number)},
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -68,10 +66,10 @@ def ran(
     arguments: Sequence[str], count: int, devices: int = 1, folder: Path | None = None
 ) -> list[Ended]:
     """They run to a good end."""
-    found = ended(started(arguments, count, devices, folder))
-    for number, process in enumerate(found):
+    processes = ended(started(arguments, count, devices, folder))
+    for number, process in enumerate(processes):
         assert process.status == 0, f"process {number}: {process.err[-3_000:]}"
-    return found
+    return processes
 
 
 def killed(process: subprocess.Popen[str], number: int = signal.SIGKILL) -> None:

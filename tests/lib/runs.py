@@ -83,13 +83,13 @@ def made_run(folder: Path, step: int = 20) -> Path:
 
 def files_in(folder: Path) -> dict[str, tuple]:
     """{name: (kind, when it was changed, bytes)} of all below; of links where they lead."""
-    found = {}
+    facts_of = {}
     for path in sorted(folder.rglob("*")):
         name, facts = str(path.relative_to(folder)), path.lstat()
         if path.is_symlink():
-            found[name] = ("link", facts.st_mtime_ns, os.readlink(path))
+            facts_of[name] = ("link", facts.st_mtime_ns, os.readlink(path))
         elif path.is_dir():
-            found[name] = ("folder",)
+            facts_of[name] = ("folder",)
         else:
-            found[name] = ("file", facts.st_mtime_ns, path.read_bytes())
-    return found
+            facts_of[name] = ("file", facts.st_mtime_ns, path.read_bytes())
+    return facts_of

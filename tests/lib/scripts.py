@@ -19,8 +19,8 @@ def script(name: str) -> Path:
     """The experiment of this name, in whichever topic's folder it is; a table of
     experiments/reproduce may have its name.
     """
-    found = EXPERIMENTS.rglob(f"{name}.py")
-    (path,) = (path for path in found if path.parent.name != "reproduce")
+    paths = EXPERIMENTS.rglob(f"{name}.py")
+    (path,) = (path for path in paths if path.parent.name != "reproduce")
     return path
 
 

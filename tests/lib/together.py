@@ -10,7 +10,8 @@ import pytest
 import vaejax
 from tests.lib.training import KEY, MODEL, OBJECTIVE, PARAMS, PIXELS, XS, fit
 from vaejax.base.devices import fetched
-from vaejax.training.processes import OtherProcessError
+from vaejax.base.mapping import Transformed
+from vaejax.base.processes import OtherProcessError
 from vaejax.training.run import NonFiniteError
 from vaejax.training.sharding import placed_by
 
@@ -33,9 +34,9 @@ def history(num_steps, folder=None, **settings):
 def trained(folder, num_steps):
     """So many steps by all; the history lies in NUM_STEPS.npz."""
     settings = {"data": vaejax.Arrays(XS), "mesh": everywhere(), "sharding": SPLIT}
-    found: Any = history(int(num_steps), f"{folder}/run", **settings)
+    numbers: Any = history(int(num_steps), f"{folder}/run", **settings)
     if jax.process_index() == 0:
-        np.savez(f"{folder}/{num_steps}.npz", **found)
+        np.savez(f"{folder}/{num_steps}.npz", **numbers)
 
 
 def lower_and_upper(params, number, key):
@@ -79,6 +80,29 @@ def answers(params):
     }
 
 
+def shared(mesh, path=None):
+    """What functions give that share their batches out: nine full ones and a part of one."""
+    examples, number = XS[:29], {"batch_size": 3, "mesh": mesh}
+    settings = {"transform": PIXELS, **number}
+    stored = Transformed(AIS, PIXELS)
+    evaluation = vaejax.evaluate(
+        MODEL, PARAMS, examples, KEY, num_samples=30, path=path, **settings
+    )
+    refined = vaejax.Refined(MODEL, num_steps=2)
+    gap = vaejax.inference_gap(
+        refined, PARAMS, vaejax.Arrays(examples), AIS, KEY, num_samples=2, **settings
+    )
+    space = vaejax.latent_space(MODEL, PARAMS, examples, KEY, transform=PIXELS, mesh=mesh)
+    return {
+        **evaluation.by_example,
+        "AIS": vaejax.map_dataset(stored, PARAMS, examples, KEY, **number),
+        "AIS of a part": vaejax.map_dataset(stored, PARAMS, XS[7:29], KEY, start=7, **number),
+        "means": vaejax.posterior_means(MODEL, PARAMS, examples, KEY, **settings),
+        "gap": np.stack(gap),
+        "rate": np.array(space.rate),
+    }
+
+
 def fault(**settings):
     """What is said of a training that breaks down at its first step."""
     with pytest.raises(NonFiniteError) as broken:
@@ -98,14 +122,20 @@ def ended_by_the_last(**settings):
     return str(ended.value)
 
 
+def evaluated(folder):
+    """What is shared out over all devices of all processes, under one file."""
+    values = shared(everywhere(), f"{folder}/evaluation.jsonl")
+    np.savez(f"{folder}/{jax.process_index()}.npz", **values)
+
+
 def asked(folder):
     """Of parameters that lie in parts with all processes; and of whole ones by the last alone."""
     mesh = everywhere()
-    found = answers(placed_by(SPLIT, mesh, PARAMS))
+    numbers = answers(placed_by(SPLIT, mesh, PARAMS))
     whole = placed_by(vaejax.Replicated(), mesh, PARAMS)
     if jax.process_index() == jax.process_count() - 1:
         elbo = vaejax.evaluate(MODEL, whole, XS[:4], KEY, num_samples=4, transform=PIXELS)
-        found["alone"] = elbo.by_example["iwae_4"]
-    found["fault"] = fault(mesh=mesh, sharding=SPLIT)
-    found["ended"] = ended_by_the_last(mesh=mesh)
-    np.savez(f"{folder}/{jax.process_index()}.npz", **found)
+        numbers["alone"] = elbo.by_example["iwae_4"]
+    numbers["fault"] = fault(mesh=mesh, sharding=SPLIT)
+    numbers["ended"] = ended_by_the_last(mesh=mesh)
+    np.savez(f"{folder}/{jax.process_index()}.npz", **numbers)

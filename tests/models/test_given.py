@@ -14,6 +14,7 @@ from flax.core import freeze
 
 import vaejax
 from tests.lib.cases import cases
+from tests.lib.started import started
 from vaejax import plots
 from vaejax.models.learned import require_params_of
 
@@ -109,9 +110,9 @@ SILENT = {
 def test_what_takes_one_example_or_a_batch_asks_too(ask, models):
     model, other = models
     with pytest.raises(ValueError, match="these are the parameters of another model") as error:
-        ask(model, other.init(KEY, XS[0]))
+        ask(model, started(other, KEY, XS[0]))
     assert "\n" not in str(error.value).split("\n---")[0]
-    ask(model, model.init(KEY, XS[0]))
+    ask(model, started(model, KEY, XS[0]))
 
 
 def test_it_costs_a_look_at_the_shapes_once():

@@ -3,14 +3,10 @@
 import dataclasses
 import io
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
-import venv
-import zipfile
 from functools import partial
 from pathlib import Path
 
@@ -292,109 +288,3 @@ def test_draws_are_written_over_draws_alone(tmp_path):
     for out in (".", "/", str(tmp_path)):
         with pytest.raises(ValueError, match="is a folder; name a file"):
             path(out)
-
-
-# The wheel.
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Built from a copy of what it is made of, so that nothing is left in the checkout."""
-    setuptools = pytest.importorskip("setuptools", "77", reason="builds by setuptools >= 77")
-    assert setuptools
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"
-    shutil.copytree(ROOT / "vaejax", source / "vaejax")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source / name)
-    for name in ("experiments", "tests", "scripts"):  # which must not get in
-        (source / name).mkdir()
-        (source / name / "__init__.py").touch()
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet"]
-    subprocess.run([*build, "--wheel-dir", str(folder), str(source)], check=True, text=True)
-    return next(folder.glob("*.whl"))
-
-
-def test_the_wheel_has_the_library_and_the_command_and_nothing_else(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        entry = next(name for name in names if name.endswith("entry_points.txt"))
-        assert "vaejax = vaejax.__main__:main" in archive.read(entry).decode()
-        metadata = archive.read(entry.replace("entry_points.txt", "METADATA")).decode()
-    library = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "vaejax").rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-    assert {name for name in names if ".dist-info/" not in name} == library
-    assert {"vaejax/py.typed", "vaejax/data/digits.npz", "vaejax/runs/train.py"} <= library
-    needed = set(re.findall(r"^Requires-Dist: ([\w.-]+)[^;\n]*$", metadata, flags=re.MULTILINE))
-    assert {"jax", "flax", "optax", "tyro", "scipy", "matplotlib"} <= needed
-    assert not {"blackjax", "scikit-learn"} & needed
-
-
-def test_the_sdist_has_everything(tmp_path):
-    """Tests, documents, experiments, scripts and constraints: what a checkout has."""
-    source = tmp_path / "source"
-    names = (".git", ".venv*", "__pycache__", "*.egg-info", ".*_cache")
-    hidden = shutil.ignore_patterns(*names)
-    shutil.copytree(ROOT, source, ignore=hidden, symlinks=True)
-    code = f"import setuptools.build_meta as b; b.build_sdist({str(tmp_path)!r})"
-    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
-    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    for folder in ("vaejax", "tests", "docs", "experiments", "scripts"):
-        for path in (source / folder).rglob("*"):
-            assert path.is_dir() or str(path.relative_to(source)) in names, path
-    files = {"constraints.txt", "Makefile", "CHANGELOG.md", "CITATION.cff", "LICENSE", ".ci/run"}
-    assert files <= names
-
-
-def test_there_is_one_version():
-    """Of the package, of what cites it, and of the installed wheel."""
-    text = (ROOT / "CITATION.cff").read_text()
-    assert f"\nversion: {vaejax.__version__}\n" in text and "\nrepository-code: https" in text
-    assert 'dynamic = ["version"]' in (ROOT / "pyproject.toml").read_text()
-    assert environment()["versions"]["vaejax"] == vaejax.__version__
-
-
-@pytest.mark.slow
-def test_the_wheel_works_in_an_empty_folder(wheel, tmp_path):
-    """In an environment of its own, with the packages of this one but not its checkout, BlackJAX or
-    scikit-learn.
-    """
-    place = tmp_path / "environment"
-    venv.create(place, with_pip=True, symlinks=True)
-    python = place / "bin/python"
-    install = ["-m", "pip", "install", "--no-deps", "--no-index", "--quiet", str(wheel)]
-    subprocess.run([python, *install], check=True)
-    site = next(place.glob("lib/python*/site-packages"))
-    packages = tmp_path / "packages"
-    packages.mkdir()
-    hidden = re.compile(r"(vaejax|blackjax|sklearn|scikit_learn|__editable__).*")
-    here = next(path for path in map(os.path.realpath, sys.path) if path.endswith("site-packages"))
-    for name in os.listdir(here):
-        if not hidden.fullmatch(name):
-            (packages / name).symlink_to(os.path.join(here, name))
-    (site / "packages.pth").write_text(f"{packages}\n")
-
-    def run(*arguments):
-        done = subprocess.run(
-            [place / "bin/vaejax", *arguments], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert run("--version") == f"vaejax {vaejax.__version__}\n"
-    np.save(tmp_path / "my.npy", vaejax.load_dataset("digits").train.images)
-    own = ["--data", "my.npy", "--maximum", "16"]
-    result = json.loads(run("train", *own, *SMALL, "--out", "run").splitlines()[-1])
-    assert result["step"] == 60
-    assert "finished" in run("table", "run")
-    opened = "import vaejax; run = vaejax.open_run('run'); print(run.step, run.dataset.name)"
-    commands = {("-c", opened): "60 my.npy", ("-m", "vaejax", "--version"): "vaejax"}
-    for arguments, expected in commands.items():
-        done = subprocess.run(
-            [python, *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
-        )
-        assert done.stdout.startswith(expected)

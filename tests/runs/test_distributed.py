@@ -112,6 +112,26 @@ def test_what_ends_one_process_ends_all_and_the_checkpoint_serves(victim, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "signals",
+    [((0, signal.SIGINT), (1, signal.SIGTERM)), ((1, signal.SIGINT), (0, signal.SIGINT)) * 2],
+    ids=["two at once", "Ctrl-C twice"],
+)
+def test_whatever_signals_come_all_end_and_a_checkpoint_serves(signals, tmp_path):
+    processes = training(tmp_path, set())
+    sent = time.monotonic()
+    for number, kind in signals:
+        processes[number].send_signal(kind)
+    found = ended(processes)
+    assert time.monotonic() - sent < PATIENCE
+    assert all(process.status != 0 for process in found)
+    last = max(saved_steps(tmp_path))
+    flags = ["--resume", "--num-steps", str(last + 20), "--out", "run"]
+    text = vaejax_here("train", *flags, folder=tmp_path)
+    assert json.loads(text.splitlines()[-1])["step"] == last + 20
+
+
+@pytest.mark.slow
 def test_one_clock_ends_all(tmp_path):
     flags = ["--max-minutes", "0.01"]
     first, second = ran([*LONG, *flags], 2, folder=tmp_path)

@@ -8,11 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
+from shutil import ignore_patterns
 
 import numpy as np
 import pytest
 
 from tests.lib.paths import EXPERIMENTS
+from tests.lib.processes import ended, ran, started
 from tests.lib.runs import files_in, made_run, vaejax_command, vaejax_here
 from vaejax.distributions.base import NotKnownError
 from vaejax.runs.config import TrainConfig, check_config
@@ -59,6 +61,43 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluated")
     trained(folder)
     return folder, evaluated(folder)
+
+
+def without_evaluation(run, folder):
+    """The trained run, copied."""
+    shutil.copytree(run[0] / "run", folder / "run", ignore=ignore_patterns("evaluation*"))
+
+
+def assert_same_numbers(found, expected):
+    """The bounds to the bit, the others but for rounding."""
+    for name in ("elbo", "iwae", "effective_samples", "unreliable"):
+        assert found[name] == expected[name]
+    for name in ("ais", "sandwich_gap", "rate"):
+        assert found[name]["mean"] == pytest.approx(expected[name]["mean"], rel=1e-4, abs=1e-4)
+    assert found.keys() == expected.keys()
+
+
+def test_devices_share_an_evaluation(run, tmp_path):
+    without_evaluation(run, tmp_path)
+    result = last_line(evaluated(tmp_path, "--devices", "3"))
+    assert_same_numbers(result, last_line(run[1]))
+
+
+@pytest.mark.slow
+def test_processes_share_an_evaluation(run, tmp_path):
+    """The first writes and prints; a refusal is of all, and nothing changes."""
+    without_evaluation(run, tmp_path)
+    command = ["-m", "vaejax", "evaluate", "--run", "run", *TINY, "--distributed"]
+    before = files_in(tmp_path)
+    refused = ended(started([*command, "--devices", "1"], 2, 1, tmp_path))
+    assert [process.status for process in refused] == [2, 2]
+    assert all("takes all 2 devices of all processes" in process.err for process in refused)
+    assert files_in(tmp_path) == before
+    first, second = ran(command, 2, folder=tmp_path)
+    kept = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert json.loads(first.out.splitlines()[-1]).items() <= kept.items()
+    assert "report.html" in first.out and "report.html" not in second.out
+    assert_same_numbers(json.loads(first.out.splitlines()[-1]), last_line(run[1]))
 
 
 def test_the_numbers_fit_together(run):

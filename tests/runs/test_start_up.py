@@ -28,7 +28,7 @@ import vaejax
 from vaejax.runs.place import place_of
 from vaejax.runs.prepared import prepared_training
 from vaejax.runs.train import fitted, parsed
-from vaejax.training.processes import ALONE
+from vaejax.base.processes import ALONE
 
 def after_the_first_call(run):
     print(json.dumps({"step": run.step, "programs": len(programs), "read back": len(read_back)}))

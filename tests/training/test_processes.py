@@ -11,10 +11,11 @@ from jax.sharding import Mesh
 
 import vaejax
 from tests.lib.training import XS, fit
+from vaejax.base import processes
 from vaejax.base.devices import fetched, of_this_process
-from vaejax.training import calls, processes
+from vaejax.base.processes import ALL, ALONE, LostProcessError, OtherProcessError, Processes
+from vaejax.training import calls
 from vaejax.training import fit as fitting
-from vaejax.training.processes import ALL, ALONE, LostProcessError, OtherProcessError, Processes
 from vaejax.training.saving import Checkpoints
 
 MESH = Mesh(np.array(jax.devices()[:2]), "data")
@@ -29,8 +30,10 @@ def told_too(monkeypatch, *others):
     """As if the other processes told these."""
 
     def process_allgather(row):
-        texts = [json.dumps(other).encode().ljust(len(row), b"\0") for other in others]
-        return np.stack([row, *(np.frombuffer(text, np.uint8) for text in texts)])
+        texts = [json.dumps(other).encode() for other in others]
+        messages = [len(text).to_bytes(processes.LENGTH_BYTES) + text for text in texts]
+        rows = [message[: len(row)].ljust(len(row), b"\0") for message in messages]
+        return np.stack([row, *(np.frombuffer(other, np.uint8) for other in rows)])
 
     monkeypatch.setattr(processes.multihost_utils, "process_allgather", process_allgather)
 
@@ -55,6 +58,12 @@ def test_all_are_told(monkeypatch):
     assert ALL.told((7, 15, True)) == [[7, 15, True], [9, None, False], None]
 
 
+@pytest.mark.parametrize("mine, other", [(3, "x" * 10_000), ("y" * 4_090, 0), ("z" * 4_085, "")])
+def test_all_are_told_of_any_length(mine, other, monkeypatch):
+    told_too(monkeypatch, other)
+    assert ALL.told(mine) == [mine, other]
+
+
 def test_the_least_count_any_signal_and_any_stop(monkeypatch):
     told_too(monkeypatch, [9, None, False], [3, 15, False])
     calls: Any = SimpleNamespace(count=7)
@@ -62,6 +71,10 @@ def test_the_least_count_any_signal_and_any_stop(monkeypatch):
     callbacks: Any = SimpleNamespace(stopped=False)
     fitting._agreed_to_stop(ALL, calls, signals, callbacks)
     assert (calls.count, signals.received, callbacks.stopped) == (3, 15, False)
+    signals.received = 2  # Ctrl-C here, and a SIGTERM there: all leave by one of them
+    told_too(monkeypatch, [9, 15, False])
+    fitting._agreed_to_stop(ALL, calls, signals, callbacks)
+    assert signals.received == 15
     told_too(monkeypatch, [9, None, True])
     fitting._agreed_to_stop(ALL, calls, signals, callbacks)
     assert (calls.count, signals.received, callbacks.stopped) == (3, 15, True)

@@ -10,6 +10,7 @@ import pytest
 
 import vaejax
 from tests.lib.trees import assert_same_bits
+from vaejax.training import seeds as training_of_seeds
 
 IMAGES = np.random.default_rng(0).integers(0, 2, (40, 6)).astype(np.uint8)
 MODEL = vaejax.VAE(
@@ -69,6 +70,39 @@ def test_each_seed_is_as_alone(strategy, starts, alone):
                 atol=0 if strategy == "map" else 1e-5,
             )
     assert len({float(bound) for bound in run.history["bound"][:, -1]}) == 3
+
+
+@pytest.mark.parametrize("quick", ["map", "vmap", "cores"])
+def test_the_fastest_way_trains(quick, monkeypatch, starts, alone):
+    """The one that was measured to be: its bits, which are those of the others but for rounding,
+    and none of the trials is seen in them.
+    """
+    tried = []
+
+    def fastest(ways, trial, most_steps, computed):
+        hash(computed)
+        assert sorted(ways) == ["cores", "map", "vmap"] and most_steps == SETTINGS["num_steps"]
+        for way in ways if quick == "map" else ():
+            trial(way)(2)
+            tried.append(way)
+        return quick
+
+    monkeypatch.setattr(training_of_seeds, "fastest", fastest)
+    arguments = OBJECTIVE, starts, optax.adam(1e-2), IMAGES, KEYS
+    run = vaejax.fit_seeds(*arguments, strategy="fastest", **SETTINGS)
+    expected = vaejax.fit_seeds(*arguments, strategy=quick, **SETTINGS)
+    assert_same_bits(
+        (run.params, run.history["bound"]), (expected.params, expected.history["bound"])
+    )
+    for s, single in enumerate(alone):
+        np.testing.assert_allclose(run.history["bound"][s], single.history["bound"], rtol=1e-4)
+    assert len(tried) == 3 * (quick == "map")
+
+
+def test_an_accelerator_tries_and_a_cpu_does_not(monkeypatch):
+    assert training_of_seeds.default_strategy() == "cores"
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert training_of_seeds.default_strategy() == "fastest"
 
 
 REFUSED = {

@@ -2,22 +2,25 @@
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from tests.lib.processes import ran
-from tests.lib.together import answers, fault, history
+from tests.lib.together import answers, fault, history, shared
 from tests.lib.training import PARAMS
+from vaejax.evaluation import chunks
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
+EVALUATION = "iwae_1", "iwae_10", "iwae_30", "elbo", "effective_samples", "k_hat", "mean"
 HISTORY = "bound", "objective", "gradient_norm", "validation_bound"
 
 
 # Found before anything is imported that asks for a device.
 SCRIPT = """
 import sys
-from vaejax.training.processes import join_others
+from vaejax.base.processes import join_others
 join_others()
 from tests.lib import together
 getattr(together, sys.argv[1])(*sys.argv[2:])
@@ -59,6 +62,23 @@ def test_what_is_measured_is_what_one_process_measures(tmp_path):
         assert set(found) == set(expected) - ({"alone"} if number == 0 else set())
         for name in found:
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+def test_what_is_shared_out_is_what_one_device_gives(tmp_path):
+    """An evaluation to the bit, what is computed in longer programs but for rounding: in all
+    processes. And one process finds the whole evaluation in the file of two.
+    """
+    together("evaluated", tmp_path, count=2, devices=2)
+    expected = shared(None)
+    for number in range(2):
+        found = np.load(tmp_path / f"{number}.npz")
+        assert set(found) == set(expected)
+        for name in found:
+            rtol = 0 if name in EVALUATION else 1e-6
+            np.testing.assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
+    with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):
+        shared(None, tmp_path / "evaluation.jsonl")
 
 
 @pytest.mark.slow

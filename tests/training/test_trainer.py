@@ -5,6 +5,7 @@ block.
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -16,7 +17,7 @@ from vaejax.training.calls import Call, Calls, CallsOfFit
 from vaejax.training.feeds import Order, Resident
 from vaejax.training.optimizers import ByStructure, started, watched
 from vaejax.training.run import NO_HISTORY, Run
-from vaejax.training.trainer import Trainer, run_steps
+from vaejax.training.trainer import Trainer, norm_of, run_steps
 
 OPTIMIZER = ByStructure(optax.adamw(optax.cosine_decay_schedule(1e-2, 20)))
 OPT_STATE = started(OPTIMIZER, PARAMS)
@@ -73,6 +74,16 @@ def test_a_device_is_asked_once_a_block():
     assert in_blocks.count(None) == 2  # those over blocks, and over what is left
     assert in_blocks.count(32) == at_once.count(32) + 1
     assert not host_transfers(program(32))
+
+
+@pytest.mark.parametrize("is_split, num_sums", [(False, 1), (True, 3)])
+def test_an_accelerator_sums_a_gradient_in_one_row(is_split, num_sums):
+    """By its program, unless leaves are split over devices; on a CPU the norm is the same."""
+    gradient = {"a": jnp.arange(6.0).reshape(2, 3), "b": jnp.ones(3), "c": jnp.zeros((1, 1))}
+    norm = jax.jit(partial(norm_of, is_split=is_split))
+    text = norm.trace(gradient).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("stablehlo.reduce(") == num_sums
+    np.testing.assert_allclose(norm(gradient), np.sqrt(55 + 3), rtol=1e-6)
 
 
 class Noted(Calls):

@@ -17,6 +17,7 @@ from vaejax.base.mapping import estimate
 from vaejax.objectives.base import Maximised
 from vaejax.variance.by_draws import Layout, Plan, Point, add_draws
 from vaejax.variance.groups import Part
+from vaejax.variance.layouts import strategy_for, ways_for
 
 
 @pytest.mark.parametrize(
@@ -104,6 +105,32 @@ def test_devices_share_the_draws(chunk):
     # About the mean of the draws so far, which on a device are fewer; other draws, or another
     # order, would not be correlated.
     assert np.corrcoef(shared.squares["phi"], alone.squares["phi"])[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("way", ["scan", "vmap", "devices"])
+def test_the_fastest_way_takes_the_draws(way, monkeypatch):
+    """The one that was measured to be: what it gives does not depend on the trials, and on which it
+    is but for rounding.
+    """
+
+    def fastest(ways, trial, most_steps, computed):
+        assert sorted(ways) == ["devices", "scan", "vmap"] and hash(computed)
+        trial(way)(2)
+        return way
+
+    monkeypatch.setattr("vaejax.variance.by_draws.fastest", fastest)
+    moments = measure(OBJECTIVE, num_draws=20, strategy="fastest")
+    expected = measure(OBJECTIVE, num_draws=20, strategy=way)
+    chex.assert_trees_all_equal(moments._asdict(), expected._asdict())
+    draws = all_draws(OBJECTIVE, 20)
+    np.testing.assert_allclose(flat(moments.variance), draws.var(0, ddof=1), rtol=1e-4)
+
+
+def test_an_accelerator_tries_and_a_cpu_does_not(monkeypatch):
+    assert strategy_for(None, None) == "scan" and strategy_for(None, 4) == "vmap"
+    assert ways_for(40) == ["vmap", "devices"]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert strategy_for(None, None) == "fastest" and strategy_for("scan", None) == "scan"
 
 
 def test_second_order_keeps_less():

@@ -280,3 +280,29 @@ def test_no_false_alarms_over_a_thousand_seeds():
 
 def b_gradient(gradient):
     return jnp.stack([gradient.theta["likelihood"]["net"]["b"]])
+
+
+@pytest.mark.parametrize("against", ["a number", "a reference"])
+def test_a_squared_bias_is_without_the_noise_of_the_means(against):
+    """|E g - c|^2 over repeated measurements, to 5 standard errors (a false alarm of 6e-7); the
+    noise that is left out would be seen.
+    """
+    num_draws, num_reference, repeats = 5, 10, 2_000
+    difference, phi = np.array([0.3, -0.1, 0.0, 0.2]), Part(("phi",))
+
+    def moments(draws):
+        mean, variance = draws.mean(axis=0), draws.var(axis=0, ddof=1)
+        trees = (vaejax.Params((), mean), vaejax.Params((), variance))
+        return Moments(len(draws), Estimate(0.0, 0.0), *trees, None, None, {})
+
+    generator, squares = np.random.default_rng(0), []
+    for _ in range(repeats):
+        measured = moments(1 + difference + generator.normal(size=(num_draws, 4)))
+        reference = moments(1 + generator.normal(size=(num_reference, 4)))
+        error = jax.tree.map(lambda v: np.sqrt(v / num_reference), reference.variance)
+        known = jax.tree.map(np.ones_like, reference.mean)
+        expected = (known,) if against == "a number" else (reference.mean, error)
+        squares.append(vaejax.gradient_bias(measured, *expected, select=phi).squared)
+    error = np.std(squares) / np.sqrt(repeats)
+    assert np.mean(squares) == pytest.approx(np.sum(difference**2), abs=5 * error)
+    assert 15 * error < 4 / num_draws

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec, Sharding
 from jax.typing import ArrayLike
 
-from vaejax.base.checks import is_key
+from vaejax.base.checks import is_key, shortened
 from vaejax.base.types import Key, PyTree
 
 
@@ -39,6 +39,20 @@ def on_automatic_axes(function: Callable[..., Any], *arguments: PyTree) -> Any:
         return function(*arguments)
     with on_own_mesh(arguments):
         return jax.sharding.auto_axes(function, out_sharding=PartitionSpec())(*arguments)
+
+
+def require_mesh(mesh: Mesh | None) -> None:
+    """Raises ValueError, or TypeError, for what is no mesh with an axis "data"."""
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
+        raise TypeError(
+            f'mesh = {shortened(mesh)}; give one, such as jax.make_mesh((2,), ("data",))'
+        )
+    if "data" not in mesh.axis_names:
+        raise ValueError(
+            f'the mesh has axes {mesh.axis_names}; name the one to share examples over "data"'
+        )
 
 
 def automatic(mesh: Mesh) -> Mesh:
@@ -74,6 +88,33 @@ def put(x: ArrayLike, sharding: Sharding | None) -> jax.Array:
         return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
     host = np.asarray(x)
     return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+
+
+def put_parts(part: Callable[[Any], PyTree], shape: tuple[int, ...], sharding: Sharding) -> PyTree:
+    """Arrays with leading axes of this shape at their place, of which each process makes those
+    parts alone that lie with it: `part(index)` has all leaves, [*index, ...], and is asked once for
+    each index.
+    """
+
+    def start_and_stop(index: Any) -> tuple[tuple[int, int], ...]:
+        pairs = zip(index, shape, strict=False)  # the axes of a leaf beyond these lie whole
+        return tuple(axis.indices(length)[:2] for axis, length in pairs)
+
+    parts: dict[Any, PyTree] = {}
+    for index in sharding.addressable_devices_indices_map(shape).values():
+        place = start_and_stop(index)
+        if place not in parts:
+            parts[place] = part(index)
+    leaves, structure = jax.tree.flatten(next(iter(parts.values())))
+    parts = {place: jax.tree.leaves(tree) for place, tree in parts.items()}
+
+    def on_devices(number: int, leaf: np.ndarray) -> jax.Array:
+        whole = (*shape, *leaf.shape[len(shape) :])
+        return jax.make_array_from_callback(
+            whole, sharding, lambda index: parts[start_and_stop(index)][number]
+        )
+
+    return structure.unflatten([on_devices(*leaf) for leaf in enumerate(leaves)])
 
 
 def _is_of_several(x: Any) -> bool:

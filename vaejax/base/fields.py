@@ -112,25 +112,43 @@ def _rules_of_value(value: Any, hint: Any, name: str) -> Iterator[tuple[Rule, An
         if value is not None:
             yield from _rules_of_value(value, present, name)
     elif origin is Annotated:
-        kind, *said = inner
-        ranges = [note for note in said if isinstance(note, Integers | Reals)]
-        for known in ranges:
-            require_in(value, name, known)
-        if not ranges:
-            yield from _rules_of_value(value, kind, name)
-        yield from ((rule, value, name) for rule in said if isinstance(rule, Rule))
+        yield from _rules_of_annotated(value, inner[0], inner[1:], name)
     elif origin is tuple:
-        if not isinstance(value, tuple):
-            remedy = f"write {tuple(value)!r}" if isinstance(value, list) else "give a tuple"
-            raise TypeError(f"{name} = {shortened(value)} is no tuple; {remedy}")
-        for i, part in enumerate(value):
-            yield from _rules_of_value(part, inner[0], f"{name}[{i}]")
+        yield from _rules_of_tuple(value, inner[0], name)
     elif origin is Literal:
-        if not isinstance(value, str):
-            raise TypeError(f"{name} = {shortened(value)}; it must be one of {', '.join(inner)}")
-        if value not in inner:
-            raise ValueError(unknown_name(name, value, list(inner)))
-    elif hint in (int, float):
-        raise TypeError(f"{name}: {hint.__name__} says no range; annotate it as vaejax.runs does")
-    elif not isinstance(value, hint):
-        raise TypeError(f"{name} = {shortened(value)}; it must be a {hint.__name__}")
+        _require_named(value, inner, name)
+    else:
+        _require_instance(value, hint, name)
+
+
+def _rules_of_annotated(
+    value: Any, kind: Any, notes: tuple[Any, ...], name: str
+) -> Iterator[tuple[Rule, Any, str]]:
+    ranges = [note for note in notes if isinstance(note, Integers | Reals)]
+    for known in ranges:
+        require_in(value, name, known)
+    if not ranges:
+        yield from _rules_of_value(value, kind, name)
+    yield from ((rule, value, name) for rule in notes if isinstance(rule, Rule))
+
+
+def _rules_of_tuple(value: Any, kind: Any, name: str) -> Iterator[tuple[Rule, Any, str]]:
+    if not isinstance(value, tuple):
+        remedy = f"write {tuple(value)!r}" if isinstance(value, list) else "give a tuple"
+        raise TypeError(f"{name} = {shortened(value)} is no tuple; {remedy}")
+    for i, part in enumerate(value):
+        yield from _rules_of_value(part, kind, f"{name}[{i}]")
+
+
+def _require_named(value: Any, names: tuple[str, ...], name: str) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} = {shortened(value)}; it must be one of {', '.join(names)}")
+    if value not in names:
+        raise ValueError(unknown_name(name, value, list(names)))
+
+
+def _require_instance(value: Any, kind: type, name: str) -> None:
+    if kind in (int, float):
+        raise TypeError(f"{name}: {kind.__name__} says no range; annotate it as vaejax.runs does")
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} = {shortened(value)}; it must be a {kind.__name__}")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count
@@ -47,6 +48,28 @@ def map_rows(
 
     size = len(jax.tree.leaves(xs)[0])
     return jax.lax.map(at_row, jnp.arange(size), batch_size=min(batch_size, size))
+
+
+@partial(jax.jit, static_argnames=("function", "batch_size", "mesh"))
+def map_shares(
+    function, params: Params, xs: PyTree, key: Key, batch_size: int, starts: jax.Array, mesh: Mesh
+) -> PyTree:
+    """`map_rows` on each device of the mesh's axis "data": of its own part of xs
+    [devices * n, ...], which starts with the example number starts[device].
+    """
+
+    def share(params, xs, key, starts):
+        return map_rows(function, params, xs, key, batch_size, starts[0])
+
+    everywhere, split = PartitionSpec(), PartitionSpec("data")
+    on_devices = jax.shard_map(
+        share,
+        mesh=mesh,
+        in_specs=(everywhere, split, everywhere, split),
+        out_specs=split,
+        check_vma=False,
+    )
+    return on_devices(params, xs, key, starts)
 
 
 @component

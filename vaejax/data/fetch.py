@@ -2,7 +2,7 @@
 
 The SHA-256 values are those that TensorFlow Datasets carries for the same addresses. Those of the
 binarised MNIST were found anew from its bits. TFDS has no checksum of Omniglot at 28x28: the one
-here is the name that Git gives the file in the repository at that commit, a SHA-1.
+here is the name that Git gives the file in the tree of that commit, a SHA-1 of its contents.
 """
 
 import hashlib
@@ -117,9 +117,12 @@ def fetch_files(published: Published, folder: Path) -> list[Path]:
                 f"{url} can not be fetched ({reason}); put {file} in {folder} by hand, or name"
                 " another address by --mirror"
             ) from None
-        if known is None and _name_of_blob(path) != checksum:
+        if known is None and (seen := _name_of_blob(path)) != checksum:
             path.unlink()
-            raise ValueError(f"{url} is another file than it was: its checksum is not {checksum}")
+            raise ValueError(
+                f"{url} is another file than it was: its checksum is {seen}, and that of the"
+                f" published file {checksum}; name an address that has that one by --mirror"
+            )
         paths.append(path)
     return paths
 

@@ -6,18 +6,21 @@ from typing import Any
 
 import jax
 from jax.core import Tracer
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_key
-from vaejax.base.devices import example_keys, of_this_process, on_own_mesh
+from vaejax.base.devices import example_keys, of_this_process, on_own_mesh, require_mesh
 from vaejax.base.mapping import Transformed, map_rows
+from vaejax.base.processes import processes_of
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import asked_of, check_leaves, check_values, shown_rows
 from vaejax.data.dtypes import on_device, require_digits
 from vaejax.data.foreign import as_arrays
-from vaejax.data.sources import as_source, block_size, blocks, first_example, map_blocks
+from vaejax.data.shares import map_blocks
+from vaejax.data.sources import as_source, block_size, blocks, first_example
 from vaejax.data.transforms import Transform
 
 
@@ -28,6 +31,7 @@ def map_dataset(
     key: Key,
     batch_size: int = 100,
     start: ArrayLike = 0,
+    mesh: Mesh | None = None,
 ) -> PyTree:
     """[function(params, x_i, key_i) for every i], stacked: `function` is of one example, and
     `batch_size` run at a time.
@@ -35,26 +39,40 @@ def map_dataset(
     `xs` may be a part of a data set that starts with its example number `start`. Where `function`
     shows its example to a model, however deep inside, xs outside the model's support are a
     ValueError before anything compiles; of an example that it changes first nothing is known.
+
+    With a `mesh` the batches are shared out over its axis "data", to the same numbers but for
+    rounding, as arrays of the host. Where its devices are those of all processes of a job, all of
+    them call, and all have the result.
     """
     require_key(key)
+    if mesh is not None:
+        return map_source(function, params, as_source(xs), key, batch_size, start, mesh)
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(xs)):
         xs = as_arrays(xs, "data")
         example = jax.tree.map(lambda leaf: leaf[0], xs)
         check_asked(function, params, xs, example, key)
-        require_digits(xs, "data")
         xs = on_device(xs, "data")
     return map_rows(function, of_this_process(params), xs, key, batch_size, start)
 
 
 def map_source(
-    function: Callable, params: Params, source: Source, key: Key, batch_size: int = 100
+    function: Callable,
+    params: Params,
+    source: Source,
+    key: Key,
+    batch_size: int = 100,
+    start: ArrayLike = 0,
+    mesh: Mesh | None = None,
 ) -> PyTree:
     """`map_dataset` of a source, a block at a time: the results as arrays of the host."""
     require_key(key)
-    source, params = as_source(source), of_this_process(params)
-    example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
-    check_asked(function, params, source, example, key)
-    return map_blocks(function, params, source, key, batch_size)
+    require_mesh(mesh)
+    params = of_this_process(params)
+    with processes_of(mesh).together():
+        source = as_source(source)
+        example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
+        check_asked(function, params, source, example, key)
+    return map_blocks(function, params, source, key, batch_size, mesh, start)
 
 
 def map_batch(function: Callable[[PyTree, Key], Any], support: Any, xs: PyTree, key: Key) -> Any:
@@ -70,15 +88,18 @@ def map_batch(function: Callable[[PyTree, Key], Any], support: Any, xs: PyTree, 
 def check_asked(
     function: Callable, params: Params, data: PyTree | Source, example: PyTree, key: Key
 ) -> None:
-    """Raises ValueError for data outside the supports that a function asks of its example."""
+    """Raises ValueError for data whose digits the device has not, or outside the supports that a
+    function asks of its example.
+    """
     leaves, structure = jax.tree.flatten(jax.eval_shape(_all, params, example, key))
     wanted = _asked(function, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
-    if not wanted:
-        return
     _, transform = _split(function)
     by_name = len(jax.tree.leaves(example)) > 1
     source = as_source(data)
     for _, block in blocks(source, block_size(source)):
+        require_digits(block, "data")
+        if not wanted:
+            continue
         seen = on_device(block, "data")
         if isinstance(transform, Transform):
             transform.check(seen, wanted[min(wanted)], "data")

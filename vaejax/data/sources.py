@@ -1,5 +1,5 @@
 """The sources of data that the library brings, and what it does with any source: read rows and
-blocks, take a digest, map a function.
+blocks, take a digest.
 """
 
 import hashlib
@@ -11,10 +11,9 @@ import jax
 import numpy as np
 
 from vaejax.base.checks import require_count
-from vaejax.base.mapping import map_rows
-from vaejax.base.types import Key, Params, PyTree
+from vaejax.base.types import PyTree
 from vaejax.data.base import Source
-from vaejax.data.dtypes import on_device, require_digits, require_real
+from vaejax.data.dtypes import require_real
 from vaejax.data.foreign import (
     as_array,
     as_arrays,
@@ -148,9 +147,13 @@ def read(source: Source, rows: np.ndarray, name: str = "data") -> PyTree:
     return _held(source, source[rows], len(rows), name)
 
 
-def blocks(source: Source, size: int, name: str = "data") -> Iterator[tuple[int, PyTree]]:
-    """(start, the examples from start on, `size` of them or as many as are left), end to end."""
-    for start in range(0, len(source), size):
+def blocks(
+    source: Source, size: int, name: str = "data", first: int = 0
+) -> Iterator[tuple[int, PyTree]]:
+    """(start, the examples from start on, `size` of them or as many as are left), from the first
+    asked for to the end.
+    """
+    for start in range(first, len(source), size):
         stop = min(start + size, len(source))
         yield start, _held(source, source.block(start, stop), stop - start, name)
 
@@ -195,18 +198,3 @@ def digest_of_data(data: PyTree | Source) -> str:
     digest = hashlib.sha256()
     add_to_digest(digest, as_source(data))
     return digest.hexdigest()
-
-
-def map_blocks(
-    function: Callable, params: Params, source: Source, key: Key, batch_size: int = 100
-) -> PyTree:
-    """`map_rows` of a source, a block at a time: the results as arrays of the host."""
-    require_count(batch_size, "batch_size")
-    size = max(block_size(source) // batch_size, 1) * batch_size
-    parts = []
-    for start, block in blocks(source, size):
-        require_digits(block, "data")
-        seen = on_device(block, "data")
-        mapped = map_rows(function, params, seen, key, batch_size, start)
-        parts.append(jax.tree.map(np.asarray, mapped))
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

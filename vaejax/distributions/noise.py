@@ -62,6 +62,7 @@ class OfUniforms(Noise):
     def uniforms(
         self, key: Key, num_samples: int, shape: tuple[int, ...], dtype
     ) -> Float[Array, "k ..."]:
+        """K arrays of this shape, each uniform on (0, 1), though not independent of each other."""
         raise NotImplementedError(f"{type(self).__name__}.uniforms")
 
     def sources(self, q: Distribution, key: Key, num_samples: int) -> jax.Array:

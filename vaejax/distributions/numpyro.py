@@ -53,9 +53,11 @@ class NumPyroDensity(Distribution):
             return super().mean()
 
     def variance(self) -> jax.Array:
+        """Of each coordinate, in the shape of the event."""
         return self.base.variance
 
     def entropy(self) -> Scalar:
+        """-E log p, nats; NotImplementedError where NumPyro does not know it."""
         coordinate: Any = innermost(self.base)
         family = type(coordinate)
         if family is npd.StudentT:

@@ -11,10 +11,14 @@ import jax.numpy as jnp
 import numpyro.distributions as npd
 from numpyro.distributions import constraints, transforms
 
-from vaejax.distributions.support_masks import coordinate_constraint, interval_of, support_of
+from vaejax.distributions.support_masks import (
+    REAL_LINE,
+    coordinate_constraint,
+    interval_of,
+    support_of,
+)
 
 Interval = tuple[float, float]
-REAL_LINE = -math.inf, math.inf
 _ROUNDING = 1e-5  # of the ends, which are computed in float32
 
 

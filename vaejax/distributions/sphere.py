@@ -44,6 +44,7 @@ class UniformOnSphereDensity(Distribution):
         return jnp.zeros_like(self.like)
 
     def entropy(self) -> float:
+        """-E log p = log area, nats."""
         return log_area(self.like.size)
 
     def sample(self, key: Key) -> jax.Array:
@@ -76,6 +77,7 @@ class VonMisesFisherDensity(Distribution):
         return self.loc * (1 - _moments(self.concentration, self.loc.size)[1])
 
     def entropy(self) -> Scalar:
+        """-E log p = log C - kappa E <loc, z>, nats."""
         log_constant, mean_gap = _moments(self.concentration, self.loc.size)
         return log_constant + self.concentration * mean_gap
 

@@ -78,12 +78,23 @@ def coordinate_constraint(constraint: Any) -> Any:
     return constraint
 
 
+REAL_LINE = -math.inf, math.inf
+
+
+def ends_of(constraint: Any) -> tuple[Any, Any] | None:
+    """The ends of a NumPyro interval as it holds them, numbers or arrays that may be traced; None
+    where it names none.
+    """
+    named = vars(constraint)
+    if not {"lower_bound", "upper_bound"} & set(named):
+        return None
+    return named.get("lower_bound", -math.inf), named.get("upper_bound", math.inf)
+
+
 def interval_of(constraint: Any) -> tuple[float, float]:
     """The ends of a NumPyro interval, as far as it has one number for each."""
-    return (
-        _one_end(vars(constraint).get("lower_bound", -math.inf), -math.inf),
-        _one_end(vars(constraint).get("upper_bound", math.inf), math.inf),
-    )
+    low, high = ends_of(constraint) or REAL_LINE
+    return _one_end(low, -math.inf), _one_end(high, math.inf)
 
 
 def _one_end(end: Any, unknown: float) -> float:

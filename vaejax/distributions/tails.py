@@ -10,7 +10,7 @@ import numpyro.distributions as npd
 from jax.scipy.stats import norm
 
 from vaejax.distributions.quantiles import innermost
-from vaejax.distributions.support_masks import coordinate_constraint, support_of
+from vaejax.distributions.support_masks import REAL_LINE, coordinate_constraint, ends_of, support_of
 
 
 class Cell(NamedTuple):
@@ -30,8 +30,7 @@ def cells_of(constraint: Any, dtype: Any) -> list[Cell]:
     constraint = coordinate_constraint(constraint)
     if constraint.is_discrete:
         return []
-    bounds = {"lower_bound": -jnp.inf, "upper_bound": jnp.inf} | vars(constraint)
-    low, high = (jnp.asarray(bounds[name], dtype) for name in ("lower_bound", "upper_bound"))
+    low, high = (jnp.asarray(end, dtype) for end in ends_of(constraint) or REAL_LINE)
     largest = float(jnp.finfo(dtype).max)
     size = jnp.maximum(*(jnp.where(jnp.isinf(end), 0, jnp.abs(end)) for end in (low, high)))
     # Of 0 and 1 the last floats are known; a map onto another interval rounds.
@@ -94,8 +93,7 @@ def _cells_of_events(constraint: Any, dtype: Any) -> list[Cell]:
     constraint = coordinate_constraint(constraint)
     if constraint is npd.constraints.simplex:
         return cells_of(npd.constraints.unit_interval, dtype)[:1]
-    has_ends = {"lower_bound", "upper_bound"} & set(vars(constraint))
-    return cells_of(constraint, dtype) if has_ends else []
+    return cells_of(constraint, dtype) if ends_of(constraint) else []
 
 
 SYMMETRIC = (npd.Normal, npd.Logistic, npd.Laplace, npd.Cauchy, npd.StudentT)

@@ -28,7 +28,7 @@ class Estimator:
         class PlainELBO(vaejax.Estimator):
             def __call__(self, model, params, x, key):
                 # q(z | x), refused where its samples do not move smoothly
-                q = vaejax.estimators.base.reparameterised_posterior(self, model, params, x)
+                q = vaejax.reparameterised_posterior(self, model, params, x)
                 z = q.sample(key)
                 return model.log_joint(params, x, z) - q.log_prob(z)
 

@@ -63,17 +63,11 @@ class ByNode(ELBOInParts):
         combinations = q.combinations(self.enumerate)
         num_combinations = num_states(combinations) if self.enumerate else 1
 
-        def log_terms(row: jax.Array, key: Key):
-            """log q(c) of one combination c, log q of the nodes in `score`, f = log w, and log p(x
-            | c, z).
-            """
-            values, log_q = self._completed(q, take(combinations, row), key)
-            log_joint, log_p_x = model.log_densities(params, x, values)
-            f = log_joint - sum(log_q.values())
-            return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f, log_p_x
-
         def every_combination(key: Key):
-            return map_samples(lambda row: log_terms(row, key), jnp.arange(num_combinations))
+            def log_terms(row: jax.Array):
+                return self._log_terms(model, params, x, q, take(combinations, row), key)
+
+            return map_samples(log_terms, jnp.arange(num_combinations))
 
         keys = jax.random.split(key, self.num_samples)
         log_q, log_score, f, log_p_x = map_samples(every_combination, keys)
@@ -88,6 +82,23 @@ class ByNode(ELBOInParts):
             score = mean_under(stopped(log_q), stopped(f - baseline[:, None]) * log_score)
             bound = with_gradient_of(bound, jnp.mean(totals + score))
         return bound, None if log_p_x is None else jnp.mean(mean_under(log_q, log_p_x))
+
+    def _log_terms(
+        self,
+        model: Model,
+        params: Params,
+        x: PyTree,
+        q: Joint,
+        combination: dict[str, Any],
+        key: Key,
+    ) -> tuple[Scalar, Scalar, Scalar, Scalar | None]:
+        """log q(c) of one combination c, log q of the nodes in `score`, f = log w, and log p(x | c,
+        z).
+        """
+        values, log_q = self._completed(q, combination, key)
+        log_joint, log_p_x = model.log_densities(params, x, values)
+        f = log_joint - sum(log_q.values())
+        return sum_over(log_q, self.enumerate), sum_over(log_q, self.score), f, log_p_x
 
     def _completed(
         self, q: Joint, combination: dict[str, Any], key: Key

@@ -138,6 +138,9 @@ class RelaxedControl(ELBOInParts):
     def control(
         self, psi: PyTree, relaxed: Callable[[Latents, Any], Scalar], shown: tuple[PyTree, ...]
     ) -> Function:
+        """The function c of the relaxed sample z, given psi, log w of a relaxed sample at a
+        temperature, and what the encoder was shown.
+        """
         raise NotImplementedError(f"{type(self).__name__}.control")
 
     def init_control(self, shown: tuple[PyTree, ...], z: Latents, key: Key) -> PyTree:
@@ -164,25 +167,38 @@ class RelaxedControl(ELBOInParts):
         log_weight = log_weight_at(model, params, x, q)
         psi = by_layer(fixed, _psi(self, params))
 
-        def of_sample(key):
+        def sample_terms(key):
             """f and log p(x | b), a term with the gradient in l, and the square of that."""
             draw = fixed.draw(key)
             log_joint, log_p_x = model.log_densities(params, x, fixed.latents(draw.b))
             f = stopped(log_joint) - stopped(q).log_prob(fixed.latents(draw.b))
-            gradients = {}
-            for name in fixed.names:
-                relaxed = partial(relaxed_at, log_weight, fixed, draw, name)
-                control = self.control(psi[name], relaxed, _shown(fixed, name, x, draw.b))
-                gradients[name] = rebar_gradient(f, control, draw.logits[name], draw.u[name])
-            surrogate = log_joint + layers.surrogate(draw.b, gradients)
+            gradients = self._gradients(psi, log_weight, fixed, draw, x, f)
             squares = [jnp.sum(gradient**2) for gradient in gradients.values()]
+            surrogate = log_joint + layers.surrogate(draw.b, gradients)
             return f, log_p_x, surrogate, jnp.sum(jnp.stack(squares))
 
-        samples = map_samples(of_sample, jax.random.split(key, self.num_samples))
+        samples = map_samples(sample_terms, jax.random.split(key, self.num_samples))
         f, log_p_x, surrogate, square = samples
         bound = with_gradient_of(jnp.mean(f), jnp.mean(surrogate))
         reconstruction = mean_reconstruction(elbo_bound, log_p_x)
         return with_variance(bound, jnp.mean(square)), reconstruction
+
+    def _gradients(
+        self,
+        psi: PyTree,
+        log_weight: Callable[[PyTree], Scalar],
+        layers: Layers,
+        draw: LayerSample,
+        x: PyTree,
+        f: Scalar,
+    ) -> Values:
+        """{layer: the estimate of dE f / dl}, from one sample."""
+        gradients = {}
+        for name in layers.names:
+            relaxed = partial(relaxed_at, log_weight, layers, draw, name)
+            control = self.control(psi[name], relaxed, _shown(layers, name, x, draw.b))
+            gradients[name] = rebar_gradient(f, control, draw.logits[name], draw.u[name])
+        return gradients
 
 
 def relaxed_at(

@@ -90,6 +90,7 @@ class OVIS(Estimator):
         return multi_sample_score(model, params, x, key, self.num_samples, self.control)
 
     def control(self, log_w: Float[Array, " k"]) -> Float[Array, " k"]:
+        """log mean of the others, less gamma times the normalised weight, and a constant of K."""
         k = count_weights("OVIS.control", log_w)
         return (
             log_mean_of_others(log_w)

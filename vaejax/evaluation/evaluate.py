@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_rank
@@ -86,6 +87,7 @@ def evaluate(
     batch_size: int = 100,
     chunk: int = 100,
     path: str | Path | None = None,
+    mesh: Mesh | None = None,
     progress: bool = False,
 ) -> Evaluation:
     """The ELBO, the IWAE bounds up to K = `num_samples`, how far their weights can be trusted, and
@@ -103,6 +105,10 @@ def evaluate(
       path: a file that keeps what is done after each batch; the same call again, with any
         `batch_size` and `chunk`, computes what is not there, or is damaged. A file of other
         arguments raises a ValueError that names them.
+      mesh: the batches are shared out over its axis "data", `batch_size` examples at a time on each
+        device, to the same bits. Where its devices are those of all processes of a job, all of
+        them call; each reads and computes its own batches, the first writes the file, and all have
+        the result.
 
     References: Burda, Grosse & Salakhutdinov 2016 (the bounds); Vehtari, Simpson, Gelman, Yao &
     Gabry (k-hat).
@@ -112,7 +118,7 @@ def evaluate(
     for name, count in counts.items():
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
-    source, params, example = checked_data(model, params, xs, transform)
+    source, params, example = checked_data(model, params, xs, transform, mesh)
     dimensions = countable_dimensions(model.observation(example), model.support)
     weights = WeightsAndMean(model, num_samples, min(chunk, num_samples))
     by_example = map_in_chunks(
@@ -123,6 +129,7 @@ def evaluate(
         key,
         batch_size=batch_size,
         path=path,
+        mesh=mesh,
         progress=progress,
         description="evaluating",
         # A file goes on with another chunk, as on a machine with more memory.

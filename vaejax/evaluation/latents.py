@@ -21,22 +21,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import Reals, require_count, require_in, require_key
-from vaejax.base.mapping import Estimate, Transformed, estimate, map_samples
-from vaejax.base.types import Key, Params, PyTree, Scalar
+from vaejax.base.mapping import Estimate, Transformed, estimate
+from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.data.sources import map_blocks, read
+from vaejax.data.shares import map_blocks
+from vaejax.data.sources import read
 from vaejax.distributions.averages import mean_or_average
-from vaejax.distributions.base import Distribution, NotKnownError
-from vaejax.distributions.kl import kl_by_coordinate, kl_divergence
 from vaejax.evaluation.features import finite_rows
+from vaejax.evaluation.kl_parts import kl_of_example, kl_parts
 from vaejax.models.base import Model, posterior_of, prior_of
 from vaejax.models.given import checked_data
 
-KL_SAMPLES = 16  # of an example, where its KL has no closed form
-SAMPLES_AT_ONCE = 10  # of those that are held against all examples
 COLLAPSED = 0.01  # nats: a latent whose mean KL is below says nothing
 NEAR_LIMIT = 0.9  # of log N, from where the mutual information is the sample's
 
@@ -49,14 +48,15 @@ def posterior_means(
     *,
     transform: Callable[[Any, Key], Any] | None = None,
     batch_size: int = 100,
+    mesh: Mesh | None = None,
 ) -> Any:
     """E_q[z | x_i] for every example, [n, *z.shape], or {name: [n, ...]} where z is a mapping; the
-    mean of 100 samples where a family has no closed form for it.
+    mean of 100 samples where a family has no closed form for it. `mesh` as in `vaejax.evaluate`.
     """
     require_key(key)
-    source, params, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform, mesh)
     function = Transformed(partial(posterior_mean, model), transform)
-    return map_blocks(function, params, source, key, batch_size)
+    return map_blocks(function, params, source, key, batch_size, mesh)
 
 
 def posterior_mean(model: Model, params: Params, x, key: Key) -> PyTree:
@@ -155,21 +155,23 @@ def latent_space(
     *,
     transform: Callable[[Any, Key], Any] | None = None,
     max_examples: int = 1_000,
+    mesh: Mesh | None = None,
 ) -> LatentSpace:
     """The rate, the KL of each latent, their parts, and the active units, over xs; the parts over
     `max_examples` of them: they take N^2 densities.
 
     Warns with `PosteriorCollapseWarning` where no latent has a KL of 0.01 nats. Any q and any prior
-    will do; see `LatentSpace` for what needs more.
+    will do; see `LatentSpace` for what needs more. `mesh` as in `vaejax.evaluate`; the parts each
+    process computes alone.
     """
     require_key(key)
     require_count(max_examples, "max_examples")
-    source, params, _ = checked_data(model, params, xs, transform)
+    source, params, _ = checked_data(model, params, xs, transform, mesh)
     function = Transformed(partial(_of_example, model), transform)
-    of_examples = map_blocks(function, params, source, key)
+    of_examples = map_blocks(function, params, source, key, mesh=mesh)
     rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]
     examples = _transformed(read(source, rows), transform, jax.random.fold_in(key, 1))
-    parts = _parts(model, params, examples, jax.random.fold_in(key, 2))
+    parts = kl_parts(model, params, examples, jax.random.fold_in(key, 2))
     kl, information = of_examples["kl"], parts.pop("information")
     space = LatentSpace(
         kl=None if kl is None else kl.astype(np.float64).mean(axis=0),
@@ -182,6 +184,13 @@ def latent_space(
     if space.collapsed:
         _warn_of_collapse(space)
     return space
+
+
+def _of_example(model: Model, params: Params, x: PyTree, key: Key) -> dict[str, Any]:
+    """KL(q(z | x) || p(z)), that of each latent or None, and E_q z."""
+    q, p = posterior_of(model, params, x), prior_of(model, params, x)
+    rate, kl = kl_of_example(q, p, jax.random.fold_in(key, 1))
+    return {"rate": rate, "kl": kl, "mean": flattened(mean_or_average(q, key))}
 
 
 def _transformed(examples: PyTree, transform: Callable | None, key: Key) -> PyTree:
@@ -201,96 +210,3 @@ def _warn_of_collapse(space: LatentSpace) -> None:
         PosteriorCollapseWarning,
         stacklevel=3,
     )
-
-
-def _if_known(function: Callable, *args: Any) -> Any:
-    """What a density says, or None where it does not know it."""
-    try:
-        return function(*args)
-    except NotKnownError:
-        return None
-
-
-def _of_example(model: Model, params: Params, x: PyTree, key: Key) -> dict[str, Any]:
-    """KL(q(z | x) || p(z)), that of each latent or None, and E_q z."""
-    q, p = posterior_of(model, params, x), prior_of(model, params, x)
-    mean = flattened(mean_or_average(q, key))
-    kl = _if_known(kl_by_coordinate, q, p)
-    if kl is not None:
-        return {"rate": jnp.sum(kl), "kl": kl, "mean": mean}
-    keys = jax.random.split(jax.random.fold_in(key, 1), KL_SAMPLES)
-    log_ratio, by_coordinate = map_samples(partial(_log_ratios, q, p), keys)
-    rate = _if_known(kl_divergence, q, p)
-    return {
-        "rate": jnp.mean(log_ratio) if rate is None else rate,
-        "kl": None if by_coordinate is None else jnp.mean(by_coordinate, axis=0),
-        "mean": mean,
-    }
-
-
-def _log_ratios(q: Distribution, p: Distribution, key: Key) -> tuple[Scalar, Any]:
-    """log q(z) - log p(z) at a sample z of q, and of each latent or None."""
-    z, log_q = q.sample_and_log_prob(key)
-    of_q, of_p = (_if_known(density.coordinate_log_probs, z) for density in (q, p))
-    by_coordinate = None if of_q is None or of_p is None else of_q - of_p
-    return log_q - p.log_prob(z), by_coordinate
-
-
-@partial(jax.jit, static_argnums=0)
-def _parts(model: Model, params: Params, xs: PyTree, key: Key) -> dict[str, Any]:
-    """The parts of the KL, from one sample z_i of q(z | x_i) for each of N examples xs."""
-
-    def draw(x, key):
-        q, p = posterior_of(model, params, x), prior_of(model, params, x)
-        z, own = q.sample_and_log_prob(key)
-        of_q, of_p = (_if_known(density.coordinate_log_probs, z) for density in (q, p))
-        return z, own, of_q, p.log_prob(z), None if of_p is None else True
-
-    size = len(jax.tree.leaves(xs)[0])
-    drawn = jax.vmap(draw)(xs, jax.random.split(key, size))
-    zs, own, own_by_coordinate, log_p, prior_is_a_product = drawn
-    aggregated, by_coordinate = _aggregated(model, params, xs, zs)
-
-    parts: dict[str, Any] = dict.fromkeys(
-        ("mutual_information", "information", "marginal_kl", "total_correlation", "dimension_wise")
-    )
-    if aggregated is None:
-        return parts
-    parts["mutual_information"] = jnp.mean(own - aggregated)
-    if not model.inputs:
-        parts["marginal_kl"] = jnp.mean(aggregated - log_p)
-    if by_coordinate is not None:
-        of_product = jnp.sum(by_coordinate, axis=1)
-        parts["information"] = jnp.mean(own_by_coordinate - by_coordinate, axis=0)
-        parts["total_correlation"] = jnp.mean(aggregated - of_product)
-        if prior_is_a_product is not None and not model.inputs:
-            parts["dimension_wise"] = jnp.mean(of_product - log_p)
-    return parts
-
-
-def _aggregated(
-    model: Model, params: Params, xs: PyTree, zs: PyTree
-) -> tuple[Float[Array, " n"] | None, Float[Array, "n d"] | None]:
-    """log q(z_i) and log q(z_ij), with q(z) = (1/N) sum_n q(z | x_n) over the examples xs; None
-    where q does not know them.
-
-    The examples are an axis of `vmap`, over which the means are taken as they are made: memory does
-    not grow with N^2.
-    """
-
-    def log_mean(log_q):
-        # log (1/N) sum_n q_n = log mean_n (q_n / max q) + log max q
-        highest = jax.lax.pmax(log_q, "example")
-        highest = jnp.where(jnp.isfinite(highest), highest, 0)
-        return jnp.log(jax.lax.pmean(jnp.exp(log_q - highest), "example")) + highest
-
-    def under(x):
-        q = posterior_of(model, params, x)
-
-        def log_means(z):
-            log_q, by_coordinate = _if_known(q.log_prob, z), _if_known(q.coordinate_log_probs, z)
-            return jax.tree.map(log_mean, (log_q, by_coordinate))
-
-        return jax.lax.map(log_means, zs, batch_size=SAMPLES_AT_ONCE)
-
-    return jax.vmap(under, axis_name="example", out_axes=None)(xs)

@@ -19,7 +19,7 @@ from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.bounds import sample_posterior
 from vaejax.data.base import Source
-from vaejax.data.sources import map_blocks
+from vaejax.data.shares import map_blocks
 from vaejax.evaluation.latents import flattened
 from vaejax.models.base import Model, posterior_of
 from vaejax.models.given import checked_data

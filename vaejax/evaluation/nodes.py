@@ -8,7 +8,7 @@ from vaejax.base.checks import require_count, require_key
 from vaejax.base.mapping import Estimate, Transformed, estimate
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
-from vaejax.data.sources import map_blocks
+from vaejax.data.shares import map_blocks
 from vaejax.estimators.by_node import kl_by_node, require_named_latents
 from vaejax.models.base import Model
 from vaejax.models.given import checked_data

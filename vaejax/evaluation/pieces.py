@@ -41,10 +41,10 @@ class Pieces:
             self._write_anew()
             warnings.warn(f"{self.path}: {faults}; computed again", stacklevel=3)
 
-    def add(self, start: int, arrays: Summaries) -> None:
-        """One more piece, on disk when this returns."""
+    def add(self, pieces: Mapping[int, Summaries]) -> None:
+        """More pieces, on disk when this returns."""
         with self.path.open("a", encoding="ascii") as file:
-            file.write(self._line(start, arrays))
+            file.writelines(self._line(*piece) for piece in pieces.items())
 
     def _read(self) -> str:
         """Takes what is intact, and says what is not; "" where all is."""
@@ -86,12 +86,10 @@ class Pieces:
         record = _parsed(line)
         if record.pop("digest", None) != digest_of([self._identity, record]):
             return None
-        arrays = {name: _array(*parts) for name, parts in record["arrays"].items()}
-        return record["start"], arrays
+        return record["start"], _arrays(record["arrays"])
 
     def _line(self, start: int, arrays: Summaries) -> str:
-        parts = {name: _packed(array) for name, array in arrays.items()}
-        record = {"start": start, "arrays": parts}
+        record = {"start": start, "arrays": _parts(arrays)}
         return json.dumps(record | {"digest": digest_of([self._identity, record])}) + "\n"
 
     def _write_anew(self) -> None:
@@ -104,6 +102,16 @@ class Pieces:
             partial.write_text(first + "".join(lines), encoding="ascii")
 
 
+def in_json(pieces: Mapping[int, Summaries]) -> list:
+    """Pieces in JSON's types, to the bit."""
+    return [[start, _parts(arrays)] for start, arrays in pieces.items()]
+
+
+def pieces_of(pairs: list) -> dict[int, Summaries]:
+    """The pieces that `in_json` gave."""
+    return {start: _arrays(parts) for start, parts in pairs}
+
+
 def _parsed(line: str) -> dict[str, Any]:
     """A line that is an object of JSON; {} of any other."""
     try:
@@ -111,6 +119,14 @@ def _parsed(line: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def _parts(arrays: Summaries) -> dict[str, list]:
+    return {name: _packed(array) for name, array in arrays.items()}
+
+
+def _arrays(parts: Mapping[str, list]) -> Summaries:
+    return {name: _array(*part) for name, part in parts.items()}
 
 
 def _packed(array: np.ndarray) -> list:

@@ -17,7 +17,8 @@ References: Neal 2001; Grosse, Ghahramani & Adams 2015 (both sides); Wu, Burda, 
 Grosse 2017 (for decoders).
 """
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +39,21 @@ from vaejax.models.base import Model, check_example, posterior_of, prior_of
 from vaejax.models.latents import require_real_latents
 
 Start = Literal["prior", "encoder"]
+
+
+def _known_prior(model: Model, params: Params, x: PyTree) -> Distribution:
+    """p(z), or p(z | u)."""
+    try:
+        return prior_of(model, params, x)
+    except NotKnownError as error:
+        raise NotKnownError(f'{error}; AIS(..., start="encoder") needs none') from None
+
+
+# p_0, by the name of the start.
+STARTS: dict[Start, Callable[[Model, Params, PyTree], Distribution]] = {
+    "prior": _known_prior,
+    "encoder": posterior_of,
+}
 
 
 class Sandwich(NamedTuple):
@@ -72,8 +88,8 @@ class AIS:
         require_kind(self.temperatures, Temperatures, "AIS.temperatures", "vaejax.ais")
         require_kind(self.transition, Transition, "AIS.transition", "vaejax.ais")
         require_count(self.num_chains, "AIS.num_chains")
-        if self.start not in get_args(Start):
-            raise ValueError(unknown_name("AIS.start", self.start, list(get_args(Start))))
+        if self.start not in STARTS:
+            raise ValueError(unknown_name("AIS.start", self.start, list(STARTS)))
         require_betas(self.temperatures)
         require_real_latents(self.model.latent_support, "AIS")
 
@@ -101,7 +117,7 @@ class AIS:
     def chains(self, params: Params, x: PyTree) -> Chains:
         """Those of one example, from the start to p(x, .) or back: their weights one by one."""
         check_example(self.model, x)
-        p_0 = self._start(params, x)
+        p_0 = STARTS[self.start](self.model, params, x)
         zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), p_0.event)
         unravel = ravel_pytree(zeros)[1]
         path = AnnealedPath(
@@ -115,12 +131,3 @@ class AIS:
             transition=self.transition,
             num_chains=self.num_chains,
         )
-
-    def _start(self, params: Params, x: PyTree) -> Distribution:
-        """p_0: the prior, or q(z | x)."""
-        if self.start == "encoder":
-            return posterior_of(self.model, params, x)
-        try:
-            return prior_of(self.model, params, x)
-        except NotKnownError as error:
-            raise NotKnownError(f'{error}; AIS(..., start="encoder") needs none') from None

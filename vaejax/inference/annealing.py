@@ -35,6 +35,7 @@ class Temperatures:
     """
 
     def betas(self) -> np.ndarray:
+        """b_0, ..., b_T as numbers of the host, [T + 1]."""
         raise NotImplementedError(f"{type(self).__name__}.betas")
 
 

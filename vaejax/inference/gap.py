@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count, require_key, require_kind
@@ -20,7 +21,7 @@ from vaejax.base.mapping import Transformed
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import elbo
 from vaejax.data.base import Source
-from vaejax.data.sources import map_blocks
+from vaejax.data.shares import map_blocks
 from vaejax.inference.refined import Refined
 from vaejax.models.given import checked_data
 
@@ -57,6 +58,7 @@ def inference_gap(
     num_samples: int = 200,
     transform: Callable[[Any, Key], Any] | None = None,
     batch_size: int = 100,
+    mesh: Mesh | None = None,
 ) -> Gap:
     """The gap of `refined.model`'s q on every example, its best q by `refined`;
     `vaejax.base.mapping.estimate(gap.approximation)` and so on.
@@ -69,16 +71,17 @@ def inference_gap(
         seen.
       transform: what training applied to one stored example. Example i is the same in all three
         numbers.
+      mesh: the batches are shared out over it, as in `vaejax.evaluate`.
     """
     require_key(key)
     require_kind(refined, Refined, "`refined` of inference_gap")
     require_count(num_samples, "num_samples")
-    source, params, _ = checked_data(refined, params, xs, transform)
+    source, params, _ = checked_data(refined, params, xs, transform, mesh)
     given = None if callable(log_marginal) else _of_each(log_marginal, len(source))
 
     def mapped(function) -> np.ndarray:
         function = Transformed(function, transform)
-        return map_blocks(function, params, source, key, batch_size).astype(np.float64)
+        return map_blocks(function, params, source, key, batch_size, mesh).astype(np.float64)
 
     best = mapped(partial(_refined_elbo, refined, num_samples))
     plain = mapped(partial(elbo, refined.model, num_samples=num_samples))

@@ -13,7 +13,10 @@ from vaejax.models.latents import require_real_latents
 
 
 class Chains(NamedTuple):
-    """`samples` of z, each leaf [chains, n, ...], and which of them ended in a divergence."""
+    """`samples` of z, each leaf [chains, n, ...], and which of them ended in a divergence.
+
+    BlackJAX's diagnostics are jitted here: operation by operation they are a hundred programs.
+    """
 
     samples: PyTree
     divergent: Bool[Array, "chains n"]
@@ -24,13 +27,14 @@ class Chains(NamedTuple):
         """
         from blackjax.diagnostics import potential_scale_reduction
 
-        return jax.tree.map(lambda leaf: potential_scale_reduction(_halves(leaf)), self.samples)
+        halves = jax.tree.map(_halves, self.samples)
+        return jax.tree.map(jax.jit(potential_scale_reduction), halves)
 
     def effective_sample_size(self) -> PyTree:
         """How many independent draws the mean of each coordinate is worth."""
         from blackjax.diagnostics import effective_sample_size
 
-        return jax.tree.map(effective_sample_size, self.samples)
+        return jax.tree.map(jax.jit(effective_sample_size), self.samples)
 
 
 def _halves(leaf: Array) -> Array:

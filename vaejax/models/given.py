@@ -3,8 +3,10 @@
 from collections.abc import Callable
 
 import jax
+from jax.sharding import Mesh
 
-from vaejax.base.devices import of_this_process
+from vaejax.base.devices import of_this_process, require_mesh
+from vaejax.base.processes import processes_of
 from vaejax.base.types import Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
@@ -14,16 +16,24 @@ from vaejax.models.learned import require_params_of
 
 
 def checked_data(
-    model: Model, params: Params, xs: PyTree | Source, transform: Callable | None = None
+    model: Model,
+    params: Params,
+    xs: PyTree | Source,
+    transform: Callable | None = None,
+    mesh: Mesh | None = None,
 ) -> tuple[Source, Params, PyTree]:
     """The data as a source, the parameters with this process, and the shapes of one example as the
     model sees it. Raises ValueError for data outside the model's support, and for parameters that
-    are not those of this model, before anything compiles.
+    are not those of this model, before anything compiles: in all processes of a mesh, where it does
+    in one.
     """
-    source = as_source(xs)
-    check_data(source, model.support, transform)
-    example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
-    if transform is not None:
-        example = jax.eval_shape(transform, example, jax.eval_shape(jax.random.key, 0))
-    require_params_of(model, params, example)
-    return source, of_this_process(params), example
+    require_mesh(mesh)
+    params = of_this_process(params)
+    with processes_of(mesh).together():
+        source = as_source(xs)
+        check_data(source, model.support, transform)
+        example = jax.tree.map(lambda leaf: leaf[0], first_example(source))
+        if transform is not None:
+            example = jax.eval_shape(transform, example, jax.eval_shape(jax.random.key, 0))
+        require_params_of(model, params, example)
+    return source, params, example

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -213,7 +214,7 @@ class Joint(Distribution):
                     f"DirectedGraph: the node {name!r} {reason}; ask for the states of each other"
                     " node, once"
                 )
-        return log_table(self.graph, self.factor, values, names)
+        return _log_table(self, values, names)
 
     def condition(self, values: Values) -> Conditioned:
         """p(the other nodes | values, u)."""
@@ -279,3 +280,11 @@ class AtUniforms(Distribution):
 
     def log_prob(self, value: Values) -> Scalar:
         return self.joint.log_prob(value)
+
+
+@partial(jax.jit, static_argnames="names")  # one by one, its sums are a program for each shape
+def _log_table(
+    joint: Joint, values: Values, names: tuple[str, ...]
+) -> tuple[list[PyTree], Float[Array, "..."]]:
+    """`log_table` of a joint density."""
+    return log_table(joint.graph, joint.factor, values, names)

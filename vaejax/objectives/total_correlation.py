@@ -110,36 +110,68 @@ def sampled_parts(
     """The mean of log p(x|z) and the parts of the KL, from the samples that the one-sample bound of
     the batch has at this key.
     """
+    samples = _sampled(owner, model, params, xs, key)
+    weights = aggregation_weights(len(samples.zs), dataset_size, estimator)
+    parts = _decomposed(samples, jnp.log(weights))
+    return jnp.mean(samples.log_p_x), KLDecomposition(*map(jnp.mean, parts))
+
+
+class Samples(NamedTuple):
+    """z_i ~ q(z | x_i), one for each example of a batch: log p(x_i | z_i), log p(z_i), and the
+    densities and samples themselves, flat.
+    """
+
+    log_p_x: Float[Array, " b"]
+    log_p_z: Float[Array, " b"]
+    qs: DiagNormalDensity
+    zs: Float[Array, "b d"]
+
+
+def _sampled(owner: str, model: Model, params: Params, xs: PyTree, key: Key) -> Samples:
     require_one_prior(owner, model)
-    batch_size = len(jax.tree.leaves(xs)[0])
     prior = prior_of(model, params)
 
-    def sample_terms(x, key):
+    def sample(x, key):
         q, _ = require_diagonal(owner, posterior_of(model, params, x), prior)
         z = sample_posterior(q, key, 1)[0]
-        flat_q = jax.tree.map(jnp.ravel, q)
-        return model.log_likelihood(params, x, z), prior.log_prob(z), flat_q, jnp.ravel(z)
+        log_p_x = model.log_likelihood(params, x, z)
+        return Samples(log_p_x, prior.log_prob(z), jax.tree.map(jnp.ravel, q), jnp.ravel(z))
 
-    log_p_x, log_p_z, qs, zs = map_batch(sample_terms, model.support, xs, key)
+    return map_batch(sample, model.support, xs, key)
 
-    # log q(z_ij | x_k), [i, k, j]: a diagonal normal is one of scalars, mapped over its coordinates
-    by_coordinate = jax.vmap(DiagNormalDensity.log_prob)
-    all_qs = on_every_device(qs)
-    log_q = jax.vmap(lambda z: jax.vmap(lambda q: by_coordinate(q, z))(all_qs))(zs)
-    assert_shape(log_q, (batch_size, batch_size, zs.shape[1]))
+
+def _decomposed(
+    samples: Samples, log_weights: Float[Array, "b b"]
+) -> tuple[Float[Array, " b"], Float[Array, " b"], Float[Array, " b"]]:
+    """log q(z_i | x_i) - log p(z_i) of each example, in three parts, with the weights W of the
+    examples in q(z).
+    """
+    log_q = _log_q_of_all(samples)
 
     # log q(z_i | x_i)
-    own = jnp.sum(jax.vmap(by_coordinate)(qs, zs), axis=1)
+    own = jnp.sum(jax.vmap(_by_coordinate)(samples.qs, samples.zs), axis=1)
 
     # log q(z_i) = log sum_k W_ik q(z_i | x_k)
-    log_weights = jnp.log(aggregation_weights(batch_size, dataset_size, estimator))
     joint = log_sum_exp(log_weights + jnp.sum(log_q, axis=2), axis=1)
 
     # sum_j log q(z_ij) = sum_j log sum_k W_ik q(z_ij | x_k)
     marginals = jnp.sum(log_sum_exp(log_weights[:, :, None] + log_q, axis=1), axis=1)
 
-    parts = own - joint, joint - marginals, marginals - log_p_z
-    return jnp.mean(log_p_x), KLDecomposition(*map(jnp.mean, parts))
+    return own - joint, joint - marginals, marginals - samples.log_p_z
+
+
+def _log_q_of_all(samples: Samples) -> Float[Array, "b b d"]:
+    """log q(z_ij | x_k), [i, k, j]."""
+    batch_size, dim = samples.zs.shape
+    qs = on_every_device(samples.qs)
+    log_q = jax.vmap(lambda z: jax.vmap(lambda q: _by_coordinate(q, z))(qs))(samples.zs)
+    assert_shape(log_q, (batch_size, batch_size, dim))
+    return log_q
+
+
+def _by_coordinate(q: DiagNormalDensity, z: Float[Array, " d"]) -> Float[Array, " d"]:
+    """log q_j(z_j): a diagonal normal is one of scalars, mapped over its coordinates."""
+    return jax.vmap(DiagNormalDensity.log_prob)(q, z)
 
 
 def require_one_prior(owner: str, model: Model) -> None:

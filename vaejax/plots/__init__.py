@@ -5,9 +5,9 @@ from vaejax.plots.history import compare as compare
 from vaejax.plots.history import curves as curves
 from vaejax.plots.images import example_grid as example_grid
 from vaejax.plots.images import image_grid as image_grid
-from vaejax.plots.images import prior_image as prior_image
 from vaejax.plots.images import reconstructions as reconstructions
 from vaejax.plots.images import samples as samples
+from vaejax.plots.images import show_image as show_image
 from vaejax.plots.images import tile as tile
 from vaejax.plots.latents import latent as latent
 from vaejax.plots.latents import priors as priors

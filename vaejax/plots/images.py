@@ -93,17 +93,19 @@ def samples(
     require_count(rows, "rows")
     require_count(columns, "columns")
     keys = jax.random.split(key, rows * columns)
-
-    def draw(model: Model, params: Params, key: Key, x: PyTree = None) -> jax.Array:
-        return _mean_shown(model, params, prior_draw(model, params, key, x), x)
-
-    means = np.asarray(_of_keys(draw, model, params, keys, xs))
+    means = prior_means(mean_shown, model, params, keys, xs)
     return example_grid(means, columns, "means of p(x | z), z from the prior")
 
 
-def prior_images(model: Model, params: Params, keys: Key, xs: PyTree = None) -> np.ndarray:
-    """[n, h, w] or [n, h, w, 3]: E[x | z], z ~ p(z), for each of n keys."""
-    return np.asarray(_of_keys(prior_image, model, params, keys, xs))
+def prior_means(
+    mean: Callable, model: Model, params: Params, keys: Key, xs: PyTree = None
+) -> np.ndarray:
+    """E[x | z], z ~ p(z), for each of n keys, stacked: `mean` is `mean_image` or `mean_shown`."""
+
+    def decoded(model: Model, params: Params, key: Key, x: PyTree = None) -> jax.Array:
+        return mean(model, params, prior_draw(model, params, key, x), x)
+
+    return np.asarray(_of_keys(decoded, model, params, keys, xs))
 
 
 def prior_draws(model: Model, params: Params, keys: Key, xs: PyTree = None) -> PyTree:
@@ -138,17 +140,12 @@ def prior_draw(model: Model, params: Params, key: Key, x: PyTree = None) -> PyTr
     return prior_of(model, params, x).sample(key)
 
 
-def prior_image(model: Model, params: Params, key: Key, x: PyTree = None) -> jax.Array:
-    """E[x | z], z ~ p(z)."""
-    return mean_image(model, params, prior_draw(model, params, key, x), x)
-
-
 def mean_image(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax.Array:
     """E[x | z], or a ValueError where that is no image."""
     return require_image(likelihood_of(model, params, z, x).mean())
 
 
-def _mean_shown(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax.Array:
+def mean_shown(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax.Array:
     """E[x | z], an image or a signal."""
     mean = likelihood_of(model, params, z, x).mean()
     is_line = isinstance(mean, jax.Array) and is_signal(mean.shape)
@@ -199,7 +196,7 @@ def reconstructions(
 
     def decoded(params, x, key):
         z = posterior_of(model, params, x).sample(key)
-        return _mean_shown(model, params, z, x)
+        return mean_shown(model, params, z, x)
 
     keys = jax.random.split(key, size)
     means = np.asarray(jax.jit(jax.vmap(decoded, (None, 0, 0)))(params, xs, keys))

@@ -20,7 +20,7 @@ from vaejax.plots.images import (
     is_image,
     mean_image,
     prior_draws,
-    prior_images,
+    prior_means,
     require_inputs,
     show_image,
     tile,
@@ -180,7 +180,7 @@ def priors(
     keys = jax.random.split(key, grid[0] * grid[1])
     for (name, (model, params, zs)), above, below in zip(entries.items(), *panels, strict=True):
         _prior_and_posterior(above, model, params, _rows(zs), labels, key, xs)
-        show_image(below, tile(prior_images(model, params, keys, xs), grid[1]))
+        show_image(below, tile(prior_means(mean_image, model, params, keys, xs), grid[1]))
         above.set_title(name, fontsize=TITLE)
     panels[0, 0].set_ylabel("p(z), and draws of q(z | x)")
     panels[1, 0].set_ylabel("means of p(x | z), z from p(z)")

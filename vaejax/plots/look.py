@@ -16,10 +16,26 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, GREY, PALE = "#22313f", "#95a5a6", "#e3e7ea"  # text and lines, what is beside, grids and bands
-BLUE, ORANGE = "#2c6fbb", "#d9730d"
-TITLE = 11  # points
+INK = "#22313f"
+"""Text and lines."""
+
+GREY = "#95a5a6"
+"""What stands beside: a reference, the exact answer."""
+
+PALE = "#e3e7ea"
+"""Grids and bands."""
+
+BLUE = "#2c6fbb"
+"""The first colour of curves."""
+
+ORANGE = "#d9730d"
+"""The second colour of curves."""
+
+TITLE = 11
+"""The size of a panel's title, in points."""
+
 DOTS_PER_INCH = 150
+"""Of a file."""
 
 
 def figure_of(
@@ -51,6 +67,7 @@ def bare(axes: Axes) -> None:
 
 
 def without_ticks(axes: Axes) -> None:
+    """No ticks, with the lines around."""
     axes.set_xticks([])
     axes.set_yticks([])
 

@@ -90,12 +90,8 @@ def interpolate(
     """
     require_key(key)
     require_count(columns, "columns", least=2)
-    pairs = [jax.tree.map(jnp.asarray, xs) for xs in (firsts, seconds)]
-    for xs in pairs:
-        check_data(xs, model.support)
-    size, other = (len(jax.tree.leaves(xs)[0]) for xs in pairs)
-    if size != other:
-        raise ValueError(f"{size} examples to {other} others are no pairs; give as many of each")
+    firsts, seconds = _pairs(model, firsts, seconds)
+    size = len(jax.tree.leaves(firsts)[0])
     times = jnp.linspace(0, 1, columns)
 
     def row(first: PyTree, second: PyTree, key: Key) -> jax.Array:
@@ -103,12 +99,23 @@ def interpolate(
         zs = _between(model, start, end, node, times)
         return jax.vmap(lambda z: mean_image(model, params, z, first))(zs)
 
-    means = np.asarray(jax.jit(jax.vmap(row))(*pairs, jax.random.split(key, size)))
-    ends = [np.asarray(jax.vmap(model.observation)(xs))[:, None] for xs in pairs]
-    images = np.concatenate([ends[0], means, ends[1]], axis=1)
+    means = np.asarray(jax.jit(jax.vmap(row))(firsts, seconds, jax.random.split(key, size)))
+    start, end = (np.asarray(jax.vmap(model.observation)(xs)) for xs in (firsts, seconds))
+    images = np.concatenate([start[:, None], means, end[:, None]], axis=1)
     title = "from one example to another: means of p(x | z) along a path of z"
     flat = images.reshape(-1, *images.shape[2:])
     return _labelled_grid(flat, columns + 2, [""] * size, title)
+
+
+def _pairs(model: Model, firsts: PyTree, seconds: PyTree) -> tuple[PyTree, PyTree]:
+    """Both as arrays; ValueError unless they are data of the model, and as many of each."""
+    pairs = [jax.tree.map(jnp.asarray, xs) for xs in (firsts, seconds)]
+    for xs in pairs:
+        check_data(xs, model.support)
+    size, other = (len(jax.tree.leaves(xs)[0]) for xs in pairs)
+    if size != other:
+        raise ValueError(f"{size} examples to {other} others are no pairs; give as many of each")
+    return pairs[0], pairs[1]
 
 
 def _between(

@@ -14,11 +14,11 @@ from typing import Any, TextIO
 
 import jax
 
+from vaejax.base.processes import LostProcessError, OtherProcessError
 from vaejax.base.settings import settings_of_numbers
 from vaejax.base.version import __version__
 from vaejax.runs.files import json_text, write_json
 from vaejax.training.checkpoints import CheckpointError
-from vaejax.training.processes import LostProcessError, OtherProcessError
 
 CACHE = "~/.cache/vaejax/xla"  # of compiled programs
 LEAST_SECONDS = 0.01  # of the compiler, for a program to be kept: to read one back takes less

@@ -19,6 +19,7 @@ from vaejax.distributions.base import NotKnownError
 from vaejax.runs.command import environment
 from vaejax.runs.config import check_config, require_examples
 from vaejax.runs.continuation import saved_config
+from vaejax.runs.devices import joined, mesh_of
 from vaejax.runs.files import write_json, write_text
 from vaejax.runs.folder import open_run
 from vaejax.runs.lock import claimed
@@ -47,14 +48,18 @@ def evaluate_run(config: EvaluateConfig) -> dict[str, Any]:
     What one part has found is on disk before the next begins.
     """
     check_config(config)
-    folder = place_of(config.run, "run")
-    saved_config(folder)  # raises where there is none, before a lock is made there
-    with claimed(folder, "evaluation"):
+    processes = joined(config.distributed)
+    with processes.together():
+        folder = place_of(config.run, "run")
+        saved_config(folder)  # raises where there is none, before a lock is made there
+    with processes.by_first(claimed(folder, "evaluation")):
         config = replace(config, run=str(folder))
-        subject = subject_of(config)
+        with processes.together():
+            subject = subject_of(config)
         evaluation = Evaluated(config, subject, facts_of(config, subject), {}, [])
         add_parts(evaluation)
-        return reported(evaluation)
+        with processes.together():
+            return reported(evaluation) if processes.is_first else evaluation.numbers()
 
 
 class Evaluated(NamedTuple):
@@ -85,7 +90,9 @@ class Evaluated(NamedTuple):
         return {**head, **numbers, "notes": self.notes}
 
     def write(self) -> None:
-        write_json(self.out / "evaluation.json", {**self.numbers(), **self.facts})
+        """By the first of the processes."""
+        if self.subject.processes.is_first:
+            write_json(self.out / "evaluation.json", {**self.numbers(), **self.facts})
 
 
 def facts_of(config: EvaluateConfig, subject: Subject) -> dict[str, Any]:
@@ -128,7 +135,11 @@ def subject_of(config: EvaluateConfig) -> Subject:
     require_examples(config, run.dataset)
     images = run.dataset.test.images
     rows = random_rows(jax.random.key(config.seed), len(images), config.eval_size)
-    return Subject(run.config, run.step, run.model, run.params, images[rows], run.transform)
+    mesh = mesh_of(config.devices, config.distributed)
+    shown = images[rows], run.transform
+    return Subject(
+        run.config, run.step, run.model, run.params, *shown, None if mesh.size == 1 else mesh
+    )
 
 
 def attempt(

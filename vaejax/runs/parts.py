@@ -1,6 +1,7 @@
 """The parts of an evaluation: each gives rows of the table and numbers for evaluation.json."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from vaejax.base.fields import Count, CountOrZero, Plural, Seed
 from vaejax.base.mapping import Estimate, Transformed, estimate
+from vaejax.base.processes import Processes, processes_of
 from vaejax.base.types import Key, Params
 from vaejax.data.mapping import map_dataset
 from vaejax.data.transforms import Transform
@@ -58,7 +61,15 @@ class EvaluateConfig(Configuration):
     simulations: Count = 1_000
     """For the calibration of q."""
     batch_size: Count = 50
-    """Examples that are evaluated together."""
+    """Examples that are evaluated together, on each device."""
+    devices: Count | None = None
+    """Share the batches out over so many devices; None is one, with --distributed all that there
+    are.
+    """
+    distributed: bool = False
+    """Evaluate in all processes of a job, such as of srun, mpirun or a TPU pod, on all their
+    devices.
+    """
     seed: Seed = 0
     """Of all that is random."""
 
@@ -77,6 +88,12 @@ class Subject:
     params: Params
     images: np.ndarray
     transform: Transform
+    mesh: Mesh | None = None  # over which the batches are shared out
+
+    @property
+    def processes(self) -> Processes:
+        """Those that evaluate it."""
+        return processes_of(self.mesh)
 
 
 class EvaluationPart(NamedTuple):
@@ -105,7 +122,8 @@ def bounds(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart
         path=path,
         transform=subject.transform,
         batch_size=config.batch_size,
-        progress=True,
+        mesh=subject.mesh,
+        progress=subject.processes.is_first,
     )
     numbers = {
         "elbo": evaluation.elbo._asdict(),
@@ -141,9 +159,9 @@ def both_sides(config: EvaluateConfig, subject: Subject, key: Key) -> Evaluation
     """AIS on some test examples beside IWAE-K on the same, and the sandwich on simulated ones."""
     sampler = _sampler(config, subject.model)
     images = subject.images[: config.ais_size]
-    batch_size = min(10, config.ais_size)
+    shared = {"batch_size": min(10, config.ais_size), "mesh": subject.mesh}
     function = Transformed(sampler, subject.transform)
-    lower = map_dataset(function, subject.params, images, key, batch_size=batch_size)
+    lower = map_dataset(function, subject.params, images, key, **shared)
     lower = np.asarray(lower, np.float64)
     importance = evaluate(
         subject.model,
@@ -152,10 +170,10 @@ def both_sides(config: EvaluateConfig, subject: Subject, key: Key) -> Evaluation
         key,  # the same, so that the same pixels are seen
         num_samples=config.eval_samples,
         transform=subject.transform,
-        batch_size=batch_size,
+        **shared,
     )
     difference = estimate(lower - importance.by_example[f"iwae_{config.eval_samples}"])
-    gap = _sandwich_gap(sampler, subject.params, len(images), key, batch_size)
+    gap = _sandwich_gap(sampler, subject.params, len(images), key, shared)
     on_test = f"{len(images)} test examples, {config.temperatures} temperatures"
     simulated = f"{len(images)} simulated examples: upper − lower bound on log p(x)"
     rows = [
@@ -174,10 +192,12 @@ def _sampler(config: EvaluateConfig, model: VAE) -> AIS:
         raise LeftOutError(str(error)) from None
 
 
-def _sandwich_gap(sampler: AIS, params: Params, size: int, key: Key, batch_size: int) -> Estimate:
+def _sandwich_gap(
+    sampler: AIS, params: Params, size: int, key: Key, shared: Mapping[str, Any]
+) -> Estimate:
     """Upper less lower bound on log p(x), of examples that the model itself draws."""
     function, key = partial(_simulated_bounds, sampler), jax.random.fold_in(key, 1)
-    sandwich = map_dataset(function, params, np.arange(size), key, batch_size=batch_size)
+    sandwich = map_dataset(function, params, np.arange(size), key, **shared)
     below, above = (np.asarray(side, np.float64) for side in sandwich[:2])
     return estimate(above - below)
 
@@ -193,7 +213,8 @@ def latents(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPar
     model, params = subject.model, subject.params
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PosteriorCollapseWarning)  # the table says it
-        space = latent_space(model, params, subject.images, key, transform=subject.transform)
+        settings = {"transform": subject.transform, "mesh": subject.mesh}
+        space = latent_space(model, params, subject.images, key, **settings)
     calibrated = calibration(model, params, key, num_simulations=config.simulations)
     simulated = f"{config.simulations:,} simulated examples; small where q is not p(z|x)"
     rows = [

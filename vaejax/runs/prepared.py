@@ -22,6 +22,7 @@ from vaejax.runs.build import (
     load_data,
 )
 from vaejax.runs.config import TrainConfig, check_config
+from vaejax.runs.devices import mesh_of
 from vaejax.runs.folder import require_same_data
 from vaejax.runs.place import place_of, require_free
 from vaejax.training.arguments import check_schedules
@@ -76,20 +77,13 @@ def _check_splits(config: TrainConfig, model: VAE, dataset: Dataset, transform: 
 
 def _mesh(config: TrainConfig) -> Mesh | None:
     """The devices that each batch is sharded over; None for one, unless a rule places arrays."""
-    everywhere = jax.device_count()
-    number = config.devices or (everywhere if config.distributed else 1)
-    if number > everywhere or config.batch_size % number:
+    mesh = mesh_of(config.devices, config.distributed)
+    if config.batch_size % mesh.size:
         raise ValueError(
-            f"devices = {number}: there are {everywhere}, and batch_size = {config.batch_size} must"
-            " divide over them"
+            f"devices = {mesh.size}: batch_size = {config.batch_size} must divide over them"
         )
-    if config.distributed and number != everywhere:
-        raise ValueError(
-            f"devices = {number} with --distributed, which takes all {everywhere} devices of all"
-            f" processes; leave out --devices, or give --devices {everywhere}"
-        )
-    is_one = number == 1 and config.sharding == "replicated"
-    return None if is_one else jax.make_mesh((number,), ("data",))
+    is_one = mesh.size == 1 and config.sharding == "replicated"
+    return None if is_one else mesh
 
 
 def _trace(training: Training) -> None:

@@ -71,18 +71,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
     todo = {name: run for name, run in runs.items() if not is_finished(run)}
     check_all(todo)
     budget = None if config.max_minutes is None else TimeBudget(config.max_minutes)
-    failed: dict[str, str] = {}
-    for number, (name, run) in enumerate(todo.items(), 1):
-        if budget is not None and budget.is_over():
-            break
-        print(f"\n{name} ({number} of {len(todo)})", file=sys.stderr)
-        try:
-            train(continued(run), budget)
-        except Exception as error:  # of one run: it may be of its numbers alone
-            failed[name] = " ".join(str(error).split()) or type(error).__name__
-            print(f"{name} failed: {failed[name]}", file=sys.stderr)
-            if not isinstance(error, MISTAKES):
-                sys.excepthook(type(error), error, error.__traceback__)
+    failed = _train_each(todo, budget)
     made = [Path(run.out) for run in runs.values() if is_run(Path(run.out))]
     if made:
         print("\n" + tables_of([RunSummary(folder) for folder in made]))
@@ -94,6 +83,23 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         print(f"{left} of {len(runs)} runs are left; the same command goes on", file=sys.stderr)
     trained = len(todo) - left
     return {"runs": len(runs), "trained": trained, "left": left, "out": str(place_of(config.out))}
+
+
+def _train_each(runs: dict[str, TrainConfig], budget: TimeBudget | None) -> dict[str, str]:
+    """Trains one run after another while there is time; {name of one that failed: the reason}."""
+    failed: dict[str, str] = {}
+    for number, (name, run) in enumerate(runs.items(), 1):
+        if budget is not None and budget.is_over():
+            break
+        print(f"\n{name} ({number} of {len(runs)})", file=sys.stderr)
+        try:
+            train(continued(run), budget)
+        except Exception as error:  # of one run: it may be of its numbers alone
+            failed[name] = " ".join(str(error).split()) or type(error).__name__
+            print(f"{name} failed: {failed[name]}", file=sys.stderr)
+            if not isinstance(error, MISTAKES):
+                sys.excepthook(type(error), error, error.__traceback__)
+    return failed
 
 
 def swept_runs(config: SweepConfig) -> dict[str, TrainConfig]:

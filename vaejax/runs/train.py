@@ -13,22 +13,20 @@ from matplotlib.figure import Figure
 from vaejax import plots
 from vaejax.base.describe import description
 from vaejax.base.devices import fetched
+from vaejax.base.processes import Processes
 from vaejax.base.types import Params
 from vaejax.data.base import Dataset, random_rows
 from vaejax.data.sources import Arrays
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
 from vaejax.plots.latents import require_labels
-from vaejax.runs.command import environment, nowhere, record
+from vaejax.runs.command import environment, record
 from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.continuation import require_same_run, saved_config, saved_fields
+from vaejax.runs.devices import joined
 from vaejax.runs.files import write_json
 from vaejax.runs.flags import parsed_flags
-from vaejax.runs.folder import (
-    digests_of,
-    evaluated_params,
-    evaluated_step,
-)
+from vaejax.runs.folder import digests_of, evaluated_params, evaluated_step
 from vaejax.runs.lock import claimed
 from vaejax.runs.logs import logs_of
 from vaejax.runs.pictures import drawn
@@ -38,7 +36,6 @@ from vaejax.training.averages import averaged_params
 from vaejax.training.callbacks import Callback, TimeBudget
 from vaejax.training.fit import fit
 from vaejax.training.optimizers import skipped_steps
-from vaejax.training.processes import ALL, ALONE, Processes, join_others
 from vaejax.training.run import Run, arrays_of, with_arrays
 from vaejax.training.saving import Checkpoints
 from vaejax.training.validation import Validation
@@ -61,7 +58,7 @@ def train(config: TrainConfig, budget: TimeBudget | None = None) -> dict[str, An
     if budget is None and config.max_minutes is not None:
         budget = TimeBudget(config.max_minutes)
     check_config(config)
-    processes = _joined() if config.distributed else ALONE
+    processes = joined(config.distributed)
     try:
         return _trained(config, budget, processes)
     except OutOfTime as stopped:
@@ -70,14 +67,6 @@ def train(config: TrainConfig, budget: TimeBudget | None = None) -> dict[str, An
                 f"{stopped}; go on with vaejax train --resume --out {config.out}", file=sys.stderr
             )
         return {"stopped": str(stopped), "out": str(place_of(config.out))}
-
-
-def _joined() -> Processes:
-    """All processes of the job, of which the first writes the files and prints."""
-    join_others()
-    if not ALL.is_first:
-        sys.stdout = nowhere()
-    return ALL
 
 
 def _trained(
@@ -98,6 +87,8 @@ def _trained(
             callbacks = () if log is None else (log, *others)
             run = fitted(training, out, callbacks, budget, processes)
         seconds = time.perf_counter() - began
+        params = evaluated_params(config, run)
+        evaluation = evaluated(training, params, out, processes)
         with processes.together():
             if log is None:
                 return {"out": str(out)}
@@ -105,17 +96,19 @@ def _trained(
                 "train_seconds": round(seconds, 2),
                 "steps_per_second": log.steps_per_second(),
             }
-            return reported(training, run, out, times)
+            return reported(training, run, params, evaluation, times)
 
 
 def reported(
-    training: Training, run: Run, out: Path, times: dict[str, float | None]
+    training: Training,
+    run: Run,
+    params: Params,
+    evaluation: Evaluation,
+    times: dict[str, float | None],
 ) -> dict[str, Any]:
     """What the run found, on the test set; written, drawn and printed."""
-    print("evaluating on the test set ...", file=sys.stderr)
     config = training.config
-    params = evaluated_params(config, run)
-    evaluation = evaluated(training, params, out)
+    out = place_of(config.out)
     result = result_of(config, run, evaluation) | times | {"out": str(out)}
     data = _data_facts(training.dataset)
     record(out, config, **result, **data)
@@ -233,9 +226,13 @@ def result_of(config: TrainConfig, run: Run, evaluation: Evaluation) -> dict[str
     }
 
 
-def evaluated(training: Training, params: Params, out: Path) -> Evaluation:
-    """On the test set. An error says that the run is saved all the same."""
+def evaluated(training: Training, params: Params, out: Path, processes: Processes) -> Evaluation:
+    """On the test set, by all devices of the training. An error says that the run is saved all the
+    same.
+    """
     config = training.config
+    if processes.is_first:
+        print("evaluating on the test set ...", file=sys.stderr)
     try:
         return evaluate(
             training.model,
@@ -245,9 +242,11 @@ def evaluated(training: Training, params: Params, out: Path) -> Evaluation:
             num_samples=config.eval_samples,
             transform=training.transform,
             batch_size=100,
+            mesh=training.mesh,
         )
     except Exception:
-        print(f"the trained run is saved: vaejax evaluate --run {out}", file=sys.stderr)
+        if processes.is_first:
+            print(f"the trained run is saved: vaejax evaluate --run {out}", file=sys.stderr)
         raise
 
 

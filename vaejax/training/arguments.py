@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from vaejax.base.checks import shortened
+from vaejax.base.devices import require_mesh
 from vaejax.base.types import Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import check_data
@@ -75,17 +76,8 @@ def data_for(
 
 def check_mesh(mesh: Mesh | None, batch_size: int) -> None:
     """Raises ValueError for a mesh that the batch does not divide over."""
-    if mesh is None:
-        return
-    if not isinstance(mesh, Mesh):
-        raise TypeError(
-            f'mesh = {shortened(mesh)}; give one, such as jax.make_mesh((2,), ("data",))'
-        )
-    if "data" not in mesh.axis_names:
-        raise ValueError(
-            f'the mesh has axes {mesh.axis_names}; name the one to shard the batch over "data"'
-        )
-    if batch_size % mesh.shape["data"]:
+    require_mesh(mesh)
+    if mesh is not None and batch_size % mesh.shape["data"]:
         raise ValueError(
             f"batch_size = {batch_size} does not divide over {mesh.shape['data']} devices; choose a"
             " multiple"

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from vaejax.base.processes import ALONE, Processes
 from vaejax.base.types import Key, Params, PyTree, Terms
 from vaejax.training.feeds import Examples, Feed, padded
 from vaejax.training.optimizers import skipped_steps
-from vaejax.training.processes import ALONE, Processes
 from vaejax.training.run import NonFiniteError, Record, Run, first_non_finite, recorded
-from vaejax.training.trainer import Trainer, run_steps, terms_and_gradient
+from vaejax.training.trainer import Trainer, keys_of_step, run_steps, terms_and_gradient
 
 # What the number of steps in a call aims at: how soon the progress bar and Ctrl-C are answered.
 SECONDS_PER_CALL = 1.0
@@ -156,7 +156,8 @@ def _one_step(
 ) -> tuple[str | None, Run]:
     """What of step i of the call is not finite, if anything, and the run after it."""
     data, places = examples
-    terms, gradient = terms_and_gradient(trainer, run.params, data, places[i], noise_key, run.step)
+    keys = keys_of_step(noise_key, run.step)
+    terms, gradient = terms_and_gradient(trainer, run.params, data, places[i], keys, run.step)
     place = padded(places[i : i + 1], len(places))
     params, opt_state, record, finite = run_steps(
         trainer, run.params, run.opt_state, data, place, noise_key, run.step, 1

@@ -8,13 +8,13 @@ both give the same bits.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from vaejax.base.devices import placed
+from vaejax.base.devices import placed, put_parts
 from vaejax.base.types import Key, PyTree
 from vaejax.data.base import Source, batch_rows
 from vaejax.data.sources import first_example, read
@@ -180,39 +180,24 @@ class Streamed(Feed):
         """Arrays [length, batch, ...]; after the last step there are zeros."""
         start = number * self._length
         rows = self.order.rows(start, min(start + self._length, self._num_steps))
-        shape = self._length, self.order.batch_size
-        parts = {}
-        for index in self._sharding.addressable_devices_indices_map(shape).values():
-            first, last = _columns(index, shape)
-            if (first, last) not in parts:
-                parts[first, last] = self._read_columns(rows[:, first:last])
+        return put_parts(
+            lambda index: self._read_batches(rows[:, index[1]]),
+            (self._length, self.order.batch_size),
+            self._sharding,
+        )
 
-        def on_devices(number_of_leaf: int, first: np.ndarray) -> jax.Array:
-            whole = (*shape, *first.shape[1:])
-            return jax.make_array_from_callback(
-                whole, self._sharding, lambda index: parts[_columns(index, shape)][number_of_leaf]
-            )
-
-        leaves, structure = jax.tree.flatten(self._first)
-        return structure.unflatten(list(map(on_devices, range(len(leaves)), leaves)))
-
-    def _read_columns(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Each leaf [length, n, ...] of the examples rows[steps, n]."""
+    def _read_batches(self, rows: np.ndarray) -> PyTree:
+        """[length, n, ...] of the examples rows[steps, n]."""
         steps, width = rows.shape
-        examples = read(self._source, rows.ravel())
 
         def filled_up(leaf: np.ndarray) -> np.ndarray:
-            whole = np.zeros((self._length, width, *leaf.shape[1:]), leaf.dtype)
-            whole[:steps] = leaf.reshape(steps, width, *leaf.shape[1:])
-            return whole
+            batches = leaf.reshape(steps, width, *leaf.shape[1:])
+            if steps == self._length:
+                return batches
+            nothing = np.zeros((self._length - steps, *batches.shape[1:]), leaf.dtype)
+            return np.concatenate([batches, nothing])
 
-        return [filled_up(leaf) for leaf in jax.tree.leaves(examples)]
-
-
-def _columns(index: Any, shape: tuple[int, int]) -> tuple[int, int]:
-    """(first, last + 1) of the examples of each batch that a device has."""
-    first, last, _ = index[1].indices(shape[1])
-    return first, last
+        return jax.tree.map(filled_up, read(self._source, rows.ravel()))
 
 
 def feed_of(

@@ -9,6 +9,7 @@ clock allows.
 
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from tqdm.auto import tqdm
 
 from vaejax.base.checks import require_count, require_key
 from vaejax.base.devices import automatic, placed, under_mesh
+from vaejax.base.processes import Processes, processes_of
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.objectives.base import Objective
@@ -34,7 +36,6 @@ from vaejax.training.calls import CallsOfFit
 from vaejax.training.feeds import feed_of
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, skipped_steps, started, watched
-from vaejax.training.processes import Processes, processes_of
 from vaejax.training.run import (
     NO_HISTORY,
     NonFiniteError,
@@ -48,7 +49,7 @@ from vaejax.training.run import (
 from vaejax.training.saving import Checkpoints, Saver, open_saver
 from vaejax.training.sharding import ShardingRule, checked_rule, placed_by
 from vaejax.training.trainer import Trainer
-from vaejax.training.validation import Validation, validator_of
+from vaejax.training.validation import NoValidator, Validation, validator_of
 
 
 def fit(
@@ -149,65 +150,87 @@ def fit(
         run = run if saver is None else saver.restored(run)
         run = with_arrays(run, placed_by(rule, mesh, arrays_of(run)))
         periods = [noun.every for noun in (validation, checkpoints) if noun is not None]
+        course = _Course(run, calls, validator, saver, told, processes, signals, mesh, periods)
         try:
-            with processes.together():
-                told.start(run)
-            # A run that was cut before a validation that was due has it first.
-            with under_mesh(mesh), processes.together():
-                run = validator.caught_up(run)
-            with progress_bar(num_steps, run.step, progress) as bar:
-                while run.step < num_steps and not validator.is_out_of_patience(run):
-                    if _agreed_to_stop(processes, calls, signals, told):
-                        break
-                    with under_mesh(mesh):
-                        run = calls.advance(run, _next_due(run.step, num_steps, periods))
-                        show(bar, run)
-                        with processes.together():
-                            run = validator.caught_up(run)
-                    if saver is not None and saver.is_due(run.step):
-                        saver.save(run)
-                    with processes.together():
-                        told(run)
-            if saver is not None:
-                saver.finish(run)
-            with processes.together():
-                told.finish()
-            signals.raise_received()
+            course.complete(num_steps, progress)
         except NonFiniteError as error:
-            _keep(error.run, error, saver, told, processes)
+            course.keep(error.run, error)
             raise
         except BaseException as error:
-            _keep(run, error, saver, told, processes)
+            course.keep(course.run, error)
             raise
         finally:
             feed.close()
-    warn_of_skipped(run.opt_state, run.step)
-    return handed_out(run)
+    warn_of_skipped(course.run.opt_state, course.run.step)
+    return handed_out(course.run)
 
 
-def _keep(
-    run: Run,
-    error: BaseException,
-    saver: Saver | None,
-    told: Callbacks,
-    processes: Processes,
-) -> None:
-    """The run so far goes into the error and, where there are checkpoints, into one of them; if
-    that fails too, the first error stays the one that is raised. Raises LostProcessError in place
-    of one that says that another process is gone, without which nothing can be saved.
+@dataclass
+class _Course:
+    """A run on its way to the last step: the calls of the steps, and between two of them what is
+    due. `run` is as far as it has come, whatever stops it.
     """
-    lost = processes.lost(error, None if saver is None else saver.last_step)
-    if lost is not None:
-        hand_back(lost, handed_out(run))
-        told.finish_after(lost)
-        raise lost from error
-    hand_back(error, handed_out(run))
-    if saver is not None:
-        try:
-            saver.finish(run)
-        except Exception as second:
-            error.add_note(f"and it could not be saved: {type(second).__name__}: {second}")
-    told.finish_after(error)
+
+    run: Run
+    calls: CallsOfFit
+    validator: NoValidator
+    saver: Saver | None
+    callbacks: Callbacks
+    processes: Processes
+    signals: Signals
+    mesh: Mesh | None
+    periods: list[int]  # of the validations and the checkpoints, in steps
+
+    def complete(self, num_steps: int, progress: bool) -> None:
+        """The steps that are left, unless patience, a signal or a callback ends the run before."""
+        with self.processes.together():
+            self.callbacks.start(self.run)
+        # A run that was cut before a validation that was due has it first.
+        with under_mesh(self.mesh):
+            self._validate()
+        with progress_bar(num_steps, self.run.step, progress) as bar:
+            while self.run.step < num_steps and not self.validator.is_out_of_patience(self.run):
+                if _agreed_to_stop(self.processes, self.calls, self.signals, self.callbacks):
+                    break
+                self._advance(_next_due(self.run.step, num_steps, self.periods), bar)
+        if self.saver is not None:
+            self.saver.finish(self.run)
+        with self.processes.together():
+            self.callbacks.finish()
+        self.signals.raise_received()
+
+    def _advance(self, end: int, bar: tqdm) -> None:
+        """One call of the steps, and what is due after it."""
+        with under_mesh(self.mesh):
+            self.run = self.calls.advance(self.run, end)
+            show(bar, self.run)
+            self._validate()
+        if self.saver is not None and self.saver.is_due(self.run.step):
+            self.saver.save(self.run)
+        with self.processes.together():
+            self.callbacks(self.run)
+
+    def _validate(self) -> None:
+        with self.processes.together():
+            self.run = self.validator.caught_up(self.run)
+
+    def keep(self, run: Run, error: BaseException) -> None:
+        """The run so far goes into the error and, where there are checkpoints, into one of them; if
+        that fails too, the first error stays the one that is raised. Raises LostProcessError in
+        place of one that says that another process is gone, without which nothing can be saved.
+        """
+        lost = self.processes.lost(error, None if self.saver is None else self.saver.last_step)
+        if lost is not None:
+            hand_back(lost, handed_out(run))
+            self.callbacks.finish_after(lost)
+            raise lost from error
+        hand_back(error, handed_out(run))
+        if self.saver is not None:
+            try:
+                self.saver.finish(run)
+            except Exception as second:
+                error.add_note(f"and it could not be saved: {type(second).__name__}: {second}")
+        self.callbacks.finish_after(error)
 
 
 def _agreed_to_stop(

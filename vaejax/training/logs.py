@@ -81,6 +81,7 @@ class Log(Callback):
         return log_rows(run, self.every, self._step, self._validations)
 
     def write(self, rows: list[LogRow]) -> None:
+        """What becomes of the rows since the last call, in the order of their steps."""
         raise NotImplementedError(f"{type(self).__name__}.write")
 
 

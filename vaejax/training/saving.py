@@ -13,6 +13,7 @@ import optax
 from vaejax.base.checks import require_count
 from vaejax.base.describe import description
 from vaejax.base.devices import fetched
+from vaejax.base.processes import ALONE, Processes
 from vaejax.base.settings import settings_of_numbers
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
@@ -21,7 +22,6 @@ from vaejax.data.sources import digest_of_data
 from vaejax.objectives.base import Objective
 from vaejax.training.checkpoints import CheckpointError, CheckpointStore
 from vaejax.training.optimizers import ByStructure, started
-from vaejax.training.processes import ALONE, Processes
 from vaejax.training.run import NO_HISTORY, Run, arrays_of, completed, handed_out, with_arrays
 
 

@@ -14,6 +14,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, require_keys, unknown_name
 from vaejax.base.devices import of_this_process, placed, under_mesh
+from vaejax.base.trials import fastest, forms
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.sources import as_data
@@ -28,7 +29,9 @@ from vaejax.training.optimizers import ByStructure, started, watched
 from vaejax.training.run import NonFiniteError, Record, Run, copied, hand_back, recorded
 from vaejax.training.trainer import Trainer, run_steps
 
-SeedStrategy = Literal["vmap", "map", "cores"]
+SeedWay = Literal["vmap", "map", "cores"]
+SeedStrategy = Literal["vmap", "map", "cores", "fastest"]
+TRIED_STEPS = 100  # steps of each way that is tried
 MOST_PLACES = 2**23  # of all seeds in one call: 32 MiB go to the devices with it
 
 
@@ -57,8 +60,11 @@ def fit_seeds(
         program, each with the same bits as
         `fit` gives it alone. "cores": "map" on each of the host's devices, which on a CPU are as
         many as `jax.config.update("jax_num_cpu_devices", n)` says before anything runs; on two
-        cores 1.4 times as fast as one seed after another (scripts/bench_seeds.py). None: "vmap" on
-        an accelerator, else "cores" where there is more than one device, else "map".
+        cores 1.4 times as fast as one seed after another (scripts/bench_seeds.py). "fastest": each
+        of these is compiled and timed for some steps, which are not kept, and the fastest trains;
+        the result is the same but for rounding. None: "fastest" on an accelerator, where it depends
+        on the net (with "vmap" a convolution becomes one of many groups), else "cores" where there
+        is more than one device, else "map".
       callbacks: as in `fit`; each is called with the run of all seeds.
 
     Raises ValueError before anything compiles if the arguments do not fit each other,
@@ -88,6 +94,8 @@ def fit_seeds(
     params = copied(placed(of_this_process(params), None))
     opt_state = _states(by_structure, params, num_seeds)
     trainer = Trainer(objective, by_structure, transform, None, batch_size, watched(opt_state))
+    if strategy == "fastest":
+        strategy = _fastest_way(trainer, data, keys, params, opt_state, num_steps)
     seeds = CallsOfSeeds(trainer, strategy, data, keys)
     run = seeds.placed(params, opt_state)
     seeds.check(run.params, run.opt_state)
@@ -112,12 +120,33 @@ def fit_seeds(
     return seeds.stacked(run)
 
 
+def _fastest_way(
+    trainer: Trainer, data: PyTree, keys: Key, params: Params, opt_state: PyTree, num_steps: int
+) -> SeedWay:
+    """By the first steps, whose results are not kept."""
+
+    def trial(way: SeedWay) -> Callable[[int], Any]:
+        seeds = CallsOfSeeds(trainer, way, data, keys)
+        run = seeds.placed(params, opt_state)
+        return lambda count: jax.block_until_ready(
+            seeds.begin(run.params, run.opt_state, 0, count).params
+        )
+
+    num_seeds, num_devices = len(keys), jax.local_device_count()
+    ways: list[SeedWay] = ["map", "vmap"] if num_seeds > 1 else ["map"]
+    if num_seeds > 1 and num_devices > 1:
+        ways.append("cores")
+    most_places = trainer.batch_size * (num_seeds + num_devices)  # of a step, by "cores"
+    most_steps = min(num_steps, TRIED_STEPS, steps_per_call(most_places, MOST_PLACES))
+    return fastest(ways, trial, most_steps, (trainer, forms((params, opt_state, data))))
+
+
 class CallsOfSeeds(Calls):
     """Those of `fit_seeds`, whose run has a leading axis of turns: the seeds, of which the last are
     repeated where a device would have none.
     """
 
-    def __init__(self, trainer: Trainer, strategy: SeedStrategy, data: PyTree, keys: Key):
+    def __init__(self, trainer: Trainer, strategy: SeedWay, data: PyTree, keys: Key):
         super().__init__()
         self._trainer, self._strategy, self._num_seeds = trainer, strategy, len(keys)
         self._mesh, self._split, everywhere = _placement(strategy, len(keys))
@@ -182,7 +211,7 @@ def _states(optimizer: ByStructure, params: PyTree, num_seeds: int) -> PyTree:
 
 
 def _placement(
-    strategy: SeedStrategy, num_seeds: int
+    strategy: SeedWay, num_seeds: int
 ) -> tuple[Mesh | None, NamedSharding | None, NamedSharding | None]:
     """A mesh of devices, and where on it lie what each seed has of its own and what all share."""
     if strategy != "cores":
@@ -203,14 +232,14 @@ def _require_seeds(params: PyTree, num_seeds: int) -> None:
 
 def default_strategy() -> SeedStrategy:
     if jax.default_backend() != "cpu":
-        return "vmap"
+        return "fastest"
     return "cores" if jax.local_device_count() > 1 else "map"
 
 
 @partial(jax.jit, static_argnames=("trainer", "strategy", "mesh"))
 def _steps_of_seeds(
     trainer: Trainer,
-    strategy: SeedStrategy,
+    strategy: SeedWay,
     mesh: Mesh | None,
     params,
     opt_state,

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.asserts import assert_leading
@@ -37,10 +38,12 @@ class Trainer:
     block: int = dataclasses.field(default_factory=block_length)
 
     def terms(
-        self, params: Params, data: PyTree, place: jax.Array, noise_key: Key, step: jax.Array
+        self, params: Params, data: PyTree, place: jax.Array, keys: Key, step: jax.Array
     ) -> Terms:
-        """The objective at one step, of the examples data[place]: rows, or one of many batches."""
-        transform_key, objective_key = jax.random.split(jax.random.fold_in(noise_key, step))
+        """The objective at one step, of the examples data[place]: rows, or one of many batches;
+        `keys` are those of the step, `keys_of_step`.
+        """
+        transform_key, objective_key = keys
         xs = jax.tree.map(lambda leaf: jnp.take(leaf, place, axis=0), data)
         assert_leading(xs, self.batch_size)
         if self.transform is not None:
@@ -64,11 +67,7 @@ class Trainer:
     def step(self, params: Params, opt_state: PyTree, *args) -> tuple[Params, PyTree, Record]:
         """The parameters and the state of the optimiser after a step, and what is recorded."""
         terms, gradient = self.terms_and_gradient(params, *args)
-        # Without the barrier XLA computes the squares once for this and the optimiser, and on a CPU
-        # writes them to memory: three passes over the gradient in place of one.
-        barrier = jax.lax.optimization_barrier
-        apart = jax.lax.platform_dependent(gradient, cpu=barrier, default=lambda tree: tree)
-        norm = optax.tree.norm(apart)
+        norm = norm_of(gradient, self.mesh is not None)
         if skipped_steps(opt_state) is not None:
             # What skips steps sees the gradient alone.
             is_finite = jnp.isfinite(jnp.stack([terms.bound, terms.objective])).all()
@@ -97,6 +96,28 @@ class Trainer:
         return structure.unflatten([leaf if is_watched else 0 for leaf, is_watched in pairs])
 
 
+def keys_of_step(noise_key: Key, step: jax.Array | int) -> Key:
+    """[2] keys: of the transform of its examples and of the objective."""
+    return jax.random.split(jax.random.fold_in(noise_key, step))
+
+
+def norm_of(gradient: Params, is_split: bool) -> jax.Array:
+    """Over all parameters. Where each leaf lies on one device, an accelerator sums all of them in
+    one row: W1 on an H200 takes 93 µs a step then, and 104 with a sum of each leaf.
+    """
+
+    def apart(gradient):
+        # Without the barrier XLA computes the squares once for this and the optimiser, and on a CPU
+        # writes them to memory: three passes over the gradient in place of one.
+        return optax.tree.norm(jax.lax.optimization_barrier(gradient))
+
+    def in_a_row(gradient):
+        return jnp.linalg.norm(ravel_pytree(gradient)[0])
+
+    elsewhere = optax.tree.norm if is_split else in_a_row
+    return jax.lax.platform_dependent(gradient, cpu=apart, default=elsewhere)
+
+
 @partial(jax.jit, static_argnames="trainer", inline=True)
 def _step(trainer: Trainer, *args):
     """`Trainer.step`, traced once for its form and for its program."""
@@ -112,27 +133,28 @@ def run_steps(trainer: Trainer, params, opt_state, data, rows, noise_key, start,
     buffer is donated: an error within a call leaves the run before it whole.
     """
     num_rows = rows.shape[0]
+    # Drawn for all steps at once, before the loop: on a GPU every operation of a step costs time.
+    keys = jax.vmap(partial(keys_of_step, noise_key))(start + jnp.arange(num_rows))
 
     def one_step(i, params, opt_state):
-        return _step(trainer, params, opt_state, data, rows[i], noise_key, start + i)
+        return _step(trainer, params, opt_state, data, rows[i], keys[i], start + i)
 
     def step(i, carry):
         params, opt_state, history = carry
         params, opt_state, record = one_step(i, params, opt_state)
-        history = jax.tree.map(
-            lambda values, value: values.at[i].set(value.astype(values.dtype)), history, record
-        )
-        return params, opt_state, history
+        numbers = [value.astype(history.dtype) for value in jax.tree.leaves(record)]
+        return params, opt_state, history.at[i].set(jnp.stack(numbers))
 
     _, _, record = jax.eval_shape(one_step, jnp.zeros((), jnp.int32), params, opt_state)
-    start_of_history = jax.tree.map(lambda _: jnp.zeros(num_rows), record)
-    carry = params, opt_state, start_of_history
+    numbers, structure = jax.tree.flatten(record)
+    carry = params, opt_state, jnp.zeros((num_rows, len(numbers)))
     params, opt_state, history = repeat(count, step, carry, trainer.block)
     finite = [
         jnp.isfinite(leaf).all()
         for leaf in jax.tree.leaves((params, trainer.watched_of(opt_state)))
     ]
-    return params, opt_state, history, jnp.stack(finite).all()
+    record = structure.unflatten(history.T)
+    return params, opt_state, record, jnp.stack(finite).all()
 
 
 @partial(jax.jit, static_argnames="trainer")

@@ -14,7 +14,8 @@ from vaejax.base.mapping import Transformed, estimate, map_rows
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import with_plain_numbers
 from vaejax.data.base import Source
-from vaejax.data.sources import as_data, first_example, map_blocks
+from vaejax.data.shares import map_blocks
+from vaejax.data.sources import as_data, first_example
 from vaejax.objectives.base import Objective, Reported
 from vaejax.training.run import NonFiniteError, Run
 

@@ -9,67 +9,30 @@ chunks, and the sums of a chunk are added to the running ones together.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from vaejax.base.asserts import assert_shape
-from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.devices import placed, under_mesh
 from vaejax.base.loops import block_length, repeat
+from vaejax.base.trials import fastest, forms
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.objectives.base import Maximised
+from vaejax.variance.layouts import Layout, Way, layout_for, ways_for
 
-Strategy = Literal["scan", "vmap", "devices"]
 Selectors = tuple[Callable[[Params], PyTree], ...]
 Sums = tuple[Params, ...]  # of powers 1, 2, ... of the deviations
 Kept = tuple[Float[Array, " n"], Float[Array, "n groups"]]  # of each draw: value and squares
 
 PILOT_DRAWS = 8  # for c, which is near the mean and independent of the draws
 DRAWS_PER_CALL = 10_000
-UNROLLED, ENOUGH_DRAWS = 4, 500  # the chunk of a scan of so many: they pay for a longer program
-MOST_UNROLLED = 32
-
-
-class Layout(NamedTuple):
-    """How draws are computed: `chunk` of them under one vmap, or written out one after another; and
-    the devices that share the draws, if they do.
-    """
-
-    vmapped: bool
-    chunk: int
-    mesh: Mesh | None = None
-
-    def draws_per_device(self, count: int) -> int:
-        """A device's share of so many draws, in whole chunks."""
-        share = -(-count // (1 if self.mesh is None else self.mesh.size))
-        return -(-share // self.chunk) * self.chunk
-
-
-def layout_for(strategy: Strategy | None, chunk: int | None, num_draws: int) -> Layout:
-    """The layout of a strategy: the defaults are the faster ones on this backend."""
-    if strategy is not None and strategy not in get_args(Strategy):
-        raise ValueError(unknown_name("strategy", strategy, list(get_args(Strategy))))
-    if chunk is not None:
-        require_count(chunk, "chunk")
-    on_cpu = jax.default_backend() == "cpu"
-    if strategy is None:
-        strategy = "scan" if on_cpu and chunk in (None, 1) else "vmap"
-    if strategy == "scan":
-        if chunk is not None and chunk > MOST_UNROLLED:
-            raise ValueError(
-                f"chunk = {chunk}, and a scan writes its chunk out in the program; give at most"
-                f' {MOST_UNROLLED}, or use "vmap"'
-            )
-        return Layout(False, chunk or (UNROLLED if num_draws >= ENOUGH_DRAWS else 1))
-    if strategy == "vmap":
-        return Layout(True, chunk or 100)
-    mesh = Mesh(np.array(jax.local_devices()), "draw")
-    return Layout(True, chunk or (1 if on_cpu else 100), mesh)
+MOST_TRIED, DRAWS_OF_A_STEP = 10, 100  # where layouts are tried
 
 
 class Point(NamedTuple):
@@ -98,7 +61,7 @@ def moments_by_draws(
     selectors: Selectors,
     params: Params,
     x: PyTree,
-    keys: tuple[Key, Key],
+    keys: Key,
     num_draws: int,
     order: int,
     layout: Layout,
@@ -107,15 +70,53 @@ def moments_by_draws(
     of order 2, ..., `order`. The keys are those of the pilot and of the draws.
     """
     pilot_key, draw_key = keys
-    size = layout.draws_per_device(min(num_draws, DRAWS_PER_CALL))
-    plan = Plan(function, selectors, layout, size, block_length())
-    # By the program of the draws, so that there is one to compile: zeros are of a stated dtype, for
-    # a parameter that was made of a Python number has one that gives way.
-    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, leaf.dtype), params)
-    (total, *_), _ = _all_draws(plan, Point(params, x, pilot_key, nothing), PILOT_DRAWS, order)
+    plan = _plan(function, selectors, layout, num_draws)
+    # By the program of the draws, so that there is one to compile.
+    (total, *_), _ = _all_draws(plan, _pilot(params, x, pilot_key), PILOT_DRAWS, order)
     centre = jax.tree.map(lambda leaf: leaf / PILOT_DRAWS, total)
     sums, (values, squares) = _all_draws(plan, Point(params, x, draw_key, centre), num_draws, order)
     return values, squares, central_moments(num_draws, centre, sums)
+
+
+def fastest_way(
+    function: Maximised,
+    selectors: Selectors,
+    params: Params,
+    x: PyTree,
+    key: Key,
+    num_draws: int,
+    order: int,
+    chunk: int | None,
+) -> Way:
+    """The one whose draws take the least time here, by draws that are not kept."""
+
+    def trial(way: Way) -> Callable[[int], Any]:
+        layout = layout_for(way, chunk, num_draws)
+        plan = _plan(function, selectors, layout, num_draws)
+        with under_mesh(layout.mesh):
+            point = _pilot(*placed((params, x, key), layout.everywhere))
+
+        def compute(count: int) -> None:
+            with under_mesh(layout.mesh):
+                _all_draws(plan, point, min(num_draws, DRAWS_OF_A_STEP) * count, order)
+
+        return compute
+
+    computed = function, selectors, forms((params, x)), num_draws, order, chunk
+    return fastest(ways_for(chunk), trial, MOST_TRIED, computed)
+
+
+def _plan(function: Maximised, selectors: Selectors, layout: Layout, num_draws: int) -> Plan:
+    size = layout.draws_per_device(min(num_draws, DRAWS_PER_CALL))
+    return Plan(function, selectors, layout, size, block_length())
+
+
+def _pilot(params: Params, x: PyTree, key: Key) -> Point:
+    """About zeros: of a stated dtype, for a parameter that was made of a Python number has one that
+    gives way.
+    """
+    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, leaf.dtype), params)
+    return Point(params, x, key, nothing)
 
 
 def _all_draws(
@@ -224,19 +225,15 @@ def _add_share(
     count: jax.Array | int,
 ) -> tuple[Sums, Kept]:
     """The draws of one device, start + first, ..., start + first + size - 1, as far as they count.
-
     Where first = 0, the sums are those of `start` draws before.
     """
     chunk_size, size = plan.layout.chunk, plan.size
-    draw = partial(_deviation, plan.function, point)
-    make_chunk = VmappedChunk if plan.layout.vmapped else WrittenOutChunk
 
     def add_chunk(i, carry):
         sums, kept = carry
         index = first + i * chunk_size + jnp.arange(chunk_size)
-        keys = jax.vmap(lambda i: jax.random.fold_in(point.key, start + i))(index)
         counts = index < count
-        chunk = make_chunk(draw, keys, counts)
+        chunk = _drawn(plan, point, start + index, counts)
 
         powers = tuple(chunk.sum_of_powers(p) for p in range(1, len(sums) + 1))
         sums = jax.tree.map(jnp.add, sums, powers)
@@ -254,13 +251,21 @@ def _add_share(
     return repeat(num_chunks, add_chunk, (sums, kept), plan.block)
 
 
+def _drawn(
+    plan: Plan, point: Point, numbers: Int[Array, " chunk"], counts: Bool[Array, " chunk"]
+) -> Chunk:
+    """The draws of these numbers, of which some count."""
+    keys = jax.vmap(lambda i: jax.random.fold_in(point.key, i))(numbers)
+    make_chunk = VmappedChunk if plan.layout.vmapped else WrittenOutChunk
+    return make_chunk(partial(_deviation, plan.function, point), keys, counts)
+
+
 def _deviation(
     function: Maximised, point: Point, key: Key, counts: Bool[Array, ""]
 ) -> tuple[Params, Scalar]:
     """g - c, or 0 where the draw does not count, and the value."""
     value, gradient = jax.value_and_grad(function)(point.params, point.x, key)
-    deviation = jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, point.centre)
-    return deviation, value
+    return jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, point.centre), value
 
 
 def _squares(

@@ -84,27 +84,11 @@ def moments_by_examples(
     """
     program = program_by_examples(example, params, xs, key)
     num_examples = len(jax.tree.leaves(xs)[0])
-    chunks = chunks_for(program, num_examples, num_draws)
     sums = leaf_sums(program, selectors, params)
     evaluate = partial(_evaluate, program, params, xs, key)
-    wanted = program.value, [leaf.variables for leaf in sums]
-
-    def parts_of(draws: Draws) -> tuple[Float[Array, "draws b"], list]:
-        """The values, and what is wanted of each leaf."""
-        return jax.lax.optimization_barrier(evaluate(draws, wanted))
-
-    first = parts_of(jnp.arange(chunks.size))
-    first_draw = partial(evaluate, jnp.arange(1))
-    references = [
-        leaf.reference(parts, first_draw) for leaf, parts in zip(sums, first[1], strict=True)
-    ]
-    add = partial(_add, sums, references)
-    totals, (values, traces) = _over_chunks(
-        lambda draws: add(*parts_of(draws)), add(*first), chunks
-    )
-    leaves = zip(sums, references, totals, strict=True)
-    results = [leaf.result(reference, total, num_draws) for leaf, reference, total in leaves]
-    means, variances, offsets = zip(*results, strict=True)
+    chunks = chunks_for(program, num_examples, num_draws)
+    values, traces, by_leaf = _moments_of_the_sum(program, sums, evaluate, chunks)
+    means, variances, offsets = zip(*by_leaf, strict=True)
 
     # g = factor sum_b g_b
     factor = scale / num_examples
@@ -115,6 +99,32 @@ def moments_by_examples(
     )
     traces = factor**2 * (traces - jnp.stack(offsets).sum(axis=0, keepdims=True))
     return values * factor * num_examples, traces, mean, variance
+
+
+def _moments_of_the_sum(
+    program: GradientProgram, sums: list[LeafSums], evaluate: Callable, chunks: Chunks
+) -> tuple[Float[Array, " n"], Float[Array, "n groups"], list]:
+    """Of sum_b g_b: the mean value and the traces of each draw; of each leaf the mean, the
+    variance, and what the traces are too large by.
+    """
+    wanted = program.value, [leaf.variables for leaf in sums]
+
+    def parts_of(draws: Draws) -> tuple[Float[Array, "draws b"], list]:
+        """The values, and what is wanted of each leaf."""
+        return jax.lax.optimization_barrier(evaluate(draws, wanted))
+
+    first_values, first_parts = parts_of(jnp.arange(chunks.size))
+    first_draw = partial(evaluate, jnp.arange(1))
+    references = [
+        leaf.reference(parts, first_draw) for leaf, parts in zip(sums, first_parts, strict=True)
+    ]
+    add = partial(_add, sums, references)
+    first = add(first_values, first_parts)
+    totals, (values, traces) = _over_chunks(lambda draws: add(*parts_of(draws)), first, chunks)
+    num_draws = chunks.number * chunks.size + chunks.rest
+    leaves = zip(sums, references, totals, strict=True)
+    results = [leaf.result(reference, total, num_draws) for leaf, reference, total in leaves]
+    return values, traces, results
 
 
 def _add(

@@ -45,7 +45,7 @@ def parts(params: Params) -> Groups:
 # The encoder's last layer, cut into what gives q's location and what gives its scale.
 
 
-class Columns(NamedTuple):
+class _Columns(NamedTuple):
     """A leaf of the last layer: its name, its place among the leaves of phi, and the axis that the
     outputs are along.
     """
@@ -56,10 +56,10 @@ class Columns(NamedTuple):
 
 
 @component
-class Head:
+class _Head:
     """Half of the last layer of phi, {name: its half}, or with None the rest of phi."""
 
-    layer: tuple[Columns, ...]
+    layer: tuple[_Columns, ...]
     half: int | None
 
     def __call__(self, params: Params) -> PyTree:
@@ -86,39 +86,43 @@ def heads(model: Model, params: Params, x: PyTree) -> Groups:
     groups.pop("phi")
     return {
         **groups,
-        "phi body": Head(layer, None),
-        "phi location": Head(layer, 0),
-        "phi scale": Head(layer, 1),
+        "phi body": _Head(layer, None),
+        "phi location": _Head(layer, 0),
+        "phi scale": _Head(layer, 1),
     }
 
 
-def _last_layer(model: Model, params: Params, x: PyTree) -> tuple[Columns, ...]:
+def _last_layer(model: Model, params: Params, x: PyTree) -> tuple[_Columns, ...]:
+    """A kernel and a bias; ValueError unless there is one of each."""
+    by_loc, by_scale, v = _pulls(model, params, x)
+    scales = jax.tree.leaves(by_scale)
+    layer, ranks = [], []
+    for position, (path, loc) in enumerate(jax.tree_util.tree_leaves_with_path(by_loc)):
+        axis = _output_axis(np.asarray(loc), np.asarray(scales[position]), v)
+        if axis is not None:
+            name = jax.tree_util.keystr(path[-1:], simple=True)
+            layer.append(_Columns(name, position, axis))
+            ranks.append(loc.ndim)
+    if sorted(ranks) != [1, 2]:
+        raise ValueError(_no_heads("this net ends in none, or in more than one"))
+    return tuple(layer)
+
+
+def _pulls(model: Model, params: Params, x: PyTree) -> tuple[PyTree, PyTree, np.ndarray]:
+    """How phi moves as v pulls at the location, and as v pulls at the log-scale; and v."""
+
     def posterior(phi: PyTree) -> Any:
         return posterior_of(model, params._replace(phi=phi), x)
 
     q = jax.eval_shape(posterior, params.phi)
     if not isinstance(q, DiagNormalDensity):
         raise ValueError(_no_heads(f"q is {q.name}"))
-    # v in the location and 0 in the scale, pulled back to phi; and the other way round
     q, pull_back = jax.vjp(posterior, params.phi)
     v = jnp.linspace(1, 2, q.loc.size).astype(q.loc.dtype)
     along, nothing = v.reshape(q.loc.shape), jnp.zeros_like(q.loc)
     (by_loc,) = pull_back(DiagNormalDensity(along, nothing))
     (by_scale,) = pull_back(DiagNormalDensity(nothing, along))
-
-    leaves = zip(
-        jax.tree_util.tree_leaves_with_path(by_loc), jax.tree.leaves(by_scale), strict=True
-    )
-    layer, ranks = [], []
-    for position, ((path, loc), scale) in enumerate(leaves):
-        axis = _output_axis(np.asarray(loc), np.asarray(scale), np.asarray(v))
-        if axis is not None:
-            name = jax.tree_util.keystr(path[-1:], simple=True)
-            layer.append(Columns(name, position, axis))
-            ranks.append(loc.ndim)
-    if sorted(ranks) != [1, 2]:
-        raise ValueError(_no_heads("this net ends in none, or in more than one"))
-    return tuple(layer)
+    return by_loc, by_scale, np.asarray(v)
 
 
 def _output_axis(by_loc: np.ndarray, by_scale: np.ndarray, v: np.ndarray) -> int | None:

@@ -122,13 +122,19 @@ def _ratio_of_limits(a: float, b: float) -> float:
 
 
 class Bias(NamedTuple):
-    """A mean gradient against a reference. `detectable` is the least bias of one parameter that
-    would be found 99 times in 100.
+    """A mean gradient against a reference.
+
+    largest_z        the largest |z| of a parameter
+    p_value          that of it, for all parameters together
+    detectable       the least bias of one parameter that would be found 99 times in 100
+    squared          |E g - reference|^2, without the noise of the means, so that it may be below 0;
+                     with a `Spread`'s trace it is the mean squared error of one gradient
     """
 
     largest_z: float
     p_value: float
     detectable: float
+    squared: float
 
 
 def gradient_bias(
@@ -150,25 +156,39 @@ def gradient_bias(
     trees = {"mean": moments.mean, "variance": moments.variance, "reference": reference}
     if standard_error is not None:
         trees["standard_error"] = standard_error
-    numbers = {name: _flat(select(tree), name) for name, tree in trees.items()}
-    mean, variance, expected, *extra = numbers.values()
-    if len({len(part) for part in numbers.values()}) > 1:
-        counts = ", ".join(f"{name} {len(part)}" for name, part in numbers.items())
-        raise ValueError(f"the trees have not equally many numbers: {counts}")
-    extra = extra[0] if extra else 0.0
-    error = np.sqrt(variance / moments.num_draws + np.square(extra))
-    difference = np.abs(mean - expected)
-    # Where there is no noise that single precision would show, a difference is found or is not.
-    exact = error <= 1e-7 * (1 + np.abs(expected))
-    differs = difference > 1e-5 * (1 + np.abs(expected))
-    z = difference / np.where(exact, 1, error)
-    z = np.where(exact, np.where(differs, np.inf, 0.0), z)
+    numbers = _alike({name: _flat(select(tree), name) for name, tree in trees.items()})
+    mean, expected = numbers["mean"], numbers["reference"]
+    difference = mean - expected
+    # Var (mean - reference) = Var g / n + e^2
+    variance = numbers["variance"] / moments.num_draws
+    variance = variance + np.square(numbers.get("standard_error", 0.0))
+    error = np.sqrt(variance)
+    z = _z_scores(difference, error, expected)
     largest = float(z.max())
     # Bonferroni: n P(|Z| > largest)
     p_value = min(1.0, z.size * math.erfc(largest / math.sqrt(2)))
     # A bias of so many standard errors passes the threshold 99 times in 100.
     needed = -NormalDist().inv_cdf(false_alarm / z.size / 2) + NormalDist().inv_cdf(0.99)
-    return Bias(largest, p_value, float(needed * error.max()))
+    squared = float(np.sum(difference**2 - variance, dtype=np.float64))
+    return Bias(largest, p_value, float(needed * error.max()), squared)
+
+
+def _alike(numbers: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    if len({len(part) for part in numbers.values()}) > 1:
+        counts = ", ".join(f"{name} {len(part)}" for name, part in numbers.items())
+        raise ValueError(f"the trees have not equally many numbers: {counts}")
+    return numbers
+
+
+def _z_scores(difference: np.ndarray, error: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """|difference| / error. Where there is no noise that single precision would show, a difference
+    is there, so that z is infinite, or is not.
+    """
+    is_exact = error <= 1e-7 * (1 + np.abs(expected))
+    difference = np.abs(difference)
+    is_there = difference > 1e-5 * (1 + np.abs(expected))
+    z = difference / np.where(is_exact, 1, error)
+    return np.where(is_exact, np.where(is_there, np.inf, 0.0), z)
 
 
 def _flat(tree: PyTree, name: str) -> np.ndarray:

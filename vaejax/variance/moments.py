@@ -12,17 +12,17 @@ from typing import Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, require_key, unknown_name
 from vaejax.base.devices import of_this_process, placed, under_mesh
 from vaejax.base.mapping import Estimate, estimate
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.objectives.base import Maximised, Objective
-from vaejax.variance.by_draws import Layout, Strategy, layout_for, moments_by_draws
+from vaejax.variance.by_draws import fastest_way, moments_by_draws
 from vaejax.variance.by_examples import independent_example, moments_by_examples
 from vaejax.variance.differentiated import differentiated
 from vaejax.variance.groups import Groups, parts
+from vaejax.variance.layouts import Layout, Strategy, layout_for, strategy_for
 from vaejax.variance.program import NotByExamplesError
 
 By = Literal["draws", "examples"]
@@ -87,8 +87,10 @@ def gradient_moments(
       strategy: of "draws". "scan": one after another, the moments of `chunk` of them added
         together. "vmap": `chunk` at once; what does not depend on the key, such as q(z|x), is then
         computed once for all of them. "devices": each local device takes its share, `chunk` at
-        once. None: "scan" on a CPU, where it is faster for any but the smallest gradients, else
-        "vmap"; "vmap" for a chunk above 1.
+        once. "fastest": each of these is compiled and timed for some draws, which are not kept, and
+        the fastest takes the draws, to the same moments but for rounding. None: "scan" on a CPU,
+        where it is faster for any but the smallest gradients, else "fastest", which depends on the
+        net; "vmap" for a chunk above 1.
       chunk: how many gradients are held at a time. None: 4 of a scan of 500 draws or more (of fewer
         1), 1 for devices on a CPU, else 100.
     """
@@ -96,22 +98,26 @@ def gradient_moments(
     function = differentiated(objective, step, x)
     only_draws = order == 4 or strategy is not None or chunk is not None
     _require_options(num_draws, order, by, only_draws)
-    layout = layout_for(strategy, chunk, num_draws)
+    strategy = strategy_for(strategy, chunk)
     groups = parts(params) if groups is None else groups
-    whole = None if layout.mesh is None else NamedSharding(layout.mesh, PartitionSpec())
-    with under_mesh(layout.mesh):
-        params, x, key = placed(of_this_process((params, x, key)), whole)
-        pilot_key, draw_key = jax.random.split(key)
+    with under_mesh(None):
+        params, x, key = placed(of_this_process((params, x, key)), None)
+        keys = jax.random.split(key)  # of the pilot, and of the draws
         if by != "draws" and not only_draws:
             try:
-                return _by_examples(function, groups, params, x, draw_key, num_draws)
+                return _by_examples(function, groups, params, x, keys[1], num_draws)
             except NotByExamplesError as reason:
                 if by == "examples":
                     raise ValueError(
                         f'by = "examples" cannot be: {reason}; use by="draws"'
                     ) from None
-        point = params, x, (pilot_key, draw_key)
-        return _by_draws(function, groups, *point, num_draws, order, layout)
+    if strategy == "fastest":
+        selectors = tuple(groups.values())
+        strategy = fastest_way(function, selectors, params, x, keys[0], num_draws, order, chunk)
+    layout = layout_for(strategy, chunk, num_draws)
+    with under_mesh(layout.mesh):
+        params, x, keys = placed((params, x, keys), layout.everywhere)
+        return _by_draws(function, groups, params, x, keys, num_draws, order, layout)
 
 
 def _by_examples(
@@ -133,7 +139,7 @@ def _by_draws(
     groups: Groups,
     params: Params,
     x: PyTree,
-    keys: tuple[Key, Key],
+    keys: Key,
     num_draws: int,
     order: int,
     layout: Layout,

@@ -83,31 +83,37 @@ def variance_sources(
 def _sources(
     function: Maximised, params: Params, xs: PyTree, key: Key, num_draws: int
 ) -> tuple[Params, Params]:
+    """(S^2, sampling) of trees like params, an example at a time."""
     size = len(jax.tree.leaves(xs)[0])
     zeros = jax.tree.map(jnp.zeros_like, params)
 
-    def example_moments(x, key):
-        """The mean and the unbiased variance of one example's gradient."""
-
-        def add_draw(i, running):
-            gradient = jax.grad(function)(params, x, jax.random.fold_in(key, i))
-            return running.add(gradient, i + 1)
-
-        running = jax.lax.fori_loop(0, num_draws, add_draw, Running(zeros, zeros))
-        return running.mean, jax.tree.map(lambda s: s / (num_draws - 1), running.squares)
-
     def add_example(n, carry):
-        running, sampling = carry
+        means, sampling = carry
         x = jax.tree.map(lambda leaf: leaf[n], xs)
-        mean, variance = example_moments(x, jax.random.fold_in(key, n))
+        example_key = jax.random.fold_in(key, n)
+        mean, variance = _example_moments(function, params, x, example_key, num_draws)
         sampling = jax.tree.map(lambda s, v: s + v / size, sampling, variance)
-        return running.add(mean, n + 1), sampling
+        return means.add(mean, n + 1), sampling
 
     start = Running(zeros, zeros), zeros
-    running, sampling = jax.lax.fori_loop(0, size, add_example, start)
+    means, sampling = jax.lax.fori_loop(0, size, add_example, start)
     # S^2 = sum_n (m_n - m)^2 / (N - 1) - sampling / draws
-    data = jax.tree.map(lambda s, v: s / (size - 1) - v / num_draws, running.squares, sampling)
+    data = jax.tree.map(lambda s, v: s / (size - 1) - v / num_draws, means.squares, sampling)
     return data, sampling
+
+
+def _example_moments(
+    function: Maximised, params: Params, x: PyTree, key: Key, num_draws: int
+) -> tuple[Params, Params]:
+    """The mean and the unbiased variance of one example's gradient."""
+
+    def add_draw(i, gradients):
+        gradient = jax.grad(function)(params, x, jax.random.fold_in(key, i))
+        return gradients.add(gradient, i + 1)
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    gradients = jax.lax.fori_loop(0, num_draws, add_draw, Running(zeros, zeros))
+    return gradients.mean, jax.tree.map(lambda s: s / (num_draws - 1), gradients.squares)
 
 
 def minibatch_variance(

@@ -4,6 +4,7 @@ recorded, and shown.
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -153,7 +154,10 @@ def test_recorded_and_shown(config, tmp_path):
     assert readme.startswith("# A\n") and readme.endswith(f"{records.END}\nB\n")
     assert f"| 30.00     | {mean:.2f} ± {error:.2f} |" in readme and "old" not in readme
     assert "not computed" in page
-    assert "`long` less `short`, over the same 300 test examples:" in page
+    assert re.search(
+        r"\n- `short`: 2 seeds of \d+ epochs, \d+ s each, on 8 x cpu, revision \w", page
+    )
+    assert "`long` less `short`, over the same 300 examples:" in page
 
 
 def test_what_is_not_done_is_not_recorded(config):

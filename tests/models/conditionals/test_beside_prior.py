@@ -13,6 +13,7 @@ from tests.lib import linear_chain
 from tests.lib.conditionals import Outputs, bounded
 from tests.lib.linear_chain import LineAndScale, exact_elbo, heads, log_evidence
 from tests.lib.oracles import exact_moments
+from tests.lib.started import started
 from vaejax import DirectedGraph, Node
 from vaejax.distributions import DiagNormalDensity
 from vaejax.models.node import BesidePrior
@@ -222,7 +223,7 @@ PIXELS = Node("x", vaejax.Bernoulli(NET(4)), "z")
 def model_with(prior, conditional):
     encoder = DirectedGraph((Node("z", conditional, "x"),), inputs=("x",))
     model = vaejax.GraphModel(DirectedGraph((Node("z", prior), PIXELS)), encoder)
-    params = model.init(jax.random.key(0), jnp.ones(4))
+    params = started(model, jax.random.key(0), jnp.ones(4))
     return model.posterior(params, jnp.ones(4))
 
 

@@ -11,7 +11,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-MESSAGE_BYTES = 4096  # of what a process tells the others at once
+MESSAGE_BYTES = 4096  # of what a process tells the others at once; of more, a power of two
+LENGTH_BYTES = 8  # of these, for how long it is
 MOST_CHARACTERS = 500  # of an error in it
 
 # How JAX's errors begin that are of one process alone, such as a device without enough memory.
@@ -44,13 +45,11 @@ class Processes:
         if not self.are_several:
             return [mine]
         text = json.dumps(mine).encode()
-        row = np.zeros(MESSAGE_BYTES, np.uint8)
-        row[: len(text)] = np.frombuffer(text, np.uint8)
         try:
-            rows = np.asarray(multihost_utils.process_allgather(row))
+            texts = _exchanged(text)
         except Exception as error:
             raise _lost("start all of them again", error) from error
-        return [json.loads(row.tobytes().rstrip(b"\0")) for row in rows]
+        return [json.loads(text) for text in texts]
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -125,6 +124,27 @@ def join_others() -> None:
             f"the other processes of this job are not found ({_said_of(error)}): start all of them"
             " by srun or mpirun, in Kubernetes or on a TPU pod, or leave out --distributed"
         ) from None
+
+
+def _exchanged(text: bytes) -> list[bytes]:
+    """The texts of all processes, in their order: in one message where all are short, in a second
+    where one is not.
+    """
+    message = len(text).to_bytes(LENGTH_BYTES) + text
+    rows = _first_bytes(message, MESSAGE_BYTES)
+    lengths = [int.from_bytes(row[:LENGTH_BYTES]) for row in rows]
+    longest = LENGTH_BYTES + max(lengths)
+    if longest > MESSAGE_BYTES:  # by powers of two, since each size is a program of its own
+        rows = _first_bytes(message, 1 << (longest - 1).bit_length())
+    return [
+        row[LENGTH_BYTES : LENGTH_BYTES + length] for row, length in zip(rows, lengths, strict=True)
+    ]
+
+
+def _first_bytes(message: bytes, count: int) -> list[bytes]:
+    """So many of each process's message, filled up with zeros."""
+    row = np.frombuffer(message[:count].ljust(count, b"\0"), np.uint8)
+    return [row.tobytes() for row in np.asarray(multihost_utils.process_allgather(row))]
 
 
 def _lost(remedy: str, error: BaseException) -> LostProcessError:

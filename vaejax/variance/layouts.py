@@ -1,0 +1,77 @@
+"""How the draws of a gradient are laid out: under one vmap, written out one after another, or
+shared by devices.
+"""
+
+from typing import Literal, NamedTuple, get_args
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vaejax.base.checks import require_count, unknown_name
+
+Way = Literal["scan", "vmap", "devices"]
+Strategy = Literal["scan", "vmap", "devices", "fastest"]
+
+UNROLLED, ENOUGH_DRAWS = 4, 500  # the chunk of a scan of so many: they pay for a longer program
+MOST_UNROLLED = 32
+
+
+class Layout(NamedTuple):
+    """How draws are computed: `chunk` of them under one vmap, or written out one after another; and
+    the devices that share the draws, if they do.
+    """
+
+    vmapped: bool
+    chunk: int
+    mesh: Mesh | None = None
+
+    @property
+    def everywhere(self) -> NamedSharding | None:
+        """Where what all draws share lies."""
+        return None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
+
+    def draws_per_device(self, count: int) -> int:
+        """A device's share of so many draws, in whole chunks."""
+        share = -(-count // (1 if self.mesh is None else self.mesh.size))
+        return -(-share // self.chunk) * self.chunk
+
+
+def strategy_for(strategy: Strategy | None, chunk: int | None) -> Strategy:
+    """The strategy that is asked for, or the one of this backend; ValueError for what is none."""
+    if strategy is not None and strategy not in get_args(Strategy):
+        raise ValueError(unknown_name("strategy", strategy, list(get_args(Strategy))))
+    if chunk is not None:
+        require_count(chunk, "chunk")
+    if strategy == "scan" and chunk is not None and chunk > MOST_UNROLLED:
+        raise ValueError(
+            f"chunk = {chunk}, and a scan writes its chunk out in the program; give at most"
+            f' {MOST_UNROLLED}, or use "vmap"'
+        )
+    if strategy is not None:
+        return strategy
+    if chunk not in (None, 1):
+        return "vmap"
+    return "scan" if jax.default_backend() == "cpu" else "fastest"
+
+
+def layout_for(way: Way, chunk: int | None, num_draws: int) -> Layout:
+    """The layout of a way: the chunk is one that suits this backend, where none is asked for."""
+    if way == "scan":
+        return Layout(False, chunk or (UNROLLED if num_draws >= ENOUGH_DRAWS else 1))
+    if way == "vmap":
+        return Layout(True, chunk or 100)
+    mesh = Mesh(np.array(jax.local_devices()), "draw")
+    return Layout(True, chunk or (1 if jax.default_backend() == "cpu" else 100), mesh)
+
+
+def ways_for(chunk: int | None) -> list[Way]:
+    """Those that there are here: a scan writes its chunk out, and devices share where they are
+    several.
+    """
+    ways: list[Way] = ["vmap"]
+    if (chunk or 1) <= MOST_UNROLLED:
+        ways.append("scan")
+    if jax.local_device_count() > 1:
+        ways.append("devices")
+    return ways
