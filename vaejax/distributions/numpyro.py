@@ -19,15 +19,11 @@ from vaejax.base.types import Key, Scalar
 from vaejax.base.values import pytree
 from vaejax.distributions.atoms import require_density
 from vaejax.distributions.base import Distribution, several, wrong_shape
+from vaejax.distributions.draws import exact_draw, is_by_transforms
 from vaejax.distributions.normal import standard_normal
 from vaejax.distributions.quantiles import innermost, quantile
 from vaejax.distributions.rewritten import rewritten
-from vaejax.distributions.saturation import (
-    exact_draw,
-    is_by_transforms,
-    log_probs_of_rounded,
-    rounded_inside,
-)
+from vaejax.distributions.saturation import log_probs_of_rounded, rounded_inside
 from vaejax.distributions.support_masks import coordinate_constraint, held_to_support, interval_of
 
 

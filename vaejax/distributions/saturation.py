@@ -26,9 +26,10 @@ import numpyro.distributions as npd
 from jax.scipy.special import gammaln
 from jax.scipy.stats import norm
 
+from vaejax.base.floats import log_sum_exp
 from vaejax.base.types import Key
 from vaejax.distributions.quantiles import innermost
-from vaejax.distributions.support_masks import held_to_support, support_of
+from vaejax.distributions.support_masks import support_of
 from vaejax.distributions.tails import cells_of, highest, lowest, with_tails
 
 
@@ -202,71 +203,18 @@ FAMILIES: dict[type, SaturatingFamily] = {
 }
 
 
-def exact_draw(p: npd.Distribution, key: Key) -> tuple[jax.Array, jax.Array] | None:
-    """A sample of p and its log-density before rounding, nats, of each number or vector, where p is
-    made of a family of the table, or of numbers by transforms; p is without `to_event`.
-    """
-    coordinate = innermost(p)
-    family = FAMILIES.get(type(coordinate))
-    if family is not None:
-        draw = family.draw(key, *_parameters(family, p, coordinate))
-        return rounded_inside(coordinate, jnp.exp(draw.log_z)), draw.log_q
-    if not is_by_transforms(coordinate) or any(t.domain.event_dim for t in coordinate.transforms):
-        return None
-    return _draw_through_transforms(p, coordinate, key)
-
-
-def is_by_transforms(p: Any) -> bool:
-    """Whether its density is that of the change of variables, as a folded normal's is not."""
-    is_transformed = isinstance(p, npd.TransformedDistribution)
-    return is_transformed and type(p).log_prob is npd.TransformedDistribution.log_prob
-
-
-def _draw_through_transforms(
-    p: npd.Distribution, coordinate: Any, key: Key
-) -> tuple[jax.Array, jax.Array]:
-    """log q(T(x)) = log q(x) - log |dT/dx|, x before it is rounded and the slope after.
-
-    Where x was rounded and T(x) is not the last float before an end, that float has a mass, so that
-    its density is infinite: a bound is -inf there.
-    """
-    base = coordinate.base_dist
-    start = innermost(base)
-    family = FAMILIES.get(type(start))
-    if family is None:
-        raw = jnp.asarray(p.sample_with_intermediates(key)[1][0][0])
-        x = rounded_inside(start, raw)
-        log_q = log_probs_of_rounded(held_to_support(base, x.dtype), start, x)
-    else:
-        draw = family.draw(key, *_parameters(family, p, start))
-        raw, log_q = jnp.exp(draw.log_z), draw.log_q
-        x = rounded_inside(start, raw)
-    was_rounded = x != raw
-    for transform in coordinate.transforms:
-        y = jnp.asarray(transform(x))
-        log_q -= transform.log_abs_det_jacobian(x, y)
-        x = y
-    below, above = cells_of(support_of(coordinate), x.dtype)
-    is_last = (x <= below.end) | (x >= above.end)
-    # A sample of its own has no density 0: then the digits were lost.
-    log_q = jnp.where(jnp.isneginf(log_q), jnp.nan, log_q)
-    log_q = jnp.where(was_rounded & ~is_last, jnp.inf, log_q)
-    value = rounded_inside(coordinate, x)
-    at_last = log_probs_of_rounded(held_to_support(p, x.dtype), coordinate, value)
-    has_overflowed = jnp.abs(value) >= jnp.finfo(value.dtype).max
-    return value, jnp.where(has_overflowed, at_last, log_q)
-
-
 def log_probs_of_rounded(
     p: npd.Distribution, coordinate: npd.Distribution, value: jax.Array
 ) -> jax.Array:
     """log p(value), nats, as p has it; at the last float before an end of the support it is the log
     of the mean density of all that is rounded to it.
     """
+    if isinstance(coordinate, npd.MixtureSameFamily | npd.MixtureGeneral):
+        return _of_mixture(innermost(p), coordinate, value)
     family = FAMILIES.get(type(coordinate))
     if family is None:
         return with_tails(jnp.asarray(p.log_prob(value)), coordinate, value)
-    parameters = _parameters(family, p, coordinate)
+    parameters = parameters_of(family, p, coordinate)
     wide = value.astype(parameters[0].dtype)
     low, high, largest = lowest(wide.dtype), highest(wide.dtype), jnp.finfo(wide.dtype).max
     if family.log_prob is None:
@@ -287,7 +235,31 @@ def log_probs_of_rounded(
     return total
 
 
-def _parameters(
+def _of_mixture(p: Any, coordinate: Any, value: jax.Array) -> jax.Array:
+    """log sum_c w_c p_c(value), each p_c that of its own rounding; p is held to its support, and
+    `coordinate` is as it was given.
+    """
+    if isinstance(p, npd.MixtureSameFamily):
+        shared = jnp.expand_dims(value, -1 - p.event_dim)
+        parts = p.component_distribution, coordinate.component_distribution
+        log_probs = _of_component(*parts, shared)
+    else:
+        pairs = zip(p.component_distributions, coordinate.component_distributions, strict=True)
+        log_probs = jnp.stack([_of_component(*pair, value) for pair in pairs], axis=-1)
+    log_weights = jax.nn.log_softmax(coordinate.mixing_distribution.logits)
+    return log_sum_exp(log_weights + log_probs, axis=-1)
+
+
+def _of_component(p: Any, given: npd.Distribution, value: jax.Array) -> jax.Array:
+    num_events = 0
+    while isinstance(p, npd.Independent):
+        num_events += p.reinterpreted_batch_ndims
+        p = p.base_dist
+    log_probs = log_probs_of_rounded(p, innermost(given), value)
+    return jnp.sum(log_probs, axis=tuple(range(-num_events, 0)))
+
+
+def parameters_of(
     family: SaturatingFamily, p: npd.Distribution, coordinate: npd.Distribution
 ) -> list[jax.Array]:
     """In float, of the event's shape."""
