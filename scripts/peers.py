@@ -1,11 +1,17 @@
-"""Other libraries' own loops on the workloads of the benchmarks: NumPyro's and PyTorch's.
+"""Other libraries' own loops on the workloads of the benchmarks: NumPyro's, PyTorch's and
+Pythae's.
 
 Each is what its documentation shows, with the nets, the bound and the optimiser of the workload.
 """
 
+import importlib.util
 import itertools
+import logging
 import math
+import tempfile
 from collections.abc import Callable
+from contextlib import redirect_stderr
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +21,8 @@ import numpyro.distributions as dist
 from numpyro.infer import SVI, RenyiELBO, Trace_ELBO
 from workloads import Workload, convolutions, dense, hand_written_run, vaejax_run
 
+from vaejax.runs.command import nowhere
+
 PEERS = "hand-written", "NumPyro", "PyTorch", "Pythae"
 
 
@@ -23,7 +31,8 @@ def numpyro_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     `fori_loop`.
     """
     dim, batch_size, num_samples = workload.latent_dim, workload.batch_size, workload.num_samples
-    encode, decode, start = (convolutions if workload.conv else dense)(workload)
+    nets: Any = (convolutions if workload.conv else dense)(workload)
+    encode, decode, start = nets  # NumPyro takes a tree where its types say an array
     stored = jnp.asarray(data.reshape(len(data), 784), jnp.float32)
 
     def model(x):
@@ -69,46 +78,8 @@ def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_float32_matmul_precision("high")
     dim, num_samples = workload.latent_dim, workload.num_samples
-    activation = {"relu": tnn.ReLU, "tanh": tnn.Tanh}[workload.activation]
-
-    def mlp(*sizes):
-        parts = [
-            part
-            for m, n in itertools.pairwise(sizes[:-1])
-            for part in (tnn.Linear(m, n), activation())
-        ]
-        return tnn.Sequential(*parts, tnn.Linear(sizes[-2], sizes[-1]))
-
-    if workload.conv:
-        images = torch.tensor(data, dtype=torch.float32, device=device)[:, None]
-        encoder = tnn.Sequential(
-            *(
-                tnn.Conv2d(1, 32, 3, 2, 1),
-                tnn.ReLU(),
-                tnn.Conv2d(32, 64, 3, 2, 1),
-                tnn.ReLU(),
-                tnn.Flatten(),
-            ),
-            *(tnn.Linear(49 * 64, 256), tnn.ReLU(), tnn.Linear(256, 2 * dim)),
-        )
-        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
-        decoder = tnn.Sequential(
-            *(
-                tnn.Linear(dim, 256),
-                tnn.ReLU(),
-                tnn.Linear(256, 49 * 64),
-                tnn.ReLU(),
-                tnn.Unflatten(1, (64, 7, 7)),
-            ),
-            *(tnn.ConvTranspose2d(64, 32, **up), tnn.ReLU(), tnn.ConvTranspose2d(32, 1, **up)),
-        )
-    else:
-        images = torch.tensor(data.reshape(len(data), 784), dtype=torch.float32, device=device)
-        encoder, decoder = (
-            mlp(784, *workload.hidden, 2 * dim),
-            mlp(dim, *workload.hidden[::-1], 784),
-        )
-    encoder, decoder = encoder.to(device), decoder.to(device)
+    images, encoder, decoder = pytorch_parts(workload, data)
+    images, encoder, decoder = images.to(device), encoder.to(device), decoder.to(device)
     optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], 1e-3)
 
     def run():
@@ -139,6 +110,115 @@ def pytorch_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
     return run
 
 
+def pytorch_parts(workload: Workload, data: np.ndarray) -> tuple[Any, Any, Any]:
+    """The images as the nets take them, x -> heads and z -> logits."""
+    import torch
+    from torch import nn as tnn
+
+    dim = workload.latent_dim
+    activation = {"relu": tnn.ReLU, "tanh": tnn.Tanh}[workload.activation]
+
+    def mlp(*sizes):
+        parts = [
+            part
+            for m, n in itertools.pairwise(sizes[:-1])
+            for part in (tnn.Linear(m, n), activation())
+        ]
+        return tnn.Sequential(*parts, tnn.Linear(sizes[-2], sizes[-1]))
+
+    if workload.conv:
+        images = torch.tensor(data, dtype=torch.float32)[:, None]
+        encoder = tnn.Sequential(
+            *(
+                tnn.Conv2d(1, 32, 3, 2, 1),
+                tnn.ReLU(),
+                tnn.Conv2d(32, 64, 3, 2, 1),
+                tnn.ReLU(),
+                tnn.Flatten(),
+            ),
+            *(tnn.Linear(49 * 64, 256), tnn.ReLU(), tnn.Linear(256, 2 * dim)),
+        )
+        up = {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}
+        decoder = tnn.Sequential(
+            *(
+                tnn.Linear(dim, 256),
+                tnn.ReLU(),
+                tnn.Linear(256, 49 * 64),
+                tnn.ReLU(),
+                tnn.Unflatten(1, (64, 7, 7)),
+            ),
+            *(tnn.ConvTranspose2d(64, 32, **up), tnn.ReLU(), tnn.ConvTranspose2d(32, 1, **up)),
+        )
+    else:
+        images = torch.tensor(data.reshape(len(data), 784), dtype=torch.float32)
+        encoder, decoder = (
+            mlp(784, *workload.hidden, 2 * dim),
+            mlp(dim, *workload.hidden[::-1], 784),
+        )
+    return images, encoder, decoder
+
+
+def pythae_run(workload: Workload, data: np.ndarray) -> Callable[[], None]:
+    """Pythae's trainer on as many examples as the steps take, once: its VAE or IWAE, with the nets
+    of the workload.
+    """
+    import torch
+    from pythae.data.datasets import BaseDataset
+    from pythae.models import IWAE, VAE, IWAEConfig, VAEConfig
+    from pythae.models.base.base_utils import ModelOutput
+    from pythae.models.nn import BaseDecoder, BaseEncoder
+    from pythae.trainers import BaseTrainer, BaseTrainerConfig
+
+    logging.disable(logging.INFO)  # each of its modules has a log of its own, on the screen
+    images, encoder, decoder = pytorch_parts(workload, data)
+    size = workload.num_steps * workload.batch_size
+    examples = images[torch.arange(size) % len(images)]
+    settings = {
+        "input_dim": tuple(examples.shape[1:]),
+        "latent_dim": workload.latent_dim,
+        "reconstruction_loss": "bce",
+    }
+
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.net = encoder
+
+        def forward(self, x):
+            loc, log_scale = self.net(x).chunk(2, -1)
+            return ModelOutput(embedding=loc, log_covariance=2 * log_scale)
+
+    class Decoder(BaseDecoder):
+        def __init__(self):
+            super().__init__()
+            self.net = decoder
+
+        def forward(self, z):
+            return ModelOutput(reconstruction=torch.sigmoid(self.net(z)))
+
+    if workload.num_samples == 1:
+        model = VAE(VAEConfig(**settings), Encoder(), Decoder())
+    else:
+        several = IWAEConfig(**settings, number_samples=workload.num_samples)
+        model = IWAE(several, Encoder(), Decoder())
+
+    def run():
+        with tempfile.TemporaryDirectory() as folder:
+            config = BaseTrainerConfig(
+                output_dir=folder,
+                num_epochs=1,
+                per_device_train_batch_size=workload.batch_size,
+                learning_rate=1e-3,
+            )
+            trainer = BaseTrainer(
+                model, BaseDataset(examples, torch.zeros(size)), training_config=config
+            )
+            with nowhere() as hidden, redirect_stderr(hidden):  # its bars
+                trainer.train()
+
+    return run
+
+
 def torch_version() -> str | None:
     """Of PyTorch; None where it is not installed."""
     try:
@@ -157,4 +237,6 @@ def systems_of(workload: Workload, data: np.ndarray) -> dict[str, Callable[[], N
         systems["NumPyro"] = numpyro_run(workload, data)
     if torch_version():
         systems["PyTorch"] = pytorch_run(workload, data)
+    if importlib.util.find_spec("pythae"):
+        systems["Pythae"] = pythae_run(workload, data)
     return systems

@@ -79,7 +79,8 @@ def python(wheel, tmp_path_factory):
 
 def run(folder, *command):
     """What it prints; its cache of compiled programs lies beside the folder."""
-    settings = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    of_tests = ("PYTHONPATH", "XLA_FLAGS")
+    settings = {name: value for name, value in os.environ.items() if name not in of_tests}
     settings |= {"JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache"), "MPLBACKEND": "agg"}
     done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2_000:]

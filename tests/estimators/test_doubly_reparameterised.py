@@ -12,7 +12,6 @@ from jax.flatten_util import ravel_pytree
 
 import vaejax
 from tests.lib.oracles import Line, LinearGaussian, exact_moments, gradient_vector
-from tests.lib.started import started
 from vaejax import DirectedGraph, Node
 
 POINT = LinearGaussian()
@@ -56,9 +55,9 @@ def test_generalised_dreg_in_the_priors_parameters(x64):
         ),
     ):
         vamp = vaejax.VAE(vaejax.VampPrior(2), model.likelihood, model.encoder)
-        vaejax.GeneralisedDReG(2)(
-            vamp, started(vamp, jax.random.key(0), point.datum), point.datum, jax.random.key(0)
-        )
+        key = jax.random.key(0)
+        params = jax.eval_shape(vamp.init, key, point.datum)
+        jax.eval_shape(partial(vaejax.GeneralisedDReG(2), vamp), params, point.datum, key)
 
 
 def test_generalised_dreg_at_the_posterior(x64):

@@ -10,10 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.core import freeze
 
 import vaejax
 from tests.lib.cases import cases
 from tests.lib.started import started
+from vaejax import plots
 from vaejax.models.learned import require_params_of
 
 MLP, KEY = vaejax.MLP, jax.random.key(0)
@@ -181,3 +183,73 @@ def test_an_init_that_reads_its_example_says_nothing_of_shapes():
         ReadsItsExample(), vaejax.Params(jnp.zeros(2), jnp.zeros(2)),
         jax.ShapeDtypeStruct((3,), jnp.float32),
     )  # fmt: skip
+
+
+# Where no example is given.
+
+WITHOUT_EXAMPLE = {
+    "sample": lambda model, params: model.sample(params, KEY),
+    "simulate": lambda model, params: model.simulate(params, KEY, KEY),
+    "p_z": lambda model, params: model.p_z(params),
+    "p_x_given_z": lambda model, params: model.p_x_given_z(params, jnp.zeros(2)),
+    "bdmc": lambda model, params: vaejax.AIS(model, vaejax.ais.Linear(2), 2).bdmc(params, KEY),
+    "calibration": lambda model, params: vaejax.calibration(
+        model, params, KEY, num_simulations=4, num_draws=3, num_bins=2
+    ),
+    "pictures of samples": lambda model, params: plots.samples(model, params, KEY, 1, 2),
+}
+AS_WIDE = [replace(MODEL, likelihood=vaejax.Bernoulli(MLP(3, widths))) for widths in ((3,), (3, 3))]
+
+
+@pytest.mark.parametrize("ask", cases(WITHOUT_EXAMPLE))
+@pytest.mark.parametrize("models", cases(SILENT | {"a layer as wide as the last": AS_WIDE}))
+def test_what_takes_no_example_asks_one_that_the_model_draws(ask, models):
+    """By its shapes alone."""
+    model, other = models
+    with pytest.raises(ValueError, match="these are the parameters of another model") as error:
+        ask(model, other.init(KEY, XS[0]))
+    assert "\n" not in str(error.value).split("\n---")[0]
+
+
+def test_what_draws_needs_no_encoder():
+    x, _ = MODEL.sample(PARAMS._replace(phi=()), KEY)
+    np.testing.assert_array_equal(x, MODEL.sample(PARAMS, KEY)[0])
+    with pytest.raises(ValueError, match=r"params.phi\['params'\]\['Dense_0'\]\['bias'\]"):
+        MODEL.sample(OTHERS["another encoder"][0].init(KEY, XS[0]), KEY)
+
+
+NO_NUMBERS = {
+    "complex": lambda leaf: leaf + 0j,
+    "shapes": lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+    "names": lambda leaf: "weights.npy",
+}
+ASKED = OF_ONE | WITHOUT_EXAMPLE | {"posterior": lambda m, params: m.posterior(params, XS[0])}
+
+
+@pytest.mark.parametrize("name", [name for name in ASKED if name != "fit"])
+@pytest.mark.parametrize("change", cases(NO_NUMBERS))
+def test_what_holds_no_real_numbers_is_named(name, change):
+    """Where it goes through `jax.jit` first, that says so of what is no array."""
+    ours = r"params.theta\['likelihood'\].* arrays of real numbers"
+    with pytest.raises(TypeError, match=f"{ours}|as an abstract array|not a valid JAX type"):
+        ASKED[name](MODEL, jax.tree.map(change, PARAMS))
+
+
+def test_flags_are_no_numbers():
+    flags = jax.tree.map(lambda leaf: leaf > 0, PARAMS)
+    with pytest.raises(ValueError, match=r"has shape \(4,\) of flags, and VAE.init makes it with"):
+        vaejax.elbo(MODEL, flags, XS[0], KEY)
+
+
+SAME = {
+    "of float64": lambda leaf: np.asarray(leaf, np.float64),
+    "of NumPy": np.asarray,
+}
+
+
+@pytest.mark.parametrize("change", cases(SAME))
+def test_the_same_numbers_give_the_same(change):
+    own = jax.tree.map(change, PARAMS)
+    assert vaejax.elbo(MODEL, own, XS[0], KEY) == vaejax.elbo(MODEL, PARAMS, XS[0], KEY)
+    frozen = vaejax.Params(*map(freeze, PARAMS[:2]))
+    assert vaejax.elbo(MODEL, frozen, XS[0], KEY) == vaejax.elbo(MODEL, PARAMS, XS[0], KEY)

@@ -73,7 +73,7 @@ def test_the_least_count_any_signal_and_any_stop(monkeypatch):
     assert (calls.count, signals.received, callbacks.stopped) == (3, 15, False)
     signals.received = 2  # Ctrl-C here, and a SIGTERM there: all leave by one of them
     told_too(monkeypatch, [9, 15, False])
-    fitting._agree(ALL, calls, signals, callbacks)
+    fitting._agreed_to_stop(ALL, calls, signals, callbacks)
     assert signals.received == 15
     told_too(monkeypatch, [9, None, True])
     fitting._agreed_to_stop(ALL, calls, signals, callbacks)

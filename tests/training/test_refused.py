@@ -116,8 +116,10 @@ def is_refused(folder, message, resume=False, **settings):
 
 @pytest.mark.parametrize("case", cases(REFUSED))
 def test_a_new_run_leaves_no_folder(case, tmp_path):
+    """Nor does a log begin."""
     change, message = case
-    is_refused(tmp_path / "below" / "run", message, **change)
+    log = {"callbacks": (vaejax.CSVLog(tmp_path / "logs" / "log.csv"),)}
+    is_refused(tmp_path / "below" / "run", message, **log | change)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,8 @@ from typing import Any
 
 from vaejax.base.checks import require_key, require_scalar
 from vaejax.base.types import Key, Params, PyTree, Scalar
-from vaejax.models.learned import reading_params_of
+from vaejax.distributions.base import Distribution
+from vaejax.models.learned import reading_params_of, require_params, require_params_alone
 
 SUM_OVER_VARIABLES = "sum it over the one example and its latent"
 
@@ -36,6 +37,41 @@ def _log_densities(
     return log_joint, log_p_x
 
 
+def _posterior(
+    model: Any, method: Callable, params: Params, *arguments: Any, **keywords: Any
+) -> Distribution:
+    require_params(model, params)
+    return method(params, *arguments, **keywords)
+
+
+def _prior(model: Any, method: Callable, params: Params, x: PyTree = None) -> Distribution:
+    return _without_example(model, method, params, x=x)
+
+
+def _likelihood(
+    model: Any, method: Callable, params: Params, z: PyTree, x: PyTree = None
+) -> Distribution:
+    return _without_example(model, method, params, z, x=x)
+
+
+def _without_example(
+    model: Any, method: Callable, params: Params, *arguments: Any, x: PyTree = None
+) -> Any:
+    """What a method gives that reads no more of an example than its inputs."""
+    result = method(params, *arguments, x)
+    if x is None:  # else it was looked at with the example
+        require_params_alone(model, params)
+    return result
+
+
+def _simulate(
+    model: Any, method: Callable, params: Params, z_key: Key, x_key: Key, x: PyTree = None
+) -> tuple[PyTree, PyTree]:
+    drawn = method(params, z_key, x_key, x)
+    require_params_alone(model, params, x)
+    return drawn
+
+
 def _init(model: Any, method: Callable, key: Key, *arguments: Any, **keywords: Any) -> Params:
     if key is not None:  # as of a model that draws none of its parameters
         require_key(key)
@@ -47,4 +83,8 @@ CONTRACTS = {
     "log_joint": _log_density,
     "log_densities": _log_densities,
     "log_likelihood": _log_density,
+    "p_z": _prior,
+    "p_x_given_z": _likelihood,
+    "posterior": _posterior,
+    "simulate": _simulate,
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
 
@@ -14,14 +15,20 @@ from vaejax.networks.stochastic import undrawn
 
 
 def require_params(model: Any, params: Params, names: Collection[str] = ()) -> None:
-    """Raises TypeError for what is no `Params`, and ValueError where theta lacks one of the names:
-    then they are those of another model.
+    """Raises TypeError for what is no `Params` of real numbers, and ValueError where theta lacks
+    one of the names: then they are those of another model.
     """
     if not isinstance(params, Params):
         raise TypeError(
             f"the parameters of {type(model).__name__} are {shortened(params)}; give vaejax.Params,"
             " as model.init(key, x) makes them"
         )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not _holds_numbers(leaf):
+            raise TypeError(
+                f"params{jax.tree_util.keystr(path)} is {shortened(leaf)}, and parameters are"
+                f" arrays of real numbers; give those of {type(model).__name__}.init(key, x)"
+            )
     theta: Any = params.theta
     known = list(theta) if isinstance(theta, Mapping) else []
     if not set(names) <= set(known):
@@ -37,19 +44,21 @@ def require_params_of(model: Any, params: Params, x: PyTree) -> None:
     nothing is seen, nor where `init` cannot be asked.
     """
     require_params(model, params)
-    leaves, structure = jax.tree.flatten(x)
     try:
-        forms = tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        wanted = _made_by(model, structure, forms)
+        wanted = _made_by(model, *_forms(x))
     except TypeError:  # a model that has no hash, or an example of something else than arrays
         return
-    if wanted is None:
-        return
+    if wanted is not None:
+        _require_same(model, params, wanted, x)
+
+
+def _require_same(model: Any, params: Params, wanted: Params, x: PyTree) -> None:
+    """Raises ValueError that names the first part of the parameters that is not as wanted."""
     own = undrawn(model.own_params(params))
     if _form(own) == _form(wanted):
         return
     require_params(model, params, wanted.theta if isinstance(wanted.theta, Mapping) else ())
-    has, made = _shapes(own), _shapes(wanted)
+    has, made = _numbers(own), _numbers(wanted)
     differing = [path for path in {**made, **has} if has.get(path) != made.get(path)]
     if differing:
         path = differing[0]
@@ -59,6 +68,24 @@ def require_params_of(model: Any, params: Params, x: PyTree) -> None:
             f" {shortened(jax.tree.map(jnp.shape, x))}; give those that were trained with this"
             " model, and one example, or use jax.vmap or vaejax.minibatch"
         )
+
+
+def require_params_alone(model: Any, params: Params, x: PyTree = None) -> None:
+    """`require_params_of` where no example is at hand, or its inputs alone: for one as the model
+    draws it. Of parameters without phi it takes the encoder's to be right, since none is read.
+    """
+    require_params(model, params)
+    if _is_drawing.get():
+        return
+    try:
+        example = _drawn_by(model, _forms(params), _forms(x))
+        made = None if example is None else _made_by(model, *_forms(example))
+    except TypeError:  # as above
+        return
+    if made is not None:
+        has_phi = bool(jax.tree.leaves(params.phi))
+        wanted = made if has_phi else made._replace(phi=params.phi)
+        _require_same(model, params, wanted, example)
 
 
 @contextmanager
@@ -74,32 +101,82 @@ def reading_params_of(model: Any, params: Params, x: PyTree) -> Iterator[None]:
     require_params_of(model, params, x)
 
 
+_is_drawing = ContextVar("is_drawing", default=False)  # whether an example is drawn for its shapes
+
+
+@lru_cache(maxsize=64)
+def _drawn_by(model: Any, forms_of_params: tuple, forms_of_x: tuple) -> PyTree | None:
+    """The shapes of an example that a model draws at such parameters; None where it does not."""
+    params, x = map(_of_forms, (forms_of_params, forms_of_x))
+    key = jax.eval_shape(jax.random.key, 0)
+    token = _is_drawing.set(True)
+    try:
+        return jax.eval_shape(model.sample, params, key, x)[0]
+    except Exception:  # whatever a model raises that draws nothing: then its own call says more
+        return None
+    finally:
+        _is_drawing.reset(token)
+
+
 @lru_cache(maxsize=64)
 def _made_by(model: Any, structure: Any, forms: tuple[tuple, ...]) -> Params | None:
     """The shapes of what `init` makes for such an example; None where it does not say."""
-    example = structure.unflatten([jax.ShapeDtypeStruct(*form) for form in forms])
     try:
         # The shape of a key: none is drawn, so nothing compiles.
-        return jax.eval_shape(model.init, jax.eval_shape(jax.random.key, 0), example)
+        key = jax.eval_shape(jax.random.key, 0)
+        return jax.eval_shape(model.init, key, _of_forms((structure, forms)))
     except Exception:  # whatever an `init` raises that reads values, or that there is none of
         return None
 
 
+def _forms(tree: PyTree) -> tuple[Any, tuple[tuple, ...]]:
+    """The structure of a tree, and the shape and dtype of each leaf; TypeError for no arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+
+
+def _of_forms(forms: tuple[Any, tuple[tuple, ...]]) -> PyTree:
+    structure, leaves = forms
+    return structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
+
+
 def _form(params: Params) -> tuple:
-    """The structure and the shapes of theta and phi; psi belongs to an estimator."""
+    """The structure of theta and phi, and the numbers in them; psi belongs to an estimator."""
     leaves, structure = jax.tree.flatten((params.theta, params.phi))
-    return structure, [jnp.shape(leaf) for leaf in leaves]
+    return structure, list(map(_numbers_in, leaves))
 
 
-def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
-    """{path: shape}, likewise."""
+def _numbers(params: Params) -> dict[str, tuple[tuple[int, ...], str]]:
+    """{path: shape and kind}, likewise."""
     leaves: Any = jax.tree_util.tree_leaves_with_path(params._replace(psi=()))
-    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+    return {jax.tree_util.keystr(path): _numbers_in(leaf) for path, leaf in leaves}
 
 
-def _said(shape: tuple[int, ...] | None) -> str:
-    return "is not there" if shape is None else f"has shape {shape}"
+def _numbers_in(leaf: Any) -> tuple[tuple[int, ...], str]:
+    """The shape of a leaf, and what it holds: whole numbers do for real ones."""
+    dtype = jnp.result_type(leaf)
+    kinds = {"flags": jnp.bool_, "keys": jax.dtypes.prng_key}
+    kind = next((kind for kind in kinds if jnp.issubdtype(dtype, kinds[kind])), "numbers")
+    return jnp.shape(leaf), kind
 
 
-def _made(shape: tuple[int, ...] | None) -> str:
-    return "makes no such part" if shape is None else f"makes it with shape {shape}"
+def _holds_numbers(leaf: Any) -> bool:
+    """Whether it is an array, of anything but complex numbers, which nothing here is for."""
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        return False
+    try:
+        return not jnp.issubdtype(jnp.result_type(leaf), jnp.complexfloating)
+    except TypeError:
+        return False
+
+
+def _said(numbers: tuple[tuple[int, ...], str] | None) -> str:
+    return "is not there" if numbers is None else f"has {_described(*numbers)}"
+
+
+def _made(numbers: tuple[tuple[int, ...], str] | None) -> str:
+    return "makes no such part" if numbers is None else f"makes it with {_described(*numbers)}"
+
+
+def _described(shape: tuple[int, ...], kind: str) -> str:
+    return f"shape {shape}" + ("" if kind == "numbers" else f" of {kind}")

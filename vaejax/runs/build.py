@@ -105,13 +105,18 @@ def initial_params(
     """`model.init`, with training examples as the pseudo-inputs of a VampPrior."""
     init_key, rows_key, pixels_key = jax.random.split(key, 3)
     x = jax.jit(transform)(images[0], pixels_key)
-    params = jax.jit(model.init)(init_key, x)
+    params = _started(model, init_key, x)
     if isinstance(model.prior, VampPrior):
         count = model.prior.num_components
         rows = np.asarray(jax.random.choice(rows_key, len(images), (count,), replace=False))
         keys = jax.random.split(pixels_key, count)
         params.theta["prior"] = jax.jit(jax.vmap(transform))(images[rows], keys)
     return params
+
+
+@partial(jax.jit, static_argnums=0)  # equal models, as of a sweep's seeds, are compiled once
+def _started(model: VAE, key: Key, x: jax.Array) -> Params:
+    return model.init(key, x)
 
 
 def trained(

@@ -100,7 +100,11 @@ def open_run(
     _require_described(folder, facts, {"model": model, "transform": transform})
     key = jax.random.key(config.seed)
     shapes = jax.eval_shape(lambda key: model.init(key, transform(images[0], key)), key)
-    like = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    def zeros() -> Params:
+        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+    like = jax.jit(zeros)()  # one program, where each shape would be one
     if not (folder / "checkpoints").is_dir():
         raise ValueError(f"{folder} holds no checkpoint; train it further with --resume")
     try:

@@ -81,7 +81,7 @@ class Saver:
                     " vaejax.Checkpoints(..., resume=True), or name another folder"
                 )
         with self._processes.together():
-            if self._processes.is_first:  # what is damaged is moved aside by one of them
+            if self._processes.is_first:  # one of them warns of what is damaged
                 store.require_writable()
                 newest = store.restore(arrays_of(run))
         step = self._processes.told(None if newest is None else newest[0])[0]

@@ -24,7 +24,7 @@ from vaejax.base.loops import block_length, repeat
 from vaejax.base.trials import fastest, forms
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.objectives.base import Maximised
-from vaejax.variance.layouts import Layout, Way, layout_for, ways_for
+from vaejax.variance.layouts import Chunk, Layout, Way, layout_for, ways_for
 
 Selectors = tuple[Callable[[Params], PyTree], ...]
 Sums = tuple[Params, ...]  # of powers 1, 2, ... of the deviations
@@ -112,9 +112,7 @@ def _plan(function: Maximised, selectors: Selectors, layout: Layout, num_draws: 
 
 
 def _pilot(params: Params, x: PyTree, key: Key) -> Point:
-    """About zeros: of a stated dtype, for a parameter that was made of a Python number has one that
-    gives way.
-    """
+    """About zeros, of a stated dtype: that of a parameter made of a Python number gives way."""
     nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, leaf.dtype), params)
     return Point(params, x, key, nothing)
 
@@ -135,55 +133,6 @@ def _all_draws(
         values.append(np.asarray(kept[0], np.float64)[:count])
         squares.append(np.asarray(kept[1], np.float64)[:count])
     return sums, (np.concatenate(values), np.concatenate(squares))
-
-
-# A chunk of draws.
-
-
-class Chunk:
-    """Deviations g_i - c of a chunk of draws, and the value of each. Draws that do not count have
-    deviation 0.
-    """
-
-    values: Float[Array, " chunk"]
-
-    def sum_of_powers(self, power: int) -> Params:
-        """sum_i (g_i - c)^power."""
-        raise NotImplementedError
-
-    def map(self, function: Callable[[Params], Any]) -> Any:
-        """[function(g_i - c)], stacked."""
-        raise NotImplementedError
-
-
-class VmappedChunk(Chunk):
-    """All draws at once."""
-
-    def __init__(self, draw: Callable, keys: Key, counts: Bool[Array, " chunk"]):
-        self.deviations, self.values = jax.vmap(draw)(keys, counts)
-
-    def sum_of_powers(self, power: int) -> Params:
-        return jax.tree.map(lambda leaf: jnp.sum(leaf**power, axis=0), self.deviations)
-
-    def map(self, function: Callable[[Params], Any]) -> Any:
-        return jax.vmap(function)(self.deviations)
-
-
-class WrittenOutChunk(Chunk):
-    """One draw after another, written out in the program: so the running sums are read and written
-    once a chunk, which is half of what a draw costs on top of its gradient.
-    """
-
-    def __init__(self, draw: Callable, keys: Key, counts: Bool[Array, " chunk"]):
-        draws = [draw(keys[i], counts[i]) for i in range(len(counts))]
-        self.deviations, values = zip(*draws, strict=True)
-        self.values = jnp.stack(values)
-
-    def sum_of_powers(self, power: int) -> Params:
-        return jax.tree.map(lambda *leaves: sum(leaf**power for leaf in leaves), *self.deviations)
-
-    def map(self, function: Callable[[Params], Any]) -> Any:
-        return jnp.stack([function(deviation) for deviation in self.deviations])
 
 
 # The running sums.
@@ -225,6 +174,7 @@ def _add_share(
     count: jax.Array | int,
 ) -> tuple[Sums, Kept]:
     """The draws of one device, start + first, ..., start + first + size - 1, as far as they count.
+
     Where first = 0, the sums are those of `start` draws before.
     """
     chunk_size, size = plan.layout.chunk, plan.size
@@ -256,8 +206,7 @@ def _drawn(
 ) -> Chunk:
     """The draws of these numbers, of which some count."""
     keys = jax.vmap(lambda i: jax.random.fold_in(point.key, i))(numbers)
-    make_chunk = VmappedChunk if plan.layout.vmapped else WrittenOutChunk
-    return make_chunk(partial(_deviation, plan.function, point), keys, counts)
+    return plan.layout.drawn(partial(_deviation, plan.function, point), keys, counts)
 
 
 def _deviation(
@@ -265,7 +214,8 @@ def _deviation(
 ) -> tuple[Params, Scalar]:
     """g - c, or 0 where the draw does not count, and the value."""
     value, gradient = jax.value_and_grad(function)(point.params, point.x, key)
-    return jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, point.centre), value
+    deviation = jax.tree.map(lambda g, c: jnp.where(counts, g - c, 0), gradient, point.centre)
+    return deviation, value
 
 
 def _squares(

@@ -2,19 +2,69 @@
 shared by devices.
 """
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Bool, Float
 
 from vaejax.base.checks import require_count, unknown_name
+from vaejax.base.types import Key, Params
 
 Way = Literal["scan", "vmap", "devices"]
 Strategy = Literal["scan", "vmap", "devices", "fastest"]
 
 UNROLLED, ENOUGH_DRAWS = 4, 500  # the chunk of a scan of so many: they pay for a longer program
 MOST_UNROLLED = 32
+
+
+class Chunk:
+    """Deviations g_i - c of a chunk of draws, and the value of each. Draws that do not count have
+    deviation 0.
+    """
+
+    values: Float[Array, " chunk"]
+
+    def sum_of_powers(self, power: int) -> Params:
+        """sum_i (g_i - c)^power."""
+        raise NotImplementedError
+
+    def map(self, function: Callable[[Params], Any]) -> Any:
+        """[function(g_i - c)], stacked."""
+        raise NotImplementedError
+
+
+class VmappedChunk(Chunk):
+    """All draws at once."""
+
+    def __init__(self, draw: Callable, keys: Key, counts: Bool[Array, " chunk"]):
+        self.deviations, self.values = jax.vmap(draw)(keys, counts)
+
+    def sum_of_powers(self, power: int) -> Params:
+        return jax.tree.map(lambda leaf: jnp.sum(leaf**power, axis=0), self.deviations)
+
+    def map(self, function: Callable[[Params], Any]) -> Any:
+        return jax.vmap(function)(self.deviations)
+
+
+class WrittenOutChunk(Chunk):
+    """One draw after another, written out in the program: so the running sums are read and written
+    once a chunk, which is half of what a draw costs on top of its gradient.
+    """
+
+    def __init__(self, draw: Callable, keys: Key, counts: Bool[Array, " chunk"]):
+        draws = [draw(keys[i], counts[i]) for i in range(len(counts))]
+        self.deviations, values = zip(*draws, strict=True)
+        self.values = jnp.stack(values)
+
+    def sum_of_powers(self, power: int) -> Params:
+        return jax.tree.map(lambda *leaves: sum(leaf**power for leaf in leaves), *self.deviations)
+
+    def map(self, function: Callable[[Params], Any]) -> Any:
+        return jnp.stack([function(deviation) for deviation in self.deviations])
 
 
 class Layout(NamedTuple):
@@ -35,6 +85,10 @@ class Layout(NamedTuple):
         """A device's share of so many draws, in whole chunks."""
         share = -(-count // (1 if self.mesh is None else self.mesh.size))
         return -(-share // self.chunk) * self.chunk
+
+    def drawn(self, draw: Callable, keys: Key, counts: Bool[Array, " chunk"]) -> Chunk:
+        """A chunk of `draw(key, counts) -> (g - c, value)`."""
+        return (VmappedChunk if self.vmapped else WrittenOutChunk)(draw, keys, counts)
 
 
 def strategy_for(strategy: Strategy | None, chunk: int | None) -> Strategy:
