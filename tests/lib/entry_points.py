@@ -13,7 +13,7 @@ import vaejax
 from vaejax import ais, plots
 from vaejax.base.mapping import Transformed
 from vaejax.training.optimizers import ByStructure
-from vaejax.training.trainer import Trainer
+from vaejax.training.trainer import Trainer, keys_of_step
 from vaejax.variance.groups import heads
 
 KEY = jax.random.key(0)
@@ -114,7 +114,7 @@ OVER_DATA = {
         vaejax.VariationalBayes(objective(m), 6)
     ),
     "Trainer": lambda m, p, xs: Trainer(objective(m), ByStructure(ADAM), None, None, 2, ()).terms(
-        p, xs, jnp.arange(2), KEY, 0
+        p, xs, jnp.arange(2), keys_of_step(KEY, 0), 0
     ),
     "gradient_moments": lambda m, p, xs: vaejax.gradient_moments(objective(m), p, xs, KEY, 2),
     "variance_sources": lambda m, p, xs: vaejax.variance_sources(objective(m), p, xs, KEY, 2),

@@ -117,7 +117,7 @@ class Both:
     net: vaejax.MLP
 
     def init(self, key, parents):
-        return self.net.init(key, np.concatenate(parents))
+        return self.net.init(key, jax.numpy.concatenate(parents))
 
     def apply(self, params, parents):
         return self.net.apply(params, jax.numpy.concatenate(parents))

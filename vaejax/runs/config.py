@@ -239,11 +239,12 @@ class TrainConfig(Setting):
     eval_samples: Count = 500
     """Importance samples per example for log p(x)."""
     devices: Count | None = None
-    """Shard each batch over so many devices; None is one, with --distributed all that there are."""
+    """Share each batch out over so many devices; None is one, with --distributed all that there
+    are."""
     sharding: Literal["replicated", "fully-sharded"] = "replicated"
     """How parameters and the optimiser's state lie on the devices: whole on each, or in parts."""
     distributed: bool = False
-    """Train in all processes of a job, such as of srun, mpirun or a TPU pod, on all their devices.
+    """Run in all processes of a job, such as of srun, mpirun or a TPU pod, on all their devices.
     """
     log: tuple[Literal["csv", "tensorboard", "wandb"], ...] = ()
     """Beside metrics.jsonl: csv (log.csv), tensorboard (the folder tensorboard) or wandb."""

@@ -63,11 +63,11 @@ class EvaluateConfig(Configuration):
     batch_size: Count = 50
     """Examples that are evaluated together, on each device."""
     devices: Count | None = None
-    """Share the batches out over so many devices; None is one, with --distributed all that there
+    """Share each batch out over so many devices; None is one, with --distributed all that there
     are.
     """
     distributed: bool = False
-    """Evaluate in all processes of a job, such as of srun, mpirun or a TPU pod, on all their
+    """Run in all processes of a job, such as of srun, mpirun or a TPU pod, on all their
     devices.
     """
     seed: Seed = 0
