@@ -84,6 +84,15 @@ def test_the_two_q_have_noise_of_their_own(x64):
     np.testing.assert_array_equal(gap.approximation, gap.log_marginal - gap.best)
 
 
+def test_a_refined_q_that_is_worse_than_the_encoders_is_said():
+    """The prior, which no step has moved, below a posterior that is nearly right."""
+    unmoved, key = vaejax.Refined(POINT.model, 0, "standard"), jax.random.key(3)
+    xs = np.linspace(1.5, 2.0, 20)[:, None]
+    with pytest.warns(UserWarning, match=r"the refined q is \d\S* nats below the encoder's"):
+        gap = vaejax.inference_gap(unmoved, POINT.params, xs, np.zeros(20), key)
+    assert gap.amortisation.mean() < 0
+
+
 def test_mistakes_are_named():
     refined, key = vaejax.Refined(POINT.model, 0), jax.random.key(0)
     with pytest.raises(

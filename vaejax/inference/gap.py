@@ -7,6 +7,7 @@ what the encoder misses of the best q of its family for each example. Reference:
 Duvenaud 2018.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,9 +16,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 from jax.typing import ArrayLike
+from scipy.special import stdtrit
 
 from vaejax.base.checks import require_count, require_key, require_kind
-from vaejax.base.mapping import Transformed
+from vaejax.base.mapping import Transformed, estimate
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.bounds import elbo
 from vaejax.data.base import Source
@@ -72,6 +74,9 @@ def inference_gap(
       transform: what training applied to one stored example. Example i is the same in all three
         numbers.
       mesh: the batches are shared out over it, as in `vaejax.evaluate`.
+
+    Warns where the mean amortisation gap is below 0, which the gap to the best q cannot be, by a t
+    test at a level of 3e-7.
     """
     require_key(key)
     require_kind(refined, Refined, "`refined` of inference_gap")
@@ -85,7 +90,20 @@ def inference_gap(
 
     best = mapped(partial(_refined_elbo, refined, num_samples))
     plain = mapped(partial(elbo, refined.model, num_samples=num_samples))
-    return Gap(mapped(log_marginal) if given is None else given, best, plain)
+    gap = Gap(mapped(log_marginal) if given is None else given, best, plain)
+    _warn_of_worse(gap)
+    return gap
+
+
+def _warn_of_worse(gap: Gap) -> None:
+    amortisation = estimate(gap.amortisation)
+    least = stdtrit(len(gap.best) - 1, 3e-7)  # -5 standard errors of many examples
+    if amortisation.mean < least * amortisation.standard_error:
+        warnings.warn(
+            f"the refined q is {-amortisation.mean:.3g} nats below the encoder's, so it is not the"
+            " best: give more steps, a lower learning_rate, or a family that holds the encoder's",
+            stacklevel=3,
+        )
 
 
 def _of_each(log_marginal: ArrayLike, size: int) -> np.ndarray:
