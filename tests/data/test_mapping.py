@@ -90,3 +90,27 @@ def test_a_mesh_shares_the_batches(size, batch_size):
 def test_what_is_no_mesh_of_examples_is_refused(mesh, message):
     with pytest.raises((TypeError, ValueError), match=message):
         vaejax.map_dataset(lambda p, x, key: x, None, np.ones(3), jax.random.key(0), mesh=mesh)
+
+
+class Counted(vaejax.Source):
+    """How often each row was read."""
+
+    def __init__(self, xs):
+        self.xs, self.reads = xs, np.zeros(len(xs), int)
+
+    def __len__(self):
+        return len(self.xs)
+
+    def __getitem__(self, rows):
+        np.add.at(self.reads, rows, 1)
+        return self.xs[rows]
+
+
+@pytest.mark.parametrize("dtype, looks", [(np.float32, 0), (np.float64, 1)])
+def test_a_source_of_which_nothing_is_asked_is_read_once(dtype, looks):
+    """But for its first row, of which shapes are taken; and once more where float32 has fewer
+    digits than it.
+    """
+    source = Counted(np.arange(7, dtype=dtype)[:, None])
+    vaejax.map_source(lambda params, x, key: x, None, source, KEY, batch_size=2)
+    assert set(source.reads[1:]) == {1 + looks} and source.reads[0] > looks + 1

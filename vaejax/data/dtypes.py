@@ -142,4 +142,9 @@ def _may_lose_digits(stored: np.ndarray, whole: bool) -> bool:
         return False
     if whole and stored.dtype.kind in "iu" and stored.dtype.itemsize >= 4:
         return bool(max(-int(stored.min()), int(stored.max())) > EXACT_IN_FLOAT32)
-    return stored.dtype == np.float64
+    return is_rounded(stored.dtype)
+
+
+def is_rounded(dtype: np.dtype) -> bool:
+    """Whether the device has fewer digits for floats of this dtype."""
+    return dtype == np.float64 and jax.dtypes.canonicalize_dtype(dtype) != dtype

@@ -17,7 +17,7 @@ from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
 from vaejax.data.check import asked_of, check_leaves, check_values, shown_rows
-from vaejax.data.dtypes import on_device, require_digits
+from vaejax.data.dtypes import is_rounded, on_device, require_digits
 from vaejax.data.foreign import as_arrays
 from vaejax.data.shares import map_blocks
 from vaejax.data.sources import as_source, block_size, blocks, first_example
@@ -93,6 +93,8 @@ def check_asked(
     """
     leaves, structure = jax.tree.flatten(jax.eval_shape(_all, params, example, key))
     wanted = _asked(function, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    if not wanted and not any(is_rounded(leaf.dtype) for leaf in jax.tree.leaves(example)):
+        return  # nothing is asked of the data, and a source is not read for it
     _, transform = _split(function)
     by_name = len(jax.tree.leaves(example)) > 1
     source = as_source(data)
