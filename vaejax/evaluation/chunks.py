@@ -45,13 +45,13 @@ def map_in_chunks(
     mapper = mapper_of(mapped, batch_size, mesh)
     due = missing(kept.summaries, size, batch_size)
     with _bar(size, description, progress) as bar:
-        bar.update(size - _num_examples(due))
+        bar.update(size - sum(stop - start for start, stop in due))
         for first in range(0, len(due), mapper.num_devices):
             turn = due[first : first + mapper.num_devices]
             with kept.processes.together():
                 own = {start: summary(chunk) for start, chunk in mapper.chunks(turn).items()}
             kept.add(own)
-            bar.update(_num_examples(turn))
+            bar.update(sum(stop - start for start, stop in turn))
     parts = in_order(kept.summaries, size)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -88,10 +88,6 @@ class _Kept:
         if not self.processes.are_several:
             return [pieces]
         return [pieces_of(told) for told in self.processes.told(in_json(pieces))]
-
-
-def _num_examples(chunks: list[tuple[int, int]]) -> int:
-    return sum(stop - start for start, stop in chunks)
 
 
 def missing(kept: Mapping[int, Summaries], size: int, batch_size: int) -> list[tuple[int, int]]:
