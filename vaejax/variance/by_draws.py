@@ -36,7 +36,7 @@ DRAWS_PER_CALL = 10_000
 MOST_TRIED, DRAWS_OF_A_STEP = 10, 100  # where layouts are tried
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Draws:
     """The gradient of a function at (params, x), which of its draws are taken, and what is kept of
     them: squares by the groups that `selectors` select, moments up to `order`.
