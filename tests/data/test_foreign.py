@@ -152,9 +152,9 @@ def test_what_gives_no_example_by_its_number(case):
 
 def test_items_are_pictures_tensors_and_numbers_of_one_shape():
     pictures = [PIL.Image.fromarray(np.full((2, 3), level, np.uint8)) for level in (1, 2)]
-    found = read(vaejax.RandomAccess([(p, Tensor(ROWS), 7) for p in pictures]), np.arange(2))
-    np.testing.assert_array_equal(found[0][:, 0, 0], [1, 2])
-    np.testing.assert_array_equal(found[1], [ROWS, ROWS])
+    items = read(vaejax.RandomAccess([(p, Tensor(ROWS), 7) for p in pictures]), np.arange(2))
+    np.testing.assert_array_equal(items[0][:, 0, 0], [1, 2])
+    np.testing.assert_array_equal(items[1], [ROWS, ROWS])
     ragged = vaejax.RandomAccess([{"x": ROWS}, {"x": ROWS[:2]}])
     with pytest.raises(ValueError, match=r"2 shapes, such as {'x': \(2, 2\)} and {'x': \(3, 2\)}"):
         read(ragged, np.arange(2))

@@ -211,8 +211,8 @@ def test_a_batch_of_a_models_densities_gives_no_one_number():
         with pytest.raises(ValueError, match=r"batch of densities, \(8,\) of them"):
             of_batch(ask)
     assert of_batch(lambda qs: qs.loc).shape == (8, 2)
-    each = of_batch(lambda qs: jax.vmap(lambda q, z: q.log_prob(z))(qs, jnp.zeros((8, 2))))
-    assert each.shape == (8,)
+    log_probs = of_batch(lambda qs: jax.vmap(lambda q, z: q.log_prob(z))(qs, jnp.zeros((8, 2))))
+    assert log_probs.shape == (8,)
 
 
 NUMPYRO = {
@@ -227,8 +227,8 @@ NUMPYRO = {
 def test_numpyros_own_batches_of_a_vmap(name):
     """Which say that they are one: their arrays are not looked at, so what they give is."""
     make = NUMPYRO[name]
-    one = jax.eval_shape(make, jnp.zeros(2))
-    value = jnp.full(one.event_shape, 0.5)
+    single = jax.eval_shape(make, jnp.zeros(2))
+    value = jnp.full(single.event_shape, 0.5)
     for ask in (
         lambda q: q.log_prob(value),
         lambda q: q.sample(KEY),
