@@ -187,7 +187,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.training.feeds", "feed_of"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.optimizers", "__eq__"): (2, "equality, as Python asks for it"),
     ("vaejax.base.processes", "_is_of_others"): (1, "an error, by its kind"),
-    ("vaejax.training.seeds", "fit_seeds"): (1, "arrays lie on the device, a Source on the host"),
+    ("vaejax.training.seeds", "_arrays"): (1, "arrays lie on the device, a Source on the host"),
     ("vaejax.training.validation", "__init__"): (
         1,
         "arrays lie on the device, a Source on the host",

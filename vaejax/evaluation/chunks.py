@@ -38,37 +38,56 @@ def map_in_chunks(
     damaged. Raises ValueError if the file belongs to other arguments; `same_as` is the function
     that says so, where others give the same but for rounding.
     """
-    size, processes = len(mapped.source), processes_of(mesh)
-    pieces = None
-    with processes.together():
-        if path is not None and processes.is_first:
-            identity = mapped if same_as is None else replace(mapped, function=same_as)
-            pieces = Pieces(path, made_of(identity, summary))
-    kept = _told(processes, {} if pieces is None else pieces.arrays)[0]
+    size = len(mapped.source)
     batch_size = min(batch_size, size)
+    identity = mapped if same_as is None else replace(mapped, function=same_as)
+    kept = _Kept(processes_of(mesh), path, identity, summary)
     mapper = mapper_of(mapped, batch_size, mesh)
-    due = missing(kept, size, batch_size)
+    due = missing(kept.summaries, size, batch_size)
     with _bar(size, description, progress) as bar:
         bar.update(size - sum(stop - start for start, stop in due))
         for first in range(0, len(due), mapper.num_devices):
             turn = due[first : first + mapper.num_devices]
-            with processes.together():
+            with kept.processes.together():
                 own = {start: summary(chunk) for start, chunk in mapper.chunks(turn).items()}
-            summaries = dict(chain.from_iterable(part.items() for part in _told(processes, own)))
-            with processes.together():
-                if pieces is not None:
-                    pieces.add(summaries)
-            kept |= summaries
-            bar.update(sum(map(_length, summaries.values())))
-    parts = in_order(kept, size)
+            kept.add(own)
+            bar.update(sum(stop - start for start, stop in turn))
+    parts = in_order(kept.summaries, size)
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _told(processes: Processes, pieces: dict[int, Summaries]) -> list[dict[int, Summaries]]:
-    """The pieces of each process, to the bit."""
-    if not processes.are_several:
-        return [pieces]
-    return [pieces_of(told) for told in processes.told(in_json(pieces))]
+class _Kept:
+    """{start of a chunk: its summaries} of what is known so far, to the bit the same in each
+    process, and in a file where there is one: the first process writes it.
+    """
+
+    def __init__(
+        self,
+        processes: Processes,
+        path: str | Path | None,
+        mapped: MappedSource,
+        summary: Callable,
+    ):
+        self.processes = processes
+        self._file: Pieces | None = None
+        with processes.together():
+            if path is not None and processes.is_first:
+                self._file = Pieces(path, made_of(mapped, summary))
+        self.summaries = dict(self._told({} if self._file is None else self._file.arrays)[0])
+
+    def add(self, own: Mapping[int, Summaries]) -> None:
+        """Those that this process has computed, and the others meanwhile."""
+        added = dict(chain.from_iterable(part.items() for part in self._told(own)))
+        with self.processes.together():
+            if self._file is not None:
+                self._file.add(added)
+        self.summaries |= added
+
+    def _told(self, pieces: Mapping[int, Summaries]) -> list[Mapping[int, Summaries]]:
+        """The pieces of each process."""
+        if not self.processes.are_several:
+            return [pieces]
+        return [pieces_of(told) for told in self.processes.told(in_json(pieces))]
 
 
 def missing(kept: Mapping[int, Summaries], size: int, batch_size: int) -> list[tuple[int, int]]:

@@ -94,6 +94,9 @@ class Callbacks:
         self._finished = False
         self.stopped = False
 
+    def __len__(self) -> int:
+        return len(self._callbacks)
+
     def start(self, run: Run) -> None:
         for callback in self._callbacks:
             callback.start(for_callback(run))
