@@ -109,7 +109,7 @@ def gradient_moments(
             except NotByExamplesError as reason:
                 if by == "examples":
                     raise ValueError(
-                        f'by = "examples" cannot be: {reason}; use by="draws"'
+                        f'by = "examples" is not possible: {reason}; use by="draws"'
                     ) from None
     if strategy == "fastest":
         selectors = tuple(groups.values())
@@ -169,5 +169,5 @@ def _require_options(num_draws: int, order: int, by: By | None, only_draws: bool
         raise ValueError(unknown_name("by", by, list(get_args(By))))
     if by == "examples" and only_draws:
         raise ValueError(
-            'by = "examples" gives two moments, in one way; say order=2, and no strategy or chunk'
+            'by = "examples" gives two moments; say order=2, and leave out strategy and chunk'
         )
