@@ -55,6 +55,15 @@ def test_the_table_says_what_differs_and_what_was_found(runs, capsys):
     assert above == ". is left out: it is a folder of runs; name them, ./*"
 
 
+def test_a_result_of_an_earlier_step_is_said(runs):
+    (runs / "a0" / "checkpoints" / "140").mkdir()
+    record = json.loads((runs / "a0" / "config.json").read_text())
+    record["config"]["num_steps"] = 200
+    (runs / "a0" / "config.json").write_text(json.dumps(record))
+    state = "not finished, step 140 of 200; the result is of step 100"
+    assert RunSummary(runs / "a0").state == state
+
+
 def test_csv_has_the_numbers_in_full(runs):
     assert main(["table", "a0", "b1", "--csv", "t.csv"]) == 0
     rows = list(csv.DictReader((runs / "t.csv").open()))

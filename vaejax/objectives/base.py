@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count, require_kind, require_said, require_scalar, shortened
 from vaejax.base.contracts import Declared
-from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
+from vaejax.base.types import Key, Params, PyTree, Scalar, Terms, numbers_of
 from vaejax.base.values import component
 from vaejax.data.mapping import map_batch
 from vaejax.estimators.base import Estimator, as_estimator
@@ -105,9 +105,8 @@ def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: A
             f"{type(objective).__name__} gave {type(terms).__name__}; an objective gives"
             " vaejax.Terms(bound, objective), the same number twice where it is one"
         )
-    for name, number in terms._asdict().items():
-        if number is not None:
-            require_scalar(number, f"the {name} of {type(objective).__name__}", SUM_OVER_EXAMPLE)
+    for name, number in numbers_of(terms).items():
+        require_scalar(number, f"the {name} of {type(objective).__name__}", SUM_OVER_EXAMPLE)
     return terms
 
 

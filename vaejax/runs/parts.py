@@ -157,6 +157,8 @@ def _bounds_rows(evaluation: Evaluation, size: int) -> list[Row]:
 
 def both_sides(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
     """AIS on some test examples beside IWAE-K on the same, and the sandwich on simulated ones."""
+    if config.ais_size == 0:
+        raise LeftOutError("ais_size = 0")
     sampler = _sampler(config, subject.model)
     images = subject.images[: config.ais_size]
     shared = {"batch_size": min(10, config.ais_size), "mesh": subject.mesh}
@@ -254,6 +256,8 @@ def _latent_rows(space: LatentSpace) -> list[Row]:
 
 def sample_quality(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
     """Draws of the model beside test examples, in pixels."""
+    if config.sample_size == 0:
+        raise LeftOutError("sample_size = 0")
     size = min(config.sample_size, len(subject.images))
     if size < FEWEST:
         raise LeftOutError(f"{size} samples beside {size} test examples; {FEWEST} are the fewest")

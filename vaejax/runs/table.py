@@ -63,7 +63,8 @@ class RunSummary:
     def state(self) -> str:
         if self.is_finished:
             return "finished"
-        return f"not finished, step {self.step:,} of {self.config.num_steps:,}"
+        state = f"not finished, step {self.step:,} of {self.config.num_steps:,}"
+        return f"{state}; the result is of step {self.result['step']:,}" if self.result else state
 
 
 def table_of_runs(config: TableConfig) -> dict[str, Any]:
