@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count, require_kind, require_said, require_scalar, shortened
+from vaejax.base.contracts import Declared
 from vaejax.base.types import Key, Params, PyTree, Scalar, Terms, numbers_of
 from vaejax.base.values import component
 from vaejax.data.mapping import map_batch
@@ -20,7 +21,7 @@ from vaejax.models.base import Model, Supports
 from vaejax.networks.stochastic import draw_nets
 
 
-class Objective:
+class Objective(Declared):
     """(params, xs, key, step) -> Terms(bound, objective): what is reported and what is maximised of
     a batch xs, at a step of training.
 
@@ -113,7 +114,7 @@ def require_objective(objective: Any) -> None:
     """Raises TypeError for a plain function: what it is of cannot be seen from outside."""
     if not isinstance(objective, Objective):
         raise TypeError(
-            f"{shortened(objective)} is no objective: write vaejax.minibatch(estimator, model),"
+            f"{shortened(objective)} is not an objective: write vaejax.minibatch(estimator, model),"
             " wrap a function of one example by vaejax.minibatch(function, support=...), or derive"
             " from vaejax.Objective"
         )
@@ -186,7 +187,7 @@ def per_example(
     if isinstance(estimator, Objective):
         raise TypeError(f"{name} is an objective already; give it to what takes one, as it is")
     if isinstance(estimator, Estimator):
-        raise TypeError(f"{name} is an estimator, and wants a model beside: ({name}(...), model)")
+        raise TypeError(f"{name} is an estimator, and needs a model too: ({name}(...), model)")
     if isinstance(estimator, partial) and isinstance(estimator.func, Estimator):
         name = type(estimator.func).__name__
         raise TypeError(

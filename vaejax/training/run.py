@@ -33,6 +33,10 @@ class Run(NamedTuple):
     history: dict[str, np.ndarray]
     best_params: Params | None = None
 
+    def __repr__(self) -> str:
+        """Without its arrays, which fill screens."""
+        return f"Run(step={self.step}, history of {', '.join(self.history)})"
+
 
 class Record(NamedTuple):
     """What the history has of one step: the terms of the objective, nats per example; the norm of
