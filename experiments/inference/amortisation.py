@@ -27,6 +27,7 @@ from functools import partial
 
 import jax
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 import vaejax
 from experiments.lib import tables
@@ -113,8 +114,8 @@ def table(rows: list[dict]) -> str:
 
 
 CURVES = {
-    "encoder": ("semi-amortised: from the encoder's q", BLUE, 7),
-    "standard": ("per data point: from N(0, I)", ORANGE, -14),
+    "encoder": ("semi-amortised: steps from the encoder's q", BLUE, (0, 7), "center"),
+    "standard": ("per data point: steps from N(0, I)", ORANGE, (7, -10), "left"),
 }
 
 
@@ -122,22 +123,25 @@ def figure(rows: list[dict], title: str) -> Figure:
     """The bound against the time of inference, which starts at the encoder's."""
     drawing, [[axes]] = figure_of(size=(7, 4.2))
     amortised, *others = rows
-    for start, (label, colour, above) in CURVES.items():
+    for start, (label, colour, offset, side) in CURVES.items():
         curve = [row for row in others if row["start"] == start]
         points = [(row["milliseconds"], row["elbo"]) for row in curve]
         axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, ms=4)
         for row, point in zip(curve, points, strict=True):
-            style = {"fontsize": 8, "color": colour, "ha": "center"}
-            note(axes, str(row["steps"]), point, (0, above), **style)
+            style = {"fontsize": 8, "color": colour, "ha": side}
+            note(axes, str(row["steps"]), point, offset, **style)
     encoder, best = amortised["elbo"], max(row["elbo"] for row in rows)
     label = "amortised: the encoder"
     axes.plot(amortised["milliseconds"], encoder, "D", color=INK, label=label, ms=7)
     axes.axhline(encoder, color=INK, lw=0.7, ls=":")
     finish(axes, xscale="log", xlabel="time of q(z|x) (ms per example)", title=title)
     axes.set_ylabel("test ELBO (nats per example)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     gap = best - encoder
     axes.set_ylim(min(encoder - 4 * gap, best - 1), best + 0.25 * gap + 0.1)
-    legend(axes, "lower left")
+    legend(axes)
     return drawing
 
 

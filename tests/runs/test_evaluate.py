@@ -313,5 +313,5 @@ def test_numbers_that_cannot_be_are_named(change):
 
 def test_mistakes_are_one_line(tmp_path):
     done = vaejax_command("evaluate", "--run", "nothing", folder=tmp_path)
-    message = "error: nothing holds no config.json, so it is no run; name the folder of one"
+    message = "error: nothing holds no config.json, so it is not a run; name the folder of one"
     assert done.returncode == 2 and done.stderr.strip() == message

@@ -18,8 +18,7 @@ def finite_rows(values: ArrayLike, name: str) -> np.ndarray:
     if bad.any():
         row = np.argwhere(bad)[0][0] if values.ndim else 0
         raise ValueError(
-            f"{name}: NaN or infinity, first in row {row}; nothing can be said of such a row: mend"
-            " it, or leave it out"
+            f"{name}: NaN or infinity, first in row {row}; repair such rows, or leave them out"
         )
     return values
 

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from vaejax.base.checks import shortened
 from vaejax.base.types import Params, PyTree
-from vaejax.networks.stochastic import undrawn
 
 
 class OtherParamsError(ValueError):
@@ -28,6 +27,11 @@ def require_params(model: Any, params: Params, names: Collection[str] = ()) -> N
             " as model.init(key, x) makes them"
         )
     _require_arrays(model, params)
+    _require_names(model, params, names)
+
+
+def _require_names(model: Any, params: Params, names: Collection[str]) -> None:
+    """Raises ValueError where theta lacks one of the names."""
     theta: Any = params.theta
     known = list(theta) if isinstance(theta, Mapping) else []
     if not set(names) <= set(known):
@@ -53,22 +57,24 @@ def require_params_of(model: Any, params: Params, x: PyTree) -> None:
 
 def _require_same(model: Any, params: Params, wanted: Params, x: PyTree) -> None:
     """Raises ValueError that names the first part of the parameters that is not as wanted."""
-    own = undrawn(model.own_params(params))
-    if _form(own) == _form(wanted):
-        return
-    require_params(model, params, wanted.theta if isinstance(wanted.theta, Mapping) else ())
-    shapes = shortened(jax.tree.map(jnp.shape, x))
-    given = f" for an example of shape {shapes}"
+    _require_names(model, params, wanted.theta if isinstance(wanted.theta, Mapping) else ())
+    given = f" for an example of shape {shortened(jax.tree.map(jnp.shape, x))}"
     remedy = " model, and one example, or use jax.vmap or vaejax.minibatch"
-    _require_same_numbers(model, own._replace(psi=()), wanted._replace(psi=()), given, remedy)
+    own = model.own_params(params)._replace(psi=())  # which belongs to an estimator
+    _require_same_numbers(model, own, wanted._replace(psi=()), given, remedy)
 
 
 def _require_same_numbers(
     owner: Any, params: PyTree, wanted: PyTree, given: str, remedy: str
 ) -> None:
     """Raises OtherParamsError that names the first array that is not as wanted."""
-    has, made = _numbers(params), _numbers(wanted)
-    differing = [path for path in {**made, **has} if has.get(path) != made.get(path)]
+    made, has = _numbers(wanted), _numbers(params)
+
+    def differs(path: str) -> bool:
+        is_of_draw = path not in made and has[path][1] == "keys"  # of a net's noise: no parameter
+        return has.get(path) != made.get(path) and not is_of_draw
+
+    differing = list(filter(differs, {**made, **has}))
     if differing:
         path = differing[0]
         raise OtherParamsError(
@@ -94,9 +100,7 @@ def require_params_of_part(part: Any, params: PyTree, *given: PyTree) -> None:
 def require_as_made(part: Any, params: PyTree, wanted: PyTree) -> None:
     """Raises OtherParamsError for parameters of a part that differ from those of these shapes."""
     _require_arrays(part, params)
-    own = undrawn(params)
-    if _forms_of_numbers(own) != _forms_of_numbers(wanted):
-        _require_same_numbers(part, own, wanted, "", f" {type(part).__name__}")
+    _require_same_numbers(part, params, wanted, "", f" {type(part).__name__}")
 
 
 def _require_arrays(owner: Any, params: PyTree) -> None:
@@ -202,19 +206,9 @@ def _of_forms(forms: tuple[Any, tuple[tuple, ...]]) -> PyTree:
     return structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
 
 
-def _form(params: Params) -> tuple:
-    """The structure of theta and phi, and the numbers in them; psi belongs to an estimator."""
-    return _forms_of_numbers((params.theta, params.phi))
-
-
-def _forms_of_numbers(params: PyTree) -> tuple:
-    leaves, structure = jax.tree.flatten(params)
-    return structure, list(map(_numbers_in, leaves))
-
-
 def _numbers(params: PyTree) -> dict[str, tuple[tuple[int, ...], str]]:
     """{path: shape and kind}."""
-    leaves: Any = jax.tree_util.tree_leaves_with_path(params)
+    leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path): _numbers_in(leaf) for path, leaf in leaves}
 
 

@@ -118,15 +118,7 @@ def _limits(shown: np.ndarray) -> tuple[float, float]:
 
 
 def _show_validation(axes: Axes, steps: np.ndarray, bounds: np.ndarray) -> None:
-    """The curve, and its best value as a line with a number."""
-    axes.plot(steps, bounds, color=ORANGE, lw=1.5, marker="o", ms=3, label="validation")
-    best = int(bounds.argmax())
-    axes.axhline(bounds[best], color=ORANGE, lw=0.6, ls=":")
-    axes.annotate(
-        f"{bounds[best]:.2f}",
-        (steps[best], bounds[best]),
-        (0, 5),
-        textcoords="offset points",
-        ha="right",
-        color=ORANGE,
-    )
+    """The curve, and its best value as a line, with its number in the legend."""
+    label = f"validation, {bounds.max():.2f} at best"
+    axes.plot(steps, bounds, color=ORANGE, lw=1.5, marker="o", ms=3, label=label)
+    axes.axhline(bounds.max(), color=ORANGE, lw=0.6, ls=":")

@@ -116,7 +116,7 @@ def _pairs(model: Model, firsts: PyTree, seconds: PyTree) -> tuple[PyTree, PyTre
         check_data(xs, model.support)
     size, other = (len(jax.tree.leaves(xs)[0]) for xs in pairs)
     if size != other:
-        raise ValueError(f"{size} examples to {other} others are no pairs; give as many of each")
+        raise ValueError(f"{size} examples to {other} others are not pairs; give as many of each")
     return pairs[0], pairs[1]
 
 

@@ -91,6 +91,8 @@ def summary_of(folder: Path) -> RunSummary | None:
         if is_run(folder):
             return RunSummary(folder)
         reason = "it holds no run"
+        if any(is_run(path) for path in folder.glob("*/")):
+            reason = f"it is a folder of runs; name them, {folder}/*"
     except ValueError as error:  # of another vaejax, or damaged
         reason = str(error)
     print(f"{folder} is left out: {reason}", file=sys.stderr)
