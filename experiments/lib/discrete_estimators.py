@@ -3,20 +3,21 @@ are there: what each costs, how it is drawn, and which parameters learn.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 import optax
+from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib.bernoulli import RELAX_NET, TEMPERATURE
-from vaejax import Params
+from vaejax import Params, plots
 from vaejax.base.checks import unknown_name
 from vaejax.base.fields import Rule
 
-EVALUATIONS = (
-    6  # of f, that each has for one gradient: single samples, pairs and triples share them
-)
+# Of f, that each has for one gradient: single samples, pairs and triples share them.
+EVALUATIONS = 6
 
 
 class Entry(NamedTuple):
@@ -60,6 +61,14 @@ def look(name: str) -> dict[str, Any]:
     """The colour, marker and line of an estimator in every picture."""
     entry = ESTIMATORS[name]
     return {"color": entry.colour, "marker": entry.marker, "ls": "--" if entry.biased else "-"}
+
+
+def with_legend(drawing: Figure, names: Iterable[str]) -> Figure:
+    """One legend for all panels, of these estimators."""
+    for name in names:
+        drawing.axes[0].plot([], [], **look(name), label=full_name(name))
+    plots.shared_legend(drawing, drawing.axes, ncols=4)
+    return drawing
 
 
 @cache
