@@ -25,12 +25,12 @@ import flax.linen as nn
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from flax import nnx
 
 import vaejax
+from vaejax import plots
 
 data, pixels = vaejax.prepare_pixels(vaejax.load_dataset("digits"), "dynamic")
 key = jax.random.key(0)
@@ -276,13 +276,12 @@ def at_one_mask(mask_key):
 bounds = jax.jit(jax.vmap(at_one_mask))(jax.random.split(key, 500))
 without = estimator(model, params, x, key)
 
-figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-axes.hist(np.asarray(bounds), bins=40, color="tab:blue", alpha=0.6, label="one mask each")
-axes.axvline(bounds.mean(), color="tab:blue", label="their mean, which is maximised")
-axes.axvline(without, color="black", linestyle="--", label="without dropout")
-axes.set(xlabel="ELBO of one image, nats", ylabel="masks, of 500")
-axes.legend()
-plt.close(figure)
+figure, [[axes]] = plots.figure_of(size=(6.5, 3.2))
+axes.hist(np.asarray(bounds), bins=40, color=plots.BLUE, alpha=0.6, label="one mask each")
+axes.axvline(bounds.mean(), color=plots.BLUE, label="their mean, which is maximised")
+axes.axvline(without, color=plots.INK, linestyle="--", label="without dropout")
+plots.finish(axes, xlabel="ELBO of one image, nats", ylabel="masks, of 500")
+plots.legend(axes, "upper left")
 figure
 
 # %% [markdown]
@@ -379,12 +378,11 @@ print(
 )
 assert by_batch.std() > 0.5
 
-figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-axes.hist(np.asarray(by_batch), bins=40, color="tab:red", alpha=0.6, label="BatchNorm")
-axes.axvline(by_itself, color="black", label="a norm of one example")
-axes.set(xlabel="ELBO of one image, nats", ylabel="batches, of 300")
-axes.legend()
-plt.close(figure)
+figure, [[axes]] = plots.figure_of(size=(6.5, 3.2))
+axes.hist(np.asarray(by_batch), bins=40, color=plots.ORANGE, alpha=0.6, label="BatchNorm")
+axes.axvline(by_itself, color=plots.INK, label="a norm of one example")
+plots.finish(axes, xlabel="ELBO of one image, nats", ylabel="batches, of 300")
+plots.legend(axes, "upper left")
 figure
 
 

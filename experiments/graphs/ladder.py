@@ -157,10 +157,13 @@ def train(
 
 
 def figure(rows: list[dict], zs: tuple[str, ...], title: str) -> Figure:
-    """The KL of each layer, a panel for each row of the table, on one logarithmic scale."""
-    size, least = (2.7 * len(rows) + 0.6, 3.4), 1e-3
-    drawing, [panels] = plots.figure_of(columns=len(rows), size=size, sharey=True)
-    for axes, row in zip(panels, rows, strict=True):
+    """The KL of each layer, a panel for each row of the table, on one logarithmic scale: each
+    inference has a line, each objective a column.
+    """
+    lines, least = len(rows) // 2, 1e-3
+    size = (7.2, 2.1 * lines + 0.5)
+    drawing, panels = plots.figure_of(lines, 2, size, sharex=True, sharey=True)
+    for axes, row in zip(panels.flat, rows, strict=True):
         values = [max(row["kl"][z], least) for z in zs]
         colours = [plots.BLUE if value > DEAD else UNUSED for value in values]
         axes.barh(range(len(zs)), values, left=0, color=colours)
@@ -168,7 +171,9 @@ def figure(rows: list[dict], zs: tuple[str, ...], title: str) -> Figure:
         axes.set_yticks(range(len(zs)), zs)
         name = f"{row['inference']}, {row['objective']}"
         axes.set_title(f"{name}\nELBO {row['elbo']:.1f}", fontsize=10)
-        plots.finish(axes, xscale="log", xlim=(least, 300), xlabel="KL (nats)")
+        plots.finish(axes, xscale="log", xlim=(least, 300))
+    for axes in panels[-1]:
+        axes.set_xlabel("KL (nats)")
     drawing.suptitle(title, fontsize=plots.TITLE)
     return drawing
 

@@ -27,6 +27,7 @@ from functools import partial
 
 import jax
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 import vaejax
 from experiments.lib import figures, flags, tables
@@ -103,24 +104,27 @@ def figure(rows: list[dict], title: str) -> Figure:
     """The bound against the time of inference, which starts at the encoder's."""
     drawing, [[axes]] = plots.figure_of(size=(7, 4.2))
     amortised, *others = rows
-    for start, label, colour, above in (
-        ("encoder", "semi-amortised: from the encoder's q", plots.BLUE, 7),
-        ("standard", "per data point: from N(0, I)", plots.ORANGE, -14),
+    for start, label, colour, offset, side in (
+        ("encoder", "semi-amortised: steps from the encoder's q", plots.BLUE, (0, 7), "center"),
+        ("standard", "per data point: steps from N(0, I)", plots.ORANGE, (7, -10), "left"),
     ):
         points = tables.columns(tables.where(others, start=start), "milliseconds", "elbo", "steps")
         axes.plot(*points[:2], "o-", color=colour, label=label, ms=4)
-        style = {"fontsize": 8, "color": colour, "ha": "center"}
+        style = {"fontsize": 8, "color": colour, "ha": side}
         for *point, steps in zip(*points, strict=True):
-            figures.note(axes, str(steps), tuple(point), (0, above), **style)
+            figures.note(axes, str(steps), tuple(point), offset, **style)
     encoder, best = amortised["elbo"], max(row["elbo"] for row in rows)
     label = "amortised: the encoder"
     axes.plot(amortised["milliseconds"], encoder, "D", color=plots.INK, label=label, ms=7)
     axes.axhline(encoder, color=plots.INK, lw=0.7, ls=":")
     plots.finish(axes, xscale="log", xlabel="time of q(z|x) (ms per example)", title=title)
     axes.set_ylabel("test ELBO (nats per example)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     gap = best - encoder
     axes.set_ylim(min(encoder - 4 * gap, best - 1), best + 0.25 * gap + 0.1)
-    plots.legend(axes, "lower left")
+    plots.legend(axes)
     return drawing
 
 

@@ -207,14 +207,27 @@ def figure(config: Config, linear: list[dict], images: list[dict]) -> Figure:
     draw_images(right, images)
     right.set_title(f"{config.data}, test set, labelled β (active latents)")
     for axes, rows, name in ((left, linear, "squared_error"), (right, images, "distortion")):
-        for row in rows:
-            label, point = f"{row['beta']:g} ({row['active']})", (row["rate"], row[name])
-            figures.note(axes, label, point, (6, 5), fontsize=8)
+        label_points(axes, rows, name)
         plots.legend(axes, "upper right")
         axes.margins(x=0.1)
         plots.finish(axes)
         axes.set_xlim(left=-0.03 * max(row["rate"] for row in rows))
     return drawing
+
+
+def label_points(axes: Axes, rows: list[dict], name: str) -> None:
+    """Each beta beside its point; of points that lie on one another, such as those of the betas
+    that leave no latent active, the first alone.
+    """
+    points = np.array([(row["rate"], row[name]) for row in rows])
+    apart = 0.05 * np.ptp(points, axis=0)
+    labelled: list[np.ndarray] = []
+    for row, point in zip(rows, points, strict=True):
+        if not any(np.all(np.abs(point - other) < apart) for other in labelled):
+            figures.note(
+                axes, f"{row['beta']:g} ({row['active']})", tuple(point), (6, 5), fontsize=8
+            )
+            labelled.append(point)
 
 
 def draw_linear(axes: Axes, config: Config, rows: list[dict]) -> None:

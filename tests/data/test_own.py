@@ -167,7 +167,7 @@ BAD_ARRAYS = {
     "all of them": ((GREY,), {"valid": 40, "test": 20}, "60 training images, of which 40 for"),
     "none of them": ((GREY,), {"valid": 0.001}, "1 for valid"),
     "beyond the maximum": ((GREY,), {"maximum": 99}, "up to 255, above 99"),
-    "dark": ((GREY // 16,), {}, "up to 15 alone, far below 255, the usual maximum of uint8"),
+    "dark": ((GREY // 16,), {}, "no pixel above 15, far below 255, the usual maximum of uint8"),
     "negative pixels": ((GREY - 1.0,), {"maximum": 255}, r"pixels in \[-1, 254\]"),
 }
 
@@ -183,7 +183,7 @@ def test_arrays_that_are_refused(case):
 BAD_TABLES = {
     "empty": ("", None, "is empty"),
     "header alone": ("a,b\n", None, "no row of numbers"),
-    "a word": ("a,b\n1,2\n3,x\n", None, r"line 3, column 'b' is 'x', no finite number"),
+    "a word": ("a,b\n1,2\n3,x\n", None, r"line 3, column 'b' is 'x', not a finite number"),
     "a hole": ("a,b\n1,\n", None, r"line 2, column 'b' is empty"),
     "NaN": ("a,b\n1,2\n1,nan\n", None, r"line 3, column 'b' is 'nan'"),
     "infinite": ("1,2\n1,1e999\n", None, r"line 2, column '2' is '1e999'"),
@@ -198,8 +198,8 @@ BAD_TABLES = {
     "labels of halves": ("a,b\n1,0.5\n2,1\n" * 1, "b", "has the label 0.5"),
     "no label": ("a,b\n1,x\n2,\n", "b", "a row without a label"),
     "numbers of columns": ("0,1,2\n5,6,7\n", None, "numbers of columns as pandas writes them"),
-    "underscores": ("a,b\n1_000,2\n", None, "is no table of numbers"),
-    "latin-1": ("a,b\n1,\udcff\n", None, "no table in UTF-8"),
+    "underscores": ("a,b\n1_000,2\n", None, "is not a table of numbers"),
+    "latin-1": ("a,b\n1,\udcff\n", None, "is not a table in UTF-8"),
     "half a header": ("a,2\n1,2\n", None, "line 1, column '1' is 'a'"),
 }
 
@@ -238,9 +238,12 @@ BAD_FOLDERS = {
         lambda folder: Image.fromarray(np.stack([GREY[0]] * 4, -1)).save(folder / "x.png"),
         "x.png has the mode RGBA",
     ),
-    "cut off": (broken_image, "x.png can not be read"),
-    "text": (lambda folder: (folder / "notes.txt").write_text("x"), "notes.txt is no PNG or JPEG"),
-    "a gif": (lambda folder: Image.fromarray(GREY[0]).save(folder / "x.gif"), "x.gif is no PNG"),
+    "cut off": (broken_image, "x.png cannot be read"),
+    "text": (
+        lambda folder: (folder / "notes.txt").write_text("x"),
+        "notes.txt is not a PNG or JPEG",
+    ),
+    "a gif": (lambda folder: Image.fromarray(GREY[0]).save(folder / "x.gif"), "x.gif is not a PNG"),
 }
 FOLDERS = {
     "empty": (lambda folder: None, "holds no PNG or JPEG"),

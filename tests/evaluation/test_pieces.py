@@ -16,6 +16,8 @@ from tests.lib.cases import cases
 from tests.lib.evaluated import binary_model
 from vaejax.base.compare import differences
 from vaejax.base.mapping import map_rows
+from vaejax.data import shares
+from vaejax.data.shares import MappedSource
 from vaejax.evaluation import chunks
 from vaejax.evaluation.evaluate import Summary, WeightsAndMean
 from vaejax.evaluation.pieces import Pieces
@@ -40,12 +42,12 @@ def mapped(path, params=1.0, xs=XS, key=KEY, function=draw, size=2):
         return map_rows(*arguments, **settings)
 
     with (
-        mock.patch.object(chunks, "map_rows", counted),
+        mock.patch.object(shares, "map_rows", counted),
         warnings.catch_warnings(record=True) as said,
     ):
         warnings.simplefilter("always")
-        source, settings = vaejax.Arrays(xs), {"batch_size": size, "path": path}
-        found = chunks.map_in_chunks(function, kept, params, source, key, **settings)
+        source = MappedSource(function, params, vaejax.Arrays(xs), key)
+        found = chunks.map_in_chunks(source, kept, batch_size=size, path=path)
     return found, len(computed), [str(warning.message) for warning in said]
 
 
@@ -171,7 +173,7 @@ def test_a_file_of_other_arguments_is_refused_and_stays(file, case):
 def test_a_file_of_something_else_is_not_written_over(tmp_path, content):
     path = tmp_path / "mine"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="mine is no file of an evaluation, and is not written"):
+    with pytest.raises(ValueError, match="mine is not a file of an evaluation, so it is not"):
         mapped(path)
     assert path.read_bytes() == content
 
@@ -180,9 +182,12 @@ def test_an_evaluation_is_of_its_model_and_settings():
     """Two that differ in a field of the model, or in a setting, are told apart by its path."""
     model, params, xs = binary_model()
     other = dataclasses.replace(model, prior=vaejax.VampPrior(3))
+    source = vaejax.Arrays(xs)
     parts = [
-        chunks.made_of(WeightsAndMean(*found, 5), Summary((1, 4)), params, vaejax.Arrays(xs), KEY)
-        for found in ((model, 3), (other, 4))
+        chunks.made_of(
+            MappedSource(WeightsAndMean(*setting, 5), params, source, KEY), Summary((4,))
+        )
+        for setting in ((model, 3), (other, 4))
     ]
     assert differences(*parts) == [
         "function.model.prior: saved vaejax.StandardNormal, now vaejax.VampPrior",

@@ -112,7 +112,7 @@ def read_amat(path: Path) -> np.ndarray:
     content = path.read_bytes()
     digits = np.frombuffer(content.translate(None, b" \r\n"), np.uint8) - ord("0")
     if not BITS_LINE.match(content) or digits.size % 784 or digits.max() > 1:
-        raise ValueError(f"{path} is {kind_of(content[:64])} (it is no file of lines of 784 bits)")
+        raise ValueError(f"{path} is {kind_of(content[:64])} (it has no lines of 784 bits)")
     return digits.reshape(-1, 28, 28)
 
 
@@ -168,13 +168,13 @@ def read_idx(path: Path) -> np.ndarray:
         except (OSError, EOFError, zlib.error) as error:
             raise damaged(path, error) from None
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
-        raise ValueError(f"{path} is {kind_of(content)} (it is no idx file of bytes)")
+        raise ValueError(f"{path} is {kind_of(content)} (it is not an idx file of bytes)")
     shape = np.frombuffer(content, ">u4", content[3], offset=4).tolist()
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
     if values.size != math.prod(shape):
         raise ValueError(
             f"{path} is cut off or damaged: {values.size} bytes for shape {tuple(shape)}; copy or"
-            " download it anew (it is no whole idx file of bytes)"
+            " download it anew (it is not a whole idx file of bytes)"
         )
     return values.reshape(shape)
 

@@ -90,7 +90,7 @@ def settled_maximum(
         )
     if said is None and 1 < high <= FAR_BELOW * maximum:
         raise ValueError(
-            f"{where} has pixels up to {high:g} alone, far below {maximum:g}, {_whose(said, name)}:"
+            f"{where} has no pixel above {high:g}, far below {maximum:g}, {_whose(said, name)}:"
             f" {_remedy(high)}"
         )
     return maximum

@@ -41,7 +41,7 @@ def read_table(path: Path, label: str | None = None) -> tuple[dict[str, np.ndarr
         )
     except ValueError as error:
         _raise_for_cell(path, delimiter, names, header, number)
-        raise ValueError(f"{path} is no table of numbers ({error})") from None
+        raise ValueError(f"{path} is not a table of numbers ({error})") from None
     if not np.isfinite(values).all():
         _raise_for_cell(path, delimiter, names, header, number)
     if number is None:
@@ -128,8 +128,8 @@ def _raise_for_cell(
                 shown = repr(cell) if cell.strip() else "empty"
                 remedy = "" if label is not None else ", or, if it is the label, --label"
                 raise ValueError(
-                    f"{path}, line {line}, column {names[i]!r} is {shown}, no finite number; give"
-                    f" one, or leave out the row or the column{remedy}"
+                    f"{path}, line {line}, column {names[i]!r} is {shown}, not a finite"
+                    f" number; give one, or leave out the row or the column{remedy}"
                 )
 
 
@@ -142,7 +142,7 @@ def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no table in UTF-8 ({error}); save it as text") from None
+        raise ValueError(f"{path} is not a table in UTF-8 ({error}); save it as text") from None
 
 
 def _number(cell: str) -> float | None:

@@ -13,7 +13,7 @@ import jax
 import numpyro.distributions as npd
 
 from vaejax.base.checks import require_key, require_kind, require_said, shortened
-from vaejax.base.contracts import hold
+from vaejax.base.contracts import Declared, hold
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.check import check_values
@@ -22,11 +22,12 @@ from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.numpyro import as_distribution
 from vaejax.models.contracts import CONTRACTS, joint_alone
 from vaejax.models.learned import reading_params_of, require_params
+from vaejax.networks.base import Net
 
 Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
 
 
-class Factor:
+class Factor(Declared):
     """A density whose parameters come from what it is shown. Derive from `Prior` or `Conditional`.
 
     `support` is the set that the density is for, so that data, or the other density of one latent,
@@ -67,6 +68,11 @@ def require_factor(value: Any, kind: type, role: str) -> None:
             " model, or of a function that gives a distribution; for a likelihood write a node with"
             " a vaejax.NumPyroConditional for each site, in a vaejax.GraphModel; or derive from"
             f" vaejax.{kind.__name__}"
+        )
+    if isinstance(value, Net):
+        raise TypeError(
+            f"{role} is the net {shortened(value)}; write the density that its outputs are of, such"
+            " as vaejax.DiagNormal(net) or vaejax.Bernoulli(net)"
         )
     require_kind(value, kind, role)
 
@@ -109,7 +115,7 @@ class Prior(Factor, abstract=True):
     """
 
 
-class Model:
+class Model(Declared):
     """log p_theta(x, z) = log p_theta(z) + log p_theta(x | z), and an inference model q_phi(z | x).
 
     Every method takes one example x. In a conditional model x holds the inputs u too, and all three

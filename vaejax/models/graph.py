@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
@@ -142,6 +143,6 @@ class DirectedGraph(Structure, Conditional):
         if len(self.inputs) > 1:
             raise ValueError(
                 f"DirectedGraph has the inputs {', '.join(self.inputs)}; give a mapping of them,"
-                f" not {type(given).__name__}"
+                f" and not one value of shape {jax.tree.map(jnp.shape, given)}"
             )
         return dict.fromkeys(self.inputs, given)

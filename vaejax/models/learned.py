@@ -11,7 +11,6 @@ import jax.numpy as jnp
 
 from vaejax.base.checks import shortened
 from vaejax.base.types import Params, PyTree
-from vaejax.networks.stochastic import undrawn
 
 
 def require_params(model: Any, params: Params, names: Collection[str] = ()) -> None:
@@ -29,6 +28,11 @@ def require_params(model: Any, params: Params, names: Collection[str] = ()) -> N
                 f"params{jax.tree_util.keystr(path)} is {shortened(leaf)}, and parameters are"
                 f" arrays of real numbers; give those of {type(model).__name__}.init(key, x)"
             )
+    _require_names(model, params, names)
+
+
+def _require_names(model: Any, params: Params, names: Collection[str]) -> None:
+    """Raises ValueError where theta lacks one of the names."""
     theta: Any = params.theta
     known = list(theta) if isinstance(theta, Mapping) else []
     if not set(names) <= set(known):
@@ -54,20 +58,23 @@ def require_params_of(model: Any, params: Params, x: PyTree) -> None:
 
 def _require_same(model: Any, params: Params, wanted: Params, x: PyTree) -> None:
     """Raises ValueError that names the first part of the parameters that is not as wanted."""
-    own = undrawn(model.own_params(params))
-    if _form(own) == _form(wanted):
+    _require_names(model, params, wanted.theta if isinstance(wanted.theta, Mapping) else ())
+    made, has = _numbers(wanted), _numbers(model.own_params(params))
+
+    def differs(path: str) -> bool:
+        is_of_draw = path not in made and has[path][1] == "keys"  # of a net's noise: no parameter
+        return has.get(path) != made.get(path) and not is_of_draw
+
+    differing = list(filter(differs, {**made, **has}))
+    if not differing:
         return
-    require_params(model, params, wanted.theta if isinstance(wanted.theta, Mapping) else ())
-    has, made = _numbers(own), _numbers(wanted)
-    differing = [path for path in {**made, **has} if has.get(path) != made.get(path)]
-    if differing:
-        path = differing[0]
-        raise ValueError(
-            f"these are the parameters of another model: params{path} {_said(has.get(path))}, and"
-            f" {type(model).__name__}.init {_made(made.get(path))} for an example of shape"
-            f" {shortened(jax.tree.map(jnp.shape, x))}; give those that were trained with this"
-            " model, and one example, or use jax.vmap or vaejax.minibatch"
-        )
+    path = differing[0]
+    raise ValueError(
+        f"these are the parameters of another model: params{path} {_said(has.get(path))}, and"
+        f" {type(model).__name__}.init {_made(made.get(path))} for an example of shape"
+        f" {shortened(jax.tree.map(jnp.shape, x))}; give those that were trained with this model,"
+        " and one example, or use jax.vmap or vaejax.minibatch"
+    )
 
 
 def require_params_alone(model: Any, params: Params, x: PyTree = None) -> None:
@@ -140,15 +147,9 @@ def _of_forms(forms: tuple[Any, tuple[tuple, ...]]) -> PyTree:
     return structure.unflatten([jax.ShapeDtypeStruct(*leaf) for leaf in leaves])
 
 
-def _form(params: Params) -> tuple:
-    """The structure of theta and phi, and the numbers in them; psi belongs to an estimator."""
-    leaves, structure = jax.tree.flatten((params.theta, params.phi))
-    return structure, list(map(_numbers_in, leaves))
-
-
 def _numbers(params: Params) -> dict[str, tuple[tuple[int, ...], str]]:
-    """{path: shape and kind}, likewise."""
-    leaves: Any = jax.tree_util.tree_leaves_with_path(params._replace(psi=()))
+    """{path: shape and kind} of theta and phi; psi belongs to an estimator."""
+    leaves = jax.tree_util.tree_leaves_with_path(params._replace(psi=()))
     return {jax.tree_util.keystr(path): _numbers_in(leaf) for path, leaf in leaves}
 
 

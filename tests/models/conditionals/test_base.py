@@ -130,7 +130,7 @@ def test_wrong_numbers_of_heads(name):
     make = getattr(vaejax, name)
     if issubclass(make, OfFlow):
         make = partial(_called_by_its_net, make)
-    refusal = rf"{name} wants .*"
+    refusal = rf"{name} needs .*"
     for number in {
         "FullNormal": (1, 4, 6),
         "LowRankNormal": (1, 2),
@@ -141,13 +141,13 @@ def test_wrong_numbers_of_heads(name):
     with pytest.raises(
         TypeError,
         match=(
-            rf"{name} wants a net that returns \(.*\), such as vaejax.MLP\(dim,"
+            rf"{name} needs a net that returns \(.*\), such as vaejax.MLP\(dim,"
             rf" heads={HEADS[name]}\)"
         ),
     ):
         given_heads(make, (3,))
     with pytest.raises(
-        TypeError, match=rf"{name} wants .* of one shape; its net's have \[\(3,\), \(2,\)"
+        TypeError, match=rf"{name} needs .* of one shape; its net's have \[\(3,\), \(2,\)"
     ):
         given_heads(make, (3,), (2,), *[(3,)] * (HEADS[name] - 2))
 
@@ -168,7 +168,7 @@ OF_ONE_HEAD = [
 def test_two_heads_where_one_belongs(make):
     with pytest.raises(
         TypeError,
-        match=r"wants a net that returns .* alone, such as vaejax.MLP\(dim\), not 2 heads",
+        match=r"needs a net that returns .* only, such as vaejax.MLP\(dim\), not 2 heads",
     ):
         given_heads(make, (3,), (3,))
 
@@ -185,12 +185,12 @@ def test_other_wrong_outputs():
     with pytest.raises(
         TypeError,
         match=(
-            r"Categorical wants .* logits of shape \[\*x.shape, 256\], such as .*, not \(3, 255\)"
+            r"Categorical needs .* logits of shape \[\*x.shape, 256\], such as .*, not \(3, 255\)"
         ),
     ):
         given_heads(vaejax.Categorical, (3, 255))
     with pytest.raises(
-        TypeError, match=r"VonMisesFisher wants a vector of 2 or more .*, not shape \(1,\)"
+        TypeError, match=r"VonMisesFisher needs a vector of 2 or more .*, not shape \(1,\)"
     ):
         given_heads(vaejax.VonMisesFisher, (1,))
     for scale in (0.0, -1.0, "fixed"):
