@@ -54,15 +54,8 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import flags, gradients, tables
 from experiments.lib.bernoulli import closed_forms, exact_gradient, exact_moments, expectation
-from experiments.lib.discrete_estimators import (
-    ESTIMATORS,
-    EVALUATIONS,
-    adam_on,
-    full_name,
-    look,
-    with_legend,
-)
-from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table
+from experiments.lib.discrete_estimators import ESTIMATORS, EVALUATIONS, adam_on, full_name, look
+from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table, with_legend
 from experiments.lib.gradients import interval_of
 from experiments.lib.script import Report, run_script
 from vaejax import plots
@@ -135,9 +128,7 @@ TINY = 1e-20  # the eps of Adam: gradients here are far below the usual one
 
 
 def measured(config: Config, dim: int, name: str, p: float, key) -> dict[str, Any]:
-    """The row of one estimator at one probability: psi learns at fixed logits, then the variance is
-    measured, and, at D = 1, exact.
-    """
+    """The row of an estimator at p, after psi learned there; at D = 1 its variance is exact."""
     init_key, learn_key, draw_key = jax.random.split(key, 3)
     model, start = start_of(config, dim, name, init_key)
     params = start._replace(phi={"logits": jnp.full(dim, math.log(p / (1 - p)))})
@@ -202,9 +193,7 @@ def quadratic(config: Config, dim: int) -> dict[str, Any]:
 
 
 def quadratic_table(config: Config, dim: int, result: dict[str, Any]) -> str:
-    """Variance, or mean squared error where there is bias, by probability; ** the least of a
-    column.
-    """
+    """Variance, or mean squared error of the biased, by probability; ** the least."""
     rows, lines = result["rows"], []
     by_probability = {p: tables.where(rows, p=p) for p in config.probabilities}
     least = {p: min(tables.columns(part, ERROR)[0]) for p, part in by_probability.items()}
@@ -227,9 +216,7 @@ def quadratic_table(config: Config, dim: int, result: dict[str, Any]) -> str:
 
 
 def quadratic_figure(config: Config, results: dict[str, dict]) -> Figure:
-    """A row for each problem: the variance against the probability, and the ascent, its median and
-    quartiles over the seeds.
-    """
+    """A row for each problem: the variance against p; the ascent, with quartiles over seeds."""
     size = (11, 3.9 * len(results))
     drawing, panels = plots.figure_of(len(results), 2, size)
     titles = {

@@ -137,9 +137,7 @@ class Subject(NamedTuple):
 
 
 def subject_of(config: Config, seed: int) -> Subject:
-    """What is measured of one seed: along a training of its own, of which nothing is trained yet,
-    or at the checkpoints that a run has kept.
-    """
+    """What is measured of one seed. Nothing is trained before its parameters are asked for."""
     init_key, fit_key, rows_key, pixels_key, key = jax.random.split(jax.random.key(seed), 5)
     if config.run is not None:
         run = vaejax.open_run(config.run, data_folder=config.data_folder)

@@ -72,9 +72,7 @@ from vaejax.runs.config import TrainSize
 
 @dataclasses.dataclass(frozen=True)
 class Config(flags.Trained):
-    """Two parts, and the settings of each: first of the curves, then of the regression. Those of
-    the review are the defaults.
-    """
+    """The settings of the curves, then of the regression: those of the review."""
 
     parts: flags.Parts[Literal["curves", "regression"]] = ("curves", "regression")
     num_draws: flags.NumDraws = 100_000
@@ -181,9 +179,7 @@ def table_of_curves(rows: list[dict]) -> str:
 
 
 def draw_curves(curves: dict[str, Curves], rows: list[dict]) -> Figure:
-    """The exact variances as lines, the measured ones as points with intervals; shaded where the
-    score function beats the pathwise.
-    """
+    """Lines are exact, points measured; shaded where the score function beats the pathwise."""
     drawing, grid = plots.figure_of(2, 3, size=(12, 6.6), sharex="col")
     panels = itertools.product(PARAMETERS, COSTS)
     for axes, (parameter, cost) in zip(grid.ravel(), panels, strict=True):
@@ -236,9 +232,7 @@ REGRESSION_GROUPS = {
 
 
 def regression_part(config: Config) -> Report:
-    """The gradients along the pathwise run, each estimator's own run, and the best ELBO of a
-    mean-field q.
-    """
+    """Gradients along the pathwise run, each estimator's own run, the best mean-field ELBO."""
     rows = logistic_regression.signed_rows()
     encoder = vaejax.DiagNormal(vaejax.Free(rows.shape[1]), max_log_scale=None)
     model = vaejax.Expectation(partial(logistic_regression.log_likelihood, len(rows)), encoder)
@@ -271,9 +265,7 @@ def regression_part(config: Config) -> Report:
 def trained(
     config: Config, name: str, model: vaejax.Expectation, rows, key
 ) -> dict[int, vaejax.Params]:
-    """The parameters at each step where gradients are measured, and at both ends, of one run that
-    starts at q = the prior.
-    """
+    """The parameters at each measured step and at both ends, of a run from q = the prior."""
     schedule = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
     estimator, start = RIVALS[name](config.num_samples), model.init(key, rows)
     settings = {
@@ -289,9 +281,7 @@ def trained(
 
 
 def exact_values(model: vaejax.Expectation, runs: dict[str, dict], rows) -> tuple[dict, float]:
-    """{(estimator, step): parameters, their exact ELBO and its gradient} along each run, in double
-    precision; and the best ELBO.
-    """
+    """{(estimator, step): parameters, exact ELBO, its gradient}, and the best ELBO, in float64."""
     precise = partial(jax.tree.map, partial(jnp.asarray, dtype=float))
     values = {}
     with jax.enable_x64(True):
@@ -349,9 +339,7 @@ def table_of_traces(rows: list[dict]) -> str:
 def draw_regression(
     config: Config, traces: list[dict], learning: list[dict], best: float
 ) -> Figure:
-    """The trace in each parameter along the pathwise run, and how far each run is from the best
-    ELBO.
-    """
+    """The traces along the pathwise run, and how far each run is from the best ELBO."""
     drawing, [panels] = plots.figure_of(columns=3, size=(12, 3.9))
     shown = [row | {"root": row["step"] ** 0.5} for row in traces]
     ends = [{**row, "root": row["step"] ** 0.5, "below": best - row["elbo"]} for row in learning]

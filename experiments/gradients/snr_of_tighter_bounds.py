@@ -158,9 +158,7 @@ def parameters(mu: jax.Array, a: jax.Array, b: jax.Array) -> vaejax.Params:
 
 @partial(jax.jit, static_argnames="config")
 def near_the_optimum(config: Config, key: Key) -> tuple[vaejax.Params, jax.Array]:
-    """Parameters about mu* = mean x, A* = I/2, b* = mu*/2, and the data x [N, dim] of a model whose
-    mu is drawn from N(0, I).
-    """
+    """Parameters about mu* = mean x, A* = I/2, b* = mu*/2, and x [N, dim], of mu ~ N(0, I)."""
     mu_key, data_key, *keys = jax.random.split(key, 5)
     mu, eye = jax.random.normal(mu_key, (config.latent_dim,)), jnp.eye(config.latent_dim)
     draw = partial(linear_gaussian(config).sample, parameters(mu, eye, jnp.zeros_like(mu)))
@@ -206,9 +204,7 @@ def predicted(constants: Constants, ks) -> dict[str, np.ndarray]:
 
 
 def floor(num_draws: int) -> float:
-    """E |mean| / sd of a mean of n normal draws whose expectation is zero, at known sd: sqrt(2 /
-    (pi n)).
-    """
+    """E |mean| / sd of a mean of n normal draws of expectation 0: sqrt(2 / (pi n))."""
     return math.sqrt(2 / (math.pi * num_draws))
 
 
@@ -262,9 +258,7 @@ def averages(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def half_widths(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
-    """Of the intervals at 95 % of the averages, by the jackknife: each block is left out once; nan
-    where there is one alone.
-    """
+    """Of intervals at 95 %, by the jackknife over blocks; nan where there is one alone."""
     n = len(blocks)
     parts = [np.delete(blocks, i, axis=0) for i in range(n)] if n > 1 else [blocks]
     others = [averages(config, part) for part in parts]
@@ -278,9 +272,7 @@ def half_widths(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
 def comparison(
     config: Config, constants: dict[str, Constants], rows: list[dict]
 ) -> dict[str, dict]:
-    """Per gradient: the slopes with those of the theory, and at the largest K what was measured
-    over what is predicted.
-    """
+    """Per gradient: slopes, and at the largest K the measured over the predicted."""
     ks, result = config.fitted_ks, {name: {} for name in constants}
     for name, quantity in itertools.product(constants, ("std", "snr")):
         [measured] = tables.columns(tables.where(rows, estimator=name)[-len(ks) :], quantity)
@@ -301,32 +293,26 @@ def slope(ks, values) -> float:
 
 def report(config: Config, rows: list[dict], summary: dict[str, dict]) -> str:
     """What was measured at each K, the floor of a ratio, and the slopes."""
-    cells = [
-        {"K": row["num_samples"], "title": f"{title} {row['estimator']}", "number": row[quantity]}
-        for title, quantity in (("std", "std"), ("SNR", "snr"))
+    titles = {
+        f"{title} {name}": (name, title.lower())
+        for title in ("std", "SNR")
         for name in config.estimators
+    }
+    titles |= {"SNR iwae, own mean": (IWAE, "plug_in"), "SNR in mu": (IN_MU, "snr")}
+    cells = [
+        {"K": row["num_samples"], "title": title, "number": row[quantity]}
+        for title, (name, quantity) in titles.items()
         for row in tables.where(rows, estimator=name)
     ]
-    for name, quantity, title in (
-        (IWAE, "plug_in", "SNR iwae, own mean"),
-        (IN_MU, "snr", "SNR in mu"),
-    ):
-        cells += [
-            {"K": row["num_samples"], "title": title, "number": row[quantity]}
-            for row in tables.where(rows, estimator=name)
-        ]
     by_samples = tables.wide("K", "{K}", "title", "{number:.3g}", cells)
     note_of_floor = f"The floor of a ratio with its own mean: {floor(config.num_draws):.3f}"
-    header = (
-        "estimator | slope of std | theory | slope of SNR | theory | std / theory | SNR / theory"
-    )
     pair = "{{slope of {0}[measured]:+.3f}} | {{slope of {0}[theory]:+.3f}}"
-    line = f"{{name}} | {pair.format('std')} | {pair.format('snr')}"
     ratios = "{std over theory:.3f} | {snr over theory:.3f}"
-    slopes = [{"name": name, **row} for name, row in summary.items()]
-    return "\n\n".join(
-        [by_samples, note_of_floor, tables.table(header, f"{line} | {ratios}", slopes)]
-    )
+    line = f"{{name}} | {pair.format('std')} | {pair.format('snr')} | {ratios}"
+    slopes = "slope of std | theory | slope of SNR | theory | std / theory | SNR / theory"
+    shown = [{"name": name, **row} for name, row in summary.items()]
+    table = tables.table(f"estimator | {slopes}", line, shown)
+    return "\n\n".join([by_samples, note_of_floor, table])
 
 
 GREEN, VIOLET, SLATE = "#2e8b57", "#8e5ea2", "#6b7280"

@@ -77,9 +77,7 @@ def linear_gaussian(width: float) -> tuple[vaejax.VAE, vaejax.Params]:
 
 
 def measured(config: Config, width: float, key) -> list[dict]:
-    """A row for each estimator and parameter: the exact variance, and what `gradient_moments`
-    finds.
-    """
+    """A row for each estimator and parameter: the variance, exact and measured."""
     model, params = linear_gaussian(width)
     x, exact = jnp.asarray([X]), closed_forms(width)
     return [

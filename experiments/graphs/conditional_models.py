@@ -102,9 +102,7 @@ CONDITIONALS = {
 
 
 def regression(config: Config) -> Report:
-    """log p(y | x) of two networks on 10,000 fresh points of the toy, beside that of its own
-    density.
-    """
+    """log p(y | x) of two networks on 10,000 fresh points, beside that of the toy's density."""
     steps = dataclasses.replace(config, num_steps=min(config.num_steps, 2_000))
     train, fresh = toy(config.regression_examples, config.seed), toy(10_000, config.seed + 1)
     rows, bands = [], {}
@@ -163,9 +161,7 @@ class Labelled:
 
 @vaejax.component
 class Halves:
-    """{"image"} as stored -> {"y": the upper half, "x": the lower half}; of an odd height the
-    middle row is in x.
-    """
+    """{"image"} -> {"y": upper half, "x": lower half, with the middle row of an odd height}."""
 
     pixels: vaejax.Transform
 
@@ -193,9 +189,7 @@ class Task(NamedTuple):
 
 
 def classification(config: Config, task: Task, num_classes: int) -> Report:
-    """p(y | x) = softmax(net(x)): the test log-likelihood, nats, and the share of test images whose
-    likeliest class is theirs.
-    """
+    """p(y | x) = softmax(net(x)): log-likelihood, nats, and accuracy on the test images."""
     network = Network(vaejax.OneHotCategorical(vaejax.MLP(num_classes, config.hidden)))
     init_key, fit_key, test_key = jax.random.split(jax.random.key(config.seed), 3)
     start = network.init(init_key, task.train.first(init_key))
@@ -262,9 +256,7 @@ def compare(config: Config, task: Task, key) -> tuple[dict[str, Any], Callable, 
 
 
 def completion(config: Config, task: Task, test: Split) -> Report:
-    """x the lower half of an image, y the upper one; the picture has one of each class of
-    `test`.
-    """
+    """x the lower half, y the upper; the picture has one image of each class of `test`."""
     key, show_key, draw_key = jax.random.split(jax.random.key(config.seed + 1), 3)
     row, draw, mean = compare(config, task, key)
     shown = one_of_each_class(test.labels, 10)

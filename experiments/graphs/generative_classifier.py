@@ -166,9 +166,7 @@ def trained(
 
 
 def measured(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Of scores [n, 2, c]: the accuracy and the mean log p(y | x) of both halves together, and what
-    the sampling does to them.
-    """
+    """Of scores [n, 2, c]: accuracy and mean log p(y | x), and what the sampling does to them."""
     scores = np.asarray(scores, np.float64)
     # log p(x, y), and log 2, which normalising takes away
     log_joint = np.logaddexp.reduce(scores, axis=1)
@@ -191,9 +189,7 @@ def measured(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def compare(config: Config, train: Split, test: Split, names: tuple[str, ...]) -> list[dict]:
-    """A row for each number of labels, classifier and seed; the rows of one seed have the same
-    labelled images.
-    """
+    """A row for each number of labels, classifier and seed; each seed has labels of its own."""
     rows, labels = [], np.asarray(train.labels)
     one_hot = np.eye(int(labels.max()) + 1, dtype=np.float32)
     for number in config.label_counts:
@@ -220,9 +216,7 @@ def over_seeds(rows: list[dict], name: str, labels: int, quantity: str = "accura
 
 
 def lead(rows: list[dict], name: str, labels: int) -> vaejax.Estimate:
-    """The accuracy of the generative classifier less that of its discriminative partner, paired by
-    seed.
-    """
+    """Its accuracy less that of its discriminative partner, paired by seed."""
     return vaejax.estimate(over_seeds(rows, name, labels) - over_seeds(rows, PAIRS[name], labels))
 
 
@@ -250,9 +244,7 @@ def table(rows: list[dict], numbers: list[int]) -> str:
 
 
 def figure(rows: list[dict], numbers: list[int], title: str) -> Figure:
-    """Accuracy against the number of labels: colour says generative or discriminative, the line
-    which pair.
-    """
+    """Accuracy against labels: colours for generative or discriminative, lines for pairs."""
     drawing, [[axes]] = plots.figure_of(size=(7, 4.4))
     styles = {"ls": "-"}, {"ls": "--", "marker": "s", "lw": 1.1, "alpha": 0.75}
     for pair, style in zip(PAIRS.items(), styles, strict=True):

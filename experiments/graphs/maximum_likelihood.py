@@ -112,9 +112,7 @@ MODELS = {
 
 
 def log_likelihood(graph: vaejax.DirectedGraph, params: vaejax.Params, x, key):
-    """log p(x) of one example with a value for every node, nats. Nothing is inferred and nothing
-    drawn: neither phi nor the key is used.
-    """
+    """log p(x) of one example, every node observed, nats; nothing is inferred or drawn."""
     return graph(params.theta).log_prob(x)
 
 
@@ -150,9 +148,7 @@ def divergence(p: np.ndarray, log_q) -> float:
 
 
 def counted(graph: vaejax.DirectedGraph, data: dict[str, np.ndarray]) -> dict:
-    """The maximum of the likelihood of tables: of each node, for each state of its parents, the
-    log-odds of the counts.
-    """
+    """The most likely tables: the log-odds of the counts, for each state of the parents."""
     params = {}
     for node in graph.nodes:
         table = counts(data, (*node.parents, node.name))
@@ -180,9 +176,7 @@ def sampled(config: Config, key) -> dict[str, np.ndarray]:
 
 
 class Curve(NamedTuple):
-    """Along a run, at each recorded step, nats: the mean log-likelihood, from the examples, and
-    KL(p_D || p), from all states.
-    """
+    """Along a run, nats: the mean log-likelihood of the examples; KL(p_D || p) by all states."""
 
     step: np.ndarray
     log_likelihood: np.ndarray
@@ -228,9 +222,7 @@ def fitted(config: Config, graph: vaejax.DirectedGraph, data: dict[str, np.ndarr
 
 
 def figure(curves: dict[str, Curve], entropy: float, optimum: dict[str, float]) -> Figure:
-    """Left: the two sides of the identity for the tables. Right: KL(p_D || p) of the three models,
-    with the closed forms.
-    """
+    """Left: the identity, for the tables. Right: KL(p_D || p), with the closed forms."""
     drawing, [[left, right]] = plots.figure_of(columns=2, size=(10.5, 4.2))
     step, log_likelihood, kl = curves["tables"]
     left.plot(step, -log_likelihood, color=plots.ORANGE, label="−log p(D) / N")

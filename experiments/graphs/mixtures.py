@@ -88,9 +88,7 @@ NOISE = 0.1
 
 
 def two_arcs(num_points: int, seed: int) -> np.ndarray:
-    """[n, 2]: two half circles, one the other way up and a little aside, with noise of standard
-    deviation 0.1.
-    """
+    """[n, 2]: two half circles, one turned and moved, with noise of deviation 0.1."""
     generator = np.random.default_rng(seed)
     angle, upper = np.pi * generator.random(num_points), generator.random(num_points) < 0.5
     arc = np.stack([np.cos(angle), np.sin(angle)], axis=1)
@@ -110,9 +108,7 @@ def log_density_of_arcs(points: np.ndarray, num_angles: int = 1_000) -> np.ndarr
 
 
 def finite_mixture(num_components: int) -> vaejax.DirectedGraph:
-    """y -> x, x in the plane: linear in the one-hot y, so a mean and a covariance of its own for
-    each component.
-    """
+    """y -> x in the plane: linear in the one-hot y, so a mean and covariance for each."""
     component = vaejax.OneHotCategorical(vaejax.Free(num_components, ("logits",)))
     point = vaejax.FullNormal(vaejax.MLP(2, hidden=(), heads=4))
     return vaejax.DirectedGraph((vaejax.Node("y", component), vaejax.Node("x", point, "y")))
@@ -173,9 +169,7 @@ def infinite_mixture() -> vaejax.VAE:
 def log_density_by_quantiles(
     model: vaejax.VAE, params: vaejax.Params, points, num_components: int = 2_000
 ) -> np.ndarray:
-    """log p(x) of the infinite mixture, as a mixture of so many: p(x | z) at the quantiles z of the
-    prior, in equal parts.
-    """
+    """log p(x) of the infinite mixture by p(x | z) at so many quantiles z of the prior."""
     zs = jax.scipy.stats.norm.ppf((jnp.arange(num_components) + 0.5) / num_components)[:, None]
     components = jax.vmap(partial(model.p_x_given_z, params))(zs)
     log_prob = Mixture(jnp.zeros(num_components), components).log_prob
@@ -240,9 +234,7 @@ def plane_figure(points: np.ndarray, densities: dict[str, Callable]) -> Figure:
 def mixture_vae(
     shape: tuple[int, ...], num_clusters: int, latent_dim: int, hidden: tuple[int, ...]
 ) -> vaejax.GraphModel:
-    """y -> z -> x with q(z | x) q(y | z), the logits of y linear in z: exact where all components
-    have one covariance.
-    """
+    """y -> z -> x, q(z | x) q(y | z), y's logits linear in z: exact under one covariance."""
     y = vaejax.OneHotCategorical(vaejax.Free(num_clusters, ("logits",)))
     z = vaejax.DiagNormal(vaejax.MLP(latent_dim, hidden=(), heads=2))
     x = vaejax.Bernoulli(vaejax.MLP(shape, hidden))
@@ -284,9 +276,7 @@ def warm_started(
 
 
 def cluster(model: vaejax.GraphModel, params: vaejax.Params, x, key):
-    """The likeliest y under q(y | z), z the mean of q(z | x). Nothing is drawn, so the key is not
-    used.
-    """
+    """The likeliest y under q(y | z), z the mean of q(z | x). Nothing is drawn."""
     q: Any = model.posterior(params, x)
     return jnp.argmax(q.factor("y", {"z": q.factor("z", {}).mean()}).mean())
 
@@ -305,9 +295,7 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def digits(
     config: Config, dataset: vaejax.Dataset, transform: vaejax.Transform, labels: np.ndarray
 ) -> Report:
-    """The bound and log p(x), nats per test example; clusters against labels, and those of k-means
-    on the pixels.
-    """
+    """Bound and log p(x), nats; the clusters and those of k-means, against the labels."""
     train, test = dataset.train.images, Examples(dataset.test.images, transform)
     start_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
     model = mixture_vae(train.shape[1:], config.num_clusters, config.latent_dim, config.hidden)

@@ -78,9 +78,7 @@ class Config(flags.ImageSetting):
 
 
 class Inputs(NamedTuple):
-    """What a method sees of the images: what is stored for the transform, if any, of M2, and what
-    the classifiers see.
-    """
+    """What is stored for the transform, if any, of M2, and what the classifiers see."""
 
     stored: Any
     transform: Callable | None
@@ -91,9 +89,7 @@ class Inputs(NamedTuple):
 def fit_m2(
     config: Config, model: vaejax.GraphModel, inputs: Inputs, chosen, y, phi_y, key
 ) -> vaejax.Params:
-    """M2 with the labels y of the chosen images, from a classifier of these alone, which is held
-    for the first steps.
-    """
+    """M2 with labels y of the chosen images, from their classifier, which is held at first."""
     (start_key, fit_key), size = jax.random.split(key), len(inputs.train)
     x, share = jnp.asarray(inputs.train[0]), len(chosen) / size
     settings = config.learning_rate, config.num_steps, size, config.held_steps
@@ -131,9 +127,7 @@ def fit_m1(config: Config, images: np.ndarray, key) -> tuple[vaejax.VAE, vaejax.
 
 
 def one_seed(config: Config, train: Split, test: Split, seed: int) -> tuple[dict, Any]:
-    """{method: test accuracy} with the labelled images of this seed, and M2 of the images with its
-    parameters.
-    """
+    """{method: test accuracy} of a seed's labels; M2 of the images, with its parameters."""
     labels, net = np.asarray(train.labels), partial(vaejax.MLP, hidden=config.hidden)
     chosen = labelled_rows(labels, config.num_labels, seed)
     y = np.eye(int(labels.max()) + 1, dtype=np.float32)[labels[chosen]]

@@ -87,9 +87,7 @@ def sandwich(
 
 
 def figure(rows: list[dict], evaluation: vaejax.Evaluation, title: str) -> Figure:
-    """Left: the two bounds on simulated data, around the middle of the last row. Right: on test
-    data, AIS against IWAE-K.
-    """
+    """Left: both bounds on simulated data. Right: on test data, AIS against IWAE-K."""
     drawing, [[left, right]] = plots.figure_of(columns=2, size=(10, 4))
     counts, *bounds = tables.columns(rows, "temperatures", "lower", "upper", "real")
     lower, upper, real = ([bound.mean for bound in column] for column in bounds)

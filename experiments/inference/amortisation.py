@@ -79,9 +79,7 @@ def milliseconds(model: vaejax.Refined, params: vaejax.Params, test: Examples, k
 def compare(
     config: Config, model: vaejax.VAE, params: vaejax.Params, test: Examples, key
 ) -> list[dict]:
-    """One row for each start and number of steps; the gain is over the encoder's q, example by
-    example, with the same noise.
-    """
+    """A row for each start and number of steps; the gain on the encoder's q is paired."""
     runs: list[tuple[Start, int]] = [
         *(("encoder", steps) for steps in config.steps_from_encoder),
         *(("standard", steps) for steps in config.steps_from_standard),

@@ -126,9 +126,7 @@ def figure_of_bounds(rows: list[dict], title: str) -> Figure:
 
 
 def figure_of_images(shown: dict[int, tuple], xs) -> Figure:
-    """For the smallest and the largest training set: x, the mean decoded image, and its standard
-    deviation over theta.
-    """
+    """For the smallest and the largest set: x, the mean image, its deviation over theta."""
     rows = {"x": xs}
     for size, (means, deviations) in shown.items():
         rows |= {f"mean, {size} images": means, f"deviation, {size} images": deviations / 0.3}

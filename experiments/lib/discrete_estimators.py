@@ -3,16 +3,14 @@ are there: what each costs, how it is drawn, and which parameters learn.
 """
 
 import dataclasses
-from collections.abc import Iterable
 from functools import cache
 from typing import Any, NamedTuple
 
 import optax
-from matplotlib.figure import Figure
 
 import vaejax
 from experiments.lib.bernoulli import RELAX_NET, TEMPERATURE
-from vaejax import Params, plots
+from vaejax import Params
 from vaejax.base.checks import unknown_name
 from vaejax.base.fields import Rule
 
@@ -21,9 +19,7 @@ EVALUATIONS = 6
 
 
 class Entry(NamedTuple):
-    """An estimator, for how many of its evaluations it also takes the gradient of f, and how it is
-    drawn.
-    """
+    """An estimator, how many of its evaluations take grad f too, and how it is drawn."""
 
     estimator: vaejax.Estimator
     gradients: int
@@ -61,14 +57,6 @@ def look(name: str) -> dict[str, Any]:
     """The colour, marker and line of an estimator in every picture."""
     entry = ESTIMATORS[name]
     return {"color": entry.colour, "marker": entry.marker, "ls": "--" if entry.biased else "-"}
-
-
-def with_legend(drawing: Figure, names: Iterable[str]) -> Figure:
-    """One legend for all panels, of these estimators."""
-    for name in names:
-        drawing.axes[0].plot([], [], **look(name), label=full_name(name))
-    plots.shared_legend(drawing, drawing.axes, ncols=4)
-    return drawing
 
 
 @cache

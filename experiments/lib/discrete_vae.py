@@ -3,6 +3,7 @@ shared set of parameters.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -13,14 +14,7 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import flags, tables
 from experiments.lib.data import drawn, seen
-from experiments.lib.discrete_estimators import (
-    ESTIMATORS,
-    Known,
-    adam_on,
-    full_name,
-    look,
-    with_legend,
-)
+from experiments.lib.discrete_estimators import ESTIMATORS, Known, adam_on, full_name, look
 from experiments.lib.gradients import interval_of
 from experiments.lib.script import tell
 from vaejax import plots
@@ -171,6 +165,14 @@ def vae_table(rows: list[dict]) -> str:
             | {"bounds": ", ".join(f"{bound:.2f}" for bound in row["test_bound"])}
         )
     return tables.table(HEADER, LINE, shown)
+
+
+def with_legend(drawing: Figure, names: Iterable[str]) -> Figure:
+    """One legend for all panels, of these estimators."""
+    for name in names:
+        drawing.axes[0].plot([], [], **look(name), label=full_name(name))
+    plots.shared_legend(drawing, drawing.axes, ncols=4)
+    return drawing
 
 
 def vae_figure(curves: dict[str, dict], rows: list[dict]) -> Figure:

@@ -58,9 +58,7 @@ def encoders_of_one_decoder(
 
 
 def free_encoder(encoder: Any, name: str, dim: int) -> Any:
-    """The encoder's family with a q of its own for one example: free parameters in place of the
-    net.
-    """
+    """The encoder's family with free parameters, of one example, in place of the net."""
     rows = [f"row {i + 1}" for i in range(dim)] if name == "full-normal" else []
     return dataclasses.replace(encoder, net=vaejax.Free(dim, ("loc", "log_scale", *rows)))
 

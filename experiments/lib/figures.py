@@ -40,9 +40,7 @@ def curve(axes: Axes, rows: Iterable[Mapping[str, Any]], x: str, y: str, **style
 def seeds_figure(
     values: Mapping[str, Iterable[float]], colours: Iterable[str], form: str
 ) -> Figure:
-    """The mean over the seeds of each name with its standard error, written by `form`, and beside
-    it the seeds.
-    """
+    """The mean over seeds of each name, by `form`, its standard error, and the seeds."""
     figure, [[axes]] = plots.figure_of(size=(6.4, 3.8))
     for place, (seeds, colour) in enumerate(zip(values.values(), colours, strict=True)):
         seeds = np.asarray(seeds)
@@ -56,9 +54,7 @@ def seeds_figure(
 
 
 def image_rows(rows: Mapping[str, Any], title: str, line_after: int | None = None) -> Figure:
-    """Rows of images [n, h, w] in [0, 1], each with its name on the left, and a vertical line after
-    so many columns.
-    """
+    """Rows of images [n, h, w] in [0, 1] with names; a line after so many columns."""
     images = np.concatenate([np.asarray(row) for row in rows.values()])
     across = len(images) // len(rows)
     height, width = images.shape[1:]

@@ -34,9 +34,7 @@ def accuracies(
     test_labels: np.ndarray,
     choices: dict[int, list[np.ndarray]],
 ) -> list[dict]:
-    """A row for each probe, kind of feature and number of labels, with the accuracy of each
-    draw.
-    """
+    """A row for each probe, kind and number of labels, with the accuracy of each draw."""
     probes: dict[str, Callable[..., float]] = {
         "linear probe": linear_probe,
         "1 nearest": partial(knn_accuracy, num_neighbours=1),

@@ -57,9 +57,7 @@ def fitted_seeds(
     transform: Callable | None = None,
     **settings: Any,
 ) -> list[vaejax.Params]:
-    """`fitted` of each seed, from the parameters `starts` that have an axis of seeds; `settings`
-    are those of `vaejax.fit_seeds`.
-    """
+    """`fitted` of each seed, from `starts` [seed, ...], by the settings of `vaejax.fit_seeds`."""
     settings = {
         "optimizer": cosine_adam(steps.learning_rate, steps.num_steps),
         "num_steps": steps.num_steps,

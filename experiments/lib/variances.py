@@ -58,9 +58,7 @@ LINE = (
 
 
 def table(rows: Rows, step: int) -> str:
-    """phi at a step, bound by bound: ** marks the least mean squared error, and the least variance
-    times time.
-    """
+    """phi at a step; ** the least mean squared error, and variance times time, of a bound."""
     phi, theta = means(rows, step, "phi"), means(rows, step, "theta")
     least_mse, least_work = winners(phi, "mse").values(), winners(phi, "work").values()
     shown = [
@@ -83,9 +81,7 @@ def look(i: int) -> dict[str, Any]:
 
 
 def along_training(rows: Rows) -> Figure:
-    """The trace over phi and over theta against the step, for each estimator; those that share a
-    line share their gradient there.
-    """
+    """The traces against the step; estimators that share a line share their gradient."""
     drawing, [panels] = plots.figure_of(columns=2, size=(10, 4))
     steps = sorted({row["step"] for row in rows})
     names = list(dict.fromkeys(row["estimator"] for row in rows))

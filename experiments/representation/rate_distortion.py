@@ -90,9 +90,7 @@ class Config(flags.PlainSetting):
 
 @vaejax.component
 class Weighted(vaejax.Estimator):
-    """log p(x|z) - beta KL(q || p) at one z ~ q, beta = params.psi, which no gradient moves; the
-    bound has beta = 1.
-    """
+    """log p(x|z) - beta KL at one z ~ q, beta = params.psi, held; the bound has beta = 1."""
 
     def __call__(self, model, params, x, key):
         return self.terms(model, params, x, key, 0).bound
@@ -199,9 +197,7 @@ def image_rows(config: Config) -> list[dict]:
 
 
 def figure(config: Config, linear: list[dict], images: list[dict]) -> Figure:
-    """Left: the linear VAE on its exact curve. Right: the curve on images, and the line of equal
-    ELBO through its best point.
-    """
+    """Left: the linear VAE on its exact curve. Right: images, and a line of equal ELBO."""
     drawing, [[left, right]] = plots.figure_of(columns=2, size=(10, 4.2))
     draw_linear(left, config, linear)
     draw_images(right, images)

@@ -116,9 +116,7 @@ def compare(
 
 
 def table(rows: list[dict]) -> str:
-    """The gain is over the first prior, seed by seed: the starts of the nets, the batches and the
-    noise are the same.
-    """
+    """The gain is over the first prior, seed by seed: starts, batches and noise are equal."""
     shown = [
         row
         | {name: vaejax.estimate(row[name]) for name in ("elbo", "log_marginal", "gain")}
