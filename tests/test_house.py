@@ -162,7 +162,7 @@ DISPATCHED: dict[tuple[str, str], tuple[int, str]] = {
     ("vaejax.estimators.doubly_reparameterised", "normal_factors"): (2, CLOSED_FORM),
     ("vaejax.estimators.doubly_reparameterised", "is_diag_normal"): (1, CLOSED_FORM),
     ("vaejax.estimators.relaxed", "hard_and_soft"): (1, CLOSED_FORM),
-    ("vaejax.models.base", "require_factor"): (1, DOOR),
+    ("vaejax.models.base", "require_factor"): (2, DOOR),
     ("vaejax.models.conditionals.beside_prior", "normals"): (1, CLOSED_FORM),
     ("vaejax.models.priors", "__post_init__"): (1, DOOR),
     ("vaejax.models.learned", "require_params"): (1, DOOR),

@@ -85,7 +85,8 @@ def test_a_value_is_held_against_a_draw(kind, name):
     p = kind(jnp.zeros(of_event))
     with pytest.raises(ValueError, match=r"got a value of shape .*, but one event has shape") as e:
         jax.eval_shape(p.log_prob, jnp.zeros(of_value))
-    assert "\n" not in str(e.value) and "jax.vmap" in str(e.value)
+    is_batch = name in ("a batch", "two latents")
+    assert "\n" not in str(e.value) and ("jax.vmap" in str(e.value)) == is_batch
     assert jax.eval_shape(p.log_prob, jnp.zeros(of_event)).shape == ()
 
 

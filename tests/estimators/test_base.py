@@ -101,7 +101,7 @@ NOT_SMOOTH = "do not move smoothly with its parameters; use ScoreFunction"
 POSTERIORS = {
     "from no base class": (
         Undeclared,
-        "Own.posterior gave a Undeclared, which does not say whether it is reparameterised; derive",
+        "Own.posterior gave .*, which is not a density; give a vaejax.Distribution, or",
     ),
     "says that it is not": (Declared, f"those of Declared {NOT_SMOOTH}"),
     "a subclass that is not": (lambda phi: Rounded(phi, phi), f"those of Rounded {NOT_SMOOTH}"),
@@ -267,7 +267,7 @@ def test_what_is_an_estimator():
     assert as_estimator(vaejax.Pathwise()) == vaejax.Pathwise()
     with pytest.raises(TypeError, match=r"is the class Pathwise; write Pathwise\(...\)"):
         as_estimator(vaejax.Pathwise)
-    with pytest.raises(TypeError, match="3 is no estimator; derive it from vaejax.Estimator"):
+    with pytest.raises(TypeError, match="3 is not an estimator; derive it from vaejax.Estimator"):
         as_estimator(3)
 
 

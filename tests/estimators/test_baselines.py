@@ -51,5 +51,5 @@ def test_a_baseline_of_two_numbers_is_refused():
     params = POINT.params._replace(
         psi=estimator.init(POINT.model, POINT.params, POINT.datum, jax.random.key(0))
     )
-    with pytest.raises(TypeError, match="LearnedBaseline wants a net of one output"):
+    with pytest.raises(TypeError, match="LearnedBaseline needs a net of one output"):
         estimator(POINT.model, params, POINT.datum, jax.random.key(0))

@@ -173,7 +173,7 @@ def test_a_file_of_other_arguments_is_refused_and_stays(file, case):
 def test_a_file_of_something_else_is_not_written_over(tmp_path, content):
     path = tmp_path / "mine"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="mine is no file of an evaluation, and is not written"):
+    with pytest.raises(ValueError, match="mine is not a file of an evaluation, so it is not"):
         mapped(path)
     assert path.read_bytes() == content
 

@@ -301,7 +301,7 @@ def test_without_a_prior_of_the_latents_alone_it_starts_at_the_encoder(x64):
     params = params._replace(theta={"u": (), **params.theta})
     example = {"u": jnp.zeros(1), "x": POINT.datum}
     sampler = vaejax.AIS(whole, ais.Linear(4), 1_000, transition=Exact())
-    with pytest.raises(vaejax.NotKnownError, match=r"no prior of them alone; AIS.*start=.encoder"):
+    with pytest.raises(vaejax.NotKnownError, match=r"no prior by themselves; AIS.*start=.encoder"):
         sampler(params, example, jax.random.key(0))
     bound = jax.jit(replace(sampler, start="encoder"))(params, example, jax.random.key(0))
     log_p_u = -0.5 * np.log(2 * np.pi)  # p(x | u = 0) is that of the frozen point

@@ -149,7 +149,7 @@ def test_summing_out_what_is_below_costs_nothing():
     np.testing.assert_allclose(
         joint.log_marginal({"y": jnp.ones(1)}), joint.ready["y"].log_prob(jnp.ones(1))
     )
-    with pytest.raises(ValueError, match="'z' is no finite node"):
+    with pytest.raises(ValueError, match="'z' is not a finite node"):
         DirectedGraph(
             (
                 Node("z", vaejax.Gaussian(Affine(), 1.0)),

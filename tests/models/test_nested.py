@@ -156,7 +156,7 @@ def test_a_nested_graph_moves_if_all_its_factors_do(first, second, moves):
         (Node("n", NORMAL), Node("g", DirectedGraph((Node("ab", inner, "n"),), inputs=("n",)), "n"))
     )
     assert outer(outer.init(KEY)).reparameterised == moves
-    with pytest.raises(ValueError, match="is no finite node"):
+    with pytest.raises(ValueError, match="is not a finite node"):
         joint(joint.init(KEY)).log_marginal({"ab": {"a": jnp.ones(1), "b": jnp.ones(1)}})
 
 

@@ -338,11 +338,11 @@ NO_BUILDERS = {
     "no argument of Haiku": (lambda: vaejax.from_haiku(InHaiku), "missing .* 'd_out'"),
     "no module of NNX": (
         lambda: vaejax.from_nnx(lambda rngs: 3).init(KEY, X),
-        "from_nnx built 3, which is no nnx.Module",
+        "from_nnx built 3, which is not an nnx.Module",
     ),
     "no module of Equinox": (
         lambda: vaejax.from_equinox(lambda key: 3).init(KEY, X),
-        "from_equinox built 3, which is no eqx.Module",
+        "from_equinox built 3, which is not an eqx.Module",
     ),
     "Linen without noise": (
         lambda: vaejax.from_linen(InLinen(2)),

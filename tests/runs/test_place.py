@@ -40,7 +40,7 @@ REFUSED = {
     "a\0b": "nothing can have this name",
     "~nobody-of-this-name/x": "this home folder is not known",
     "/dev/null": "is a file",
-    "b\udcff": r"b.udcff': this is no UTF-8, by the locale; name another folder, or set",
+    "b\udcff": r"b.udcff': the locale's encoding is not UTF-8; name another folder, or set",
 }
 
 
@@ -68,7 +68,7 @@ def test_a_place_that_is_one(places, monkeypatch):
     for out in (".", "folder", "link", "new", "new/below/it", "./~"):
         assert str(place_of(out)) == os.path.normpath(out)
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(ValueError, match="can not be written to; name another folder"):
+    with pytest.raises(ValueError, match="cannot be written to; name another folder"):
         place_of("new")
 
 

@@ -85,7 +85,9 @@ def test_one_that_cannot_end_loses_nothing(tmp_path):
 
 
 def test_what_is_no_callback_is_refused_before_anything_runs():
-    with pytest.raises(TypeError, match="callbacks are several: write callbacks="):
+    with pytest.raises(
+        TypeError, match="callbacks is a function; give a tuple of them: callbacks="
+    ):
         fit(1, callbacks=print)
     with pytest.raises(TypeError, match=r"the callback is the class Told; write Told\(...\)"):
         fit(1, callbacks=(Told,))

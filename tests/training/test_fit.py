@@ -300,7 +300,7 @@ NO_NOUNS = {
     "no mesh": ({"mesh": "data"}, "mesh = 'data'; give one, such as jax.make_mesh"),
     "a count among the parameters": (
         {"params": {"w": np.ones(2), "n": 3}},
-        r"params\['n'\] is of dtype int32, and training changes real floats alone",
+        r"params\['n'\] is of dtype int32, and training changes real floats only",
     ),
     "complex parameters": ({"params": np.ones(2) * 1j}, "params is of dtype complex64"),
     "a folder": (
@@ -311,7 +311,7 @@ NO_NOUNS = {
     "a function of an example": ({"objective": partial(vaejax.elbo, MODEL)}, "vaejax.minibatch"),
     "items by number": (
         {"data": type("Items", (), {"__len__": lambda self: 3})()},
-        r"data has a Items, which is no array: give arrays, .* vaejax.RandomAccess\(items\)",
+        r"data has a Items, which is not an array: give arrays, .* vaejax.RandomAccess\(items\)",
     ),
 }
 

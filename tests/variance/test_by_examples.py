@@ -235,12 +235,12 @@ def test_the_way_is_chosen(num_pseudo_inputs, by):
         with pytest.raises(
             ValueError,
             match=(
-                'by = "examples" cannot be: .* numbers that are no products of 8 rows .* use'
+                'by = "examples" is not possible: .* numbers that are not products of 8 rows .* use'
                 ' by="draws"'
             ),
         ):
             vaejax.gradient_moments(objective, params, xs, KEY, 2, order=2, by="examples")
-    with pytest.raises(ValueError, match="cannot be: fewer than 4 examples"):
+    with pytest.raises(ValueError, match="is not possible: fewer than 4 examples"):
         vaejax.gradient_moments(objective, params, xs[:3], KEY, 2, order=2, by="examples")
 
 

@@ -71,27 +71,27 @@ def as_array(leaf: Any, name: str) -> np.ndarray | jax.Array:
         return native(np.asarray(leaf))
     if isinstance(leaf, str | bytes | PurePath):
         raise TypeError(
-            f"{name} is {leaf!r}, a {kind.__name__} and no array: load it first, by np.load or"
+            f"{name} is {leaf!r}, a {kind.__name__}, not an array: load it first, by np.load or"
             " vaejax.load_dataset"
         )
     remedy = _instead(kind)
     if remedy is not None:
-        raise TypeError(f"{name} has a {kind.__name__}, which is no array: give {remedy}")
+        raise TypeError(f"{name} has a {kind.__name__}, which is not an array: give {remedy}")
     if isinstance(leaf, list):
         return _from_list(leaf, name)
     if any("__array__" in vars(base) for base in kind.__mro__):
         return _from_tensor(leaf, name)
     if isinstance(leaf, Iterator):
         raise TypeError(
-            f"{name} has a {kind.__name__}, which can be read once and in one order alone: give"
+            f"{name} has a {kind.__name__}, which can be read only once and in one order: give"
             " np.stack(list(x)), or vaejax.RandomAccess(items) of what gives one example by its"
             " number"
         )
     by_number = "__getitem__" in dir(kind) or not isinstance(leaf, Iterable)
     remedy = "" if by_number else " np.stack(list(x)),"
     raise TypeError(
-        f"{name} has a {kind.__name__}, which is no array: give arrays,{remedy} a vaejax.Source, or"
-        " vaejax.RandomAccess(items) of what gives one example by its number"
+        f"{name} has a {kind.__name__}, which is not an array: give arrays,{remedy} a"
+        " vaejax.Source, or vaejax.RandomAccess(items) of what gives one example by its number"
     )
 
 
@@ -100,7 +100,7 @@ def require_items(items: Any) -> None:
     kind = type(items)
     if any(name.startswith(TABLES) for name in full_names(kind)):
         raise TypeError(
-            f"RandomAccess got a {kind.__name__}, whose x[0] is no row: give {_instead(kind)}"
+            f"RandomAccess got a {kind.__name__}, whose x[0] is not a row: give {_instead(kind)}"
         )
     for method in ("__len__", "__getitem__"):
         if method not in dir(kind):

@@ -72,7 +72,7 @@ class Evaluation:
         effective = f"{self.effective_samples.mean:.1f} of {self.num_samples} samples effective"
         if np.isnan(self.unreliable):
             return f"weights      {effective}"
-        share = f"k-hat above {RELIABLE}, or none, for {self.unreliable:.1%} of the examples"
+        share = f"k-hat above {RELIABLE} or undefined for {self.unreliable:.1%} of the examples"
         return f"weights      {effective}, {share}"
 
 

@@ -5,6 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, Patch, RegularPolygon
 
+from vaejax.base.checks import require_kind, unknown_name
 from vaejax.models.graph import DirectedGraph
 from vaejax.plots.look import INK, figure_of
 
@@ -12,11 +13,18 @@ Place = tuple[float, float]
 RADIUS = 0.3  # of a node
 
 
-def graph(graph: DirectedGraph, observed: tuple[str, ...] = ()) -> Figure:
+def graph(graph: DirectedGraph, observed: str | tuple[str, ...] = ()) -> Figure:
     """The nodes in rows, parents above children: observed ones filled, deterministic ones as
     diamonds, inputs without a border. A dashed arrow is one of the prior's factor that a node of an
-    encoder is shown. `graph.dot()` is the same as text.
+    encoder is shown. `graph.dot()` is the same as text. Raises ValueError for observed names that
+    the graph has not.
     """
+    require_kind(graph, DirectedGraph, "graph")
+    observed = (observed,) if isinstance(observed, str) else observed
+    known = [*graph.inputs, *graph.order_of_all]
+    for name in observed:
+        if name not in known:
+            raise ValueError(unknown_name("node", name, known))
     places = _places(graph)
     xs, ys = zip(*places.values(), strict=True)
     size = (1.3 * (max(xs) - min(xs)) + 1.6, 1.3 * (max(ys) - min(ys)) + 1.6)

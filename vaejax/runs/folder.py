@@ -48,6 +48,10 @@ class OpenRun:
     transform: Transform
     checkpoints: Mapping[int, Run]
 
+    def __repr__(self) -> str:
+        """Without its arrays, which fill screens."""
+        return f"OpenRun({str(self.folder)!r}, step={self.step}, model={self.model!r})"
+
     @property
     def step(self) -> int:
         return max(self.checkpoints)

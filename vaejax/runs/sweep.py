@@ -40,7 +40,7 @@ class SweepConfig(TrainConfig):
     seeds: Distinct[Seed] = (0,)
     """Instead of --seed."""
     max_minutes: Positive | None = None
-    """Stop, saved, after so many minutes of the whole sweep; the same command goes on."""
+    """Stop, saved, after this many minutes of the whole sweep; the same command goes on."""
     over: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """FIELD=VALUE,VALUE,..., such as --over prior=normal,vamp:50 --over learning-rate=1e-3,3e-4;
     several numbers in a value are separated by spaces, --over "hidden=200,400 400".

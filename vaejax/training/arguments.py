@@ -44,8 +44,8 @@ def check_params(params: Params) -> None:
         if not jnp.issubdtype(dtype, jnp.floating):
             name = f"params{jax.tree_util.keystr(path)}"
             raise TypeError(
-                f"{name} is of dtype {dtype}, and training changes real floats alone: give it as"
-                " such, two where it is complex, or leave it out of the parameters"
+                f"{name} is of dtype {dtype}, and training changes real floats only: give it as"
+                " one, a complex number as two, or leave it out of the parameters"
             )
 
 

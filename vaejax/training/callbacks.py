@@ -89,7 +89,7 @@ class Callbacks:
 
     def __init__(self, callbacks: Sequence[Callback | Callable[[Run], Any]]):
         if callable(callbacks):
-            raise TypeError("callbacks are several: write callbacks=(callback,)")
+            raise TypeError("callbacks is a function; give a tuple of them: callbacks=(callback,)")
         self._callbacks = [as_callback(callback) for callback in callbacks]
         self._finished = False
         self.stopped = False

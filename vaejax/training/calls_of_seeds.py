@@ -162,6 +162,6 @@ def _require_finite(run: Run, record: Record, opt_state: PyTree, finite: np.ndar
         last = run.step + len(record.bound) - 1
         raise NonFiniteError(
             f"seed {int(broken.argmax())}: not finite within steps {run.step}..{last};"
-            " `fit` with its key alone names the leaf",
+            " `fit` with the key of this seed names the leaf",
             run,
         )

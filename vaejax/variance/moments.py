@@ -109,7 +109,9 @@ def gradient_moments(
             return _by_examples(draws, groups)
         except NotByExamplesError as reason:
             if by == "examples":
-                raise ValueError(f'by = "examples" cannot be: {reason}; use by="draws"') from None
+                raise ValueError(
+                    f'by = "examples" is not possible: {reason}; use by="draws"'
+                ) from None
     return _by_draws(laid_out(draws, strategy, chunk), groups, num_draws)
 
 
@@ -149,5 +151,5 @@ def _require_options(num_draws: int, order: int, by: By | None, only_draws: bool
         raise ValueError(unknown_name("by", by, list(get_args(By))))
     if by == "examples" and only_draws:
         raise ValueError(
-            'by = "examples" gives two moments, in one way; say order=2, and no strategy or chunk'
+            'by = "examples" gives two moments; say order=2, and leave out strategy and chunk'
         )

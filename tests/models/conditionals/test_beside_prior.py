@@ -280,7 +280,7 @@ WRONG = {
     ),
     "one head": (
         lambda: model_with(vaejax.StandardNormal(2), vaejax.ResidualNormal(NET(2))),
-        "ResidualNormal wants a net that returns",
+        "ResidualNormal needs a net that returns",
     ),
     "another set": (
         lambda: model_with(vaejax.FactorialBernoulli(2), OF_TWO),
