@@ -92,8 +92,8 @@ def along_training(rows: Rows) -> Figure:
             sizes = {"ms": 4 + 2 * share, "lw": 1 + 2 * share}
             traces = [estimators[name]["trace"] for estimators in by_step]
             axes.plot(np.maximum(steps, 1), traces, label=name, **look(i), **sizes)
-        labels = {"title": f"gradient in {group}", "xlabel": "step (the start is drawn at 1)"}
-        plots.finish(axes, xscale="log", yscale="log", **labels)
+        plots.finish(axes, xscale="log", yscale="log", title=f"gradient in {group}")
+        axes.set_xlabel("step (the start is drawn at 1)")
     panels[0].set_ylabel("trace of the covariance")
     plots.shared_legend(drawing, panels[:1], "outside right center")
     return drawing
