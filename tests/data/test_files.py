@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import pickle
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -104,6 +106,23 @@ def test_an_npz_file_that_is_not_what_its_name_says(case, tmp_path):
         load_dataset("mnist", tmp_path)
     assert str(tmp_path / "mnist.npz") in str(error.value) and "\n" not in str(error.value)
     assert (tmp_path / "mnist.npz").read_bytes() == content
+
+
+def test_what_a_file_holds_twice_is_refused(tmp_path):
+    """One of two arrays would be taken without a word."""
+    path = tmp_path / "one.npy"
+    with path.open("wb") as file:
+        np.save(file, IMAGES[:50])
+        np.save(file, IMAGES[:50])
+    with pytest.raises(ValueError, match=r"goes on after its array of shape \(50, 4, 4\)"):
+        load_dataset(str(path))
+    path = tmp_path / "two.npz"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's own, of the second
+        for images in (IMAGES[:50], IMAGES[50:100]):
+            archive.writestr("x_train.npy", npy(images))
+    with pytest.raises(ValueError, match="holds arrays of one name, x_train, x_train; save it"):
+        load_dataset(str(path))
 
 
 SPELT = ({"x_valid"}, {"valid"}, {"x_val"}, {"val"}, {"x_validation"}, {"val_images"}, {"X_valid"})

@@ -151,6 +151,17 @@ def test_pixels_and_real_numbers(case):
                 vaejax.prepare_pixels(dataset, policy)
 
 
+def test_a_table_without_names_says_so(tmp_path):
+    """Else names that are numbers would be an example without a word."""
+    table = load(write_table(tmp_path / "years.csv", TABLE, "1990,1991,1992"))
+    assert len(table.train.images) + len(table.valid.images) + len(table.test.images) == 51
+    assert "no line of names, so the first line is an example" in table.source
+    rows = np.abs(TABLE).round().astype(int)
+    labelled = load(write_table(tmp_path / "t.csv", rows, ""), label="1")
+    assert "the first line is an example" in labelled.source
+    assert "the first line" not in load(write_table(tmp_path / "named.csv", TABLE)).source
+
+
 # Refusals.
 
 BAD_ARRAYS = {
@@ -168,6 +179,13 @@ BAD_ARRAYS = {
     "none of them": ((GREY,), {"valid": 0.001}, "1 for valid"),
     "beyond the maximum": ((GREY,), {"maximum": 99}, "up to 255, above 99"),
     "dark": ((GREY // 16,), {}, "no pixel above 15, far below 255, the usual maximum of uint8"),
+    "a label beyond counts": ((GREY, LABELS * 1e300), {}, r"has the label 1e\+300; give whole"),
+    "a label of 64 bits": (
+        (GREY, (LABELS + 2**62).astype(np.uint64)),
+        {},
+        r"has the label 4611686018",
+    ),
+    "a split of three": ((GREY,), {"valid": (GREY, LABELS, LABELS)}, "valid is a tuple of 3; give"),
     "negative pixels": ((GREY - 1.0,), {"maximum": 255}, r"pixels in \[-1, 254\]"),
 }
 
@@ -192,6 +210,7 @@ BAD_TABLES = {
     "semicolons": ("a;b\n1;2\n", None, r"line 2, column 'a;b' is '1;2'"),
     "an index": (",a\n0,1\n1,2\n", None, r"column 1 has no name.*to_csv\(index=False\)"),
     "a name twice": ("a,a\n1,2\n", None, "the column 'a' twice"),
+    "a name twice but for spaces": ("a, a\n1,2\n", None, "the column 'a' twice"),
     "a label that is none": ("a,b\n1,2\n", "c", "has the columns a, b; name one"),
     "a label by number": ("1,2\n3,4\n", "b", "has the columns 1, 2 .it names none"),
     "labels alone": ("a\nx\ny\n", "a", "no column but the labels"),

@@ -49,7 +49,7 @@ def read_npz(path: Path, *, packed: bool) -> dict[str, np.ndarray]:
     require_start(path, b"PK", ".npz")
     try:
         with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
+            names, stored = file.files, {name: file[name] for name in file.files}
     except DAMAGE as error:
         if "allow_pickle" in str(error):
             raise ValueError(
@@ -57,6 +57,8 @@ def read_npz(path: Path, *, packed: bool) -> dict[str, np.ndarray]:
                 " arrays of numbers, all images of one shape"
             ) from None
         raise damaged(path, error) from None
+    if len(names) > len(stored):  # as of a zip archive to which arrays were appended
+        raise ValueError(f"{path} holds arrays of one name, {', '.join(names)}; save it anew")
     keys = {name: _key(name) for name in stored}
     if len(keys) == 1:
         keys = {name: key or "x_train" for name, key in keys.items()}
@@ -88,9 +90,16 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
     """{x_train: the array} of a file of np.save."""
     require_start(path, b"\x93NUMPY", ".npy")
     try:
-        return {"x_train": np.load(path, allow_pickle=False)}
+        with path.open("rb") as file:
+            array, rest = np.load(file, allow_pickle=False), file.read(1)
     except DAMAGE as error:
         raise damaged(path, error) from None
+    if rest:
+        raise ValueError(
+            f"{path} goes on after its array of shape {array.shape}: an .npy file has one, and"
+            " np.savez(path, x_train=..., x_test=...) saves several"
+        )
+    return {"x_train": array}
 
 
 BITS_LINE = re.compile(rb"(?:[01] ){783}[01] ?\r?\n")

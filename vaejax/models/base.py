@@ -20,8 +20,8 @@ from vaejax.data.check import check_values
 from vaejax.distributions.averages import mean_or_average
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.numpyro import as_distribution
-from vaejax.models.contracts import CONTRACTS, joint_alone
-from vaejax.models.learned import reading_params_of, require_params
+from vaejax.models.contracts import CONTRACTS, CONTRACTS_OF_FACTORS, joint_alone
+from vaejax.models.learned import require_params, require_params_of_part
 from vaejax.networks.base import Net
 
 Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
@@ -43,6 +43,7 @@ class Factor(Declared):
         if not abstract:
             question = "the values that its density is for, such as vaejax.supports.REAL"
             require_said(cls, Factor, "support", question)
+        hold(cls, CONTRACTS_OF_FACTORS)
 
     def init(self, key: Key, given: Any, /) -> PyTree:
         """Its parameters, for what it is shown at `given`."""
@@ -51,6 +52,12 @@ class Factor(Declared):
     def __call__(self, params: PyTree, given: Any, /) -> Distribution:
         """The density at `given`."""
         raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+    def check_params(self, params: PyTree, given: Any) -> None:
+        """Raises ValueError for parameters of other names or shapes than `init` makes at `given`,
+        by shapes alone.
+        """
+        require_params_of_part(self, params, given)
 
 
 def require_factor(value: Any, kind: type, role: str) -> None:
@@ -113,6 +120,10 @@ class Prior(Factor, abstract=True):
                 log_scale = jnp.full(self.dim, params)
                 return vaejax.distributions.DiagNormalDensity(jnp.zeros(self.dim), log_scale)
     """
+
+    def check_params(self, params: PyTree, given: Any) -> None:
+        """As of any factor, where `init` reads nothing of its example."""
+        require_params_of_part(self, params)
 
 
 class Model(Declared):
@@ -275,8 +286,7 @@ def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
     require_kind(model, Model, "the model")
     require_params(model, params)
     check_example(model, x)
-    with reading_params_of(model, params, x):
-        return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
+    return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
 
 
 def prior_of(model: Model, params: Params, x: PyTree = None) -> Distribution:

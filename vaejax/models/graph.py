@@ -22,6 +22,7 @@ from vaejax.distributions.base import Distribution
 from vaejax.models.base import Conditional, Supports, density_of
 from vaejax.models.joint import Joint
 from vaejax.models.latents import no_prior_to_show
+from vaejax.models.learned import OtherParamsError
 from vaejax.models.node import BesidePrior, Node, Structure, Values
 from vaejax.networks.base import apply_net, init_net
 
@@ -120,6 +121,17 @@ class DirectedGraph(Structure, Conditional):
             prior if late else None,
             self,
         )
+
+    def check_params(self, params: Mapping[str, PyTree], given: Any) -> None:
+        """That each node has parameters, which its factor looks at: others may have some too."""
+        known = list(params) if isinstance(params, Mapping) else []
+        missing = [name for name in self.order_of_all if name not in known]
+        if missing:
+            raise OtherParamsError(
+                f"these are the parameters of another model: there are none of the node"
+                f" {missing[0]!r}, and DirectedGraph.init makes {{node: its parameters}} of"
+                f" {', '.join(self.order_of_all)}"
+            )
 
     def not_ready(self, params: Mapping[str, PyTree], inputs: Values) -> "Joint":
         """The `Joint` of which no factor is made before it is asked for."""

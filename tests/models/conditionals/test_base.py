@@ -117,11 +117,24 @@ ONE_HEAD = [
 ]
 
 
+@vaejax.component
+class ZeroHeads:
+    """A net whose parameters are its heads of these shapes; of one shape, one array."""
+
+    shapes: tuple[tuple[int, ...], ...]
+
+    def init(self, key, example):
+        outputs = tuple(jnp.zeros(shape) for shape in self.shapes)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def apply(self, params, example):
+        return params
+
+
 def given_heads(make, *shapes):
-    """What `make` says to a net with heads of these shapes (one shape: one array)."""
-    outputs = tuple(jnp.zeros(shape) for shape in shapes)
-    conditional = make(Outputs((3,)))
-    params = outputs if len(outputs) > 1 else outputs[0]
+    """What `make` says to a net with heads of these shapes."""
+    net = ZeroHeads(shapes)
+    conditional, params = make(net), net.init(None, None)
     return conditional({"net": params} if isinstance(conditional, vaejax.Gaussian) else params, 0.0)
 
 
