@@ -233,7 +233,7 @@ def test_num_samples_is_a_count(estimator, num_samples):
 
 
 def test_a_coefficient_is_a_number_or_estimated():
-    message = r'coefficient = .best.; give a number, or "estimated"'
+    message = r'coefficient = .best.; it must be a finite number in float32, or "estimated"'
     with pytest.raises(ValueError, match=message):
         vaejax.StickTheLanding(coefficient="best")
     with pytest.raises(ValueError, match="num_pilot = 1; it must be a whole number, at least 2"):
