@@ -83,7 +83,7 @@ figure
 
 # %% [markdown]
 # At first the rate falls: the decoder learns the mean image, and a code that it does not yet read
-# is mere cost. Then it pays to spend nats on the code, and the rate rises with the reconstruction.
+# only costs. Then it pays to spend nats on the code, and the rate rises with the reconstruction.
 
 # %%
 rate = history["rate"]

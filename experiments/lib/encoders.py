@@ -6,9 +6,9 @@ from typing import Any
 import jax
 
 import vaejax
-from vaejax.base.mapping import estimate
+from experiments.lib import flags
 from vaejax.runs.build import build_model, build_optimizer, initial_params, trained
-from vaejax.runs.config import Setting, training_config
+from vaejax.runs.config import training_config
 
 Entries = dict[str, tuple[Any, vaejax.Params]]  # {name: (a VAE or a Refined, its parameters)}
 
@@ -23,7 +23,12 @@ class EncoderBound(vaejax.Estimator):
 
 
 def encoders_of_one_decoder(
-    setting: Setting, names: tuple[str, ...], num_steps: int, encoder_steps: int, images, transform
+    setting: flags.ModelSetting,
+    names: tuple[str, ...],
+    num_steps: int,
+    encoder_steps: int,
+    images,
+    transform,
 ) -> Entries:
     """{encoder: (model, parameters)}: a VAE is trained, then an encoder of each kind on its theta,
     which is the same in all. The rates fall to zero along a cosine.
@@ -53,9 +58,7 @@ def encoders_of_one_decoder(
 
 
 def free_encoder(encoder: Any, name: str, dim: int) -> Any:
-    """The encoder's family with a q of its own for one example: free parameters in place of the
-    net.
-    """
+    """The encoder's family with free parameters, of one example, in place of the net."""
     rows = [f"row {i + 1}" for i in range(dim)] if name == "full-normal" else []
     return dataclasses.replace(encoder, net=vaejax.Free(dim, ("loc", "log_scale", *rows)))
 
@@ -70,4 +73,4 @@ def gap_parts(gap: vaejax.Gap) -> dict[str, Any]:
         "approximation": gap.approximation,
         "amortisation": gap.amortisation,
     }
-    return {name: estimate(part) for name, part in values.items()}
+    return {name: vaejax.estimate(part) for name, part in values.items()}

@@ -195,7 +195,7 @@ def test_skipped_steps_are_counted():
     skipped = history("bound", slice(3, 5), np.nan)
     figure = plots.curves(skipped)
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["training, without 2 skipped", "validation"]
+    assert labels == ["training, without 2 skipped", "validation, -2.00 at best"]
     plots.compare({"a": {**skipped, "validation_step": [], "validation_bound": []}})
     refused(lambda: plots.curves(history("bound", slice(0, 50), np.nan)), "every step .* skipped")
     refused(lambda: plots.curves(history("bound", 3, np.inf)), "bound: NaN or infinity")

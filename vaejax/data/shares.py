@@ -24,7 +24,7 @@ from vaejax.data.dtypes import on_device
 from vaejax.data.sources import block_size, blocks, read
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MappedSource:
     """[function(params, x_i, key_i) for every example i of a source that was looked at before]; the
     first of them has the number `first`.

@@ -201,26 +201,30 @@ def _prior_and_posterior(
 ) -> None:
     """Draws of the aggregated posterior over the density of the prior, or over its draws."""
     draws = rows_of(prior_draws(model, params, jax.random.split(key, 1_000), xs))
-    continuous = all(
-        support is None or support.steps is None
-        for _, support in support_parts(model.latent_support)
-    )
+    supports = [support for _, support in support_parts(model.latent_support)]
+    continuous = all(support is None or support.steps is None for support in supports)
     if zs.shape[1] == 2 and continuous and not model.inputs:
         _show_density(axes, prior_of(model, params), np.concatenate([zs, draws]))
     else:
-        if zs.shape[1] > 2:
-            directions, _ = principal_directions(zs)
-            zs, draws = (zs - zs.mean(0)) @ directions, (draws - zs.mean(0)) @ directions
+        zs, draws = _in_the_plane(zs, draws)
         if not continuous:  # points that coincide are spread a little
             zs, draws = (_spread(points) for points in (zs, draws))
         axes.scatter(*draws.T, s=6, color=GREY, linewidths=0, alpha=0.6)
+    look = {"s": 4, "linewidths": 0, "alpha": 0.8}
     if labels is None:
-        axes.scatter(*zs.T, s=4, color=BLUE, linewidths=0, alpha=0.8)
+        axes.scatter(*zs.T, color=BLUE, **look)
     else:
         for i, name, points in by_class(zs, labels):
-            look = {"color": f"C{i % 10}", "linewidths": 0, "alpha": 0.8}
-            axes.scatter(*points.T, s=4, label=name, **look)
+            axes.scatter(*points.T, label=name, color=f"C{i % 10}", **look)
     without_ticks(axes)
+
+
+def _in_the_plane(zs: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both along the first two principal directions of zs, if they have more coordinates."""
+    if zs.shape[1] <= 2:
+        return zs, draws
+    directions, _ = principal_directions(zs)
+    return tuple((points - zs.mean(0)) @ directions for points in (zs, draws))
 
 
 def _spread(points: np.ndarray) -> np.ndarray:

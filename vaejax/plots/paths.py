@@ -187,19 +187,25 @@ def _moves(
     if support is not None and support.unit == "sum":
         yield from _states(z)
         return
-    quantiles = np.quantile(
-        draws.reshape(len(draws), -1), np.linspace(TAIL, 1 - TAIL, columns), axis=0
-    )
+    rows, shares = draws.reshape(len(draws), -1), np.linspace(TAIL, 1 - TAIL, columns)
+    quantiles = np.quantile(rows, shares, axis=0)
     on_sphere = support is not None and support.unit == "length"
     for j in range(quantiles.shape[1]):
         moved = jnp.repeat(z.reshape(1, -1), columns, axis=0)
-        if on_sphere:  # the others keep their direction
-            rest = moved.at[:, j].set(0)
-            moved = rest / jnp.linalg.norm(rest, axis=1, keepdims=True)
-            moved = moved * jnp.sqrt(jnp.maximum(1 - quantiles[:, j : j + 1] ** 2, 0))
+        if on_sphere:
+            moved = _with_room_for(j, quantiles[:, j : j + 1], moved)
         moved = moved.at[:, j].set(jnp.asarray(quantiles[:, j], z.dtype))
         values = moved.reshape(columns, *z.shape)
         yield (j if z.ndim else None), nearest(support, values)
+
+
+def _with_room_for(j: int, values: np.ndarray, zs: jax.Array) -> jax.Array:
+    """Points of the sphere [n, d] whose coordinates but j keep their direction, and have the length
+    sqrt(1 - v^2) that the values v [n, 1] of coordinate j leave them.
+    """
+    rest = zs.at[:, j].set(0)
+    direction = rest / jnp.linalg.norm(rest, axis=1, keepdims=True)
+    return direction * jnp.sqrt(jnp.maximum(1 - values**2, 0))
 
 
 def _states(z: jax.Array) -> Iterator[tuple[int | None, jax.Array]]:

@@ -22,7 +22,7 @@ SeedWay = Literal["vmap", "map", "cores"]
 MOST_PLACES = 2**23  # of all seeds in one call: 32 MiB go to the devices with it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Seeds:
     """A training from several seeds: what they share, and what each has before the first step."""
 
@@ -71,9 +71,9 @@ class CallsOfSeeds(Calls):
         order_keys, noise_keys = keys[:, 0], keys[:, 1]
         size, batch_size = len(jax.tree.leaves(seeds.data)[0]), seeds.trainer.batch_size
         self._orders = [Order(order_keys[turn], size, batch_size) for turn in self._turns]
+        self._length = steps_per_call(batch_size * len(self._turns), MOST_PLACES)
         self._noise_keys = jax.device_put(noise_keys[self._turns], _split_over(self._mesh, "seed"))
         self._data = placed(seeds.data, _split_over(self._mesh))
-        self._length = steps_per_call(batch_size * len(self._turns), MOST_PLACES)
 
     def first_run(self) -> Run:
         """The run before the first step."""

@@ -36,7 +36,7 @@ DRAWS_PER_CALL = 10_000
 MOST_TRIED, DRAWS_OF_A_STEP = 10, 100  # where layouts are tried
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Draws:
     """The gradient of a function at (params, x), which of its draws are taken, and what is kept of
     them: squares by the groups that `selectors` select, moments up to `order`.
@@ -186,18 +186,22 @@ def _add_share(
 
     def add_chunk(i, carry):
         sums, kept = carry
-        index = first + i * chunk_size + jnp.arange(chunk_size)
+        offset = i * chunk_size
+        index = first + offset + jnp.arange(chunk_size)
         counts = index < count
         chunk = _drawn(plan, point, start + index, counts)
 
+        # S_p' = S_p + sum_i (g_i - c)^p
         powers = tuple(chunk.sum_of_powers(p) for p in range(1, len(sums) + 1))
         sums = jax.tree.map(jnp.add, sums, powers)
-        seen = PILOT_DRAWS + jnp.where(first == 0, start, 0) + i * chunk_size + jnp.sum(counts)
+        # k: the draws of the pilot, those in the sums before, and those of this chunk
+        before = jnp.where(first == 0, start, 0) + offset
+        seen = PILOT_DRAWS + before + jnp.sum(counts)
         squares = _squares(chunk, sums[0], seen, plan.selectors)
         assert_shape(chunk.values, (chunk_size,))
         assert_shape(squares, (chunk_size, len(plan.selectors)))
 
-        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * chunk_size, axis=0)
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=offset, axis=0)
         return sums, jax.tree.map(put, kept, (chunk.values, squares))
 
     value = jax.eval_shape(plan.function, point.params, point.x, point.key)
