@@ -153,14 +153,14 @@ def test_names_of_labels_and_labels_of_a_column(tmp_path):
 IDX_FILES = {
     "empty": (b"", "is empty"),
     "a page": (PAGE, "is a page of HTML"),
-    "gzip of something else": (gzip.compress(b"hello"), r"starts with b'hell'.*no idx file"),
+    "gzip of something else": (gzip.compress(b"hello"), r"starts with b'hell'.*not an idx file"),
     "gzip of a page": (gzip.compress(PAGE), "is a page of HTML"),
     "truncated gzip": (gzip.compress(idx_bytes(IMAGES[:6]))[:-20], "cut off or damaged"),
     "damaged gzip": (flipped(gzip.compress(idx_bytes(IMAGES[:6]))), "cut off or damaged"),
     "truncated": (idx_bytes(IMAGES[:6])[:-1], r"95 bytes for shape \(6, 4, 4\)"),
     "longer": (idx_bytes(IMAGES[:6]) + b"\0", "97 bytes for shape"),
-    "half a header": (idx_bytes(IMAGES[:6])[:9], "no idx file of bytes"),
-    "floats": (b"\0\0\x0d" + idx_bytes(IMAGES[:6])[3:], "no idx file of bytes"),
+    "half a header": (idx_bytes(IMAGES[:6])[:9], "not an idx file of bytes"),
+    "floats": (b"\0\0\x0d" + idx_bytes(IMAGES[:6])[3:], "not an idx file of bytes"),
     "labels": (idx_bytes(LABELS[:6]), r"shape \(6,\); images are"),
     "missing": (None, "has no t10k-images-idx3-ubyte; put all four files there"),
 }
