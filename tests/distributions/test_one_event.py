@@ -117,17 +117,17 @@ def test_a_tree_is_held_against_a_draw_by_the_shapes_of_its_leaves():
 
 
 NO_NUMBERS = {
-    "a flag": (lambda z: True, "is a bool"),
+    "a flag": (lambda z: True, "is of type bool"),
     "a traced flag": (lambda z: jnp.sum(z) > 0, "is of dtype bool"),
     "a whole number": (lambda z: jnp.sum(z).astype(int), "is of dtype int"),
     "complex": (lambda z: jnp.sum(z) + 1j, "is of dtype complex"),
     "bfloat16": (lambda z: jnp.sum(z).astype(jnp.bfloat16), "is of dtype bfloat16"),
     "float16": (lambda z: jnp.sum(z).astype(jnp.float16), "is of dtype float16"),
     "a key": (lambda z: jax.random.key(0), "is of dtype key"),
-    "a tuple": (lambda z: (jnp.sum(z),), "is a tuple"),
-    "a list": (lambda z: [jnp.sum(z)], "is a list"),
-    "a dict": (lambda z: {"log_prob": jnp.sum(z)}, "is a dict"),
-    "a word": (lambda z: "0", "is a str"),
+    "a tuple": (lambda z: (jnp.sum(z),), "is of type tuple"),
+    "a list": (lambda z: [jnp.sum(z)], "is of type list"),
+    "a dict": (lambda z: {"log_prob": jnp.sum(z)}, "is of type dict"),
+    "a word": (lambda z: "0", "is of type str"),
 }
 NUMBERS = (lambda z: 0, lambda z: -1.5, lambda z: np.float64(1), lambda z: jnp.sum(z))
 
