@@ -10,7 +10,7 @@ import pytest
 from tests.lib.processes import ran
 from tests.lib.together import answers, fault, history, shared
 from tests.lib.training import PARAMS
-from vaejax.evaluation import chunks
+from vaejax.data.shares import DeviceMapper
 
 PAGE = Path(__file__).parents[2] / "docs" / "scale.md"
 EVALUATION = "iwae_1", "iwae_10", "iwae_30", "elbo", "effective_samples", "k_hat", "mean"
@@ -77,7 +77,7 @@ def test_what_is_shared_out_is_what_one_device_gives(tmp_path):
         for name in numbers:
             rtol = 0 if name in EVALUATION else 1e-6
             np.testing.assert_allclose(numbers[name], expected[name], rtol=rtol, err_msg=name)
-    with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):
+    with mock.patch.object(DeviceMapper, "chunks", side_effect=AssertionError):
         shared(None, tmp_path / "evaluation.jsonl")
 
 

@@ -38,7 +38,7 @@ class MappedSource:
 
     def examples(self, rows: np.ndarray) -> PyTree:
         """Those of these rows; the last of all stands in for those beyond it."""
-        rows = rows.clip(max=len(self.source) - 1)
+        rows = np.minimum(rows, len(self.source) - 1)
         return on_device(read(self.source, rows), "data")
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,13 +133,9 @@ def fitted(
     Of several processes the first has the callbacks, and its clock counts.
     """
     config, images = training.config, training.dataset.train.images
+    told: list[Callback] = []
     with processes.together():
-        facts = _facts(training)
-
-        def write_facts() -> None:
-            write_json(out / "config.json", facts)
-
-        told: list[Callback] = []
+        write_facts = partial(write_json, out / "config.json", _facts(training))
         if processes.is_first:
             budgets = [] if budget is None else [budget]
             told = [WhenStarted(write_facts), *callbacks, *budgets]
@@ -154,12 +151,7 @@ def fitted(
         num_steps=config.num_steps,
         batch_size=config.batch_size,
         transform=training.transform,
-        validation=Validation(
-            training.dataset.valid.images,
-            config.validate_every,
-            config.patience,
-            None if config.average is None else averaged_params,
-        ),
+        validation=_validation(training),
         checkpoints=Checkpoints(
             out / "checkpoints", config.checkpoint_every, config.resume, saved_fields(config)
         ),
@@ -176,6 +168,13 @@ def fitted(
             f"{budget.minutes:g} minutes are over at step {run.step:,} of {config.num_steps:,}"
         )
     return run
+
+
+def _validation(training: Training) -> Validation:
+    config = training.config
+    params_of = None if config.average is None else averaged_params
+    images = training.dataset.valid.images
+    return Validation(images, config.validate_every, config.patience, params_of)
 
 
 class WhenStarted(Callback):
