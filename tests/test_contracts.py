@@ -58,3 +58,16 @@ def test_what_is_only_done_is_missed_by_its_name(base):
     }
     with pytest.raises(NotImplementedError, match="Own"):
         calls[base]()
+
+
+@pytest.mark.parametrize("base, said", CONTRACTS.values(), ids=CONTRACTS)
+def test_a_class_without_its_decorator_says_which(base, said):
+    """With it, its annotations are its fields."""
+    fields = {**said, "__annotations__": {"size": int}}
+    undecorated = type("Own", (base,), fields)
+    decorator = "pytree" if base is vaejax.Distribution else "component"
+    with pytest.raises(TypeError, match=f"Own has no fields: write @vaejax.{decorator} above"):
+        undecorated(3)
+    undecorated()
+    decorate = getattr(vaejax, decorator)
+    assert decorate(type("Own", (base,), fields))(3).size == 3

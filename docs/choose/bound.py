@@ -10,7 +10,7 @@
 # | train, and q is too simple for the posterior | `DReG(K)` |
 # | report how good a model is | `evaluate`: the ELBO, IWAE-K for a ladder of K, and k-hat |
 # | report log p(x), and k-hat is above 0.7 | `AIS`, and `AIS.bdmc` for a bound from above |
-# | want an estimate without the 1/K term, and no bound | `jackknife_bound` |
+# | want an estimate without the 1/K term, which is not a bound | `jackknife_bound` |
 # | want something between the ELBO and IWAE | `renyi_bound(alpha)`, alpha between 0 and 1 |
 # | want many samples and the encoder's signal | `MIWAEBound(groups)`, `CIWAEBound(beta)`; `PIWAE` for theta by IWAE and phi by MIWAE |
 #
@@ -32,7 +32,7 @@ from vaejax.plots import BLUE, GREY, INK, ORANGE, figure_of, finish, legend, tic
 #
 # One latent, $p(z) = N(0, 1)$, $p(x \mid z) = N(z, s^2)$ with $s^2 = 0.64$, so
 # $p(x) = N(0, 1 + s^2)$ and the posterior has the variance $v = s^2 / (1 + s^2)$. q has the right
-# mean and half the variance again as much, $1.5 v$. Then the ELBO is off by
+# mean and 1.5 times the variance. Then the ELBO is off by
 # $\mathrm{KL}(q \,\|\, p(z \mid x)) = (0.5 - \log 1.5) / 2$ exactly, and IWAE-K, to first order, by
 # $\mathrm{Var}(w) / (2 K p(x)^2)$ with $E[(w / p(x))^2] = 1.5 / \sqrt{2}$.
 
@@ -100,7 +100,7 @@ figure
 # %% [markdown]
 # The mean of the ELBO does not depend on K: more samples make it quieter, not tighter. IWAE closes
 # like 1/K. The jackknife takes that term out, and is above log p(x) here, so it must not be
-# reported as a bound. The Rényi bound at 0.5 closes a part alone: its limit is
+# reported as a bound. The Rényi bound at 0.5 closes only a part: its limit is
 # $\log p(x) + \log (2 \sqrt r / (1 + r))$ with $r = 1.5$, 0.0204 below.
 #
 # ## Tighter, and the encoder's signal to noise
@@ -158,8 +158,8 @@ for share in (0.2, 0.8, 1.5):
 #   can follow (Burda et al. 2016).
 # - IWAE: K evaluations of the decoder, the encoder's signal unless `DReG`, and comparability:
 #   IWAE-5 and IWAE-50 are two bounds.
-# - `renyi_bound`: at alpha below 0 it is no lower bound.
-# - `jackknife_bound`: it is no bound.
+# - `renyi_bound`: at alpha below 0 it is not a lower bound.
+# - `jackknife_bound`: it is not a bound.
 # - `AIS`: time. Both sides on simulated data:
 #   [ais_sandwich.py](https://github.com/vaejax/vaejax/blob/main/experiments/inference/ais_sandwich.py),
 #   where 500 temperatures close the sandwich to 0.018 ± 0.016 nats.

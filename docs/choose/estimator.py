@@ -11,7 +11,7 @@
 # | q moves smoothly, and neither is so | `Pathwise` |
 # | the bound has K samples inside the logarithm | `DReG` |
 # | latents have finitely many states, at most 65,536 | `Enumerate`: exact |
-# | latents are binary, and more than that | `DisARM`, or `ScoreFunction(2)` |
+# | latents are binary, with more states than that | `DisARM`, or `ScoreFunction(2)` |
 # | latents are one-hot, or anything else that jumps | `ScoreFunction(K)`, K of 2 or more |
 # | the same, with K samples inside the logarithm | `VIMCO` |
 # | the latents of a graph are of several kinds | `ByNode`, each node in its own way |
@@ -34,8 +34,8 @@ from vaejax.plots import BLUE, GREY, figure_of, finish, legend
 # ## What goes together
 #
 # The [table of combinations](../compatibility.md) is made by trying each of them. What does not go
-# together is refused before anything compiles, in a sentence that says what to use instead. Of a
-# model with switches for latents:
+# together is refused before anything compiles, in a sentence that says what to use instead. For a
+# model whose latents are switches:
 
 # %%
 digits, binarise = vaejax.prepare_pixels(vaejax.load_dataset("digits"), "threshold")
@@ -151,8 +151,8 @@ figure
 # holds 48 variances against that closed form). So measure at a checkpoint of your own, and not at
 # the initialisation.
 #
-# They have one mean. The value of `AnalyticKL` less that of `Pathwise` is zero in the mean, and so
-# is the difference of their gradients, parameter by parameter (`gradient_bias`, false-alarm rate
+# All have the same mean. The value of `AnalyticKL` less that of `Pathwise` is zero in the mean, and
+# so is the difference of their gradients, parameter by parameter (`gradient_bias`, false-alarm rate
 # 1e-6):
 
 # %%
@@ -230,8 +230,8 @@ for name, estimator in discrete.items():
     assert (bias.p_value < 1e-6) == ("biased" in name)
 
 # %% [markdown]
-# A baseline is most of the gain. `StraightThrough` is biased, and no number of samples takes that
-# away. On one Bernoulli variable, on 200, and in a VAE, with the ELBO that each reaches:
+# Most of the gain comes from a baseline. `StraightThrough` is biased, and no number of samples
+# takes that away. On one Bernoulli variable, on 200, and in a VAE, with the ELBO that each reaches:
 # [discrete_gradients.py](https://github.com/vaejax/vaejax/blob/main/experiments/gradients/discrete_gradients.py),
 # where leave-one-out, DisARM and the double control variate end at a test ELBO of -24.86, -24.94
 # and -24.87, the score function without a baseline at -26.44, and the straight-through estimator at

@@ -53,8 +53,8 @@ except ValueError as error:
 # %% [markdown]
 # ## Masses and densities do not compare
 #
-# A density has the unit of one over x. The same data in other units, and log p(x) moves by
-# $-d \log c$; the bits per dimension move by $\log_2 c$, and nothing was learned. Exactly:
+# A density has the unit 1/x. In other units the log p(x) of the same data moves by $-d \log c$; the
+# bits per dimension move by $\log_2 c$, and nothing was learned. Exactly:
 
 # %%
 x = jnp.asarray(levels[0])
@@ -66,8 +66,8 @@ assert abs(moved + 64 * np.log(16)) < 1e-2
 
 # %% [markdown]
 # A mass has no unit: `DiscretizedLogistic` and `Categorical` give the probability of the 17 levels
-# themselves, so their bits per dimension are a length of a code, and compare with each other and
-# with any compressor. `evaluate` gives bits per dimension for those alone.
+# themselves, so their bits per dimension are a code length, and compare with each other and with
+# any compressor. `evaluate` gives bits per dimension only for those.
 #
 # ## The same data, four likelihoods
 #
@@ -109,7 +109,7 @@ for name, (_, _, evaluation) in results.items():
 
 # %% [markdown]
 # The first two lines compare, and so do the last two, but not one of the first with one of the
-# last: a density above 1 makes the number as large as the grid is fine.
+# last: the finer the grid of the data, the larger a density can become.
 #
 # ## A fixed scale is a weight on the KL
 #
@@ -148,7 +148,7 @@ plots.image_grid(
 # - `Categorical`: the order of the levels, and n outputs for each pixel.
 # - `ContinuousBernoulli` and `Gaussian`: numbers that compare with a code.
 # - `DiagNormal`: where a pixel is constant, its scale runs to the bound of the library, and log
-#   p(x) with it. Such densities are won by what is constant in the data.
+#   p(x) with it. The pixels that are constant then decide the comparison.
 # - binarising the data (`prepare_pixels`): grey. With `"dynamic"` most of the nats are those of the
 #   coin that is tossed for each grey pixel, and a static, a dynamic and a thresholded set are three
 #   data sets whose numbers do not compare.

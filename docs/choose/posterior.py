@@ -153,8 +153,8 @@ assert vaejax.estimate(gap.approximation).mean > 0
 #
 # ## What goes together
 #
-# q and prior must live on one set, and an estimator may need what a family has not: the
-# [table of combinations](../compatibility.md). The one surprise is the inverse autoregressive flow:
+# q and prior must live on one set, and an estimator may need what a family lacks: the [table of
+# combinations](../compatibility.md). The one surprise is the inverse autoregressive flow:
 
 # %%
 flow = vaejax.InverseAutoregressive(vaejax.MLP(2, hidden=(8,), heads=3), 2, (8,))

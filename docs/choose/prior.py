@@ -120,7 +120,7 @@ for axes, (name, (model, params, _)) in zip(panels, results.items(), strict=True
     draws = jax.jit(jax.vmap(lambda key, m=model, p=params: m.sample(p, key)[0]))(sample_keys)
     axes.scatter(*test.T, s=3, color=GREY, linewidths=0)
     axes.scatter(*np.asarray(draws).T, s=3, color=BLUE, linewidths=0)
-    finish(axes, title=name, xlim=(-2, 2), ylim=(-2, 2), aspect="equal")
+    finish(axes, title=name, xlim=(-2, 2), ylim=(-2, 2), aspect="equal", xticks=(-1, 0, 1))
     axes.title.set_fontsize(9)
 figure
 

@@ -44,7 +44,7 @@ print(evaluation)
 #   IWAE-1000 are still apart, IWAE-1000 is not there yet.
 # - *Effective* is $(\sum w)^2 / \sum w^2$. *k-hat* is the shape of the weights' tail: above 0.7 the
 #   bound of that example may be far off, and its error does not show it.
-# - Bits per dimension are given for data of finitely or countably many values alone.
+# - Bits per dimension are given only for data of finitely or countably many values.
 # - A latent is active if its posterior mean varies over the examples.
 #
 # `evaluation.by_example` has the arrays behind all of it. The whole page with pictures, for a run

@@ -67,7 +67,8 @@ for name, values in history.items():
 # `gradient_norm` is over all parameters and before any clipping. `learning_rate` joins where the
 # optimiser's state has it, as that of `optax.inject_hyperparams` does: see
 # [schedules and averages](schedules_and_averages.md). Where an objective does not know its parts,
-# as the importance-weighted bound does not, `reconstruction` and `rate` are absent, not wrong.
+# as the importance-weighted bound does not, `reconstruction` and `rate` are absent, not wrong. Of
+# a hierarchy, `KLByNode` and `FreeBitsByNode` add the rate of each latent node, such as `rate_z1`.
 
 # %%
 figure, [[left, right]] = plots.figure_of(columns=2, size=(7, 3))
@@ -82,7 +83,7 @@ figure
 
 # %% [markdown]
 # At first the rate falls: the decoder learns the mean image, and a code that it does not yet read
-# is mere cost. Then it pays to spend nats on the code, and the rate rises with the reconstruction.
+# only costs. Then it pays to spend nats on the code, and the rate rises with the reconstruction.
 
 # %%
 rate = history["rate"]

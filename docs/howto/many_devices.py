@@ -66,7 +66,7 @@ assert later < 0.1
 #
 # `fit_seeds` trains the same model from several seeds in one call. On a CPU each device takes its
 # share of the seeds; on a GPU all of them go into one program. Each seed is the run that `fit`
-# gives alone with its key.
+# alone gives with its key.
 
 # %%
 keys = jax.random.split(jax.random.key(1), 2)

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Your own model
 #
-# After this page you can write a model that is no `VAE` and no graph, and use everything on it that
-# the library's models have.
+# After this page you can write a model that is neither a `VAE` nor a graph, and use everything on
+# it that the library's models have.
 #
 # First ask whether it is a [graph](conditional_model.md): conditional, hierarchical, mixture and
 # semi-supervised models are. Else a model is `init` and three densities of one example. This one

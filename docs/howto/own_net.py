@@ -10,7 +10,7 @@
 # \text{outputs} = \texttt{net.apply}(\text{params}, x).$$
 #
 # It has no batch axis; `jax.vmap` makes one. It returns one array, or a tuple of as many as what
-# uses it has names for: an encoder `DiagNormal` wants `(loc, log_scale)`, a likelihood `Bernoulli`
+# uses it has names for: an encoder `DiagNormal` needs `(loc, log_scale)`, a likelihood `Bernoulli`
 # one array of logits.
 #
 # The four blocks below make the same encoder, $x \mapsto (\mu, \log\sigma)$: an image of 8 x 8
@@ -25,12 +25,12 @@ import flax.linen as nn
 import haiku as hk
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from flax import nnx
 
 import vaejax
+from vaejax import plots
 
 data, pixels = vaejax.prepare_pixels(vaejax.load_dataset("digits"), "dynamic")
 key = jax.random.key(0)
@@ -276,13 +276,12 @@ def at_one_mask(mask_key):
 bounds = jax.jit(jax.vmap(at_one_mask))(jax.random.split(key, 500))
 without = estimator(model, params, x, key)
 
-figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-axes.hist(np.asarray(bounds), bins=40, color="tab:blue", alpha=0.6, label="one mask each")
-axes.axvline(bounds.mean(), color="tab:blue", label="their mean, which is maximised")
-axes.axvline(without, color="black", linestyle="--", label="without dropout")
-axes.set(xlabel="ELBO of one image, nats", ylabel="masks, of 500")
-axes.legend()
-plt.close(figure)
+figure, [[axes]] = plots.figure_of(size=(6.5, 3.2))
+axes.hist(np.asarray(bounds), bins=40, color=plots.BLUE, alpha=0.6, label="one mask each")
+axes.axvline(bounds.mean(), color=plots.BLUE, label="their mean, which is maximised")
+axes.axvline(without, color=plots.INK, linestyle="--", label="without dropout")
+plots.finish(axes, xlabel="ELBO of one image, nats", ylabel="masks, of 500")
+plots.legend(axes, "upper left")
 figure
 
 # %% [markdown]
@@ -290,7 +289,7 @@ figure
 #
 # With two inputs and a rate of 1/4 there are four masks, of probabilities 9/16, 3/16, 3/16 and
 # 1/16, so the expectation is a sum. An encoder that is dropout and nothing else, and a bound that
-# is no random number at one mask:
+# is not random at one mask:
 
 
 # %%
@@ -339,11 +338,11 @@ except TypeError as error:
 #
 # A net is a function of its parameters and *one* example. BatchNorm subtracts the mean of a batch
 # and divides by its standard deviation, so that $q(z \mid x_i)$ depends on the other examples of
-# the batch. Then $\mathcal{L}(\theta, \phi; x_i)$ is no function of $x_i$, the sum over a data set
-# is no bound on $\sum_i \log p(x_i)$, an average over minibatches is no estimate of that sum, and
-# what is evaluated with running averages is not what was trained. The picture shows it: the ELBO of
-# one image, with the same noise, in 300 batches of 20 whose other images differ. With BatchNorm it
-# is whatever the others make of it; with a norm of one example it is one number.
+# the batch. Then $\mathcal{L}(\theta, \phi; x_i)$ is not a function of $x_i$, the sum over a data
+# set is not a bound on $\sum_i \log p(x_i)$, an average over minibatches is not an estimate of that
+# sum, and what is evaluated with running averages is not what was trained. The picture shows it:
+# the ELBO of one image, with the same noise, in 300 batches of 20 whose other images differ. With
+# BatchNorm it is whatever the others make of it; with a norm of one example it is one number.
 
 # %%
 images = jax.vmap(pixels)(data.train.images[:400], jax.random.split(key, 400))
@@ -379,12 +378,11 @@ print(
 )
 assert by_batch.std() > 0.5
 
-figure, axes = plt.subplots(figsize=(6.5, 3.2), layout="constrained")
-axes.hist(np.asarray(by_batch), bins=40, color="tab:red", alpha=0.6, label="BatchNorm")
-axes.axvline(by_itself, color="black", label="a norm of one example")
-axes.set(xlabel="ELBO of one image, nats", ylabel="batches, of 300")
-axes.legend()
-plt.close(figure)
+figure, [[axes]] = plots.figure_of(size=(6.5, 3.2))
+axes.hist(np.asarray(by_batch), bins=40, color=plots.ORANGE, alpha=0.6, label="BatchNorm")
+axes.axvline(by_itself, color=plots.INK, label="a norm of one example")
+plots.finish(axes, xlabel="ELBO of one image, nats", ylabel="batches, of 300")
+plots.legend(axes, "upper left")
 figure
 
 

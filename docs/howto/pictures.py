@@ -126,8 +126,8 @@ entries = {
 plots.priors(entries, labels, key)
 
 # %% [markdown]
-# Above, the prior in grey and draws of $q(z \mid x)$ in colour; below, what the prior's draws decode
-# to. Grey where there is no colour is where the prior draws what the decoder never saw.
+# Above, the prior in grey and draws of $q(z \mid x)$ in colour; below, what the prior's draws
+# decode to. Where there is grey and no colour, the prior draws what the decoder never saw.
 #
 # ## Runs side by side
 

@@ -52,39 +52,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import flags, gradients, tables
 from experiments.lib.bernoulli import closed_forms, exact_gradient, exact_moments, expectation
-from experiments.lib.discrete_estimators import (
-    ESTIMATORS,
-    EVALUATIONS,
-    adam_on,
-    full_name,
-    look,
-)
-from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table
-from experiments.lib.flags import NumDraws
-from experiments.lib.gradients import covers, where
+from experiments.lib.discrete_estimators import ESTIMATORS, EVALUATIONS, adam_on, full_name, look
+from experiments.lib.discrete_vae import VaeSetting, run_vae, vae_figure, vae_table, with_legend
+from experiments.lib.gradients import interval_of
 from experiments.lib.script import Report, run_script
-from vaejax import Params
+from vaejax import plots
 from vaejax.base.fields import Count, Distinct, Finite, InnerFraction, Positive
-from vaejax.plots.look import figure_of, finish
 from vaejax.runs.build import load_data
-from vaejax.variance.groups import Part
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(VaeSetting):
     """The estimators, the two functions of Bernoulli variables, and the Bernoulli VAE."""
 
-    parts: Distinct[Literal["toy", "quadratic", "vae"]] = ("toy", "quadratic", "vae")
-    """Which parts to run."""
+    parts: flags.Parts[Literal["toy", "quadratic", "vae"]] = ("toy", "quadratic", "vae")
     t: Finite = 0.499
     """f(b) = mean_i (b_i - t)^2."""
     quadratic_dim: Count = 200
     """Variables of the quadratic."""
     probabilities: Distinct[InnerFraction] = (0.5, 0.6, 0.7, 0.8, 0.9)
     """Where the variance is measured in the toy and the quadratic, the same for every b_i."""
-    num_draws: NumDraws = 20_000
+    num_draws: flags.NumDraws = 20_000
     ascent_steps: Count = 2_000
     """Steps of gradient ascent in the logits, in the toy and the quadratic."""
     ascent_rate: Positive = 0.01
@@ -93,13 +83,19 @@ class Config(VaeSetting):
     """Seeds of that ascent."""
     out: str = "runs/discrete_gradients"
 
+    @property
+    def stride(self) -> int:
+        """Of the steps of an ascent that are kept: about 200 of them."""
+        return max(1, self.ascent_steps // 200)
 
-LOGITS = {"logits": Part(("phi",))}
+
+LOGITS = {"logits": vaejax.groups.Part(("phi",))}
 NO_DATA = np.zeros(())
 ROUNDING = 1e-25  # a variance that is below is none
+ERROR = "mean_squared_error"
 
 
-def start_of(config: Config, dim: int, name: str, key) -> tuple[vaejax.Expectation, Params]:
+def start_of(config: Config, dim: int, name: str, key) -> tuple[vaejax.Expectation, vaejax.Params]:
     """The model of f, and parameters at p = 1/2, with the start of the estimator's psi."""
     entry = ESTIMATORS[name]
     model = expectation(config.t, dim, held=not entry.biased)
@@ -108,7 +104,9 @@ def start_of(config: Config, dim: int, name: str, key) -> tuple[vaejax.Expectati
 
 
 @partial(jax.jit, static_argnames=("name", "model", "optimizer", "num_steps"))
-def ascend(name: str, model: vaejax.Expectation, params: Params, key, optimizer, num_steps: int):
+def ascend(
+    name: str, model: vaejax.Expectation, params: vaejax.Params, key, optimizer, num_steps: int
+):
     """Gradient ascent: the last params, and the mean probability after each step."""
     estimator = ESTIMATORS[name].estimator
 
@@ -130,23 +128,20 @@ TINY = 1e-20  # the eps of Adam: gradients here are far below the usual one
 
 
 def measured(config: Config, dim: int, name: str, p: float, key) -> dict[str, Any]:
-    """The row of one estimator at one probability: psi learns at fixed logits, then the variance is
-    measured, and, at D = 1, exact.
-    """
+    """The row of an estimator at p, after psi learned there; at D = 1 its variance is exact."""
     init_key, learn_key, draw_key = jax.random.split(key, 3)
     model, start = start_of(config, dim, name, init_key)
     params = start._replace(phi={"logits": jnp.full(dim, math.log(p / (1 - p)))})
     if jax.tree.leaves(params.psi):
         only_psi = adam_on(("psi",), 0.01, config.psi_steps, TINY)
         params, _ = ascend(name, model, params, learn_key, only_psi, config.psi_steps)
-    entry = ESTIMATORS[name]
-    objective = vaejax.per_example(entry.estimator, model)
+    objective = vaejax.per_example(ESTIMATORS[name].estimator, model)
     settings = {"order": 2, "groups": LOGITS, "chunk": 500}
     moments = vaejax.gradient_moments(
         objective, params, NO_DATA, draw_key, config.num_draws, **settings
     )
     spread = vaejax.gradient_spread(moments, LOGITS)["logits"]
-    row = {"estimator": name, "p": p, "trace": spread.trace, "low": spread.low, "high": spread.high}
+    row = {"estimator": name, "p": p, **interval_of(spread)}
     exact = closed_forms(config.t, p, dim, EVALUATIONS).get(name)
     gradient = exact_gradient(config.t, p, dim)
     if dim == 1:
@@ -155,9 +150,9 @@ def measured(config: Config, dim: int, name: str, p: float, key) -> dict[str, An
     else:
         reference = jax.tree.map(lambda mean: np.full_like(mean, gradient), moments.mean)
         squared_bias = vaejax.gradient_bias(moments, reference, select=LOGITS["logits"]).squared
-    squared_bias = squared_bias if entry.biased else 0.0
+    squared_bias = squared_bias if ESTIMATORS[name].biased else 0.0
     error = max(squared_bias, 0.0) + (spread.trace if exact is None else exact)
-    return row | {"squared_bias": squared_bias, "exact": exact, "mean_squared_error": error}
+    return row | {"squared_bias": squared_bias, "exact": exact, ERROR: error}
 
 
 def ascent(config: Config, dim: int, name: str, key) -> np.ndarray:
@@ -182,46 +177,36 @@ def quadratic(config: Config, dim: int) -> dict[str, Any]:
             points = zip(config.probabilities, keys, strict=True)
             rows += [measured(config, dim, name, p, key) for p, key in points]
             path = ascent(config, dim, name, ascent_key)
-            paths[name] = path[:, :: stride(config)].tolist()
+            paths[name] = path[:, :: config.stride].tolist()
             ends[name] = np.quantile(path[:, -1], [0.25, 0.5, 0.75]).tolist()
     known = [row for row in rows if row["exact"] is not None and row["exact"] > ROUNDING]
     return {
         "rows": rows,
         "paths": paths,
-        "intervals_that_cover": sum(map(covers, known)),
+        "intervals_that_cover": sum(map(gradients.covers, known)),
         "intervals": len(known),
         "probability_at_the_end": ends,
     }
-
-
-def stride(config: Config) -> int:
-    """Of the steps of an ascent that are kept: about 200 of them."""
-    return max(1, config.ascent_steps // 200)
 
 
 # What is reported.
 
 
 def quadratic_table(config: Config, dim: int, result: dict[str, Any]) -> str:
-    """Variance, or mean squared error where there is bias, by probability; ** the least of a
-    column.
-    """
+    """Variance, or mean squared error of the biased, by probability; ** the least."""
     rows, lines = result["rows"], []
-    least = {
-        p: min(row["mean_squared_error"] for row in where(rows, p=p)) for p in config.probabilities
-    }
+    by_probability = {p: tables.where(rows, p=p) for p in config.probabilities}
+    least = {p: min(tables.columns(part, ERROR)[0]) for p, part in by_probability.items()}
     for name in config.estimators:
         cells = []
-        for row in where(rows, estimator=name):
-            error = row["mean_squared_error"]
-            cell = "0" if error < 1e-30 else f"{error:.2e}"
-            cells.append(tables.bold_if(error == least[row["p"]], cell))
+        for row in tables.where(rows, estimator=name):
+            cell = "0" if row[ERROR] < 1e-30 else f"{row[ERROR]:.2e}"
+            cells.append(tables.bold_if(row[ERROR] == least[row["p"]], cell))
         low, median, high = result["probability_at_the_end"][name]
         end = f"{median:.2f} [{low:.2f}, {high:.2f}]"
         lines.append([full_name(name), ESTIMATORS[name].gradients, *cells, end])
-    columns = [f"p = {p}" for p in config.probabilities]
-    end = f"P(b = 1) after {config.ascent_steps}"
-    table = tables.markdown(["estimator", "grad f", *columns, end], lines)
+    columns = *(f"p = {p}" for p in least), f"P(b = 1) after {config.ascent_steps}"
+    table = tables.markdown(["estimator", "grad f", *columns], lines)
     heading = (
         f"variance, or mean squared error of the biased, in {dim} logits, of {EVALUATIONS}"
         " evaluations of f; P after the ascent: median [quartiles]"
@@ -231,11 +216,9 @@ def quadratic_table(config: Config, dim: int, result: dict[str, Any]) -> str:
 
 
 def quadratic_figure(config: Config, results: dict[str, dict]) -> Figure:
-    """A row for each problem: the variance against the probability, and the ascent, its median and
-    quartiles over the seeds.
-    """
+    """A row for each problem: the variance against p; the ascent, with quartiles over seeds."""
     size = (11, 3.9 * len(results))
-    drawing, panels = figure_of(len(results), 2, size)
+    drawing, panels = plots.figure_of(len(results), 2, size)
     titles = {
         "toy": f"one variable: E(b − {config.t})²",
         "quadratic": f"{config.quadratic_dim} variables: E mean (b − {config.t})²",
@@ -244,59 +227,51 @@ def quadratic_figure(config: Config, results: dict[str, dict]) -> Figure:
         draw_errors(left, config, result["rows"])
         draw_paths(right, config, result["paths"])
         left.set_title(titles[part], loc="left")
-    return with_legend(drawing, config)
+    return with_legend(drawing, config.estimators)
 
 
 def draw_errors(axes: Axes, config: Config, rows: list[dict]) -> None:
     for name in config.estimators:
-        errors = [(row["p"], row["mean_squared_error"]) for row in where(rows, estimator=name)]
-        points = [(p, error) for p, error in errors if error > ROUNDING]
-        axes.plot(*np.reshape(points, (-1, 2)).T, **look(name), ms=6, lw=1.4)
-    finish(axes, yscale="log", xlabel=r"$p = P(b_i = 1)$", ylabel="variance (dashed: + bias²)")
+        points = [row for row in tables.where(rows, estimator=name) if row[ERROR] > ROUNDING]
+        axes.plot(*tables.columns(points, "p", ERROR), **look(name), ms=6, lw=1.4)
+    label = "variance (dashed: + bias²)"
+    plots.finish(axes, yscale="log", xlabel=r"$p = P(b_i = 1)$", ylabel=label)
 
 
 def draw_paths(axes: Axes, config: Config, paths: dict[str, list]) -> None:
     for name in config.estimators:
         values, style = np.asarray(paths[name]), look(name)
-        steps = np.arange(values.shape[1]) * stride(config)
+        steps = np.arange(values.shape[1]) * config.stride
         low, median, high = np.quantile(values, [0.25, 0.5, 0.75], axis=0)
         if not ESTIMATORS[name].biased:  # theirs go from 0 to 1, and would cover the panel
             axes.fill_between(steps, low, high, color=style["color"], alpha=0.12, lw=0)
         axes.plot(steps, median, **style | {"marker": "", "lw": 1.6})
     label = r"mean of $P(b_i = 1)$; the best is 1"
-    finish(axes, ylim=(-0.02, 1.02), xlabel="step of gradient ascent", ylabel=label)
-
-
-def with_legend(drawing: Figure, config: Config) -> Figure:
-    """One legend for all panels, of every estimator."""
-    for name in config.estimators:
-        drawing.axes[0].plot([], [], **look(name), label=full_name(name))
-    drawing.legend(loc="outside lower center", ncols=4, frameon=False)
-    return drawing
+    plots.finish(axes, ylim=(-0.02, 1.02), xlabel="step of gradient ascent", ylabel=label)
 
 
 def experiment(config: Config) -> Report:
     if "vae" in config.parts:  # refused before anything runs
         load_data(config)
-    results, written, figures = {}, [], {}
+    results, written, pictures = {}, [], {}
     for part, dim in (("toy", 1), ("quadratic", config.quadratic_dim)):
         if part in config.parts:
             results[part] = quadratic(config, dim)
             written.append(f"{part}: {quadratic_table(config, dim, results[part])}")
     if results:
         quadratics = dict(results)
-        figures["quadratic"] = lambda: quadratic_figure(config, quadratics)
+        pictures["quadratic"] = lambda: quadratic_figure(config, quadratics)
     if "vae" in config.parts:
         result = results["vae"] = run_vae(config)
         rows, norm = result["rows"], result["squared_gradient"]
         heading = f"vae: {config.data}, {config.latent_dim} Bernoulli latents; |E g|^2 in phi is"
         written.append(f"{heading} {norm:.3g}\n{vae_table(rows)}")
-        figures["vae"] = lambda: with_legend(vae_figure(result["curves"], rows), config)
+        pictures["vae"] = lambda: vae_figure(result["curves"], rows)
     errors = {
-        part: {row["estimator"]: row["mean_squared_error"] for row in result["rows"]}
+        part: {row["estimator"]: row[ERROR] for row in result["rows"]}
         for part, result in results.items()
     }
-    return Report(results, "\n\n".join(written), figures, {"mean_squared_error": errors})
+    return Report(results, "\n\n".join(written), pictures, {"mean_squared_error": errors})
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ Duration: 180 s on two cores of an Intel Xeon that had other work.
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,13 +36,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 import vaejax
-from experiments.lib import variances
+from experiments.lib import flags, gradients, variances
 from experiments.lib.data import drawn, seen
-from experiments.lib.flags import MeasuredAt, MeasuredExamples, NumDraws, NumSeeds, Script
-from experiments.lib.gradients import measured_steps, params_at
 from experiments.lib.script import Report, run_script
 from experiments.lib.variances import Rows
-from vaejax import Params
 from vaejax.base.compare import differences, told
 from vaejax.base.describe import description
 from vaejax.base.fields import Count, Distinct, Plural
@@ -59,7 +56,6 @@ from vaejax.runs.build import (
 from vaejax.runs.config import (
     EstimatorName,
     PriorName,
-    Setting,
     TrainConfig,
     check_config,
     require_examples,
@@ -68,16 +64,14 @@ from vaejax.runs.config import (
 )
 from vaejax.runs.continuation import saved_config
 from vaejax.runs.files import json_text, read_json, write_json
-from vaejax.runs.folder import open_run
 from vaejax.runs.named_estimators import bound_of_estimator, named_estimator
 from vaejax.runs.place import place_of
-from vaejax.variance.cost import decoder_evaluations, gradient_cost
-from vaejax.variance.groups import Groups, Part, heads, parts
+from vaejax.variance.groups import Groups, heads, parts
 from vaejax.variance.moments import Moments
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(flags.ModelSetting):
     """A model, a run, and the estimators to measure along it."""
 
     latent_dim: Count = 10
@@ -97,12 +91,12 @@ class Config(Setting, Script):
     trained_by: str = "pathwise"
     """As --estimator of train.py."""
     num_steps: Count = 3_000
-    measured_at: MeasuredAt = (0.0, 0.01, 0.1, 0.5, 1.0)
-    measured_examples: MeasuredExamples = 20
-    num_draws: NumDraws = 500
+    measured_at: flags.MeasuredAt = (0.0, 0.01, 0.1, 0.5, 1.0)
+    measured_examples: flags.MeasuredExamples = 20
+    num_draws: flags.NumDraws = 500
     reference_draws: Plural = 2_000
     """Gradients for the mean that biases are held against."""
-    num_seeds: NumSeeds = 1
+    num_seeds: flags.NumSeeds = 1
     out: str = "runs/gradient_variance"
     resume: bool = False
     """Keep the rows that --out has, of the same configuration."""
@@ -132,9 +126,6 @@ class Config(Setting, Script):
         return training_config(self, **changes)
 
 
-# Where the estimators are measured.
-
-
 class Subject(NamedTuple):
     """A model, its fixed minibatch, the key of the draws, the steps, and the parameters at each."""
 
@@ -142,57 +133,42 @@ class Subject(NamedTuple):
     xs: jax.Array
     key: Key
     steps: list[int]
-    params_at: Callable[[int], Params]
+    params_at: Callable[[int], vaejax.Params]
 
 
 def subject_of(config: Config, seed: int) -> Subject:
-    """What is measured of one seed. Nothing is trained yet."""
-    return of_training(config, seed) if config.run is None else of_run(config, config.run)
+    """What is measured of one seed. Nothing is trained before its parameters are asked for."""
+    init_key, fit_key, rows_key, pixels_key, key = jax.random.split(jax.random.key(seed), 5)
+    if config.run is not None:
+        run = vaejax.open_run(config.run, data_folder=config.data_folder)
+        model, dataset, transform, steps = run.model, run.dataset, run.transform, [*run.checkpoints]
 
+        def params_at(step: int) -> vaejax.Params:
+            return run.checkpoints[step].params
+    else:
+        training = config.training(seed)
+        dataset, transform = load_data(training)
+        images = dataset.train.images
+        model = build_model(training, images[0])
+        check_data(images, model.support, transform, name=training.data)
+        steps = gradients.measured_steps(config.measured_at, config.num_steps)
 
-def of_training(config: Config, seed: int) -> Subject:
-    """A training of its own, which goes to the steps that are asked for alone."""
-    training = config.training(seed)
-    dataset, transform = load_data(training)
+        def params_at(step: int) -> vaejax.Params:
+            return gradients.params_at(
+                step,
+                Path(config.out) / f"checkpoints-{seed}",
+                initial_params(training, model, images, transform, init_key),
+                objective=build_objective(training, model),
+                optimizer=build_optimizer(training),
+                data=images,
+                key=fit_key,
+                batch_size=config.batch_size,
+                transform=transform,
+            )
+
     require_examples(config, dataset)
-    images = dataset.train.images
-    model = build_model(training, images[0])
-    check_data(images, model.support, transform, name=training.data)
-    init_key, fit_key, *keys = jax.random.split(jax.random.key(seed), 5)
-
-    def params_of(step: int) -> Params:
-        return params_at(
-            step,
-            Path(config.out) / f"checkpoints-{seed}",
-            build_objective(training, model),
-            initial_params(training, model, images, transform, init_key),
-            build_optimizer(training),
-            images,
-            fit_key,
-            batch_size=config.batch_size,
-            transform=transform,
-        )
-
-    xs = minibatch(config, dataset, transform, keys)
-    steps = measured_steps(config.measured_at, config.num_steps)
-    return Subject(model, xs, keys[2], steps, params_of)
-
-
-def of_run(config: Config, folder: str) -> Subject:
-    """The checkpoints that a run has kept."""
-    run = open_run(folder, data_folder=config.data_folder)
-    require_examples(config, run.dataset)
-    keys = jax.random.split(jax.random.key(config.seed), 5)[2:]
-    xs = minibatch(config, run.dataset, run.transform, keys)
-    return Subject(
-        run.model, xs, keys[2], [*run.checkpoints], lambda step: run.checkpoints[step].params
-    )
-
-
-def minibatch(config: Config, dataset: vaejax.Dataset, transform, keys) -> jax.Array:
-    """Training examples, drawn by the first two of three keys."""
-    chosen = drawn(dataset.train, config.measured_examples, keys[0])
-    return seen(chosen.images, transform, keys[1])
+    chosen = drawn(dataset.train, config.measured_examples, rows_key)
+    return Subject(model, seen(chosen.images, transform, pixels_key), key, steps, params_at)
 
 
 # The measurement.
@@ -206,50 +182,58 @@ class Point:
     def __init__(self, config: Config, subject: Subject, step: int):
         self.config, self.subject, self.step = config, subject, step
         self.reference_key, self.draw_key = jax.random.split(subject.key)
-        self.moments = cache(self._moments)
-        self.reference = cache(self._reference)
+        self.drawn = cache(self._drawn)
 
     @cached_property
-    def params(self) -> Params:
+    def params(self) -> vaejax.Params:
         return self.subject.params_at(self.step)
 
     @cached_property
     def groups(self) -> Groups:
-        both = {"theta": Part(("theta",)), "phi": Part(("phi",))}
+        both = {"theta": vaejax.groups.Part(("theta",)), "phi": vaejax.groups.Part(("phi",))}
         try:
             return both | dict(heads(self.subject.model, self.params, self.subject.xs[0]))
         except ValueError:  # an encoder that does not end in one layer of two heads
             return both | dict(parts(self.params))
 
-    def _moments(self, name: str) -> Moments:
-        return self.drawn(named_estimator(name), self.draw_key, self.config.num_draws)
-
-    def _reference(self, estimator: vaejax.Estimator) -> Moments:
-        return self.drawn(estimator, self.reference_key, self.config.reference_draws)
-
-    def drawn(self, estimator: vaejax.Estimator, key: Key, num_draws: int) -> Moments:
-        objective = vaejax.minibatch(estimator, self.subject.model)
+    def _drawn(self, estimator: vaejax.Estimator, is_reference: bool = False) -> Moments:
+        model, xs, *_ = self.subject
+        key = self.reference_key if is_reference else self.draw_key
+        num_draws = self.config.reference_draws if is_reference else self.config.num_draws
         settings = {"order": 2, "groups": self.groups, "by": "draws"}
-        return vaejax.gradient_moments(
-            objective, self.params, self.subject.xs, key, num_draws, **settings
-        )
+        objective = vaejax.minibatch(estimator, model)
+        return vaejax.gradient_moments(objective, self.params, xs, key, num_draws, **settings)
 
     def rows(self, name: str) -> Rows:
-        """A row for each group of parameters."""
+        """A row for each group of parameters: its spread, the ratio to that of the bound's first
+        estimator, and the bias against a long run.
+        """
         model, xs, key, *_ = self.subject
         estimator, bound = named_estimator(name), bound_of_estimator(name)
-        same = (other for other in self.config.estimators if bound_of_estimator(other) == bound)
-        moments, first = self.moments(name), self.moments(next(same))
-        objective = vaejax.minibatch(estimator, model)
+        first = next(n for n in self.config.estimators if bound_of_estimator(n) == bound)
+        moments, of_first = self.drawn(estimator), self.drawn(named_estimator(first))
+        reference = self.drawn(unbiased(name), is_reference=True)
+        error = jax.tree.map(lambda v: np.sqrt(v / reference.num_draws), reference.variance)
         facts = {
             "estimator": name,
             "bound": bound,
             "value": moments.value.mean,
-            **decoder_evaluations(estimator, model, self.params, xs[0], key)._asdict(),
-            **gradient_cost(objective, self.params, xs, key)._asdict(),
+            **vaejax.decoder_evaluations(estimator, model, self.params, xs[0], key)._asdict(),
+            **vaejax.gradient_cost(
+                vaejax.minibatch(estimator, model), self.params, xs, key
+            )._asdict(),
         }
-        groups = rows_of_groups(moments, first, self.reference(unbiased(name)), self.groups)
-        return [facts | row for row in groups]
+        rows = []
+        for group, spread in vaejax.gradient_spread(moments, self.groups).items():
+            ratio = vaejax.variance_ratio(moments, of_first, group)
+            select = self.groups[group]
+            bias = vaejax.gradient_bias(moments, reference.mean, error, select=select)._asdict()
+            rows.append(
+                {**facts, "group": group, **spread._asdict(), "ratio": ratio.ratio}
+                | {"ratio_low": ratio.low, "ratio_high": ratio.high}
+                | {"mse": spread.trace + max(bias.pop("squared"), 0.0), **bias}
+            )
+        return rows
 
 
 def unbiased(name: str) -> vaejax.Estimator:
@@ -259,24 +243,6 @@ def unbiased(name: str) -> vaejax.Estimator:
     if bound == "ELBO":
         return vaejax.Pathwise()
     return vaejax.DReG(estimator.num_samples) if bound.startswith("IWAE-") else estimator
-
-
-def rows_of_groups(
-    moments: Moments, first: Moments, reference: Moments, groups: Groups
-) -> Iterator[dict[str, Any]]:
-    """What was measured of each group: its spread, the ratio to the first estimator's, and the bias
-    against a long run.
-    """
-    size = reference.num_draws
-    error = jax.tree.map(lambda variance: np.sqrt(variance / size), reference.variance)
-    for name, spread in vaejax.gradient_spread(moments, groups).items():
-        ratio = vaejax.variance_ratio(moments, first, name)
-        bias = vaejax.gradient_bias(moments, reference.mean, error, select=groups[name])
-        ratios = {"ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}
-        largest_z, p_value, detectable, squared = bias
-        biases = {"largest_z": largest_z, "p_value": p_value, "detectable": detectable}
-        mse = spread.trace + max(squared, 0.0)
-        yield {"group": name, **spread._asdict(), **ratios, "mse": mse, **biases}
 
 
 # The script.
@@ -293,16 +259,6 @@ def made_of(config: Config) -> dict[str, Any]:
     trained = {} if config.run is None else {"run": dataclasses.asdict(saved_config(config.run))}
     whole = {"experiment": "gradient_variance", "config": kept, "model": description(model)}
     return json.loads(json_text(whole | trained))
-
-
-def require_same(saved: Path, manifest: dict[str, Any]) -> None:
-    """Raises ValueError where the rows beside this config.json are of another configuration."""
-    lines = differences(read_json(saved, *manifest), manifest) if saved.exists() else []
-    if lines:
-        raise ValueError(
-            f"{saved.parent} holds rows of another configuration: {told(lines)}; name another"
-            " --out, or --overwrite them"
-        )
 
 
 def measured(config: Config, out: Path, manifest: dict[str, Any]) -> Rows:
@@ -340,23 +296,28 @@ def kept(pieces: Pieces, step: int, function: Callable[[], Rows]) -> Rows:
 
 def experiment(config: Config) -> Report:
     manifest, out = made_of(config), place_of(config.out)
-    require_same(out / "config.json", manifest)
-    write_json(out / "config.json", manifest)
+    saved = out / "config.json"
+    if saved.exists() and (lines := differences(read_json(saved, *manifest), manifest)):
+        raise ValueError(
+            f"{out} holds rows of another configuration: {told(lines)}; name another --out, or"
+            " --overwrite them"
+        )
+    write_json(saved, manifest)
     rows = measured(config, out, manifest)
     last = max(row["step"] for row in rows)
     phi, theta = (variances.means(rows, last, group) for group in ("phi", "theta"))
-    figures = {
+    pictures = {
         "along_training": lambda: variances.along_training(rows),
         "against_work": lambda: variances.against_work(rows, last),
     }
     if variances.families(config.estimators):
-        figures["against_samples"] = lambda: variances.against_samples(rows, last)
-    best = {name: variances.winners(phi, name) for name in ("mse", "work")}
+        pictures["against_samples"] = lambda: variances.against_samples(rows, last)
+    best = {f"least_{name}_in_phi": variances.winners(phi, name) for name in ("mse", "work")}
     return Report(
         {"at_step": last, "phi": phi, "theta": theta, "rows": rows, "out": config.out},
         variances.table(rows, last),
-        figures,
-        {"at_step": last, **{f"least_{name}_in_phi": names for name, names in best.items()}},
+        pictures,
+        {"at_step": last, **best},
     )
 
 

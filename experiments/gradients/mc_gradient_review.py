@@ -62,51 +62,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
-from experiments.lib.figures import interval_bars
-from experiments.lib.flags import MeasuredAt, NumDraws, Script
-from experiments.lib.gradients import (
-    coverage,
-    draw_measured,
-    measured_intervals,
-    measured_steps,
-    params_at,
-    where,
-    worst_relative_error,
-)
-from experiments.lib.logistic_regression import (
-    RegressionELBO,
-    best_elbo,
-    exact_elbo,
-    log_likelihood,
-    signed_rows,
-)
+from experiments.lib import figures, flags, gradients, logistic_regression, tables
 from experiments.lib.normal_gradients import MVD, NAMES, PARAMETERS, PW, SF, SF_BEST, Curves, exact
 from experiments.lib.script import Report, joined, run_script
-from vaejax.base.fields import Count, Distinct, Plural, Positive
-from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, shared_legend, ticks_at
+from vaejax import plots
+from vaejax.base.fields import Count, Plural
 from vaejax.runs.config import TrainSize
-from vaejax.variance.groups import Part
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Script):
-    """Two parts, and the settings of each: first of the curves, then of the regression. Those of
-    the review are the defaults.
-    """
+class Config(flags.Trained):
+    """The settings of the curves, then of the regression: those of the review."""
 
-    parts: Distinct[Literal["curves", "regression"]] = ("curves", "regression")
-    """Which parts to run."""
-    num_draws: NumDraws = 100_000
+    parts: flags.Parts[Literal["curves", "regression"]] = ("curves", "regression")
+    num_draws: flags.NumDraws = 100_000
     num_steps: Count = 5_000
-    """Steps of the training."""
     batch_size: TrainSize = 32
-    """Examples of one step."""
-    learning_rate: Positive = 1e-3
-    """Of the optimiser, at its start."""
     num_samples: Count = 50
     """K, the samples of z in each bound."""
-    measured_at: MeasuredAt = (0.0, 0.02, 0.1, 0.2, 0.5, 1.0)
+    measured_at: flags.MeasuredAt = (0.0, 0.02, 0.1, 0.2, 0.5, 1.0)
     measured_samples: Count = 10
     """The samples where a variance is measured."""
     regression_draws: Plural = 150
@@ -144,8 +118,8 @@ COSTS = {
 # program.
 SCORE = vaejax.ScoreFunction(1, vaejax.MovingAverage())
 ESTIMATORS = {SF: SCORE, SF_BEST: SCORE, PW: vaejax.StickTheLanding(), MVD: vaejax.MeasureValued()}
-COLOURS = dict(zip(NAMES, ("#8e99a4", BLUE, ORANGE, "#2e8b57"), strict=True))
-GROUPS = {name: Part(("phi", field)) for name, field in PARAMETERS.items()}
+COLOURS = dict(zip(NAMES, ("#8e99a4", plots.BLUE, plots.ORANGE, "#2e8b57"), strict=True))
+GROUPS = {name: vaejax.groups.Part(("phi", field)) for name, field in PARAMETERS.items()}
 ENCODER = vaejax.DiagNormal(vaejax.Free(()), max_log_scale=None)
 NEGLIGIBLE = 1e-9  # a variance
 
@@ -154,42 +128,39 @@ def curves_part(config: Config) -> Report:
     curves = {name: exact(cost.f, cost.ks) for name, cost in COSTS.items()}
     rows = measured(config, jax.random.key(config.seed))
     noisy = [row for row in rows if row["exact"] > NEGLIGIBLE]
+    losses: dict[str, dict] = {cost: {} for cost in COSTS}
+    for cost, parameter in itertools.product(COSTS, PARAMETERS):
+        lost = COSTS[cost].ks[pathwise_loses(curves[cost], parameter)]
+        losses[cost][parameter] = float(lost.min()) if len(lost) else None
     summary = {
         "points": len(noisy),
-        "intervals_that_cover": coverage(noisy),
-        "worst_relative_error": worst_relative_error(noisy),
-        "pathwise_loses_from": {cost: losses(cost, curves[cost]) for cost in COSTS},
+        "intervals_that_cover": gradients.coverage(noisy),
+        "worst_relative_error": gradients.worst_relative_error(noisy),
+        "pathwise_loses_from": losses,
     }
-    figures = {"curves": lambda: draw_curves(curves, rows)}
-    return Report(summary | {"rows": rows}, table_of_curves(rows), figures, summary)
+    pictures = {"curves": lambda: draw_curves(curves, rows)}
+    return Report(summary | {"rows": rows}, table_of_curves(rows), pictures, summary)
 
 
 def measured(config: Config, key) -> list[dict]:
-    """A row for each cost, k, parameter and estimator: the exact variance, and what
-    `gradient_moments` finds.
+    """A row for each cost, k, parameter and estimator: the exact variance of its gradient, and what
+    `gradient_moments` finds. At sigma = 1 the derivative in sigma is that in log sigma.
     """
-    rows = []
+    rows, phi = [], {"loc": jnp.asarray(1.0), "log_scale": jnp.asarray(0.0)}
     for cost, cost_key in zip(COSTS, jax.random.split(key, len(COSTS)), strict=True):
         f, _, _, ks = COSTS[cost]
-        curves = exact(f, ks)
+        model, curves = vaejax.Expectation(f, ENCODER), exact(f, ks)
         cases = list(itertools.product(enumerate(ks), PARAMETERS, NAMES))
         keys = jax.random.split(cost_key, len(cases))
         for ((i, k), parameter, name), draw_key in zip(cases, keys, strict=True):
-            curve = curves[name, parameter]
-            measured = measured_at(config, f, k, name, curve.baseline[i], draw_key)[parameter]
+            curve, x = curves[name, parameter], jnp.asarray(float(k))
+            params = vaejax.Params((), phi, psi=jnp.asarray(curve.baseline[i], jnp.float32))
+            interval = gradients.measured_intervals(
+                ESTIMATORS[name], model, params, x, draw_key, config.num_draws, GROUPS
+            )[parameter]
             place = {"cost": cost, "k": k, "parameter": parameter, "estimator": name}
-            rows.append({**place, "exact": float(curve.variance[i]), **measured})
+            rows.append({**place, "exact": float(curve.variance[i]), **interval})
     return rows
-
-
-def measured_at(config: Config, f: Callable, k: float, name: str, baseline, key) -> dict[str, dict]:
-    """The variance of one estimator's gradient at one k, in mu and in sigma: at sigma = 1 the
-    derivative in sigma is that in log sigma.
-    """
-    phi = {"loc": jnp.asarray(1.0), "log_scale": jnp.asarray(0.0)}
-    params = vaejax.Params((), phi, psi=jnp.asarray(baseline, jnp.float32))
-    model, x = vaejax.Expectation(f, ENCODER), jnp.asarray(float(k))
-    return measured_intervals(ESTIMATORS[name], model, params, x, key, config.num_draws, GROUPS)
 
 
 def pathwise_loses(curves: Curves, parameter: str) -> np.ndarray:
@@ -197,31 +168,22 @@ def pathwise_loses(curves: Curves, parameter: str) -> np.ndarray:
     return curves[PW, parameter].variance > curves[SF, parameter].variance
 
 
-def losses(cost: str, curves: Curves) -> dict[str, float | None]:
-    """The least k of the curve at which the pathwise gradient loses, in each parameter."""
-    lost = {name: COSTS[cost].ks[pathwise_loses(curves, name)] for name in PARAMETERS}
-    return {name: float(ks.min()) if len(ks) else None for name, ks in lost.items()}
-
-
 def table_of_curves(rows: list[dict]) -> str:
-    lines = {}
-    for row in rows:
-        cell = "{exact:.4g} ({measured:.4g})".format(**row) if row["exact"] > NEGLIGIBLE else "0"
-        lines.setdefault((row["cost"], row["k"], row["parameter"]), []).append(cell)
-    table = tables.markdown(
-        ["cost", "k", "in", *NAMES], [[*place, *lines[place]] for place in lines]
-    )
+    cell = "{exact:.4g} ({measured:.4g})"
+    shown = [
+        row | {"cell": cell.format(**row) if row["exact"] > NEGLIGIBLE else "0"} for row in rows
+    ]
+    line = "{cost} | {k} | {parameter}"
+    table = tables.wide("cost | k | in", line, "estimator", "{cell}", shown)
     return f"Exact variance of one sample's gradient (measured)\n\n{table}"
 
 
 def draw_curves(curves: dict[str, Curves], rows: list[dict]) -> Figure:
-    """The exact variances as lines, the measured ones as points with intervals; shaded where the
-    score function beats the pathwise.
-    """
-    drawing, grid = figure_of(2, 3, size=(12, 6.6), sharex="col")
+    """Lines are exact, points measured; shaded where the score function beats the pathwise."""
+    drawing, grid = plots.figure_of(2, 3, size=(12, 6.6), sharex="col")
     panels = itertools.product(PARAMETERS, COSTS)
     for axes, (parameter, cost) in zip(grid.ravel(), panels, strict=True):
-        shown = where(rows, cost=cost, parameter=parameter)
+        shown = tables.where(rows, cost=cost, parameter=parameter)
         draw_panel(axes, curves[cost], cost, parameter, shown)
     for axes, cost in zip(grid[0], COSTS.values(), strict=True):
         axes.set_title(cost.title)
@@ -235,7 +197,7 @@ def draw_curves(curves: dict[str, Curves], rows: list[dict]) -> Figure:
     third.set_ylim(bottom=5e-4)
     key = {"transform": first.transAxes, "color": "#5f6b76", "fontsize": 9}
     first.text(0.03, 0.03, "lines: exact\npoints: measured", **key)
-    shared_legend(drawing, [first], "outside upper center", ncols=4)
+    plots.shared_legend(drawing, [first], "outside upper center", ncols=4)
     return drawing
 
 
@@ -244,18 +206,18 @@ def draw_panel(axes: Axes, curves: Curves, cost: str, parameter: str, rows: list
     for name, colour in COLOURS.items():
         variance = np.maximum(curves[name, parameter].variance, NEGLIGIBLE)
         axes.plot(ks, variance, color=colour, lw=1.6, label=name)
-        points = [row for row in where(rows, estimator=name) if row["exact"] > NEGLIGIBLE]
-        draw_measured(axes, points, "k", color=colour)
-    finish(axes, yscale="log")
+        noisy = [row for row in tables.where(rows, estimator=name) if row["exact"] > NEGLIGIBLE]
+        figures.curve(axes, noisy, "k", "measured", color=colour, ls="")
+    plots.finish(axes, yscale="log", xscale="linear" if cost == "square" else "log")
     lost, across = pathwise_loses(curves, parameter), axes.get_xaxis_transform()
-    axes.fill_between(ks, 0, 1, where=lost, transform=across, color=ORANGE, alpha=0.08, lw=0)
+    shade = {"color": plots.ORANGE, "alpha": 0.08, "lw": 0}
+    axes.fill_between(ks, 0, 1, where=lost, transform=across, **shade)
     if lost.any():
         label = {"transform": across, "color": "#a65308", "fontsize": 9}
         axes.text(1.04 * ks[lost].min(), 0.03, "pathwise loses", **label)
     if cost != "square":
-        axes.set(xscale="log")
         ticks = (0.1, 0.3, 0.5, 1, 2, 3, 5, 10)
-        ticks_at(axes, [k for k in ticks if ks.min() <= k <= ks.max()])
+        plots.ticks_at(axes, [k for k in ticks if ks.min() <= k <= ks.max()])
 
 
 # Part 2: Bayesian logistic regression.
@@ -263,16 +225,17 @@ def draw_panel(axes: Axes, curves: Curves, cost: str, parameter: str, rows: list
 LOO = "score-function"
 RIVALS = {LOO: vaejax.ScoreFunction, PW: vaejax.StickTheLanding, MVD: vaejax.MeasureValued}
 RIVAL_COLOURS = COLOURS | {LOO: COLOURS[SF_BEST]}
-REGRESSION_GROUPS = {"mu": Part(("phi", "loc")), "log sigma": Part(("phi", "log_scale"))}
+REGRESSION_GROUPS = {
+    "mu": vaejax.groups.Part(("phi", "loc")),
+    "log sigma": vaejax.groups.Part(("phi", "log_scale")),
+}
 
 
 def regression_part(config: Config) -> Report:
-    """The gradients along the pathwise run, each estimator's own run, and the best ELBO of a
-    mean-field q.
-    """
-    rows = signed_rows()
+    """Gradients along the pathwise run, each estimator's own run, the best mean-field ELBO."""
+    rows = logistic_regression.signed_rows()
     encoder = vaejax.DiagNormal(vaejax.Free(rows.shape[1]), max_log_scale=None)
-    model = vaejax.Expectation(partial(log_likelihood, len(rows)), encoder)
+    model = vaejax.Expectation(partial(logistic_regression.log_likelihood, len(rows)), encoder)
     fit_key, draw_key = jax.random.split(jax.random.key(config.seed))
     runs = {name: trained(config, name, model, rows, fit_key) for name in RIVALS}
     elbos, best = exact_values(model, runs, rows)
@@ -280,55 +243,58 @@ def regression_part(config: Config) -> Report:
         {"estimator": name, "step": step, "elbo": elbo, "accuracy": accuracy(params, rows)}
         for (name, step), (params, elbo, _) in elbos.items()
     ]
-    gradients = [
+    traces = [
         row | {"step": step}
         for step, params in runs[PW].items()
         for row in measured_gradients(config, model, elbos[PW, step][2], params, rows, draw_key)
     ]
-    ends = where(learning, step=config.num_steps)
+    ends = tables.where(learning, step=config.num_steps)
     summary = {
         "best_elbo": best,
-        "least_p_value": min(row["p_value"] for row in gradients),
+        "least_p_value": min(row["p_value"] for row in traces),
         "ends": {row["estimator"]: {n: row[n] for n in ("elbo", "accuracy")} for row in ends},
     }
     title = f"The end of each run; the best ELBO of a mean-field q is {best:.3f}"
     header, line = "trained by | exact ELBO | accuracy", "{estimator} | {elbo:.3f} | {accuracy:.4f}"
-    written = table_of_traces(gradients), title, tables.table(header, line, ends)
-    figures = {"regression": lambda: draw_regression(config, gradients, learning, best)}
-    numbers = summary | {"gradients": gradients, "learning": learning}
-    return Report(numbers, "\n\n".join(written), figures, summary)
+    written = table_of_traces(traces), title, tables.table(header, line, ends)
+    pictures = {"regression": lambda: draw_regression(config, traces, learning, best)}
+    numbers = summary | {"gradients": traces, "learning": learning}
+    return Report(numbers, "\n\n".join(written), pictures, summary)
 
 
 def trained(
     config: Config, name: str, model: vaejax.Expectation, rows, key
 ) -> dict[int, vaejax.Params]:
-    """The parameters at each step where gradients are measured, and at both ends, of one run that
-    starts at q = the prior.
-    """
-    optimizer = optax.sgd(optax.cosine_decay_schedule(config.learning_rate, config.num_steps))
-    objective = RegressionELBO(RIVALS[name](config.num_samples), model)
-    start = model.init(key, rows)
-    settings = {"batch_size": config.batch_size, "progress": False}
+    """The parameters at each measured step and at both ends, of a run from q = the prior."""
+    schedule = optax.cosine_decay_schedule(config.learning_rate, config.num_steps)
+    estimator, start = RIVALS[name](config.num_samples), model.init(key, rows)
+    settings = {
+        "objective": logistic_regression.RegressionELBO(estimator, model),
+        "optimizer": optax.sgd(schedule),
+        "batch_size": config.batch_size,
+        "progress": False,
+    }
+    steps = gradients.measured_steps((0, *config.measured_at, 1), config.num_steps)
     with TemporaryDirectory() as folder:
-        return {
-            step: params_at(step, folder, objective, start, optimizer, rows, key, **settings)
-            for step in measured_steps((0, *config.measured_at, 1), config.num_steps)
-        }
+        params_at = partial(gradients.params_at, data=rows, key=key, **settings)
+        return {step: params_at(step, folder, start) for step in steps}
 
 
 def exact_values(model: vaejax.Expectation, runs: dict[str, dict], rows) -> tuple[dict, float]:
-    """{(estimator, step): parameters, their exact ELBO and its gradient} along each run, in double
-    precision; and the best ELBO.
-    """
+    """{(estimator, step): parameters, exact ELBO, its gradient}, and the best ELBO, in float64."""
     precise = partial(jax.tree.map, partial(jnp.asarray, dtype=float))
     values = {}
     with jax.enable_x64(True):
-        elbo_and_gradient = jax.jit(jax.value_and_grad(partial(exact_elbo, model)))
+        elbo_and_gradient = jax.jit(
+            jax.value_and_grad(partial(logistic_regression.exact_elbo, model))
+        )
         for name, run in runs.items():
             for step, params in run.items():
                 elbo, gradient = elbo_and_gradient(precise(params), precise(rows))
                 values[name, step] = params, float(elbo), jax.tree.map(np.asarray, gradient)
-        return values, float(best_elbo(model, precise(runs[PW][0]), precise(rows)))
+        return values, float(
+            logistic_regression.best_elbo(model, precise(runs[PW][0]), precise(rows))
+        )
 
 
 def accuracy(params: vaejax.Params, rows) -> float:
@@ -340,61 +306,61 @@ def measured_gradients(
     config: Config, model: vaejax.Expectation, exact_gradient, params, rows, key
 ) -> list[dict]:
     """A row for each estimator and parameter: the trace of the covariance, and the bias."""
-    measurements = []
+    measurements, settings = [], {"order": 2, "by": "draws", "groups": REGRESSION_GROUPS}
     for name, kind in RIVALS.items():
-        objective = RegressionELBO(kind(config.measured_samples), model)
+        objective = logistic_regression.RegressionELBO(kind(config.measured_samples), model)
         moments = vaejax.gradient_moments(
-            objective,
-            params,
-            rows,
-            key,
-            config.regression_draws,
-            order=2,
-            by="draws",
-            groups=REGRESSION_GROUPS,
+            objective, params, rows, key, config.regression_draws, **settings
         )
         bias = vaejax.gradient_bias(moments, exact_gradient)
-        for parameter, spread in vaejax.gradient_spread(moments, REGRESSION_GROUPS).items():
-            row = {"estimator": name, "parameter": parameter, "trace": spread.trace}
-            row |= {"low": spread.low, "high": spread.high}
-            measurements.append(row | {"largest_z": bias.largest_z, "p_value": bias.p_value})
+        measurements += [
+            {"estimator": name, "parameter": parameter, **gradients.interval_of(spread)}
+            | {"largest_z": bias.largest_z, "p_value": bias.p_value}
+            for parameter, spread in vaejax.gradient_spread(moments, REGRESSION_GROUPS).items()
+        ]
     return measurements
 
 
-def table_of_traces(gradients: list[dict]) -> str:
-    lines = []
-    steps = dict.fromkeys(row["step"] for row in gradients)
-    for step, parameter in itertools.product(steps, REGRESSION_GROUPS):
-        traces = [row["trace"] for row in where(gradients, step=step, parameter=parameter)]
-        loo, pathwise, measure_valued = traces
-        ratios = f"{loo / pathwise:.1f}", f"{measure_valued / pathwise:.2f}"
-        lines.append([step, parameter, *(f"{trace:.4g}" for trace in traces), *ratios])
-    table = tables.markdown(["step", "in", *RIVALS, "SF / PW", "MVD / PW"], lines)
+def table_of_traces(rows: list[dict]) -> str:
+    """The trace of each estimator, and how many times that of the pathwise gradient it is."""
+    shown = [row | {"title": row["estimator"], "cell": f"{row['trace']:.4g}"} for row in rows]
+    for name, title, digits in ((LOO, "SF / PW", 1), (MVD, "MVD / PW", 2)):
+        pairs = zip(
+            tables.where(rows, estimator=name), tables.where(rows, estimator=PW), strict=True
+        )
+        shown += [
+            row | {"title": title, "cell": f"{row['trace'] / pathwise['trace']:.{digits}f}"}
+            for row, pathwise in pairs
+        ]
+    table = tables.wide("step | in", "{step} | {parameter}", "title", "{cell}", shown)
     return f"Trace of the gradient's covariance along the pathwise run\n\n{table}"
 
 
-def draw_regression(config: Config, gradients, learning, best: float) -> Figure:
-    """The trace in each parameter along the pathwise run, and how far each run is from the best
-    ELBO.
-    """
-    drawing, [panels] = figure_of(columns=3, size=(12, 3.9))
-    steps = [row["step"] for row in where(learning, estimator=PW)]
+def draw_regression(
+    config: Config, traces: list[dict], learning: list[dict], best: float
+) -> Figure:
+    """The traces along the pathwise run, and how far each run is from the best ELBO."""
+    drawing, [panels] = plots.figure_of(columns=3, size=(12, 3.9))
+    shown = [row | {"root": row["step"] ** 0.5} for row in traces]
+    ends = [{**row, "root": row["step"] ** 0.5, "below": best - row["elbo"]} for row in learning]
     for name in RIVALS:
-        style = {"color": RIVAL_COLOURS[name], "marker": "o", "ms": 4, "lw": 1.6, "label": name}
+        style = {"color": RIVAL_COLOURS[name], "label": name}
         for axes, parameter in zip(panels, REGRESSION_GROUPS, strict=False):
-            rows = where(gradients, estimator=name, parameter=parameter)
-            traces = [row["trace"] for row in rows]
-            axes.errorbar(np.sqrt(steps), traces, interval_bars(rows, "trace"), **style)
-        below = [best - row["elbo"] for row in where(learning, estimator=name)]
-        panels[2].plot(np.sqrt(steps), below, **style)
-    for axes, symbol in zip(panels, (r"\mu", r"\log\sigma"), strict=False):
-        axes.set(title=f"gradient in ${symbol}$, pathwise run")
+            points = tables.where(shown, estimator=name, parameter=parameter)
+            figures.curve(axes, points, "root", "trace", **style)
+        figures.curve(panels[2], tables.where(ends, estimator=name), "root", "below", **style)
+    titles = (
+        *(rf"gradient in ${symbol}$, pathwise run" for symbol in (r"\mu", r"\log\sigma")),
+        "each estimator's own run",
+    )
+    steps = {row["root"]: f"{row['step']:,}" for row in ends}
+    for axes, title in zip(panels, titles, strict=True):
+        label = "step, on an axis of its square root"
+        plots.finish(axes, yscale="log", xlabel=label, title=title)
+        axes.set_xticks(list(steps), list(steps.values()))
     panels[0].set_ylabel(f"trace of the covariance, {config.measured_samples} samples")
-    panels[2].set(title="each estimator's own run", ylabel="ELBO below the best q, nats")
-    for axes in panels:
-        finish(axes, yscale="log", xlabel="step, on an axis of its square root")
-        axes.set_xticks(np.sqrt(steps), [f"{step:,}" for step in steps])
-    shared_legend(drawing, [panels[2]], "outside upper center", ncols=3)
+    panels[2].set_ylabel("ELBO below the best q, nats")
+    plots.shared_legend(drawing, [panels[2]], "outside upper center", ncols=3)
     return drawing
 
 

@@ -51,6 +51,7 @@ Duration: 131 s on two cores of an Intel Xeon that had other work, most programs
 """
 
 import dataclasses
+import itertools
 import math
 from functools import partial
 from typing import Any, Literal
@@ -63,20 +64,12 @@ from matplotlib.figure import Figure
 from scipy.stats import t
 
 import vaejax
-from experiments.lib import tables
-from experiments.lib.figures import note
-from experiments.lib.flags import NumDraws, NumExamples, Script
-from experiments.lib.gradients import where
-from experiments.lib.many_samples import (
-    Constants,
-    Posterior,
-    doubly_reparameterised,
-    self_normalised,
-)
+from experiments.lib import figures, flags, many_samples, tables
+from experiments.lib.many_samples import Constants, self_normalised
 from experiments.lib.script import Report, run_script
+from vaejax import plots
 from vaejax.base.fields import Count, Distinct, PositiveOrZero
 from vaejax.base.types import Key
-from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, shared_legend, ticks_at
 from vaejax.runs.named_estimators import named_estimator
 from vaejax.variance.groups import Part
 
@@ -85,12 +78,11 @@ IN_MU = "iwae and dreg in mu"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Script):
+class Config(flags.Script):
     """The model, the numbers of samples K and the number of draws."""
 
-    latent_dim: Count = 20
-    """Dimensions of z."""
-    num_examples: NumExamples = 128
+    latent_dim: flags.LatentDim = 20
+    num_examples: flags.NumExamples = 128
     scale_of_q: Literal["covariance", "deviation"] = "covariance"
     """What the 2/3 of q is: its covariance, or its standard deviation."""
     perturbation: PositiveOrZero = 0.01
@@ -99,7 +91,7 @@ class Config(Script):
     """Values of K, the samples of z in each bound."""
     fit_from: Count = 64
     """Slopes are fitted to K from here on: the theory is asymptotic."""
-    num_draws: NumDraws = 64
+    num_draws: flags.NumDraws = 64
     estimators: Distinct[Literal["iwae", "dreg", "stopped-iwae", "rws"]] = ESTIMATORS
     """As --estimator of train.py: iwae and dreg at least."""
     out: str = "runs/snr_of_tighter_bounds"
@@ -110,10 +102,9 @@ class Config(Script):
                 f"estimators = {self.estimators}; it must name iwae and dreg, whose means are equal"
             )
         if len(self.fitted_ks) < 2:
-            values = " ".join(map(str, self.sample_counts))
             raise ValueError(
-                f"--sample-counts {values} has fewer than two values from --fit-from"
-                f" {self.fit_from} on; a slope needs two"
+                f"--sample-counts {' '.join(map(str, self.sample_counts))} has fewer than two"
+                f" values from --fit-from {self.fit_from} on; a slope needs two"
             )
 
     @property
@@ -127,11 +118,6 @@ class Config(Script):
     @property
     def fitted_ks(self) -> np.ndarray:
         return self.ks[self.ks >= self.fit_from]
-
-    @property
-    def num_blocks(self) -> int:
-        """Of draws, each of two at least."""
-        return min(8, self.num_draws // 2)
 
     @property
     def gradients(self) -> tuple[str, ...]:
@@ -172,9 +158,7 @@ def parameters(mu: jax.Array, a: jax.Array, b: jax.Array) -> vaejax.Params:
 
 @partial(jax.jit, static_argnames="config")
 def near_the_optimum(config: Config, key: Key) -> tuple[vaejax.Params, jax.Array]:
-    """Parameters about mu* = mean x, A* = I/2, b* = mu*/2, and the data x [N, dim] of a model whose
-    mu is drawn from N(0, I).
-    """
+    """Parameters about mu* = mean x, A* = I/2, b* = mu*/2, and x [N, dim], of mu ~ N(0, I)."""
     mu_key, data_key, *keys = jax.random.split(key, 5)
     mu, eye = jax.random.normal(mu_key, (config.latent_dim,)), jnp.eye(config.latent_dim)
     draw = partial(linear_gaussian(config).sample, parameters(mu, eye, jnp.zeros_like(mu)))
@@ -201,10 +185,10 @@ def large_k(config: Config, params: vaejax.Params, xs: jax.Array) -> dict[str, C
     affine = params.phi["net"]["params"]["Dense_0"]
     arrays = xs, params.theta["prior"]["loc"], affine["kernel"], affine["bias"]
     x, mu, kernel, b = (np.asarray(array, np.float64) for array in arrays)
-    p = Posterior((x + mu) / 2, x @ kernel + b, 0.5, config.variance_of_q)
+    p = many_samples.Posterior((x + mu) / 2, x @ kernel + b, 0.5, config.variance_of_q)
     constants = {
         IWAE: self_normalised(p, p.joint),
-        DREG: doubly_reparameterised(p),
+        DREG: many_samples.doubly_reparameterised(p),
         STOPPED: self_normalised(p, p.path),
         RWS: self_normalised(p, p.score),
         IN_MU: self_normalised(p, lambda z: z - mu),
@@ -216,14 +200,11 @@ def predicted(constants: Constants, ks) -> dict[str, np.ndarray]:
     """At each K the averages over the coordinates, from the theory."""
     ks = np.asarray(ks)[:, None]
     std, mean = constants.std(ks), np.abs(constants.mean(ks))
-    averages = {"std": std, "snr": mean / std, "mean": mean}
-    return {quantity: np.mean(values, axis=1) for quantity, values in averages.items()}
+    return {"std": std.mean(axis=1), "snr": (mean / std).mean(axis=1), "mean": mean.mean(axis=1)}
 
 
 def floor(num_draws: int) -> float:
-    """E |mean| / sd of a mean of n normal draws whose expectation is zero, at known sd: sqrt(2 /
-    (pi n)).
-    """
+    """E |mean| / sd of a mean of n normal draws of expectation 0: sqrt(2 / (pi n))."""
     return math.sqrt(2 / (math.pi * num_draws))
 
 
@@ -232,10 +213,11 @@ def floor(num_draws: int) -> float:
 
 def measured(config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: Key) -> list[dict]:
     """A row for each gradient, averages over the coordinates, each with its half-width at 95 %. All
-    see the same noise, in independent blocks of draws.
+    see the same noise, in independent blocks of two draws at least.
     """
-    keys = jax.random.split(key, config.num_blocks)
-    blocks = np.stack([block(config, params, xs, k, key) for key in keys])
+    keys = jax.random.split(key, min(8, config.num_draws // 2))
+    num_draws = config.num_draws // len(keys)
+    blocks = np.stack([block(config, params, xs, k, key, num_draws) for key in keys])
     columns = averages(config, blocks)
     for quantity, values in half_widths(config, blocks).items():
         columns[f"{quantity}_error"] = values
@@ -246,15 +228,15 @@ def measured(config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: 
     ]
 
 
-def block(config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: Key) -> np.ndarray:
+def block(
+    config: Config, params: vaejax.Params, xs: jax.Array, k: int, key: Key, num_draws: int
+) -> np.ndarray:
     """[gradient, (mean, variance), coordinate], from one block of draws."""
-    model, num_draws = linear_gaussian(config), config.num_draws // config.num_blocks
+    model, settings = linear_gaussian(config), {"order": 2, "groups": GROUPS, "by": "examples"}
     moments = {}
     for name in config.estimators:
         objective = vaejax.minibatch(named_estimator(name, k), model)
-        moments[name] = vaejax.gradient_moments(
-            objective, params, xs, key, num_draws, order=2, groups=GROUPS, by="examples"
-        )
+        moments[name] = vaejax.gradient_moments(objective, params, xs, key, num_draws, **settings)
     in_b = [(part, GROUPS["b"]) for part in moments.values()]
     gradients = [*in_b, (moments[IWAE], GROUPS["mu"])]
     return np.stack([(select(part.mean), select(part.variance)) for part, select in gradients])
@@ -276,9 +258,7 @@ def averages(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def half_widths(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
-    """Of the intervals at 95 % of the averages, by the jackknife: each block is left out once; nan
-    where there is one alone.
-    """
+    """Of intervals at 95 %, by the jackknife over blocks; nan where there is one alone."""
     n = len(blocks)
     parts = [np.delete(blocks, i, axis=0) for i in range(n)] if n > 1 else [blocks]
     others = [averages(config, part) for part in parts]
@@ -292,23 +272,15 @@ def half_widths(config: Config, blocks: np.ndarray) -> dict[str, np.ndarray]:
 def comparison(
     config: Config, constants: dict[str, Constants], rows: list[dict]
 ) -> dict[str, dict]:
-    """Per gradient: the slopes with those of the theory, and at the largest K what was measured
-    over what is predicted.
-    """
-    ks, result = config.fitted_ks, {}
-    for name in constants:
-        theory, slopes, ratios = predicted(constants[name], ks), {}, {}
-        for quantity in ("std", "snr"):
-            measured, expected = along_k(rows, name, quantity)[-len(ks) :], theory[quantity]
-            pair = {"measured": slope(ks, measured), "theory": slope(ks, expected)}
-            slopes[f"slope of {quantity}"] = pair
-            ratios[f"{quantity} over theory"] = float(measured[-1] / expected[-1])
-        result[name] = slopes | ratios
+    """Per gradient: slopes, and at the largest K the measured over the predicted."""
+    ks, result = config.fitted_ks, {name: {} for name in constants}
+    for name, quantity in itertools.product(constants, ("std", "snr")):
+        [measured] = tables.columns(tables.where(rows, estimator=name)[-len(ks) :], quantity)
+        expected = predicted(constants[name], ks)[quantity]
+        slopes = {"measured": slope(ks, measured), "theory": slope(ks, expected)}
+        result[name][f"slope of {quantity}"] = slopes
+        result[name][f"{quantity} over theory"] = float(measured[-1] / expected[-1])
     return result
-
-
-def along_k(rows: list[dict], name: str, quantity: str) -> np.ndarray:
-    return np.array([row[quantity] for row in where(rows, estimator=name)])
 
 
 def slope(ks, values) -> float:
@@ -320,31 +292,31 @@ def slope(ks, values) -> float:
 
 
 def report(config: Config, rows: list[dict], summary: dict[str, dict]) -> str:
-    names = config.estimators
-    header = [f"{title} {name}" for title in ("std", "SNR") for name in names]
-    columns = [
-        *(along_k(rows, name, quantity) for quantity in ("std", "snr") for name in names),
-        along_k(rows, IWAE, "plug_in"),
-        along_k(rows, IN_MU, "snr"),
+    """What was measured at each K, the floor of a ratio, and the slopes."""
+    titles = {
+        f"{title} {name}": (name, title.lower())
+        for title in ("std", "SNR")
+        for name in config.estimators
+    }
+    titles |= {"SNR iwae, own mean": (IWAE, "plug_in"), "SNR in mu": (IN_MU, "snr")}
+    cells = [
+        {"K": row["num_samples"], "title": title, "number": row[quantity]}
+        for title, (name, quantity) in titles.items()
+        for row in tables.where(rows, estimator=name)
     ]
-    lines = [
-        [k, *(f"{number:.3g}" for number in numbers)]
-        for k, *numbers in zip(config.ks, *columns, strict=True)
-    ]
-    by_samples = tables.markdown(["K", *header, "SNR iwae, own mean", "SNR in mu"], lines)
+    by_samples = tables.wide("K", "{K}", "title", "{number:.3g}", cells)
     note_of_floor = f"The floor of a ratio with its own mean: {floor(config.num_draws):.3f}"
-    lines = []
-    for name, row in summary.items():
-        slopes = [row[f"slope of {quantity}"] for quantity in ("std", "snr")]
-        cells = [f"{pair[part]:+.3f}" for pair in slopes for part in ("measured", "theory")]
-        ratios = [f"{row[f'{quantity} over theory']:.3f}" for quantity in ("std", "snr")]
-        lines.append([name, *cells, *ratios])
-    header = "estimator, slope of std, theory, slope of SNR, theory, std / theory, SNR / theory"
-    return "\n\n".join([by_samples, note_of_floor, tables.markdown(header.split(", "), lines)])
+    pair = "{{slope of {0}[measured]:+.3f}} | {{slope of {0}[theory]:+.3f}}"
+    ratios = "{std over theory:.3f} | {snr over theory:.3f}"
+    line = f"{{name}} | {pair.format('std')} | {pair.format('snr')} | {ratios}"
+    slopes = "slope of std | theory | slope of SNR | theory | std / theory | SNR / theory"
+    shown = [{"name": name, **row} for name, row in summary.items()]
+    table = tables.table(f"estimator | {slopes}", line, shown)
+    return "\n\n".join([by_samples, note_of_floor, table])
 
 
 GREEN, VIOLET, SLATE = "#2e8b57", "#8e5ea2", "#6b7280"
-COLOURS = {IWAE: BLUE, DREG: ORANGE, STOPPED: GREEN, RWS: VIOLET, IN_MU: SLATE}
+COLOURS = {IWAE: plots.BLUE, DREG: plots.ORANGE, STOPPED: GREEN, RWS: VIOLET, IN_MU: SLATE}
 MARKERS = {IWAE: "o", DREG: "s", STOPPED: "^", RWS: "v", IN_MU: "D"}
 BIASED = (STOPPED, RWS)
 POWERS = {
@@ -359,22 +331,23 @@ def figure(config: Config, constants: dict[str, Constants], rows: list[dict]) ->
     """What was measured as points with intervals at 95 %, the theory of large K as dashed lines,
     the floor of iwae's ratio with its own mean dotted.
     """
-    drawing, [[left, right]] = figure_of(columns=2, size=(10, 5))
-    for name in config.estimators:
-        draw(left, config.ks, constants[name], rows, name, "std")
-    for name in config.gradients:
-        draw(right, config.ks, constants[name], rows, name, "snr")
-    colour, label = COLOURS[IWAE], "iwae by its own noisy mean"
-    draw_points(right, config.ks, rows, IWAE, "plug_in", label=label, mfc="white")
-    right.axhline(floor(config.num_draws), lw=1, ls=":", label="the floor of that", color=colour)
+    drawing, [[left, right]] = plots.figure_of(columns=2, size=(10, 5))
+    for axes, quantity, names in (
+        (left, "std", config.estimators),
+        (right, "snr", config.gradients),
+    ):
+        for name in names:
+            draw(axes, config.ks, constants[name], rows, name, quantity)
+        plots.finish(axes, xscale="log", yscale="log", xlabel="K, samples")
+        plots.ticks_at(axes, config.ks, str)
+    draw_points(right, rows, IWAE, "plug_in", label="iwae by its own noisy mean", mfc="white")
+    floor_style = {"lw": 1, "ls": ":", "label": "the floor of that", "color": COLOURS[IWAE]}
+    right.axhline(floor(config.num_draws), **floor_style)
     left.set_title("standard deviation of the gradient in b")
     left.set_ylabel(f"mean of {config.latent_dim} coordinates")
     right.set_title("signal to noise ratio of the gradient in b, and in mu")
-    for axes in (left, right):
-        finish(axes, xscale="log", yscale="log", xlabel="K, samples")
-        ticks_at(axes, config.ks, str)
     left.plot([], [], "--", color="black", lw=1.2, label="theory of large K")
-    shared_legend(drawing, [left, right], ncols=4)
+    plots.shared_legend(drawing, [left, right], ncols=4)
     return drawing
 
 
@@ -384,17 +357,20 @@ def draw(axes: Axes, ks, constants: Constants, rows: list[dict], name: str, quan
     line = predicted(constants, grid)[quantity]
     axes.plot(grid, line, "--", color=colour, lw=1.2)
     label = f"{name}, biased" if name in BIASED else name
-    draw_points(axes, ks, rows, name, quantity, label=label, elinewidth=1.4)
+    draw_points(axes, rows, name, quantity, label=label, elinewidth=1.4)
     if (quantity, name) in POWERS:
         side, align = (-3, "center") if line[-1] > line[0] else (4, "left")
         style = {"ha": align, "color": colour, "fontsize": 10}
-        note(axes, POWERS[quantity, name], (grid[32], line[32]), (side, 4), **style)
+        figures.note(axes, POWERS[quantity, name], (grid[32], line[32]), (side, 4), **style)
 
 
-def draw_points(axes: Axes, ks, rows: list[dict], name: str, quantity: str, **style: Any) -> None:
-    values, bars = (along_k(rows, name, column) for column in (quantity, f"{quantity}_error"))
-    marks = {"fmt": MARKERS[name], "ms": 5, "color": COLOURS[name], "capsize": 4}
-    axes.errorbar(ks, values, bars, **marks, **style)
+def draw_points(axes: Axes, rows: list[dict], name: str, quantity: str, **style: Any) -> None:
+    points = [
+        row | {"shown": (row[quantity], row[f"{quantity}_error"])}
+        for row in tables.where(rows, estimator=name)
+    ]
+    marks = {"ls": "", "marker": MARKERS[name], "ms": 5, "color": COLOURS[name], "capsize": 4}
+    figures.curve(axes, points, "num_samples", "shown", **marks, **style)
 
 
 def experiment(config: Config) -> Report:

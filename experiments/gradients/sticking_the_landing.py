@@ -20,7 +20,6 @@ Duration: 9 s on two cores of an Intel Xeon.
 """
 
 import dataclasses
-import itertools
 import math
 from typing import Any
 
@@ -30,36 +29,30 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
-from experiments.lib.flags import NumDraws, Script
-from experiments.lib.gradients import (
-    coverage,
-    draw_measured,
-    measured_intervals,
-    where,
-    worst_relative_error,
-)
+from experiments.lib import figures, flags, gradients, tables
 from experiments.lib.script import Report, run_script
+from vaejax import plots
 from vaejax.base.fields import Distinct, Positive
-from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
 from vaejax.runs.named_estimators import named_estimator
-from vaejax.variance.groups import Part
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Script):
+class Config(flags.Script):
     """The widths of q and the number of draws."""
 
     widths: Distinct[Positive] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0, 1.2, 1.5, 2.0)
     """Values of lam s^2, the variance of q in units of the posterior's."""
-    num_draws: NumDraws = 20_000
+    num_draws: flags.NumDraws = 20_000
     out: str = "runs/sticking_the_landing"
 
 
 W, B, TAU, X, MU = 1.3, 0.2, 0.8, 1.1, 0.4
 LAM = 1 + W**2 / TAU**2
-GROUPS = {"mu": Part(("phi", "loc")), "log s": Part(("phi", "log_scale"))}
-COLOURS = {"pathwise": BLUE, "stick-the-landing": ORANGE}
+GROUPS = {
+    "mu": vaejax.groups.Part(("phi", "loc")),
+    "log s": vaejax.groups.Part(("phi", "log_scale")),
+}
+COLOURS = {"pathwise": plots.BLUE, "stick-the-landing": plots.ORANGE}
 
 
 def closed_forms(width: Any) -> dict[tuple[str, str], Any]:
@@ -84,16 +77,14 @@ def linear_gaussian(width: float) -> tuple[vaejax.VAE, vaejax.Params]:
 
 
 def measured(config: Config, width: float, key) -> list[dict]:
-    """A row for each estimator and parameter: the exact variance, and what `gradient_moments`
-    finds.
-    """
+    """A row for each estimator and parameter: the variance, exact and measured."""
     model, params = linear_gaussian(width)
     x, exact = jnp.asarray([X]), closed_forms(width)
     return [
         {"width": width, "estimator": name, "parameter": group, "exact": exact[name, group]}
         | interval
         for name in COLOURS
-        for group, interval in measured_intervals(
+        for group, interval in gradients.measured_intervals(
             named_estimator(name), model, params, x, key, config.num_draws, GROUPS
         ).items()
     ]
@@ -101,46 +92,47 @@ def measured(config: Config, width: float, key) -> list[dict]:
 
 def figure(config: Config, rows: list[dict]) -> Figure:
     """Both parameters: the closed forms as lines, what was measured as points with intervals."""
-    drawing, [panels] = figure_of(columns=2, size=(9, 3.8))
+    drawing, [panels] = plots.figure_of(columns=2, size=(9, 3.8))
     grid = np.linspace(0.06, max(config.widths), 300)
     for axes, group in zip(panels, GROUPS, strict=True):
         for name, colour in COLOURS.items():
             axes.plot(grid, closed_forms(grid)[name, group], color=colour, lw=1.4)
-            points = where(rows, estimator=name, parameter=group)
-            draw_measured(axes, points, "width", color=colour, label=name)
-        axes.axvline(0.5, color=GREY, lw=0.8, ls=":")
-        finish(axes, yscale="log", xlabel=r"$\lambda s^2$, the variance of q over the posterior's")
-        axes.set_title(f"gradient in {group}")
+            points = tables.where(rows, estimator=name, parameter=group)
+            figures.curve(axes, points, "width", "measured", color=colour, label=name, ls="")
+        axes.axvline(0.5, color=plots.GREY, lw=0.8, ls=":")
+        label = r"$\lambda s^2$, the variance of q over the posterior's"
+        plots.finish(axes, title=f"gradient in {group}", yscale="log", xlabel=label)
         axes.set_ylim(bottom=3e-3)
     panels[0].set_ylabel("variance of one sample's gradient")
-    legend(panels[0])
+    plots.legend(panels[0])
     return drawing
 
 
 def table(rows: list[dict]) -> str:
     """A line for each width and parameter, both estimators in it."""
+    pathwise, stopped = (tables.where(rows, estimator=name) for name in COLOURS)
     lines = []
-    for width, group in itertools.product(dict.fromkeys(row["width"] for row in rows), GROUPS):
-        pair = where(rows, width=width, parameter=group)
+    for pair in zip(pathwise, stopped, strict=True):
         numbers = [f"{row[name]:.4f}" for row in pair for name in ("exact", "measured")]
         winner = min(pair, key=lambda row: row["exact"])["estimator"]
-        equal = math.isclose(pair[0]["exact"], pair[1]["exact"])
-        lines.append([width, group, *numbers, "either" if equal else winner])
-    columns = [f"{name}, exact | measured" for name in COLOURS]
-    header = f"lam s^2 | parameter | {columns[0]} | {columns[1]} | less"
-    return tables.markdown(header.split(" | "), lines)
+        equal = math.isclose(*(row["exact"] for row in pair))
+        place = pair[0]["width"], pair[0]["parameter"]
+        lines.append([*place, *numbers, "either" if equal else winner])
+    columns = " | ".join(f"{name}, exact | measured" for name in COLOURS)
+    return tables.markdown(f"lam s^2 | parameter | {columns} | less".split(" | "), lines)
 
 
 def experiment(config: Config) -> Report:
     keys = jax.random.split(jax.random.key(config.seed), len(config.widths))
     pairs = zip(config.widths, keys, strict=True)
     rows = [row for width, key in pairs for row in measured(config, width, key)]
+    noisy = [row for row in rows if row["exact"] > 1e-6]
     summary = {
-        "intervals_that_cover": coverage(rows),
-        "worst_relative_error": worst_relative_error(row for row in rows if row["exact"] > 1e-6),
+        "intervals_that_cover": gradients.coverage(rows),
+        "worst_relative_error": gradients.worst_relative_error(noisy),
     }
-    figures = {"variance": lambda: figure(config, rows)}
-    return Report({"rows": rows, **summary}, table(rows), figures, summary)
+    drawn = {"variance": lambda: figure(config, rows)}
+    return Report({"rows": rows, **summary}, table(rows), drawn, summary)
 
 
 if __name__ == "__main__":

@@ -48,38 +48,32 @@ from matplotlib.figure import Figure
 from scipy.stats import norm
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import figures, flags, tables
 from experiments.lib.classifiers import Network
 from experiments.lib.data import Examples, drawn, one_of_each_class, require_labels, seen
-from experiments.lib.figures import image_rows
-from experiments.lib.flags import EvalSamples, EvalSize, ImageSetting, ValidateEvery
 from experiments.lib.script import Report, joined, run_script
 from experiments.lib.training import fitted
-from vaejax.base.fields import Count, Distinct, Plural
-from vaejax.base.mapping import estimate
+from vaejax import plots
+from vaejax.base.fields import Count, Plural
 from vaejax.data.base import Split
-from vaejax.data.mapping import map_dataset
-from vaejax.plots.look import BLUE, GREY, INK, figure_of, finish, legend
 from vaejax.runs.build import load_data
 
 Part = Literal["regression", "classification", "completion", "classes"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageSetting):
+class Config(flags.ImageSetting):
     """With --binarisation dynamic most of the nats are those of the coin that is tossed for each
     grey pixel, of which no latent knows.
     """
 
-    parts: Distinct[Part] = ("regression", "classification", "completion", "classes")
-    """Which parts to run."""
-    latent_dim: Count = 8
-    """Dimensions of z."""
+    parts: flags.Parts[Part] = ("regression", "classification", "completion", "classes")
+    latent_dim: flags.LatentDim = 8
     hidden: tuple[Count, ...] = (200,)
     num_steps: Count = 2_500
-    validate_every: ValidateEvery = 200
-    eval_samples: EvalSamples = 500
-    eval_size: EvalSize = None
+    validate_every: flags.ValidateEvery = 200
+    eval_samples: flags.EvalSamples = 500
+    eval_size: flags.EvalSize = None
     regression_examples: Plural = 400
     """Examples of the regression."""
     out: str = "runs/conditional_models"
@@ -101,11 +95,6 @@ def toy(num_points: int, seed: int) -> dict[str, np.ndarray]:
     return {"x": x.astype(np.float32), "y": y.astype(np.float32)}
 
 
-def log_density_of_toy(x, y) -> np.ndarray:
-    """log p(y | x), nats, of the density that made the toy."""
-    return norm.logpdf(y, np.sin(2 * x), noise_scale(x))
-
-
 CONDITIONALS = {
     "one scale": vaejax.Gaussian(vaejax.MLP(1, (20, 20)), "learned"),
     "a scale for each x": vaejax.DiagNormal(vaejax.MLP(1, (20, 20), heads=2)),
@@ -113,9 +102,7 @@ CONDITIONALS = {
 
 
 def regression(config: Config) -> Report:
-    """log p(y | x) of two networks on 10,000 fresh points of the toy, beside that of its own
-    density.
-    """
+    """log p(y | x) of two networks on 10,000 fresh points, beside that of the toy's density."""
     steps = dataclasses.replace(config, num_steps=min(config.num_steps, 2_000))
     train, fresh = toy(config.regression_examples, config.seed), toy(10_000, config.seed + 1)
     rows, bands = [], {}
@@ -125,41 +112,35 @@ def regression(config: Config) -> Report:
         network = Network(conditional)
         start = network.init(init_key, {"x": train["x"][0]})
         adam = optax.adam(5e-3)
-        params = fitted(
-            steps,
-            network.objective,
-            start,
-            train,
-            fit_key,
-            optimizer=adam,
-        )
-        log_likelihood = estimate(map_dataset(network, params, fresh, fit_key))
+        params = fitted(steps, network.objective, start, train, fit_key, optimizer=adam)
+        log_likelihood = vaejax.estimate(vaejax.map_dataset(network, params, fresh, fit_key))
         rows.append({"model": name, "log_likelihood": log_likelihood})
-        at_grid = jax.vmap(partial(conditional, params.phi))(grid)
-        bands[name] = np.asarray(at_grid.loc)[:, 0], np.exp(np.asarray(at_grid.log_scale))[:, 0]
-    truth = estimate(log_density_of_toy(**fresh)[:, 0])
-    rows.append({"model": "the density that made them", "log_likelihood": truth})
+        p_y = jax.vmap(partial(conditional, params.phi))(grid)
+        bands[name] = np.asarray(p_y.loc)[:, 0], np.exp(np.asarray(p_y.log_scale))[:, 0]
+    truth = norm.logpdf(fresh["y"], np.sin(2 * fresh["x"]), noise_scale(fresh["x"]))[:, 0]
+    name = "the density that made them"
+    rows.append({"model": name, "log_likelihood": vaejax.estimate(truth)})
     header = "p(y given x) of the toy | log-likelihood"
     table = tables.table(header, "{model} | {log_likelihood:.3f}", rows)
-    figures = {"regression": lambda: regression_figure(train, grid[:, 0], bands)}
-    return Report(rows, table, figures)
+    pictures = {"regression": lambda: regression_figure(train, grid[:, 0], bands)}
+    return Report(rows, table, pictures)
 
 
 def regression_figure(train: dict, grid: np.ndarray, bands: dict) -> Figure:
     """The data, and each model's mean with two standard deviations to either side."""
-    figure, [panels] = figure_of(columns=len(bands), size=(10, 3.8), sharey=True)
+    figure, [panels] = plots.figure_of(columns=len(bands), size=(10, 3.8), sharey=True)
     mean, scale = np.sin(2 * grid), noise_scale(grid)
     for axes, (name, (loc, width)) in zip(panels, bands.items(), strict=True):
-        axes.scatter(train["x"], train["y"], s=7, color=GREY, linewidths=0, label="data")
+        axes.scatter(train["x"], train["y"], s=7, color=plots.GREY, linewidths=0, label="data")
         low, high = loc - 2 * width, loc + 2 * width
-        axes.fill_between(grid, low, high, color=BLUE, alpha=0.2, linewidth=0)
-        axes.plot(grid, loc, color=BLUE, label="mean of p(y | x), ± 2 standard deviations")
+        axes.fill_between(grid, low, high, color=plots.BLUE, alpha=0.2, linewidth=0)
+        axes.plot(grid, loc, color=plots.BLUE, label="mean of p(y | x), ± 2 standard deviations")
         for sign in (-2, 0, 2):
             label = "the same of the truth" if sign == 0 else None
-            axes.plot(grid, mean + sign * scale, color=INK, lw=0.9, ls=":", label=label)
-        finish(axes, title=name, xlabel="x", ylim=(-2.6, 3.2))
+            axes.plot(grid, mean + sign * scale, color=plots.INK, lw=0.9, ls=":", label=label)
+        plots.finish(axes, title=name, xlabel="x", ylim=(-2.6, 3.2))
     panels[0].set_ylabel("y")
-    legend(panels[0], "upper left", fontsize=8)
+    plots.legend(panels[0], "upper left", fontsize=8)
     return figure
 
 
@@ -180,9 +161,7 @@ class Labelled:
 
 @vaejax.component
 class Halves:
-    """{"image"} as stored -> {"y": the upper half, "x": the lower half}; of an odd height the
-    middle row is in x.
-    """
+    """{"image"} -> {"y": upper half, "x": lower half, with the middle row of an odd height}."""
 
     pixels: vaejax.Transform
 
@@ -209,22 +188,9 @@ class Task(NamedTuple):
         return fitted(config, objective, start, stored, key, transform, **settings)
 
 
-def stored_examples(config: Config, dataset: vaejax.Dataset) -> list[dict[str, np.ndarray]]:
-    """{"image", "label"} of the three splits, without labels where there are none."""
-    test = drawn(dataset.test, config.eval_size, jax.random.key(config.seed))
-    return [
-        {"image": split.images}
-        | ({} if split.labels is None else {"label": np.asarray(split.labels, np.int32)})
-        for split in (dataset.train, dataset.valid, test)
-    ]
-
-
 def classification(config: Config, task: Task, num_classes: int) -> Report:
-    """p(y | x) = softmax(net(x)): the test log-likelihood, nats, and the share of test images whose
-    likeliest class is theirs.
-    """
-    net = vaejax.MLP(num_classes, config.hidden)
-    network = Network(vaejax.OneHotCategorical(net))
+    """p(y | x) = softmax(net(x)): log-likelihood, nats, and accuracy on the test images."""
+    network = Network(vaejax.OneHotCategorical(vaejax.MLP(num_classes, config.hidden)))
     init_key, fit_key, test_key = jax.random.split(jax.random.key(config.seed), 3)
     start = network.init(init_key, task.train.first(init_key))
     params = task.fit(config, network.objective, start, fit_key)
@@ -233,9 +199,10 @@ def classification(config: Config, task: Task, num_classes: int) -> Report:
         likeliest = jnp.argmax(network.conditional(params.phi, example["x"]).mean())
         return likeliest == jnp.argmax(example["y"])
 
+    quantities = {"log_likelihood": network, "accuracy": right}
     row: dict[str, Any] = {"model": "classifier"}
-    for name, quantity in {"log_likelihood": network, "accuracy": right}.items():
-        row[name] = estimate(task.test.each(quantity, params, test_key))
+    for name, quantity in quantities.items():
+        row[name] = vaejax.estimate(task.test.each(quantity, params, test_key))
     header = "p(y given x) of images | log-likelihood | accuracy"
     line = "{model} | {log_likelihood:.3f} | {accuracy:.3f}"
     return Report([row], tables.table(header, line, [row]), {})
@@ -248,15 +215,10 @@ def conditional_vae(
     shape: tuple[int, ...], latent_dim: int, hidden: tuple[int, ...]
 ) -> vaejax.GraphModel:
     """p(z | y) p(x | z, y) with q(z | x, y), all by networks; x of this shape."""
-    net = partial(vaejax.MLP, hidden=hidden)
-    graph = vaejax.DirectedGraph(
-        (
-            vaejax.Node("z", vaejax.DiagNormal(net(latent_dim, heads=2)), "y"),
-            vaejax.Node("x", vaejax.Bernoulli(net(shape)), ("z", "y")),
-        ),
-        inputs=("y",),
-    )
-    return vaejax.GraphModel(graph, vaejax.DiagNormal(net(latent_dim, heads=2)))
+    normal = vaejax.DiagNormal(vaejax.MLP(latent_dim, hidden, heads=2))
+    pixels = vaejax.Bernoulli(vaejax.MLP(shape, hidden))
+    nodes = (vaejax.Node("z", normal, "y"), vaejax.Node("x", pixels, ("z", "y")))
+    return vaejax.GraphModel(vaejax.DirectedGraph(nodes, inputs=("y",)), normal)
 
 
 def sampled_mean(model: vaejax.GraphModel, params: vaejax.Params, y, key) -> jax.Array:
@@ -288,15 +250,13 @@ def compare(config: Config, task: Task, key) -> tuple[dict[str, Any], Callable, 
         "network": task.test.each(network, network_params, test_key),
     }
     values["gain"] = values["log_marginal"] - values["network"]
-    row = {name: estimate(numbers) for name, numbers in values.items()}
+    row = {name: vaejax.estimate(numbers) for name, numbers in values.items()}
     draw = jax.vmap(partial(sampled_mean, model, params))
     return row, draw, jax.vmap(lambda y: conditional(network_params.phi, y).mean())
 
 
 def completion(config: Config, task: Task, test: Split) -> Report:
-    """x the lower half of an image, y the upper one; the picture has one of each class of
-    `test`.
-    """
+    """x the lower half, y the upper; the picture has one image of each class of `test`."""
     key, show_key, draw_key = jax.random.split(jax.random.key(config.seed + 1), 3)
     row, draw, mean = compare(config, task, key)
     shown = one_of_each_class(test.labels, 10)
@@ -326,19 +286,25 @@ def classes(config: Config, task: Task, num_classes: int) -> Report:
 def report(row: dict, name: str, images: dict, title: str, line_after: int | None = None) -> Report:
     header = "p(x given y) | network | conditional VAE, bound | log p(x given y) | gain"
     table = tables.table(header, "{task} | {network} | {bound} | {log_marginal} | {gain}", [row])
-    return Report(row, table, {name: lambda: image_rows(images, title, line_after)})
+    return Report(row, table, {name: lambda: figures.image_rows(images, title, line_after)})
 
 
 def experiment(config: Config) -> Report:
     dataset, pixels = load_data(config)
-    examples, num_classes = stored_examples(config, dataset), 0
+    num_classes = 0
     if {"classification", "classes"} & set(config.parts):  # refused before anything trains
         labels, _ = require_labels(
             dataset, "for the parts classification and classes (--parts completion needs none)"
         )
         num_classes = int(labels.max()) + 1
+    test = drawn(dataset.test, config.eval_size, jax.random.key(config.seed))
+    stored = [
+        {"image": split.images}
+        | ({} if split.labels is None else {"label": np.asarray(split.labels, np.int32)})
+        for split in (dataset.train, dataset.valid, test)
+    ]
     halves, labelled = (
-        Task(*(Examples(stored, transform) for stored in examples))
+        Task(*(Examples(examples, transform) for examples in stored))
         for transform in (Halves(pixels), Labelled(pixels, num_classes))
     )
     parts = {

@@ -37,6 +37,7 @@ Duration: 78 s on two cores of an Intel Xeon.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from functools import partial
 
@@ -46,19 +47,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import figures, flags, tables
 from experiments.lib.classifiers import Network, check_labels, labelled_rows, with_weight_prior
 from experiments.lib.data import drawn, require_labels, seen_split
-from experiments.lib.figures import error_curve
-from experiments.lib.flags import Decay, EvalSamples, EvalSize, ImageSetting, LabelCounts, NumSeeds
 from experiments.lib.script import Report, run_script, tell
 from experiments.lib.training import fitted
-from vaejax import DirectedGraph, Node
+from vaejax import plots
 from vaejax.base.fields import Count, Positive
-from vaejax.base.mapping import Estimate, estimate
 from vaejax.data.base import Split
-from vaejax.data.mapping import map_dataset
-from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, legend, ticks_at
 from vaejax.runs.build import load_data
 from vaejax.runs.config import require_seeds
 
@@ -66,22 +62,21 @@ PAIRS = {"conditional VAE": "MLP", "naive Bayes": "logistic regression"}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageSetting):
+class Config(flags.ImageSetting):
     """Two pairs of classifiers, and the labels that they learn from: each seed draws its own, the
     same for all. The images are binarised once; "none" leaves them grey, and the pixels are
     continuous Bernoulli.
     """
 
-    label_counts: LabelCounts = (10, 100, 1_000, 0)
-    latent_dim: Count = 4
-    """Dimensions of z."""
+    label_counts: flags.LabelCounts = (10, 100, 1_000, 0)
+    latent_dim: flags.LatentDim = 4
     hidden: tuple[Count, ...] = (64,)
-    decay: Decay = 1.0
+    decay: flags.Decay = 1.0
     num_steps: Count = 1_000
     learning_rate: Positive = 1e-2
-    eval_samples: EvalSamples = 100
-    num_seeds: NumSeeds = 4
-    eval_size: EvalSize = None
+    eval_samples: flags.EvalSamples = 100
+    num_seeds: flags.NumSeeds = 4
+    eval_size: flags.EvalSize = None
     out: str = "runs/generative_classifier"
 
     def check_together(self) -> None:
@@ -108,18 +103,20 @@ class Classifier:
 
 
 def classifier(config: Config, name: str, shape: tuple[int, ...], num_classes: int) -> Classifier:
-    y = Node("y", vaejax.OneHotCategorical(vaejax.Free(num_classes, ("logits",))))
+    y = vaejax.Node("y", vaejax.OneHotCategorical(vaejax.Free(num_classes, ("logits",))))
     if name == "conditional VAE":
-        x = Node("x", config.pixels(vaejax.MLP(shape, config.hidden)), ("z", "y"))
-        graph = DirectedGraph((y, Node("z", vaejax.StandardNormal(config.latent_dim)), x))
+        x = vaejax.Node("x", config.pixels(vaejax.MLP(shape, config.hidden)), ("z", "y"))
+        z = vaejax.Node("z", vaejax.StandardNormal(config.latent_dim))
         encoder = vaejax.DiagNormal(vaejax.MLP(config.latent_dim, config.hidden, heads=2))
+        graph = vaejax.DirectedGraph((y, z, x))
         model = vaejax.GraphModel(graph, encoder, observed=("x", "y"))
         scores = partial(sampled_scores, model, num_classes, config.eval_samples)
         return Classifier(model.init, partial(vaejax.Pathwise(), model), scores)
     if name == "naive Bayes":
-        graph = DirectedGraph((y, Node("x", config.pixels(vaejax.MLP(shape, ())), "y")))
-        init, bound = partial(init_graph, graph), partial(log_joint, graph)
-        return Classifier(init, bound, partial(exact_scores, graph))
+        x = vaejax.Node("x", config.pixels(vaejax.MLP(shape, ())), "y")
+        graph = vaejax.DirectedGraph((y, x))
+        functions = (init_graph, log_joint, exact_scores)
+        return Classifier(*(partial(function, graph) for function in functions))
     hidden = config.hidden if name == "MLP" else ()
     net = vaejax.OneHotCategorical(vaejax.MLP(num_classes, hidden))
     return Classifier(Network(net).init, Network(net), partial(net_scores, net))
@@ -137,16 +134,16 @@ def sampled_scores(
     return jax.vmap(jax.vmap(log_marginal), (None, 0))(jnp.eye(num_classes), keys)
 
 
-def init_graph(graph: DirectedGraph, key, example) -> vaejax.Params:
+def init_graph(graph: vaejax.DirectedGraph, key, example) -> vaejax.Params:
     return vaejax.Params(graph.init(key, None, example), ())
 
 
-def log_joint(graph: DirectedGraph, params: vaejax.Params, example, key):
+def log_joint(graph: vaejax.DirectedGraph, params: vaejax.Params, example, key):
     """log p(x, y), nats."""
     return graph(params.theta).log_prob(example)
 
 
-def exact_scores(graph: DirectedGraph, params: vaejax.Params, x, key) -> jax.Array:
+def exact_scores(graph: vaejax.DirectedGraph, params: vaejax.Params, x, key) -> jax.Array:
     """log p(x, y) of each class, nats, twice."""
     _, table = graph(params.theta).log_marginals({"x": x}, "y")
     return jnp.stack([table, table])
@@ -175,9 +172,7 @@ def trained(
 
 
 def measured(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Of scores [n, 2, c]: the accuracy and the mean log p(y | x) of both halves together, and what
-    the sampling does to them.
-    """
+    """Of scores [n, 2, c]: accuracy and mean log p(y | x), and what the sampling does to them."""
     scores = np.asarray(scores, np.float64)
     # log p(x, y), and log 2, which normalising takes away
     log_joint = np.logaddexp.reduce(scores, axis=1)
@@ -186,41 +181,33 @@ def measured(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     # p(y | x) of the true class by each half, [n, 2]
     by_half = np.exp(scores - np.logaddexp.reduce(scores, axis=2, keepdims=True))[row, :, labels]
     first, second = scores[:, 0], scores[:, 1]
+
+    def error(first, second) -> float:
+        return float(np.sqrt(np.mean((first - second) ** 2))) / 2
+
     return {
         "accuracy": float(np.mean(log_p.argmax(1) == labels)),
         "log_class": float(np.mean(log_p[row, labels])),
-        "error_of_log_joint": root_mean_square(first - second) / 2,
-        "error_of_probability": root_mean_square(by_half[:, 0] - by_half[:, 1]) / 2,
+        "error_of_log_joint": error(first, second),
+        "error_of_probability": error(*by_half.T),
         "changed": float(np.mean(first.argmax(1) != second.argmax(1))),
     }
 
 
-def root_mean_square(values: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(values**2)))
-
-
-def labelled(train: Split, number: int, seed: int) -> dict[str, np.ndarray]:
-    """`number` training images with one-hot labels."""
-    labels = np.asarray(train.labels)
-    rows = labelled_rows(labels, number, seed)
-    one_hot = np.eye(int(labels.max()) + 1, dtype=np.float32)
-    return {"x": train.images[rows], "y": one_hot[labels[rows]]}
-
-
 def compare(config: Config, train: Split, test: Split, names: tuple[str, ...]) -> list[dict]:
-    """A row for each number of labels, classifier and seed; the rows of one seed have the same
-    labelled images.
-    """
-    rows = []
+    """A row for each number of labels, classifier and seed; each seed has labels of its own."""
+    rows, labels = [], np.asarray(train.labels)
+    one_hot = np.eye(int(labels.max()) + 1, dtype=np.float32)
     for number in config.label_counts:
         for seed in range(config.seed, config.seed + config.num_seeds):
-            data = labelled(train, number, seed)
+            chosen = labelled_rows(labels, number, seed)
+            data = {"x": train.images[chosen], "y": one_hot[labels[chosen]]}
             for name in names:
-                member = classifier(config, name, data["x"].shape[1:], data["y"].shape[1])
+                member = classifier(config, name, data["x"].shape[1:], len(one_hot))
                 fit_key, score_key = jax.random.split(jax.random.key(seed))
                 params = trained(config, member, data, fit_key)
-                scores = map_dataset(member.scores, params, test.images, score_key)
-                row = {"labels": len(data["x"]), "name": name, "seed": seed}
+                scores = vaejax.map_dataset(member.scores, params, test.images, score_key)
+                row = {"labels": len(chosen), "name": name, "seed": seed}
                 rows.append(row | measured(scores, np.asarray(test.labels)))
         tell(f"{rows[-1]['labels']} labels")
     return rows
@@ -231,22 +218,19 @@ def compare(config: Config, train: Split, test: Split, names: tuple[str, ...]) -
 
 def over_seeds(rows: list[dict], name: str, labels: int, quantity: str = "accuracy") -> np.ndarray:
     """What one classifier has with so many labels, for each seed."""
-    place = name, labels
-    return np.array([row[quantity] for row in rows if (row["name"], row["labels"]) == place])
+    return np.array(tables.columns(tables.where(rows, name=name, labels=labels), quantity)[0])
 
 
-def lead(rows: list[dict], name: str, labels: int) -> Estimate:
-    """The accuracy of the generative classifier less that of its discriminative partner, paired by
-    seed.
-    """
-    return estimate(over_seeds(rows, name, labels) - over_seeds(rows, PAIRS[name], labels))
+def lead(rows: list[dict], name: str, labels: int) -> vaejax.Estimate:
+    """Its accuracy less that of its discriminative partner, paired by seed."""
+    return vaejax.estimate(over_seeds(rows, name, labels) - over_seeds(rows, PAIRS[name], labels))
 
 
 def table(rows: list[dict], numbers: list[int]) -> str:
     pairs = [
         {"labels": labels, "generative": generative, "discriminative": discriminative}
-        | {"first": estimate(over_seeds(rows, generative, labels))}
-        | {"second": estimate(over_seeds(rows, discriminative, labels))}
+        | {"first": vaejax.estimate(over_seeds(rows, generative, labels))}
+        | {"second": vaejax.estimate(over_seeds(rows, discriminative, labels))}
         | {"lead": lead(rows, generative, labels)}
         for generative, discriminative in PAIRS.items()
         for labels in numbers
@@ -265,22 +249,23 @@ def table(rows: list[dict], numbers: list[int]) -> str:
     return f"{accuracies}\n\n{tables.table(header, line, errors)}"
 
 
-def figure(rows: list[dict], numbers: np.ndarray, title: str) -> Figure:
-    """Accuracy against the number of labels: colour says generative or discriminative, the line
-    which pair.
-    """
-    drawing, [[axes]] = figure_of(size=(7, 4.4))
+def figure(rows: list[dict], numbers: list[int], title: str) -> Figure:
+    """Accuracy against labels: colours for generative or discriminative, lines for pairs."""
+    drawing, [[axes]] = plots.figure_of(size=(7, 4.4))
     styles = {"ls": "-"}, {"ls": "--", "marker": "s", "lw": 1.1, "alpha": 0.75}
     for pair, style in zip(PAIRS.items(), styles, strict=True):
-        for name, colour, aside in zip(pair, (BLUE, ORANGE), (0.98, 1.02), strict=True):
-            accuracies = [estimate(100 * over_seeds(rows, name, labels)) for labels in numbers]
-            error_curve(axes, numbers * aside, accuracies, color=colour, label=name, **style)
+        for name, colour, aside in zip(pair, (plots.BLUE, plots.ORANGE), (0.98, 1.02), strict=True):
+            points = [
+                {"x": n * aside, "percent": vaejax.estimate(100 * over_seeds(rows, name, n))}
+                for n in numbers
+            ]
+            figures.curve(axes, points, "x", "percent", color=colour, label=name, **style)
     labels = {"xlabel": "labelled training images", "ylabel": "test accuracy (%)"}
-    finish(axes, grid=True, xscale="log", title=title, **labels)
+    plots.finish(axes, grid=True, xscale="log", title=title, **labels)
     # The labels of close numbers would overlap in one line.
-    close = numbers[1:][numbers[1:] < 1.5 * numbers[:-1]]
-    ticks_at(axes, numbers, lambda number: "\n" * int(number in close) + f"{number:,}")
-    legend(axes, "lower right", title="blue: generative, orange: discriminative")
+    close = {high for low, high in itertools.pairwise(numbers) if high < 1.5 * low}
+    plots.ticks_at(axes, numbers, lambda number: "\n" * (number in close) + f"{number:,}")
+    plots.legend(axes, "lower right", title="blue: generative, orange: discriminative")
     return drawing
 
 
@@ -299,7 +284,7 @@ def experiment(config: Config) -> Report:
     return Report(
         {"data": dataset.source, "rows": rows},
         f"{heading}\n{table(rows, numbers)}",
-        {"accuracy": lambda: figure(rows, np.array(numbers), f"{config.data}: {seeds}")},
+        {"accuracy": lambda: figure(rows, numbers, f"{config.data}: {seeds}")},
         {"lead": leads},
     )
 

@@ -48,17 +48,14 @@ import jax
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import flags, tables
 from experiments.lib.data import Examples, drawn
-from experiments.lib.flags import EvalSize, ImageSetting
 from experiments.lib.script import Report, run_script, tell
 from experiments.lib.training import fitted
-from vaejax import Deterministic, DirectedGraph, Node, plots
+from vaejax import plots
 from vaejax.base.fields import Count, CountOrZero, Distinct, NonEmpty, PositiveOrZero
-from vaejax.base.mapping import estimate
 from vaejax.data.check import check_data
 from vaejax.data.pixels import Policy
-from vaejax.plots.look import BLUE, ORANGE, TITLE, figure_of, finish
 from vaejax.runs.build import load_data
 from vaejax.runs.config import require_full_weight
 
@@ -68,7 +65,7 @@ Direction = Literal["bottom-up", "top-down", "ladder"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageSetting):
+class Config(flags.ImageSetting):
     """A hierarchy, and how it is trained."""
 
     binarisation: Policy = "dynamic"
@@ -81,7 +78,7 @@ class Config(ImageSetting):
     """Steps over which the weight of the KL rises from 0 to 1."""
     free_bits: PositiveOrZero = 0.5
     """Nats that each layer has for nothing."""
-    eval_size: EvalSize = None
+    eval_size: flags.EvalSize = None
     out: str = "runs/ladder"
 
     def check_together(self) -> None:
@@ -104,43 +101,29 @@ def hierarchy(config: Config, shape: tuple[int, ...], inference: Direction) -> v
     normals = {z: vaejax.DiagNormal(net(dim, heads=2)) for z, dim in dims.items()}
     pairs = list(itertools.pairwise(zs))  # (z, the latent above it)
     top, prior = zs[-1], vaejax.StandardNormal(config.latent_dims[-1])
-    between = [Node(z, normals[z], above) for z, above in pairs]
-    pixels = Node("x", vaejax.Bernoulli(net(shape)), "z1")
-    generative = DirectedGraph((Node(top, prior), *between, pixels))
+    between = [vaejax.Node(z, normals[z], above) for z, above in pairs]
+    pixels = vaejax.Node("x", vaejax.Bernoulli(net(shape)), "z1")
+    generative = vaejax.DirectedGraph((vaejax.Node(top, prior), *between, pixels))
     if inference == "ladder":
         return vaejax.GraphModel(generative, ladder(config, dims))
     if inference == "top-down":
-        start = top
-        steps = [Node(z, normals[z], ("x", above)) for z, above in pairs]
+        start, steps = top, [vaejax.Node(z, normals[z], ("x", above)) for z, above in pairs]
     else:
-        start = "z1"
-        steps = [Node(above, normals[above], z) for z, above in pairs]
-    encoder = DirectedGraph((Node(start, normals[start], "x"), *steps), inputs=("x",))
+        start, steps = "z1", [vaejax.Node(above, normals[above], z) for z, above in pairs]
+    encoder = vaejax.DirectedGraph((vaejax.Node(start, normals[start], "x"), *steps), inputs=("x",))
     return vaejax.GraphModel(generative, encoder)
 
 
-def ladder(config: Config, dims: dict[str, int]) -> DirectedGraph:
+def ladder(config: Config, dims: dict[str, int]) -> vaejax.DirectedGraph:
     """x -> h1 -> ... -> hL, and at each h a likelihood of the latent beside it."""
-    path = [f"h{i + 1}" for i in range(len(dims))]
-    width = config.hidden[-1]
-    functions = [
-        Deterministic(h, vaejax.MLP(width, config.hidden), below)
-        for h, below in zip(path, ("x", *path), strict=False)
-    ]
+    net = vaejax.MLP(config.hidden[-1], config.hidden)
+    path = itertools.pairwise(["x", *(f"h{i + 1}" for i in range(len(dims)))])
+    functions = [vaejax.Deterministic(h, net, below) for below, h in path]
     heads = {z: vaejax.MLP(dim, (), heads=2) for z, dim in dims.items()}
     *below, top = dims
-    nodes = [Node(z, vaejax.PrecisionWeightedNormal(heads[z]), f"h{z[1:]}") for z in below]
-    start = Node(top, vaejax.DiagNormal(heads[top]), f"h{top[1:]}")
-    return DirectedGraph((start, *nodes), inputs=("x",), deterministic=tuple(functions))
-
-
-def objectives(config: Config, model: vaejax.GraphModel) -> dict[str, vaejax.Objective]:
-    """{name: what is maximised}."""
-    warm_up = vaejax.WarmUp(max(1, config.warm_up))
-    return {
-        "plain": vaejax.minibatch(vaejax.KLByNode(), model),
-        "warm-up, free bits": vaejax.FreeBitsByNode(model, config.free_bits, warm_up),
-    }
+    nodes = [vaejax.Node(z, vaejax.PrecisionWeightedNormal(heads[z]), f"h{z[1:]}") for z in below]
+    start = vaejax.Node(top, vaejax.DiagNormal(heads[top]), f"h{top[1:]}")
+    return vaejax.DirectedGraph((start, *nodes), inputs=("x",), deterministic=tuple(functions))
 
 
 def train(
@@ -152,9 +135,14 @@ def train(
     test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
     model = hierarchy(config, images.shape[1:], inference)
     start = jax.jit(model.init)(init_key, transform(images[0], pixels_key))
-    for name, objective in objectives(config, model).items():
+    warm_up = vaejax.WarmUp(max(1, config.warm_up))
+    objectives = {
+        "plain": vaejax.minibatch(vaejax.KLByNode(), model),
+        "warm-up, free bits": vaejax.FreeBitsByNode(model, config.free_bits, warm_up),
+    }
+    for name, objective in objectives.items():
         params = fitted(config, objective, start, images, fit_key, transform)
-        bound = estimate(test.each(partial(vaejax.KLByNode(), model), params, evaluate_key))
+        bound = vaejax.estimate(test.each(partial(vaejax.KLByNode(), model), params, evaluate_key))
         nats = vaejax.mean_kl_by_node(model, params, test.stored, evaluate_key, transform=transform)
         kl = {z: nats[z].mean for z in config.latents}
         tell(f"{inference}, {name}: ELBO {bound}")
@@ -168,29 +156,25 @@ def train(
         }
 
 
-def table(rows: list[dict], zs: tuple[str, ...]) -> str:
-    header = " | ".join(["inference", "objective", "test ELBO", *(f"KL {z}" for z in zs), "used"])
-    kls = " | ".join(f"{{kl[{z}]:.2f}}" for z in zs)
-    line = (
-        f"{{inference}} | {{objective}} | {{elbo:.2f}} ± {{standard_error:.2f}} | {kls} | {{used}}"
-    )
-    return tables.table(header, line, rows)
-
-
 def figure(rows: list[dict], zs: tuple[str, ...], title: str) -> Figure:
-    """The KL of each layer, a panel for each row of the table, on one logarithmic scale."""
-    size, least = (2.7 * len(rows) + 0.6, 3.4), 1e-3
-    drawing, [panels] = figure_of(columns=len(rows), size=size, sharey=True)
-    for axes, row in zip(panels, rows, strict=True):
+    """The KL of each layer, a panel for each row of the table, on one logarithmic scale: each
+    inference has a line, each objective a column.
+    """
+    lines, least = len(rows) // 2, 1e-3
+    size = (7.2, 2.1 * lines + 0.5)
+    drawing, panels = plots.figure_of(lines, 2, size, sharex=True, sharey=True)
+    for axes, row in zip(panels.flat, rows, strict=True):
         values = [max(row["kl"][z], least) for z in zs]
-        colours = [BLUE if value > DEAD else UNUSED for value in values]
+        colours = [plots.BLUE if value > DEAD else UNUSED for value in values]
         axes.barh(range(len(zs)), values, left=0, color=colours)
-        axes.axvline(DEAD, color=ORANGE, lw=1, ls=":")
+        axes.axvline(DEAD, color=plots.ORANGE, lw=1, ls=":")
         axes.set_yticks(range(len(zs)), zs)
         name = f"{row['inference']}, {row['objective']}"
         axes.set_title(f"{name}\nELBO {row['elbo']:.1f}", fontsize=10)
-        finish(axes, xscale="log", xlim=(least, 300), xlabel="KL (nats)")
-    drawing.suptitle(title, fontsize=TITLE)
+        plots.finish(axes, xscale="log", xlim=(least, 300))
+    for axes in panels[-1]:
+        axes.set_xlabel("KL (nats)")
+    drawing.suptitle(title, fontsize=plots.TITLE)
     return drawing
 
 
@@ -199,14 +183,19 @@ def experiment(config: Config) -> Report:
     model = hierarchy(config, dataset.train.images.shape[1:], "top-down")
     check_data(dataset.train.images, model.support, transform, name=config.data)
     rows = [row for way in config.inference for row in train(config, way, dataset, transform)]
-    title = f"The KL of each layer on the test set of {config.data}"
-    figures = {
-        "graph": lambda: plots.graph(model.graph, observed=("x",)),
-        "ladder": lambda: figure(rows, config.latents, title),
-    }
-    heading = "nats per test example; a layer counts as used above 0.1"
-    written = f"{heading}\n{table(rows, config.latents)}"
-    return Report({"data": dataset.source, "rows": rows}, written, figures)
+    zs, title = config.latents, f"The KL of each layer on the test set of {config.data}"
+    header = " | ".join(["inference", "objective", "test ELBO", *(f"KL {z}" for z in zs), "used"])
+    kls = " | ".join(f"{{kl[{z}]:.2f}}" for z in zs)
+    elbo = "{elbo:.2f} ± {standard_error:.2f}"
+    table = tables.table(header, f"{{inference}} | {{objective}} | {elbo} | {kls} | {{used}}", rows)
+    return Report(
+        {"data": dataset.source, "rows": rows},
+        f"nats per test example; a layer counts as used above 0.1\n{table}",
+        {
+            "graph": lambda: plots.graph(model.graph, observed=("x",)),
+            "ladder": lambda: figure(rows, zs, title),
+        },
+    )
 
 
 if __name__ == "__main__":

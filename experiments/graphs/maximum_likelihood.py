@@ -42,13 +42,10 @@ import optax
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
-from experiments.lib.figures import note
-from experiments.lib.flags import NumExamples, Script
+from experiments.lib import figures, flags, tables
 from experiments.lib.script import Report, run_script
 from vaejax import plots
 from vaejax.base.fields import Count, Positive
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, figure_of, finish, legend
 from vaejax.runs.config import TrainSize
 
 PARENTS = {
@@ -61,34 +58,29 @@ PARENTS = {
     "g": ("d", "e"),
 }
 SPREAD = 1.5  # the standard deviation of the logits of the graph that generates the data
-COLOURS = {"tables": BLUE, "logistic": ORANGE, "no arrows": GREY}
+COLOURS = {"tables": plots.BLUE, "logistic": plots.ORANGE, "no arrows": plots.GREY}
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Script):
+class Config(flags.Trained):
     """Data from a random graph of tables, and three models fitted to it by SGD, whose rate falls to
     zero along a cosine: of the mean log-likelihood the curvature in a logit is 1/4 at most.
     """
 
-    num_examples: NumExamples = 2_000
-    num_steps: Count = 2_000
-    """Steps of the training."""
+    num_examples: flags.NumExamples = 2_000
     batch_size: TrainSize = 50
-    """Examples of one step."""
     learning_rate: Positive = 1.0
-    """Of the optimiser, at its start."""
     record_every: Count = 5
     """Steps from one point of the curves to the next."""
     out: str = "runs/maximum_likelihood"
 
     def check_together(self) -> None:
-        require_at_most("batch_size", self.batch_size, "num_examples", self.num_examples)
-        require_at_most("record_every", self.record_every, "num_steps", self.num_steps)
-
-
-def require_at_most(name: str, value: int, name_of_most: str, most: int) -> None:
-    if value > most:
-        raise ValueError(f"{name} = {value}; it must be at most {name_of_most} = {most}")
+        sizes = dataclasses.asdict(self)
+        for name, most in (("batch_size", "num_examples"), ("record_every", "num_steps")):
+            if sizes[name] > sizes[most]:
+                raise ValueError(
+                    f"{name} = {sizes[name]}; it must be at most {most} = {sizes[most]}"
+                )
 
 
 # The models.
@@ -120,9 +112,7 @@ MODELS = {
 
 
 def log_likelihood(graph: vaejax.DirectedGraph, params: vaejax.Params, x, key):
-    """log p(x) of one example with a value for every node, nats. Nothing is inferred and nothing
-    drawn: neither phi nor the key is used.
-    """
+    """log p(x) of one example, every node observed, nats; nothing is inferred or drawn."""
     return graph(params.theta).log_prob(x)
 
 
@@ -134,8 +124,8 @@ def log_probs(graph: vaejax.DirectedGraph, params, states) -> jax.Array:
 # The distribution of the data, and what is exact.
 
 # {node: [128, 1]}: every state of the seven nodes, in the order of their binary numbers.
-_BITS = np.indices((2,) * len(PARENTS)).reshape(len(PARENTS), -1, 1).astype(np.float32)
-STATES = dict(zip(PARENTS, _BITS, strict=True))
+BITS = np.indices((2,) * len(PARENTS)).reshape(len(PARENTS), -1, 1).astype(np.float32)
+STATES = dict(zip(PARENTS, BITS, strict=True))
 
 
 def counts(data: dict[str, np.ndarray], names: Iterable[str]) -> np.ndarray:
@@ -157,15 +147,8 @@ def divergence(p: np.ndarray, log_q) -> float:
     return float(np.sum(p[there] * (np.log(p[there]) - np.asarray(log_q, np.float64)[there])))
 
 
-def entropy(p: np.ndarray) -> float:
-    """H(p) = -sum_x p(x) log p(x), nats."""
-    return -divergence(p, np.zeros(len(p)))
-
-
 def counted(graph: vaejax.DirectedGraph, data: dict[str, np.ndarray]) -> dict:
-    """The maximum of the likelihood of tables: of each node, for each state of its parents, the
-    log-odds of the counts.
-    """
+    """The most likely tables: the log-odds of the counts, for each state of the parents."""
     params = {}
     for node in graph.nodes:
         table = counts(data, (*node.parents, node.name))
@@ -193,9 +176,7 @@ def sampled(config: Config, key) -> dict[str, np.ndarray]:
 
 
 class Curve(NamedTuple):
-    """Along a run, at each recorded step, nats: the mean log-likelihood, from the examples, and
-    KL(p_D || p), from all states.
-    """
+    """Along a run, nats: the mean log-likelihood of the examples; KL(p_D || p) by all states."""
 
     step: np.ndarray
     log_likelihood: np.ndarray
@@ -240,74 +221,68 @@ def fitted(config: Config, graph: vaejax.DirectedGraph, data: dict[str, np.ndarr
 # What is reported.
 
 
-def figure(curves: dict[str, Curve], h: float, optimum: dict[str, float]) -> Figure:
-    """Left: the two sides of the identity for the tables. Right: KL(p_D || p) of the three models,
-    with the closed forms.
-    """
-    drawing, [[left, right]] = figure_of(columns=2, size=(10.5, 4.2))
+def figure(curves: dict[str, Curve], entropy: float, optimum: dict[str, float]) -> Figure:
+    """Left: the identity, for the tables. Right: KL(p_D || p), with the closed forms."""
+    drawing, [[left, right]] = plots.figure_of(columns=2, size=(10.5, 4.2))
     step, log_likelihood, kl = curves["tables"]
-    left.plot(step, -log_likelihood, color=ORANGE, label="−log p(D) / N")
-    left.plot(step, kl, color=BLUE, label="KL(data ‖ model)")
-    left.plot(step, -log_likelihood - kl, color=INK, ls="--", label="their difference")
-    note(left, f"H(data) = {h:.4f}", (step[-1], h), (0, -13), ha="right")
-    left.set(ylabel="nats per example", ylim=(0, None))
-    left.set(title="free tables: one falls as the other does")
-    legend(left, "center", bbox_to_anchor=(0.6, 0.35))
+    left.plot(step, -log_likelihood, color=plots.ORANGE, label="−log p(D) / N")
+    left.plot(step, kl, color=plots.BLUE, label="KL(data ‖ model)")
+    left.plot(step, -log_likelihood - kl, color=plots.INK, ls="--", label="their difference")
+    figures.note(left, f"H(data) = {entropy:.4f}", (step[-1], entropy), (0, -13), ha="right")
     for name, curve in curves.items():
         right.plot(curve.step, curve.kl, color=COLOURS[name], label=name)
     for name, least in optimum.items():
         right.axhline(least, color=COLOURS[name], ls=":", lw=1.2)
         place = {"xycoords": ("axes fraction", "data"), "ha": "right", "fontsize": 9}
-        note(right, f"counts: {least:.4f}", (1, least), (-2, -13), **place)
-    right.set(ylim=(0.7 * min(optimum.values()), None), ylabel="KL(data ‖ model), nats")
-    right.set(yscale="log", title="what each model keeps")
-    legend(right, "upper right")
+        figures.note(right, f"counts: {least:.4f}", (1, least), (-2, -13), **place)
     for axes in (left, right):
-        finish(axes, xlabel="step of SGD")
+        plots.finish(axes, xlabel="step of SGD")
         axes.set_xscale("symlog", linthresh=10, linscale=0.5)
         axes.set_xlim(0, step[-1])
+    left.set(ylabel="nats per example", ylim=(0, None))
+    left.set(title="free tables: one falls as the other does")
+    plots.legend(left, "center", bbox_to_anchor=(0.6, 0.35))
+    right.set(ylim=(0.7 * min(optimum.values()), None), ylabel="KL(data ‖ model), nats")
+    right.set(yscale="log", title="what each model keeps")
+    plots.legend(right, "upper right")
     return drawing
-
-
-def table(rows: list[dict]) -> str:
-    shown = [
-        row | {"at_counts": "" if row["kl_at_counts"] is None else f"{row['kl_at_counts']:.5f}"}
-        for row in rows
-    ]
-    header = "model | numbers | log p(D) / N | KL(data ‖ model) | KL at the counts"
-    line = "{model} | {numbers} | {log_likelihood:.4f} | {kl:.5f} | {at_counts}"
-    return tables.table(header, line, shown)
 
 
 def experiment(config: Config) -> Report:
     data_key, *keys = jax.random.split(jax.random.key(config.seed), 1 + len(MODELS))
     data = sampled(config, data_key)
     p = data_distribution(data)
-    h, rows = entropy(p), []
+    entropy = -divergence(p, np.zeros(len(p)))
     optimum = {
         name: divergence(p, log_probs(MODELS[name], counted(MODELS[name], data), STATES))
         for name in ("tables", "no arrows")
     }
-    curves = {
-        name: fitted(config, graph, data, key)
-        for (name, graph), key in zip(MODELS.items(), keys, strict=True)
-    }
-    for name, curve in curves.items():
-        sizes = jax.tree.leaves(jax.eval_shape(MODELS[name].init, jax.random.key(0)))
+    curves, rows, errors = {}, [], []
+    for (name, graph), key in zip(MODELS.items(), keys, strict=True):
+        curve = curves[name] = fitted(config, graph, data, key)
+        sizes = jax.tree.leaves(jax.eval_shape(graph.init, key))
         row = {"model": name, "numbers": sum(leaf.size for leaf in sizes)}
         row |= {"log_likelihood": curve.log_likelihood[-1], "kl": curve.kl[-1]}
         rows.append(row | {"kl_at_counts": optimum.get(name)})
-    worst = max(np.abs(curve.log_likelihood + curve.kl + h).max() for curve in curves.values())
+        errors.append(np.abs(curve.log_likelihood + curve.kl + entropy).max())
+    shown = [
+        row | {"at_counts": f"{optimum[name]:.5f}" if (name := row["model"]) in optimum else ""}
+        for row in rows
+    ]
+    header = "model | numbers | log p(D) / N | KL(data ‖ model) | KL at the counts"
+    line = "{model} | {numbers} | {log_likelihood:.4f} | {kl:.5f} | {at_counts}"
     identity = (
-        f"entropy of the data {h:.4f} nats; log p(D) / N + KL differs from minus that by"
-        f" {worst:.1e} at most, at any recorded step"
+        f"entropy of the data {entropy:.4f} nats; log p(D) / N + KL differs from minus that by"
+        f" {max(errors):.1e} at most, at any recorded step"
     )
-    figures = {
-        "graph": lambda: plots.graph(MODELS["tables"], observed=tuple(PARENTS)),
-        "likelihood": lambda: figure(curves, h, optimum),
-    }
-    numbers = {"rows": rows, "entropy": h, "worst_error_of_identity": worst}
-    return Report(numbers, f"{table(rows)}\n{identity}", figures)
+    return Report(
+        {"rows": rows, "entropy": entropy, "worst_error_of_identity": max(errors)},
+        f"{tables.table(header, line, shown)}\n{identity}",
+        {
+            "graph": lambda: plots.graph(MODELS["tables"], observed=tuple(PARENTS)),
+            "likelihood": lambda: figure(curves, entropy, optimum),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ Duration: 44 s on two cores of an Intel Xeon.
 import dataclasses
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
@@ -51,26 +51,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import figures, flags, tables
 from experiments.lib.data import Examples, require_labels
-from experiments.lib.figures import image_rows
-from experiments.lib.flags import EvalSamples, ImageSetting
 from experiments.lib.script import Report, joined, run_script
 from experiments.lib.training import fitted
+from vaejax import plots
 from vaejax.base.fields import Count, Distinct, Plural
-from vaejax.base.mapping import estimate
-from vaejax.data.mapping import map_dataset
 from vaejax.distributions.mixture import Mixture
-from vaejax.plots.look import ORANGE, figure_of
 from vaejax.runs.build import load_data
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageSetting):
+class Config(flags.ImageSetting):
     """Mixtures of 2-D data and of digits."""
 
-    parts: Distinct[Literal["plane", "digits"]] = ("plane", "digits")
-    """Which parts to run."""
+    parts: flags.Parts[Literal["plane", "digits"]] = ("plane", "digits")
     plane_examples: Plural = 1_000
     """Of the 2-D data, for training; there are as many for test."""
     component_counts: Distinct[Count] = (3, 6)
@@ -79,10 +74,9 @@ class Config(ImageSetting):
     """Steps of each training on the 2-D data."""
     num_clusters: Plural = 20
     """Components of the prior of the digits' VAE."""
-    latent_dim: Count = 8
-    """Dimensions of z."""
+    latent_dim: flags.LatentDim = 8
     hidden: tuple[Count, ...] = (200,)
-    eval_samples: EvalSamples = 500
+    eval_samples: flags.EvalSamples = 500
     out: str = "runs/mixtures"
 
 
@@ -94,24 +88,19 @@ NOISE = 0.1
 
 
 def two_arcs(num_points: int, seed: int) -> np.ndarray:
-    """[n, 2]: two half circles, one the other way up and a little aside, with noise of standard
-    deviation 0.1.
-    """
+    """[n, 2]: two half circles, one turned and moved, with noise of deviation 0.1."""
     generator = np.random.default_rng(seed)
     angle, upper = np.pi * generator.random(num_points), generator.random(num_points) < 0.5
-    arc = half_circle(angle)
+    arc = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     points = np.where(upper[:, None], arc, SECOND_CENTRE - arc)
     noise = generator.normal(size=points.shape)
     return (points - MIDDLE + NOISE * noise).astype(np.float32)
 
 
-def half_circle(angle: np.ndarray) -> np.ndarray:
-    return np.stack([np.cos(angle), np.sin(angle)], axis=1)
-
-
 def log_density_of_arcs(points: np.ndarray, num_angles: int = 1_000) -> np.ndarray:
     """log p(x) of `two_arcs`: over both arcs and the angle, by the midpoint rule."""
-    arc = half_circle(np.pi * (np.arange(num_angles) + 0.5) / num_angles)
+    angle = np.pi * (np.arange(num_angles) + 0.5) / num_angles
+    arc = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     centres = np.concatenate([arc, SECOND_CENTRE - arc]) - MIDDLE
     squares = ((points[:, None] - centres[None]) ** 2).sum(-1) / NOISE**2
     log_sum = np.logaddexp.reduce(-0.5 * squares, axis=1)
@@ -119,9 +108,7 @@ def log_density_of_arcs(points: np.ndarray, num_angles: int = 1_000) -> np.ndarr
 
 
 def finite_mixture(num_components: int) -> vaejax.DirectedGraph:
-    """y -> x, x in the plane: linear in the one-hot y, so a mean and a covariance of its own for
-    each component.
-    """
+    """y -> x in the plane: linear in the one-hot y, so a mean and covariance for each."""
     component = vaejax.OneHotCategorical(vaejax.Free(num_components, ("logits",)))
     point = vaejax.FullNormal(vaejax.MLP(2, hidden=(), heads=4))
     return vaejax.DirectedGraph((vaejax.Node("y", component), vaejax.Node("x", point, "y")))
@@ -149,8 +136,8 @@ def k_means(points: np.ndarray, count: int, seed: int) -> Any:
     """
     from sklearn.cluster import KMeans
 
-    ten_starts: Any = 10  # scikit-learn's stubs know "auto" alone
-    return KMeans(count, n_init=ten_starts, random_state=seed).fit(points)
+    starts: Any = 10  # scikit-learn's stubs know "auto" alone
+    return KMeans(count, n_init=starts, random_state=seed).fit(points)
 
 
 def by_sgd(
@@ -168,10 +155,8 @@ def by_em(points: np.ndarray, centres: np.ndarray):
     """The finite mixture by expectation maximisation, from the same centres."""
     from sklearn.mixture import GaussianMixture
 
-    em = GaussianMixture(
-        len(centres), means_init=centres, tol=1e-8, max_iter=10_000, reg_covar=1e-9, random_state=0
-    )
-    return em.fit(points.astype(np.float64))
+    settings = {"tol": 1e-8, "max_iter": 10_000, "reg_covar": 1e-9, "random_state": 0}
+    return GaussianMixture(len(centres), means_init=centres, **settings).fit(points.astype(float))
 
 
 def infinite_mixture() -> vaejax.VAE:
@@ -184,9 +169,7 @@ def infinite_mixture() -> vaejax.VAE:
 def log_density_by_quantiles(
     model: vaejax.VAE, params: vaejax.Params, points, num_components: int = 2_000
 ) -> np.ndarray:
-    """log p(x) of the infinite mixture, as a mixture of so many: p(x | z) at the quantiles z of the
-    prior, in equal parts.
-    """
+    """log p(x) of the infinite mixture by p(x | z) at so many quantiles z of the prior."""
     zs = jax.scipy.stats.norm.ppf((jnp.arange(num_components) + 0.5) / num_components)[:, None]
     components = jax.vmap(partial(model.p_x_given_z, params))(zs)
     log_prob = Mixture(jnp.zeros(num_components), components).log_prob
@@ -198,15 +181,14 @@ def plane(config: Config) -> Report:
     infinite one, and of the truth.
     """
     train, test = (two_arcs(config.plane_examples, config.seed + part) for part in (0, 1))
-    steps = dataclasses.replace(
-        config, num_steps=config.plane_steps, batch_size=200, learning_rate=2e-2
-    )
+    settings = {"num_steps": config.plane_steps, "batch_size": 200, "learning_rate": 2e-2}
+    steps = dataclasses.replace(config, **settings)
     sgd_key, init_key, fit_key, test_key = jax.random.split(jax.random.key(config.seed), 4)
     densities, shown = {}, {}
     for count in config.component_counts:
         centres = k_means(train, count, config.seed).cluster_centers_
         graph, params = by_sgd(steps, train, centres, sgd_key)
-        density = partial(map_dataset, partial(log_density, graph), params, key=test_key)
+        density = partial(vaejax.map_dataset, partial(log_density, graph), params, key=test_key)
         densities[f"{count} Gaussians by EM"] = by_em(train, centres).score_samples
         densities[f"{count} Gaussians by SGD"] = shown[f"{count} Gaussians by SGD"] = density
     vae, name = infinite_mixture(), "infinitely many: a VAE"
@@ -214,11 +196,12 @@ def plane(config: Config) -> Report:
     steps = dataclasses.replace(steps, learning_rate=3e-3)
     params = fitted(steps, objective, vae.init(init_key, train[0]), train, fit_key)
     log_marginal = partial(vaejax.log_marginal, vae, num_samples=config.eval_samples)
-    densities[name] = partial(map_dataset, log_marginal, params, key=test_key)
+    densities[name] = partial(vaejax.map_dataset, log_marginal, params, key=test_key)
     shown[name] = partial(log_density_by_quantiles, vae, params)
     densities["the truth"] = shown["the truth"] = log_density_of_arcs
     rows = [
-        {"model": name, "train": estimate(density(train)), "test": estimate(density(test))}
+        {"model": name, "train": vaejax.estimate(density(train))}
+        | {"test": vaejax.estimate(density(test))}
         for name, density in densities.items()
     ]
     header = "mixture in the plane | log p(x), training | log p(x), test"
@@ -229,17 +212,17 @@ def plane(config: Config) -> Report:
 def plane_figure(points: np.ndarray, densities: dict[str, Callable]) -> Figure:
     """The log-densities, nats, all on one scale, and the data in the first panel."""
     size = 3.1 * len(densities) + 0.8, 2.6
-    figure, [panels] = figure_of(columns=len(densities), size=size, sharey=True)
+    figure, [panels] = plots.figure_of(columns=len(densities), size=size, sharey=True)
     first, second = np.linspace(-2, 2, 140), np.linspace(-1.4, 1.4, 100)
     grid = np.stack(np.meshgrid(first, second), axis=-1).reshape(-1, 2).astype(np.float32)
+    look = {"levels": np.linspace(-8, 0.5, 18), "cmap": "Blues"}
     filled: Any = None
     for axes, (name, density) in zip(panels, densities.items(), strict=True):
         values = np.clip(np.asarray(density(grid)).reshape(len(second), len(first)), -8, 0.5)
-        levels = np.linspace(-8, 0.5, 18)
-        filled = axes.contourf(first, second, values, levels=levels, cmap="Blues")
+        filled = axes.contourf(first, second, values, **look)
         axes.set_title(name, fontsize=10)
         axes.set_aspect("equal")
-    panels[0].scatter(*points[:300].T, s=3, color=ORANGE, linewidths=0)
+    panels[0].scatter(*points[:300].T, s=3, color=plots.ORANGE, linewidths=0)
     bar = {"label": "log p(x), nats", "ticks": [-8, -6, -4, -2, 0], "shrink": 0.75, "pad": 0.01}
     figure.colorbar(filled, ax=list(panels), **bar)
     return figure
@@ -251,25 +234,17 @@ def plane_figure(points: np.ndarray, densities: dict[str, Callable]) -> Figure:
 def mixture_vae(
     shape: tuple[int, ...], num_clusters: int, latent_dim: int, hidden: tuple[int, ...]
 ) -> vaejax.GraphModel:
-    """y -> z -> x with q(z | x) q(y | z), the logits of y linear in z: exact where all components
-    have one covariance.
-    """
-    net = partial(vaejax.MLP, hidden=hidden)
-    graph = vaejax.DirectedGraph(
-        (
-            vaejax.Node("y", vaejax.OneHotCategorical(vaejax.Free(num_clusters, ("logits",)))),
-            vaejax.Node("z", vaejax.DiagNormal(vaejax.MLP(latent_dim, hidden=(), heads=2)), "y"),
-            vaejax.Node("x", vaejax.Bernoulli(net(shape)), "z"),
-        )
+    """y -> z -> x, q(z | x) q(y | z), y's logits linear in z: exact under one covariance."""
+    y = vaejax.OneHotCategorical(vaejax.Free(num_clusters, ("logits",)))
+    z = vaejax.DiagNormal(vaejax.MLP(latent_dim, hidden=(), heads=2))
+    x = vaejax.Bernoulli(vaejax.MLP(shape, hidden))
+    q_z = vaejax.DiagNormal(vaejax.MLP(latent_dim, hidden, heads=2))
+    q_y = vaejax.OneHotCategorical(vaejax.MLP(num_clusters, hidden=()))
+    graph = (vaejax.Node("y", y), vaejax.Node("z", z, "y"), vaejax.Node("x", x, "z"))
+    encoder = (vaejax.Node("z", q_z, "x"), vaejax.Node("y", q_y, "z"))
+    return vaejax.GraphModel(
+        vaejax.DirectedGraph(graph), vaejax.DirectedGraph(encoder, inputs=("x",))
     )
-    encoder = vaejax.DirectedGraph(
-        (
-            vaejax.Node("z", vaejax.DiagNormal(net(latent_dim, heads=2)), "x"),
-            vaejax.Node("y", vaejax.OneHotCategorical(vaejax.MLP(num_clusters, hidden=())), "z"),
-        ),
-        inputs=("x",),
-    )
-    return vaejax.GraphModel(graph, encoder)
 
 
 def warm_started(
@@ -282,10 +257,9 @@ def warm_started(
     2017 start their mixture from trained nets too.
     """
     init_key, fit_key, mean_key = jax.random.split(key, 3)
-    encoder: Any = model.encoder
-    likelihood: Any = model.graph["x"].conditional
+    p, q = (cast(Any, graph) for graph in (model.graph, model.encoder))
     prior = vaejax.StandardNormal(config.latent_dim)
-    vae = vaejax.VAE(prior, likelihood, encoder["z"].conditional)
+    vae = vaejax.VAE(prior, p["x"].conditional, q["z"].conditional)
     x = transform(images[0], init_key)
     objective = vaejax.minibatch(vaejax.AnalyticKL(), vae)
     params = fitted(config, objective, vae.init(init_key, x), images, fit_key, transform)
@@ -302,9 +276,7 @@ def warm_started(
 
 
 def cluster(model: vaejax.GraphModel, params: vaejax.Params, x, key):
-    """The likeliest y under q(y | z), z the mean of q(z | x). Nothing is drawn, so the key is not
-    used.
-    """
+    """The likeliest y under q(y | z), z the mean of q(z | x). Nothing is drawn."""
     q: Any = model.posterior(params, x)
     return jnp.argmax(q.factor("y", {"z": q.factor("z", {}).mean()}).mean())
 
@@ -323,9 +295,7 @@ def agreement(clusters: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def digits(
     config: Config, dataset: vaejax.Dataset, transform: vaejax.Transform, labels: np.ndarray
 ) -> Report:
-    """The bound and log p(x), nats per test example; clusters against labels, and those of k-means
-    on the pixels.
-    """
+    """Bound and log p(x), nats; the clusters and those of k-means, against the labels."""
     train, test = dataset.train.images, Examples(dataset.test.images, transform)
     start_key, fit_key, test_key, draw_key = jax.random.split(jax.random.key(config.seed), 4)
     model = mixture_vae(train.shape[1:], config.num_clusters, config.latent_dim, config.hidden)
@@ -334,18 +304,18 @@ def digits(
     params = fitted(config, vaejax.minibatch(summed_out, model), start, train, fit_key, transform)
     log_marginal = partial(vaejax.log_marginal, model, num_samples=config.eval_samples)
     clusters = test.each(partial(cluster, model), params, test_key).astype(int)
-    train_pixels, test_pixels = (
-        images.reshape(len(images), -1) / dataset.unit for images in (train, test.stored)
+    pixels, test_pixels = (
+        part.reshape(len(part), -1) / dataset.unit for part in (train, test.stored)
     )
-    of_pixels = k_means(train_pixels, config.num_clusters, config.seed).predict(test_pixels)
+    of_pixels = k_means(pixels, config.num_clusters, config.seed).predict(test_pixels)
     row = {
-        "bound": estimate(test.each(partial(summed_out, model), params, test_key)),
-        "log_marginal": estimate(test.each(log_marginal, params, test_key)),
+        "bound": vaejax.estimate(test.each(partial(summed_out, model), params, test_key)),
+        "log_marginal": vaejax.estimate(test.each(log_marginal, params, test_key)),
         "mixture": agreement(clusters, labels),
         "k_means": agreement(of_pixels, labels),
     }
-    clusterings = [{"clustering": "the mixture", **row["mixture"]}]
-    clusterings += [{"clustering": "k-means of the pixels", **row["k_means"]}]
+    titles = {"mixture": "the mixture", "k_means": "k-means of the pixels"}
+    clusterings = [{"clustering": title, **row[name]} for name, title in titles.items()]
     line = "{clustering} | {clusters} | {purity:.3f} | {nmi:.3f}"
     table = tables.table("digits: clusters of | number | purity | NMI", line, clusterings)
     bounds = "nats per test example: bound {bound}, log p(x) {log_marginal}".format(**row)
@@ -373,7 +343,7 @@ def clusters_figure(
         share = f"{counts.max() / sizes[c]:.0%} a {counts.argmax()}"
         rows[f"{i + 1}: {sizes[c]} images, {share}"] = row
     title = "each cluster y, its test images, and means of p(x | z) at z from p(z | y)"
-    return image_rows(rows, title)
+    return figures.image_rows(rows, title)
 
 
 def experiment(config: Config) -> Report:

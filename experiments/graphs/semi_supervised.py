@@ -39,29 +39,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import few_labels, figures, flags, tables
 from experiments.lib.classifiers import Network, check_labels, labelled_rows, with_weight_prior
 from experiments.lib.data import require_labels, seen_split
-from experiments.lib.few_labels import (
-    BothImages,
-    SemiSupervised,
-    adam_of_m2,
-    around,
-    error,
-    m1_latents,
-    m2,
-    paired_rows,
-    start_of_m2,
-)
-from experiments.lib.figures import image_rows, seeds_figure
-from experiments.lib.flags import Decay, ImageSetting, NumSeeds
 from experiments.lib.script import Report, run_script, tell
 from experiments.lib.training import fitted
-from vaejax import OneHotCategorical, Params
+from vaejax import plots
 from vaejax.base.fields import Count, Positive, PositiveOrZero
-from vaejax.base.mapping import estimate
 from vaejax.data.base import Split
-from vaejax.plots.look import BLUE, ORANGE
 from vaejax.runs.build import load_data
 from vaejax.runs.config import TrainSize, require_seeds
 
@@ -69,24 +54,23 @@ METHODS = ("supervised", "M1", "M2", "M1+M2")
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(ImageSetting):
+class Config(flags.ImageSetting):
     """Images, binarised once, few of them labelled: each seed draws its own, the same for all
     methods.
     """
 
     num_labels: TrainSize = 100
     """A multiple of the number of classes."""
-    latent_dim: Count = 8
-    """Dimensions of z."""
+    latent_dim: flags.LatentDim = 8
     alpha: PositiveOrZero = 1.0
     """The weight of log q(y | x) of a labelled image, in units of N/N_l."""
-    decay: Decay = 1.0
+    decay: flags.Decay = 1.0
     held_steps: Count = 500
     """The first steps of M2, in which q(y | x) stays as the labels made it."""
     classifier_steps: Count = 1_000
     """Steps of the classifiers that are trained apart."""
     learning_rate: Positive = 3e-3
-    num_seeds: NumSeeds = 3
+    num_seeds: flags.NumSeeds = 3
     out: str = "runs/semi_supervised"
 
     def check_together(self) -> None:
@@ -94,9 +78,7 @@ class Config(ImageSetting):
 
 
 class Inputs(NamedTuple):
-    """What a method sees of the images: what is stored for the transform, if any, of M2, and what
-    the classifiers see.
-    """
+    """What is stored for the transform, if any, of M2, and what the classifiers see."""
 
     stored: Any
     transform: Callable | None
@@ -106,26 +88,24 @@ class Inputs(NamedTuple):
 
 def fit_m2(
     config: Config, model: vaejax.GraphModel, inputs: Inputs, chosen, y, phi_y, key
-) -> Params:
-    """M2 with the labels y of the chosen images, from a classifier of these alone, which is held
-    for the first steps.
-    """
-    start_key, fit_key = jax.random.split(key)
-    start = start_of_m2(model, jnp.asarray(inputs.train[0]), np.ones(1), start_key, phi_y)
-    size, num_steps = len(inputs.train), config.num_steps
+) -> vaejax.Params:
+    """M2 with labels y of the chosen images, from their classifier, which is held at first."""
+    (start_key, fit_key), size = jax.random.split(key), len(inputs.train)
+    x, share = jnp.asarray(inputs.train[0]), len(chosen) / size
+    settings = config.learning_rate, config.num_steps, size, config.held_steps
     return fitted(
         config,
-        vaejax.minibatch(SemiSupervised(config.alpha, len(chosen) / size), model),
-        start,
-        paired_rows(inputs.stored, chosen[None], y[None]),
+        vaejax.minibatch(few_labels.SemiSupervised(config.alpha, share), model),
+        few_labels.start_of_m2(model, x, np.ones(1), start_key, phi_y),
+        few_labels.paired_rows(inputs.stored, chosen[None], y[None]),
         fit_key,
         transform=inputs.transform,
-        optimizer=adam_of_m2(config.learning_rate, num_steps, size, config.held_steps),
+        optimizer=few_labels.adam_of_m2(*settings),
         progress=False,
     )
 
 
-def fit_classifier(config: Config, net: OneHotCategorical, images, y, key) -> Params:
+def fit_classifier(config: Config, net: vaejax.OneHotCategorical, images, y, key) -> vaejax.Params:
     init_key, fit_key = jax.random.split(key)
     network, data = Network(net), {"x": images, "y": y}
     penalised = partial(with_weight_prior, network, config.decay, len(images))
@@ -135,7 +115,7 @@ def fit_classifier(config: Config, net: OneHotCategorical, images, y, key) -> Pa
     return fitted(steps, objective, start, data, fit_key, progress=False)
 
 
-def fit_m1(config: Config, images: np.ndarray, key) -> tuple[vaejax.VAE, Params]:
+def fit_m1(config: Config, images: np.ndarray, key) -> tuple[vaejax.VAE, vaejax.Params]:
     """A VAE of all images, without labels."""
     net, (init_key, fit_key) = partial(vaejax.MLP, hidden=config.hidden), jax.random.split(key)
     likelihood = config.pixels(net(images.shape[1:]))
@@ -147,19 +127,21 @@ def fit_m1(config: Config, images: np.ndarray, key) -> tuple[vaejax.VAE, Params]
 
 
 def one_seed(config: Config, train: Split, test: Split, seed: int) -> tuple[dict, Any]:
-    """{method: test accuracy} with the labelled images of this seed, and M2 of the images with its
-    parameters.
-    """
+    """{method: test accuracy} of a seed's labels; M2 of the images, with its parameters."""
     labels, net = np.asarray(train.labels), partial(vaejax.MLP, hidden=config.hidden)
     chosen = labelled_rows(labels, config.num_labels, seed)
     y = np.eye(int(labels.max()) + 1, dtype=np.float32)[labels[chosen]]
     m1_key, *keys = jax.random.split(jax.random.key(seed), 3)
-    codes, test_codes = m1_latents(*fit_m1(config, train.images, m1_key), train.images, test.images)
+    codes, test_codes = few_labels.m1_latents(
+        *fit_m1(config, train.images, m1_key), train.images, test.images
+    )
     images = Inputs(train.images, None, train.images, test.images)
-    latents = Inputs(codes, BothImages(around), codes["loc"], test_codes["loc"])
+    latents = Inputs(
+        codes, few_labels.BothImages(few_labels.around), codes["loc"], test_codes["loc"]
+    )
     of_images = config.pixels(net(train.images.shape[1:]))
     of_latents = vaejax.DiagNormal(net(codes["loc"].shape[1], heads=2))
-    q_y = OneHotCategorical(net(y.shape[1]))
+    q_y = vaejax.OneHotCategorical(net(y.shape[1]))
     accuracies: dict[str, float] = {}
     fits = []
     for names, inputs, likelihood, key in (
@@ -168,11 +150,11 @@ def one_seed(config: Config, train: Split, test: Split, seed: int) -> tuple[dict
     ):
         classifier_key, m2_key = jax.random.split(key)
         phi_y = fit_classifier(config, q_y, inputs.train[chosen], y, classifier_key).phi
-        model = m2(net, config.latent_dim, y.shape[1], likelihood)
+        model = few_labels.m2(net, config.latent_dim, y.shape[1], likelihood)
         params = fit_m2(config, model, inputs, chosen, y, phi_y, m2_key)
         fits.append((model, params))
         for name, phi in zip(names, (phi_y, params.phi["y"]), strict=True):
-            accuracies[name] = 1 - error(q_y, phi, inputs.test, np.asarray(test.labels))
+            accuracies[name] = 1 - few_labels.error(q_y, phi, inputs.test, np.asarray(test.labels))
     return {method: accuracies[method] for method in METHODS}, fits[0]
 
 
@@ -180,26 +162,27 @@ def one_seed(config: Config, train: Split, test: Split, seed: int) -> tuple[dict
 
 
 def table(results: list[dict[str, float]]) -> str:
-    lines = []
-    for method in METHODS:
-        leads = estimate([result[method] - result["supervised"] for result in results])
-        accuracies = estimate([result[method] for result in results])
-        lead = "" if method == "supervised" else f"{leads:+.1%}"
-        lines.append([method, f"{accuracies:.1%}", lead])
-    return tables.markdown(["method", "test accuracy", "lead on supervised, paired"], lines)
+    rows = [
+        {"method": method, "accuracy": vaejax.estimate([result[method] for result in results])}
+        | {"lead": vaejax.estimate([result[method] - result["supervised"] for result in results])}
+        for method in METHODS
+    ]
+    header = "method | test accuracy | lead on supervised, paired"
+    for row in rows:
+        row["lead"] = "" if row["method"] == "supervised" else f"{row['lead']:+.1%}"
+    return tables.table(header, "{method} | {accuracy:.1%} | {lead}", rows)
 
 
 def figure(results: list[dict[str, float]], title: str) -> Figure:
     """The mean of each method with its standard error, and the seeds as points."""
     percent = {method: [100 * result[method] for result in results] for method in METHODS}
-    colours = [ORANGE if method == "supervised" else BLUE for method in METHODS]
-    drawing = seeds_figure(percent, colours, "{:.1f}")
+    drawing = figures.seeds_figure(percent, [plots.ORANGE, *[plots.BLUE] * 3], "{:.1f}")
     drawing.axes[0].set(ylabel="test accuracy (%)", title=title)
     return drawing
 
 
 def figure_of_styles(
-    model: vaejax.GraphModel, params: Params, num_classes: int, key, columns: int = 16
+    model: vaejax.GraphModel, params: vaejax.Params, num_classes: int, key, columns: int = 16
 ) -> Figure:
     """E[x | y, z]: a class in each row, a style z ~ p(z) in each column."""
     prior = model.graph["z"].conditional((), None)
@@ -210,7 +193,7 @@ def figure_of_styles(
 
     images = jax.jit(jax.vmap(jax.vmap(image, (None, 0)), (0, None)))(jnp.eye(num_classes), zs)
     rows = {str(c): row for c, row in enumerate(images)}
-    return image_rows(rows, "M2: a class in each row, a style z in each column")
+    return figures.image_rows(rows, "M2: a class in each row, a style z in each column")
 
 
 def experiment(config: Config) -> Report:
@@ -229,16 +212,16 @@ def experiment(config: Config) -> Report:
         accuracies = ", ".join(f"{method} {value:.1%}" for method, value in result.items())
         tell(f"seed {seed}: {accuracies}")
     model, params = shown[0]
-    labelled = f"{config.num_labels} labels of {len(labels):,} images"
-    title = f"{config.data}: {labelled}, {tables.seeds(config.num_seeds)}"
-    figures = {
-        "accuracy": lambda: figure(results, title),
-        "styles": lambda: figure_of_styles(model, params, int(labels.max()) + 1, style_key),
-    }
-    seeds = f"{tables.seeds(config.num_seeds)}, {len(test_labels)} test images"
-    heading = f"mean ± standard error over {seeds}"
-    numbers = {"data": dataset.source, "accuracy": results}
-    return Report(numbers, f"{heading}\n{table(results)}", figures)
+    seeds = tables.seeds(config.num_seeds)
+    title = f"{config.data}: {config.num_labels} labels of {len(labels):,} images, {seeds}"
+    return Report(
+        {"data": dataset.source, "accuracy": results},
+        f"mean ± standard error over {seeds}, {len(test_labels)} test images\n{table(results)}",
+        {
+            "accuracy": lambda: figure(results, title),
+            "styles": lambda: figure_of_styles(model, params, int(labels.max()) + 1, style_key),
+        },
+    )
 
 
 if __name__ == "__main__":

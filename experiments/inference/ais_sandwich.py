@@ -33,22 +33,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import flags, tables
 from experiments.lib.data import Examples, drawn
-from experiments.lib.flags import EvalSamples, EvalSize, NumChains, Script, require_no_warm_up
 from experiments.lib.script import Report, run_script, tell
-from vaejax import ais
+from vaejax import plots
 from vaejax.base.fields import Count, Distinct, Plural
-from vaejax.base.mapping import estimate
-from vaejax.data.mapping import map_dataset
-from vaejax.plots import look
-from vaejax.plots.look import BLUE, GREY, INK, ORANGE, PALE, figure_of, finish, legend, ticks_at
 from vaejax.runs.build import load_data, trained
-from vaejax.runs.config import Setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(flags.PlainSetting):
     """A VAE, and the chains."""
 
     hidden: tuple[Count, ...] = (100,)
@@ -56,17 +50,14 @@ class Config(Setting, Script):
     num_steps: Count = 5_000
     temperature_counts: Distinct[Count] = (10, 50, 500)
     """Numbers of temperatures, on a sigmoid schedule."""
-    num_chains: NumChains = 16
+    num_chains: flags.NumChains = 16
     num_leapfrog: Count = 10
     """Steps of one move of HMC."""
     num_simulated: Plural = 100
     """Examples drawn from the model."""
-    eval_size: EvalSize = 100
-    eval_samples: EvalSamples = 5_000
+    eval_size: flags.EvalSize = 100
+    eval_samples: flags.EvalSamples = 5_000
     out: str = "runs/ais_sandwich"
-
-    def check_together(self) -> None:
-        require_no_warm_up(self)
 
 
 def sandwich(
@@ -81,54 +72,47 @@ def sandwich(
     began = time.perf_counter()
     simulated_key, real_key = keys
     numbers = np.arange(config.num_simulated)
-    *bounds, acceptance = map_dataset(simulated, params, numbers, simulated_key, batch_size=20)
+    *bounds, acceptance = vaejax.map_dataset(
+        simulated, params, numbers, simulated_key, batch_size=20
+    )
     lower, upper = (np.asarray(values, np.float64) for values in bounds)
     return {
-        "lower": estimate(lower),
-        "upper": estimate(upper),
-        "gap": estimate(upper - lower),
-        "real": estimate(test.each(sampler, params, real_key, batch_size=20)),
+        "lower": vaejax.estimate(lower),
+        "upper": vaejax.estimate(upper),
+        "gap": vaejax.estimate(upper - lower),
+        "real": vaejax.estimate(test.each(sampler, params, real_key, batch_size=20)),
         "acceptance": float(np.mean(acceptance)),
         "seconds": time.perf_counter() - began,
     }
 
 
-def table(rows: list[dict]) -> str:
-    header = "temperatures | simulated: lower | upper | gap | test: lower | acceptance | seconds"
-    line = (
-        "{temperatures} | {lower} | {upper} | {gap:.3f} | {real} | {acceptance:.2f} | {seconds:.0f}"
-    )
-    return tables.table(header, line, rows)
-
-
 def figure(rows: list[dict], evaluation: vaejax.Evaluation, title: str) -> Figure:
-    """Left: the two bounds on simulated data, around the middle of the last row. Right: on test
-    data, AIS against IWAE-K.
-    """
-    drawing, [[left, right]] = figure_of(columns=2, size=(10, 4))
-    counts = [row["temperatures"] for row in rows]
-    lower, upper, real = ([row[name].mean for row in rows] for name in ("lower", "upper", "real"))
+    """Left: both bounds on simulated data. Right: on test data, AIS against IWAE-K."""
+    drawing, [[left, right]] = plots.figure_of(columns=2, size=(10, 4))
+    counts, *bounds = tables.columns(rows, "temperatures", "lower", "upper", "real")
+    lower, upper, real = ([bound.mean for bound in column] for column in bounds)
     middle = (lower[-1] + upper[-1]) / 2
-    left.plot(counts, np.subtract(upper, middle), "o-", color=ORANGE, label="upper bound")
-    left.plot(counts, np.subtract(lower, middle), "o-", color=BLUE, label="lower bound")
-    left.fill_between(counts, np.subtract(lower, middle), np.subtract(upper, middle), color=PALE)
-    left.axhline(0, color=GREY, lw=0.7, ls=":")
-    finish(left, xscale="log", xlabel="temperatures")
-    left.set_ylabel(f"log p(x) − ({middle:.2f}) (nats per example)")
+    lower, upper = np.subtract(lower, middle), np.subtract(upper, middle)
+    left.plot(counts, upper, "o-", color=plots.ORANGE, label="upper bound")
+    left.plot(counts, lower, "o-", color=plots.BLUE, label="lower bound")
+    left.fill_between(counts, lower, upper, color=plots.PALE)
+    left.axhline(0, color=plots.GREY, lw=0.7, ls=":")
+    label = f"log p(x) − ({middle:.2f}) (nats per example)"
+    plots.finish(left, xscale="log", xlabel="temperatures", ylabel=label)
     closed = f"simulated data: the gap closes to {rows[-1]['gap'].mean:.3f} nats"
     left.set_title(closed, fontsize=10)
-    ticks_at(left, counts, "{:,.0f}")
-    legend(left, "upper right")
+    plots.ticks_at(left, counts, "{:,.0f}")
+    plots.legend(left, "upper right")
 
     samples, means = list(evaluation.iwae), [bound.mean for bound in evaluation.iwae.values()]
-    right.plot(samples, means, "s-", color=INK, label="IWAE-K, against K")
-    right.plot(counts, real, "o-", color=BLUE, label="AIS, against its temperatures")
-    finish(right, xscale="log", xlabel="K, or temperatures")
-    right.set_ylabel("lower bound on log p(x) (nats per example)")
+    right.plot(samples, means, "s-", color=plots.INK, label="IWAE-K, against K")
+    right.plot(counts, real, "o-", color=plots.BLUE, label="AIS, against its temperatures")
+    label = "lower bound on log p(x) (nats per example)"
+    plots.finish(right, xscale="log", xlabel="K, or temperatures", ylabel=label)
     right.set_title("test data", fontsize=10)
-    ticks_at(right, [10**power for power in range(len(str(max(samples))))], "{:,.0f}")
-    legend(right, "lower right")
-    drawing.suptitle(title, fontsize=look.TITLE)
+    plots.ticks_at(right, [10**power for power in range(len(str(max(samples))))], "{:,.0f}")
+    plots.legend(right, "lower right")
+    drawing.suptitle(title, fontsize=plots.TITLE)
     return drawing
 
 
@@ -138,14 +122,18 @@ def experiment(config: Config) -> Report:
     model, params = trained(config, dataset.train.images, transform, config.num_steps, **settings)
     rows_key, *keys = jax.random.split(jax.random.key(config.seed + 1), 3)
     test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
-    rows, moves = [], ais.HMC(config.num_leapfrog)
+    rows, moves = [], vaejax.ais.HMC(config.num_leapfrog)
     for count in config.temperature_counts:
-        sampler = vaejax.AIS(model, ais.Sigmoid(count), config.num_chains, transition=moves)
+        schedule = vaejax.ais.Sigmoid(count)
+        sampler = vaejax.AIS(model, schedule, config.num_chains, transition=moves)
         rows.append({"temperatures": count, **sandwich(config, sampler, params, test, keys)})
         tell(f"{count} temperatures: gap {rows[-1]['gap'].mean:.3f} nats")
     # The same key as for the chains, so that the same pixels are seen.
     settings = {"num_samples": config.eval_samples, "transform": transform, "batch_size": 20}
     evaluation = vaejax.evaluate(model, params, test.stored, keys[1], **settings)
+    header = "temperatures | simulated: lower | upper | gap | test: lower | acceptance | seconds"
+    bounds = "{lower} | {upper} | {gap:.3f} | {real} | {acceptance:.2f} | {seconds:.0f}"
+    table = tables.table(header, f"{{temperatures}} | {bounds}", rows)
     heading = (
         f"nats per example, mean over {config.num_simulated} simulated and {len(test)} test"
         " examples ± standard error"
@@ -154,7 +142,7 @@ def experiment(config: Config) -> Report:
     iwae = {str(count): bound for count, bound in evaluation.iwae.items()}
     return Report(
         {"data": dataset.source, "rows": rows, "iwae": iwae},
-        f"{heading}\n{table(rows)}\n\nthe same test examples\n{evaluation}",
+        f"{heading}\n{table}\n\nthe same test examples\n{evaluation}",
         {"ais_sandwich": lambda: figure(rows, evaluation, title)},
     )
 

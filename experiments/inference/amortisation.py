@@ -27,24 +27,21 @@ from functools import partial
 
 import jax
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import figures, flags, tables
 from experiments.lib.data import Examples, drawn
-from experiments.lib.figures import note
-from experiments.lib.flags import BoundSamples, EvalSize, RefiningRate, Script, require_no_warm_up
 from experiments.lib.script import Report, run_script, tell
+from vaejax import plots
 from vaejax.base.fields import Count, CountOrZero, Distinct
-from vaejax.base.mapping import Transformed, estimate
-from vaejax.data.mapping import map_dataset
+from vaejax.base.mapping import Transformed
 from vaejax.inference.refined import Start
-from vaejax.plots.look import BLUE, INK, ORANGE, figure_of, finish, legend
 from vaejax.runs.build import load_data, trained
-from vaejax.runs.config import Setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(flags.PlainSetting):
     """A VAE, and how far q is refined."""
 
     latent_dim: Count = 8
@@ -54,13 +51,13 @@ class Config(Setting, Script):
     """Numbers of refining steps from the encoder's q; 0 is amortised inference."""
     steps_from_standard: Distinct[Count] = (5, 10, 20, 50, 100, 200)
     """Numbers of refining steps from N(0, I)."""
-    refining_rate: RefiningRate = 0.1
-    bound_samples: BoundSamples = 50
-    eval_size: EvalSize = None
+    refining_rate: flags.RefiningRate = 0.1
+    bound_samples: flags.BoundSamples = 50
+    eval_size: flags.EvalSize = None
     out: str = "runs/amortisation"
 
     def check_together(self) -> None:
-        require_no_warm_up(self)
+        super().check_together()
         if self.steps_from_encoder[0] != 0:
             raise ValueError(
                 f"steps_from_encoder = {self.steps_from_encoder}; it starts with 0, the encoder as"
@@ -74,7 +71,7 @@ def milliseconds(model: vaejax.Refined, params: vaejax.Params, test: Examples, k
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        jax.block_until_ready(map_dataset(inference, params, test.stored, key))
+        jax.block_until_ready(vaejax.map_dataset(inference, params, test.stored, key))
         seconds.append(time.perf_counter() - began)
     return 1e3 * min(seconds) / len(test)
 
@@ -82,15 +79,10 @@ def milliseconds(model: vaejax.Refined, params: vaejax.Params, test: Examples, k
 def compare(
     config: Config, model: vaejax.VAE, params: vaejax.Params, test: Examples, key
 ) -> list[dict]:
-    """One row for each start and number of steps; the gain is over the encoder's q, example by
-    example, with the same noise.
-    """
-    starts: dict[Start, tuple[int, ...]] = {
-        "encoder": config.steps_from_encoder,
-        "standard": config.steps_from_standard,
-    }
+    """A row for each start and number of steps; the gain on the encoder's q is paired."""
     runs: list[tuple[Start, int]] = [
-        (start, steps) for start, numbers in starts.items() for steps in numbers
+        *(("encoder", steps) for steps in config.steps_from_encoder),
+        *(("standard", steps) for steps in config.steps_from_standard),
     ]
     rows, amortised = [], None
     for start, steps in runs:
@@ -98,7 +90,7 @@ def compare(
         bound = partial(vaejax.AnalyticKL(config.bound_samples), refined)
         elbo = test.each(bound, params, key)
         amortised = elbo if amortised is None else amortised
-        gain, mean = estimate(elbo - amortised), estimate(elbo).mean
+        gain, mean = vaejax.estimate(elbo - amortised), vaejax.estimate(elbo).mean
         row = {"start": start, "steps": steps, "elbo": mean}
         row |= {"milliseconds": milliseconds(refined, params, test, key)}
         rows.append(row | {"gain": gain.mean, "error_of_gain": gain.standard_error})
@@ -106,38 +98,31 @@ def compare(
     return rows
 
 
-def table(rows: list[dict]) -> str:
-    header = "start | steps | test ELBO | gain on the encoder | ms per example"
-    line = "{start} | {steps} | {elbo:.2f} | {gain:+.2f} ± {error_of_gain:.2f} | {milliseconds:.3f}"
-    return tables.table(header, line, rows)
-
-
-CURVES = {
-    "encoder": ("semi-amortised: from the encoder's q", BLUE, 7),
-    "standard": ("per data point: from N(0, I)", ORANGE, -14),
-}
-
-
 def figure(rows: list[dict], title: str) -> Figure:
     """The bound against the time of inference, which starts at the encoder's."""
-    drawing, [[axes]] = figure_of(size=(7, 4.2))
+    drawing, [[axes]] = plots.figure_of(size=(7, 4.2))
     amortised, *others = rows
-    for start, (label, colour, above) in CURVES.items():
-        curve = [row for row in others if row["start"] == start]
-        points = [(row["milliseconds"], row["elbo"]) for row in curve]
-        axes.plot(*zip(*points, strict=True), "o-", color=colour, label=label, ms=4)
-        for row, point in zip(curve, points, strict=True):
-            style = {"fontsize": 8, "color": colour, "ha": "center"}
-            note(axes, str(row["steps"]), point, (0, above), **style)
+    for start, label, colour, offset, side in (
+        ("encoder", "semi-amortised: steps from the encoder's q", plots.BLUE, (0, 7), "center"),
+        ("standard", "per data point: steps from N(0, I)", plots.ORANGE, (7, -10), "left"),
+    ):
+        points = tables.columns(tables.where(others, start=start), "milliseconds", "elbo", "steps")
+        axes.plot(*points[:2], "o-", color=colour, label=label, ms=4)
+        style = {"fontsize": 8, "color": colour, "ha": side}
+        for *point, steps in zip(*points, strict=True):
+            figures.note(axes, str(steps), tuple(point), offset, **style)
     encoder, best = amortised["elbo"], max(row["elbo"] for row in rows)
     label = "amortised: the encoder"
-    axes.plot(amortised["milliseconds"], encoder, "D", color=INK, label=label, ms=7)
-    axes.axhline(encoder, color=INK, lw=0.7, ls=":")
-    finish(axes, xscale="log", xlabel="time of q(z|x) (ms per example)", title=title)
+    axes.plot(amortised["milliseconds"], encoder, "D", color=plots.INK, label=label, ms=7)
+    axes.axhline(encoder, color=plots.INK, lw=0.7, ls=":")
+    plots.finish(axes, xscale="log", xlabel="time of q(z|x) (ms per example)", title=title)
     axes.set_ylabel("test ELBO (nats per example)")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     gap = best - encoder
     axes.set_ylim(min(encoder - 4 * gap, best - 1), best + 0.25 * gap + 0.1)
-    legend(axes, "lower left")
+    plots.legend(axes)
     return drawing
 
 
@@ -148,11 +133,14 @@ def experiment(config: Config) -> Report:
     rows_key, key = (jax.random.key(config.seed + number) for number in (2, 1))
     test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
     rows = compare(config, model, params, test, key)
+    header = "start | steps | test ELBO | gain on the encoder | ms per example"
+    numbers = "{elbo:.2f} | {gain:+.2f} ± {error_of_gain:.2f} | {milliseconds:.3f}"
+    table = tables.table(header, f"{{start}} | {{steps}} | {numbers}", rows)
     heading = f"nats per test example, {len(test)} of them; the gain is paired, ± its standard"
     title = f"{config.data}: the same model, three kinds of inference (numbers of steps)"
     return Report(
         {"data": dataset.source, "rows": rows},
-        f"{heading} error\n{table(rows)}",
+        f"{heading} error\n{table}",
         {"amortisation": lambda: figure(rows, title)},
     )
 

@@ -36,23 +36,20 @@ from jax.scipy.special import logsumexp
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import figures, flags, tables
 from experiments.lib.data import Examples, drawn, seen
-from experiments.lib.figures import error_curve, image_rows
-from experiments.lib.flags import EvalSamples, EvalSize, Script, require_no_warm_up
 from experiments.lib.script import Report, run_script, tell
 from experiments.lib.training import fitted
+from vaejax import plots
 from vaejax.base.checks import Integers
 from vaejax.base.fields import Count, Distinct
-from vaejax.base.mapping import estimate
 from vaejax.data.check import check_data
-from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, legend, ticks_at
 from vaejax.runs.build import build_model, initial_params, load_data
-from vaejax.runs.config import Setting, TrainSize, training_config
+from vaejax.runs.config import TrainSize, training_config
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(flags.PlainSetting):
     """A VAE, and the sizes of its training sets."""
 
     latent_dim: Count = 4
@@ -62,12 +59,9 @@ class Config(Setting, Script):
     num_steps: Count = 10_000
     theta_draws: Count = 8
     """Draws of q(theta) that predictions are averaged over."""
-    eval_samples: EvalSamples = 100
-    eval_size: EvalSize = None
+    eval_samples: flags.EvalSamples = 100
+    eval_size: flags.EvalSize = None
     out: str = "runs/bayesian_decoder"
-
-    def check_together(self) -> None:
-        require_no_warm_up(self)
 
 
 def log_predictive(model: vaejax.VAE, num_samples: int, thetas: vaejax.Params, x, key):
@@ -108,9 +102,9 @@ def compare(
     _, deviations = test.each(partial(uncertainty, model), thetas, test_key)
     row = {
         "size": size,
-        "point": estimate(log_point),
-        "posterior": estimate(log_posterior),
-        "gain": estimate(log_posterior - log_point),
+        "point": vaejax.estimate(log_point),
+        "posterior": vaejax.estimate(log_posterior),
+        "gain": vaejax.estimate(log_posterior - log_point),
         "deviation": float(deviations.mean()),
     }
     tell("{size} images: point {point}, posterior {posterior}".format(**row))
@@ -118,35 +112,26 @@ def compare(
 
 
 def figure_of_bounds(rows: list[dict], title: str) -> Figure:
-    figure, [[axes]] = figure_of(size=(6.4, 4))
-    sizes = [row["size"] for row in rows]
-    labels = {"point": "point estimate", "posterior": "posterior over the weights"}
-    for (name, label), colour in zip(labels.items(), (ORANGE, BLUE), strict=True):
-        error_curve(axes, sizes, (row[name] for row in rows), color=colour, label=label)
-    finish(axes, xscale="log", xlabel="training images", title=title)
+    figure, [[axes]] = plots.figure_of(size=(6.4, 4))
+    for name, label, colour in (
+        ("point", "point estimate", plots.ORANGE),
+        ("posterior", "posterior over the weights", plots.BLUE),
+    ):
+        figures.curve(axes, rows, "size", name, color=colour, label=label)
+    plots.finish(axes, xscale="log", xlabel="training images", title=title)
     axes.set_ylabel("test log p(x) (nats per example)")
-    ticks_at(axes, sizes, str)
-    legend(axes, "lower right")
+    plots.ticks_at(axes, [row["size"] for row in rows], str)
+    plots.legend(axes, "lower right")
     return figure
 
 
 def figure_of_images(shown: dict[int, tuple], xs) -> Figure:
-    """For the smallest and the largest training set: x, the mean decoded image, and its standard
-    deviation over theta.
-    """
+    """For the smallest and the largest set: x, the mean image, its deviation over theta."""
     rows = {"x": xs}
     for size, (means, deviations) in shown.items():
         rows |= {f"mean, {size} images": means, f"deviation, {size} images": deviations / 0.3}
     title = "decoded images over draws of the decoder's weights (deviation: black is 0.3)"
-    return image_rows(rows, title)
-
-
-def table(rows: list[dict]) -> str:
-    header = (
-        "training images | point | posterior over the weights | gain, paired | deviation of a pixel"
-    )
-    line = "{size} | {point} | {posterior} | {gain} | {deviation:.3f}"
-    return tables.table(header, line, rows)
+    return figures.image_rows(rows, title)
 
 
 def experiment(config: Config) -> Report:
@@ -163,15 +148,21 @@ def experiment(config: Config) -> Report:
         if size in (min(config.train_counts), max(config.train_counts)):
             decode = jax.vmap(partial(uncertainty, model, thetas))
             shown[size] = decode(xs, jax.random.split(show_key, len(xs)))
+    header = "training images | point | posterior over the weights | gain, paired"
+    line = "{size} | {point} | {posterior} | {gain} | {deviation:.3f}"
+    table = tables.table(f"{header} | deviation of a pixel", line, rows)
     heading = (
         f"test log p(x), nats per example; {config.theta_draws} draws of theta,"
         f" {config.eval_samples} of z for each"
     )
-    figures = {
-        "bayesian_decoder": lambda: figure_of_bounds(rows, config.data),
-        "uncertainty": lambda: figure_of_images(shown, xs),
-    }
-    return Report({"data": dataset.source, "rows": rows}, f"{heading}\n{table(rows)}", figures)
+    return Report(
+        {"data": dataset.source, "rows": rows},
+        f"{heading}\n{table}",
+        {
+            "bayesian_decoder": lambda: figure_of_bounds(rows, config.data),
+            "uncertainty": lambda: figure_of_images(shown, xs),
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -36,45 +36,26 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import encoders, flags, tables
 from experiments.lib.data import Examples, drawn
-from experiments.lib.encoders import Entries, encoders_of_one_decoder, free_encoder, gap_parts
-from experiments.lib.figures import means_and_errors
-from experiments.lib.flags import (
-    BoundSamples,
-    Encoders,
-    EncoderSteps,
-    EvalSize,
-    NumChains,
-    RefiningRate,
-    RefiningSteps,
-    Script,
-    Temperatures,
-)
+from experiments.lib.encoders import EncodersSetting, Entries
 from experiments.lib.script import Report, run_script, tell
-from vaejax import ais
+from vaejax import plots
 from vaejax.base.fields import Count
-from vaejax.base.mapping import estimate
-from vaejax.plots.look import BLUE, INK, ORANGE, TITLE, figure_of, finish, shared_legend
 from vaejax.runs.build import load_data
-from vaejax.runs.config import Setting
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(EncodersSetting):
     """A VAE, families of q for it, and how exactly the three numbers of an example are found."""
 
     latent_dim: Count = 4
-    hidden: tuple[Count, ...] = (100,)
-    num_steps: Count = 3_000
-    encoders: Encoders = ("diag-normal", "full-normal", "real-nvp:4")
-    encoder_steps: EncoderSteps = 3_000
-    refining_steps: RefiningSteps = 1_000
-    refining_rate: RefiningRate = 0.01
-    bound_samples: BoundSamples = 500
-    temperatures: Temperatures = 400
-    num_chains: NumChains = 16
-    eval_size: EvalSize = 100
+    refining_steps: flags.RefiningSteps = 1_000
+    refining_rate: flags.RefiningRate = 0.01
+    bound_samples: flags.BoundSamples = 500
+    temperatures: flags.Temperatures = 400
+    num_chains: flags.NumChains = 16
+    eval_size: flags.EvalSize = 100
     out: str = "runs/inference_gap"
 
     def check_together(self) -> None:
@@ -93,51 +74,47 @@ FAMILIES = ("diag-normal", "full-normal", "real-nvp")
 def gaps(config: Config, entries: Entries, test: Examples, key) -> dict[str, vaejax.Gap]:
     """{family: the gap of each example}, with one log p(x) for all."""
     model, params = next(iter(entries.values()))
-    sampler = vaejax.AIS(model, ais.Sigmoid(config.temperatures), config.num_chains)
+    sampler = vaejax.AIS(model, vaejax.ais.Sigmoid(config.temperatures), config.num_chains)
     log_p = test.each(sampler, params, key, batch_size=20)
     settings = {"num_samples": config.bound_samples, "transform": test.transform}
     by_family = {}
     for name, (model, params) in entries.items():
-        family = free_encoder(model.encoder, name, config.latent_dim)
+        family = encoders.free_encoder(model.encoder, name, config.latent_dim)
         refined = vaejax.Refined(
             model, config.refining_steps, "standard", family, config.refining_rate
         )
         by_family[name] = vaejax.inference_gap(refined, params, test.stored, log_p, key, **settings)
-        tell(f"{name}: gap {estimate(by_family[name].total)}")
+        tell(f"{name}: gap {vaejax.estimate(by_family[name].total)}")
     return by_family
-
-
-def table(rows: list[dict]) -> str:
-    header = "family | ELBO | best ELBO | gap | approximation | amortisation"
-    parts = "{gap:.3f} | {approximation:.3f} | {amortisation:.3f}"
-    return tables.table(header, f"{{family}} | {{elbo:.3f}} | {{best:.3f}} | {parts}", rows)
 
 
 def figure(rows: list[dict], title: str) -> Figure:
     """The two parts of the gap, one on the other, for each family."""
-    drawing, [[axes]] = figure_of(size=(6.4, 1.5 + 0.65 * len(rows)))
+    drawing, [[axes]] = plots.figure_of(size=(6.4, 1.5 + 0.65 * len(rows)))
     places, start = np.arange(len(rows))[::-1], np.zeros(len(rows))
-    for part, colour in (("approximation", BLUE), ("amortisation", ORANGE)):
-        means, errors = means_and_errors(row[part] for row in rows)
+    for part, colour in (("approximation", plots.BLUE), ("amortisation", plots.ORANGE)):
+        means, errors = np.transpose([row[part] for row in rows])
         style = {"height": 0.55, "color": colour, "alpha": 0.9, "label": f"{part} gap"}
         axes.barh(places, means, left=start, **style)
         start = start + means
-        axes.errorbar(start, places, xerr=errors, fmt="none", ecolor=INK, capsize=3, lw=1)
+        axes.errorbar(start, places, xerr=errors, fmt="none", ecolor=plots.INK, capsize=3, lw=1)
     axes.set_yticks(places, [row["family"] for row in rows])
-    axes.set_title(title, fontsize=TITLE)
-    finish(axes, xlabel="log p(x) − ELBO (nats per example)")
-    shared_legend(drawing, [axes], ncols=2)
+    axes.set_title(title, fontsize=plots.TITLE)
+    plots.finish(axes, xlabel="log p(x) − ELBO (nats per example)")
+    plots.shared_legend(drawing, [axes], ncols=2)
     return drawing
 
 
 def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
-    steps, training = (config.num_steps, config.encoder_steps), dataset.train.images
-    entries = encoders_of_one_decoder(config, config.encoders, *steps, training, transform)
+    entries = encoders.encoders_of_one_decoder(config, dataset.train.images, transform)
     rows_key, key = jax.random.split(jax.random.key(config.seed + 1))
     test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
     by_family = gaps(config, entries, test, key)
-    rows = [{"family": name, **gap_parts(gap)} for name, gap in by_family.items()]
+    rows = [{"family": name, **encoders.gap_parts(gap)} for name, gap in by_family.items()]
+    parts = "elbo", "best", "gap", "approximation", "amortisation"
+    line = " | ".join(["{family}", *(f"{{{name}:.3f}}" for name in parts)])
+    header = "family | ELBO | best ELBO | gap | approximation | amortisation"
     heading = (
         f"nats per example, mean over {len(test)} test examples ± standard error; log p(x)"
         f" {rows[0]['log_marginal']}"  # the same for every family
@@ -145,7 +122,7 @@ def experiment(config: Config) -> Report:
     title = f"{config.data}: one decoder, an encoder of each family"
     return Report(
         {"data": dataset.source, "rows": rows},
-        f"{heading}\n{table(rows)}",
+        f"{heading}\n{tables.table(header, line, rows)}",
         {"inference_gap": lambda: figure(rows, title)},
     )
 

@@ -34,7 +34,7 @@ Duration: 44 s on two cores of an Intel Xeon.
 """
 
 import dataclasses
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import jax
 import numpy as np
@@ -42,45 +42,39 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import flags, tables
 from experiments.lib.data import one_of_each_class, seen
-from experiments.lib.encoders import encoders_of_one_decoder
-from experiments.lib.flags import Encoders, EncoderSteps, NumChains, RefiningSteps, Script
+from experiments.lib.encoders import EncodersSetting, encoders_of_one_decoder
 from experiments.lib.grid import OnGrid, on_grids
 from experiments.lib.script import Report, run_script
+from vaejax import plots
 from vaejax.base.checks import Integers
 from vaejax.base.fields import Count
-from vaejax.base.mapping import estimate
 from vaejax.inference.mcmc import Chains
-from vaejax.plots.images import show_image
-from vaejax.plots.look import BLUE, INK, ORANGE, PALE, TITLE, figure_of
 from vaejax.runs.build import load_data
-from vaejax.runs.config import Setting, TestSize
+from vaejax.runs.config import TestSize
 
 MASSES = (0.5, 0.9, 0.99)  # of the regions that are drawn
-GREYS = ("#9aa5ad", "#c3cacf", PALE)
-DOTS = {"color": BLUE, "linewidths": 0}
+GREYS = ("#9aa5ad", "#c3cacf", plots.PALE)
+DOTS = {"color": plots.BLUE, "linewidths": 0}
 REFINED = "diag-normal, refined"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(EncodersSetting):
     """A VAE with two latents, families of q for the same posterior, and how long NUTS runs. The
     diagonal normal is also refined for each example, unless --refining-steps is 0.
     """
 
     hidden: tuple[Count, ...] = (100, 100)
-    num_steps: Count = 3_000
-    encoders: Encoders = ("diag-normal", "full-normal", "real-nvp:4")
-    encoder_steps: EncoderSteps = 3_000
-    refining_steps: RefiningSteps = 200
+    refining_steps: flags.RefiningSteps = 200
     num_shown: TestSize = 5
     """Test examples that NUTS is run on and that the picture shows: the first of each class."""
     eval_size: TestSize | None = 50
     """So many test examples, the first of each class before the others; None takes all."""
     grid: Annotated[int, Integers(20)] = 150
     """Points of the grid in each direction."""
-    num_chains: NumChains = 4
+    num_chains: flags.NumChains = 4
     chain_warm_up: Annotated[int, Integers(20)] = 500
     """Steps in which each chain of NUTS adapts."""
     chain_samples: Annotated[int, Integers(4)] = 1_000
@@ -99,32 +93,26 @@ class Config(Setting, Script):
             )
 
 
-class Sampled(NamedTuple):
-    """What NUTS found of one example, `samples` [n, 2] of all chains. `off` is how many standard
-    errors its means are from the grid's, by the effective sample size; `spread` its standard
-    deviations over the grid's, below 1 where chains stay in one mode of several, all in the same.
+def against_grid(chains: Chains, grid: OnGrid) -> dict[str, Any]:
+    """What NUTS found of one example. `off` is how many standard errors its means are from the
+    grid's, by the effective sample size; `spread` its standard deviations over the grid's, below 1
+    where chains stay in one mode of several, all in the same.
     """
-
-    samples: np.ndarray
-    r_hat: np.ndarray
-    ess: np.ndarray
-    off: np.ndarray
-    spread: np.ndarray
-    divergences: int
-
-
-def against_grid(chains: Chains, grid: OnGrid) -> Sampled:
-    samples = np.asarray(chains.samples, np.float64).reshape(-1, 2)
+    samples = draws(chains)
     mean, deviation = grid.p.mean(), grid.p.deviation()
     ess = np.asarray(chains.effective_sample_size())
-    return Sampled(
-        samples,
-        r_hat=np.asarray(chains.r_hat()),
-        ess=ess,
-        off=(samples.mean(axis=0) - mean) / (deviation / np.sqrt(ess)),
-        spread=samples.std(axis=0) / deviation,
-        divergences=int(chains.divergent.sum()),
-    )
+    return {
+        "r_hat": np.asarray(chains.r_hat()),
+        "ess": ess,
+        "off": (samples.mean(axis=0) - mean) / (deviation / np.sqrt(ess)),
+        "spread": samples.std(axis=0) / deviation,
+        "divergences": int(chains.divergent.sum()),
+    }
+
+
+def draws(chains: Chains) -> np.ndarray:
+    """Of all chains, [n, 2]."""
+    return np.asarray(chains.samples, np.float64).reshape(-1, 2)
 
 
 def compare(grids: list[OnGrid], names: tuple[str, ...]) -> list[dict]:
@@ -132,7 +120,7 @@ def compare(grids: list[OnGrid], names: tuple[str, ...]) -> list[dict]:
     kls = {name: np.array([grid.q[name].kl(grid.p) for grid in grids]) for name in names}
     rows = []
     for name in names:
-        kl, gain = estimate(kls[name]), estimate(kls[names[0]] - kls[name])
+        kl, gain = vaejax.estimate(kls[name]), vaejax.estimate(kls[names[0]] - kls[name])
         row = {"encoder": name, "kl": kl.mean, "error": kl.standard_error}
         row |= {"gain": gain.mean, "error_of_gain": gain.standard_error}
         ratios = [grid.q[name].deviation() / grid.p.deviation() for grid in grids]
@@ -146,31 +134,31 @@ def compare(grids: list[OnGrid], names: tuple[str, ...]) -> list[dict]:
 
 
 def figure(
-    images: np.ndarray, grids: list[OnGrid], sampled: list[Sampled], names: tuple[str, ...]
+    images: np.ndarray, grids: list[OnGrid], samples: list, nuts: list[dict], names: tuple[str, ...]
 ) -> Figure:
     """A column for each digit, a row for each family of q."""
     columns, rows = len(images), len(names)
     size = 2.35 * columns + 0.6, 2.5 * rows + 1.6
-    drawing, panels = figure_of(rows + 1, columns, size, height_ratios=[0.42, *[1] * rows])
-    for axes, image, chains in zip(panels[0], images, sampled, strict=True):
-        show_image(axes, image)
-        title = f"NUTS: $\\hat R$ {chains.r_hat.max():.2f}, ESS {chains.ess.min():,.0f}"
-        axes.set_title(title, fontsize=9, color=INK)
+    drawing, panels = plots.figure_of(rows + 1, columns, size, height_ratios=[0.42, *[1] * rows])
+    for axes, image, chains in zip(panels[0], images, nuts, strict=True):
+        plots.show_image(axes, image)
+        title = f"NUTS: $\\hat R$ {chains['r_hat'].max():.2f}, ESS {chains['ess'].min():,.0f}"
+        axes.set_title(title, fontsize=9, color=plots.INK)
     for row, name in zip(panels[1:], names, strict=True):
-        for axes, grid, chains in zip(row, grids, sampled, strict=True):
-            draw(axes, grid, chains.samples, name)
+        for axes, grid, points in zip(row, grids, samples, strict=True):
+            draw(axes, grid, points, name)
         row[0].set_ylabel(f"q: {name}\n\n$z_2$", fontsize=10)
     for axes in panels[-1]:
         axes.set_xlabel("$z_1$", fontsize=10)
     title = "p(z|x) exactly (grey: regions of 50, 90 and 99 %), samples of NUTS (points),"
-    drawing.suptitle(f"{title} q(z|x) (orange: 50, 90 %)", fontsize=TITLE)
+    drawing.suptitle(f"{title} q(z|x) (orange: 50, 90 %)", fontsize=plots.TITLE)
     return drawing
 
 
 def draw(axes: Axes, grid: OnGrid, samples: np.ndarray, name: str, num_points: int = 250) -> None:
     axes.contourf(*grid.p.picture(grid.p.regions()), [0, *MASSES], colors=GREYS)
     axes.scatter(*samples[:: max(1, len(samples) // num_points)].T, s=2.5, alpha=0.7, **DOTS)
-    q, lines = grid.q[name], {"colors": ORANGE, "linewidths": 1.4}
+    q, lines = grid.q[name], {"colors": plots.ORANGE, "linewidths": 1.4}
     axes.contour(*q.picture(q.regions()), MASSES[:2], **lines)
     axes.set_aspect("equal")
     axes.tick_params(labelsize=7)
@@ -190,29 +178,21 @@ def window(grid: OnGrid) -> dict[str, Any]:
     return {f"{axis}lim": (centre[i] - half, centre[i] + half) for i, axis in enumerate("xy")}
 
 
-def table_of_families(rows: list[dict]) -> str:
-    header = "q | KL(q‖p) | sd of q / sd of p | KL less than the first's by"
-    kl, gain = "{kl:.3f} ± {error:.3f}", "{gain:.3f} ± {error_of_gain:.3f}"
-    return tables.table(header, f"{{encoder}} | {kl} | {{deviation_ratio:.2f}} | {gain}", rows)
-
-
-def table_of_chains(sampled: list[Sampled]) -> str:
-    lines = []
-    for i, chains in enumerate(sampled):
-        off, spread = (
-            ", ".join(f"{number:.2f}" for number in numbers)
-            for numbers in (chains.off, chains.spread)
-        )
-        quality = f"{chains.r_hat.max():.3f}", f"{chains.ess.min():,.0f}"
-        lines.append([f"digit {i + 1}", *quality, off, spread, chains.divergences])
-    header = "NUTS on, split R-hat, effective samples, means off in errors, sd / sd on the grid"
-    return tables.markdown([*header.split(", "), "divergences"], lines)
+def table_of_chains(nuts: list[dict[str, Any]]) -> str:
+    shown = [
+        {"digit": i + 1, "r_hat": row["r_hat"].max(), "ess": row["ess"].min()}
+        | {name: ", ".join(map("{:.2f}".format, row[name])) for name in ("off", "spread")}
+        | {"divergences": row["divergences"]}
+        for i, row in enumerate(nuts)
+    ]
+    header = "NUTS on | split R-hat | effective samples | means off in errors | sd / sd on the grid"
+    line = "digit {digit} | {r_hat:.3f} | {ess:,.0f} | {off} | {spread} | {divergences}"
+    return tables.table(f"{header} | divergences", line, shown)
 
 
 def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
-    steps, training = (config.num_steps, config.encoder_steps), dataset.train.images
-    entries = encoders_of_one_decoder(config, config.encoders, *steps, training, transform)
+    entries = encoders_of_one_decoder(config, dataset.train.images, transform)
     model, params = entries[config.encoders[0]]
     if "diag-normal" in entries and config.refining_steps:
         amortised, of_amortised = entries["diag-normal"]
@@ -224,24 +204,23 @@ def experiment(config: Config) -> Report:
     grids = on_grids(entries, xs, config.grid)
     shown = slice(config.num_shown)
     lengths = config.num_chains, config.chain_warm_up, config.chain_samples
-    chains = jax.jit(lambda params, x, key: vaejax.mcmc.nuts(model, params, x, key, *lengths))
-    sampled = [
-        against_grid(chains(params, x, jax.random.fold_in(nuts_key, i)), grid)
-        for i, (x, grid) in enumerate(zip(xs[shown], grids[shown], strict=True))
-    ]
-    rows = compare(grids, tuple(entries))
-    nuts = [chains._asdict() for chains in sampled]
-    for row in nuts:
-        del row["samples"]
+    sample = jax.jit(lambda params, x, key: vaejax.mcmc.nuts(model, params, x, key, *lengths))
+    chains = [sample(params, x, jax.random.fold_in(nuts_key, i)) for i, x in enumerate(xs[shown])]
+    samples, nuts = list(map(draws, chains)), list(map(against_grid, chains, grids[shown]))
+    names, images = tuple(entries), np.asarray(xs[shown])
+    rows = compare(grids, names)
+    header = "q | KL(q‖p) | sd of q / sd of p | KL less than the first's by"
+    kl, gain = "{kl:.3f} ± {error:.3f}", "{gain:.3f} ± {error_of_gain:.3f}"
+    families = tables.table(header, f"{{encoder}} | {kl} | {{deviation_ratio:.2f}} | {gain}", rows)
     heading = (
         f"nats per example, mean over {len(grids)} test examples ± standard error; the difference"
         " is paired"
     )
-    written = "\n".join([heading, table_of_families(rows), table_of_chains(sampled)])
-    numbers = {"data": dataset.source, "rows": rows, "nuts": nuts}
-    images, names = np.asarray(xs[shown]), tuple(entries)
-    figures = {"posterior": lambda: figure(images, grids[shown], sampled, names)}
-    return Report(numbers, written, figures)
+    return Report(
+        {"data": dataset.source, "rows": rows, "nuts": nuts},
+        "\n".join([heading, families, table_of_chains(nuts)]),
+        {"posterior": lambda: figure(images, grids[shown], samples, nuts, names)},
+    )
 
 
 if __name__ == "__main__":

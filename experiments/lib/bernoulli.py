@@ -53,9 +53,7 @@ def closed_forms(t: float, p: float, dim: int, k: int) -> dict[str, float]:
     mean, variance = p * f1 + (1 - p) * f0, v * (f1 - f0) ** 2  # of that part
 
     def with_score(c: float) -> float:
-        """E[(f - c)^2 s_i^2]: b_i by its two values, the other coordinates by their mean and
-        variance.
-        """
+        """E[(f - c)^2 s_i^2]: b_i by its values, the others by mean and variance."""
         others = (dim - 1) * mean - c
         values = ((p, 1 - p, f1), (1 - p, -p, f0))  # (probability, score, part of f)
         return sum(

@@ -56,9 +56,7 @@ def drawn(split: Split, size: int | None, key) -> Split:
 
 
 def one_of_each_class(labels: np.ndarray | None, count: int) -> np.ndarray:
-    """`count` rows: the first of each class, classes in order, then the others; the first ones
-    where there are no labels.
-    """
+    """`count` rows: the first of each class, then the others; in order without labels."""
     if labels is None:
         return np.arange(count)
     first = np.unique(labels, return_index=True)[1]

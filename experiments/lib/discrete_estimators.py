@@ -14,15 +14,12 @@ from vaejax import Params
 from vaejax.base.checks import unknown_name
 from vaejax.base.fields import Rule
 
-EVALUATIONS = (
-    6  # of f, that each has for one gradient: single samples, pairs and triples share them
-)
+# Of f, that each has for one gradient: single samples, pairs and triples share them.
+EVALUATIONS = 6
 
 
 class Entry(NamedTuple):
-    """An estimator, for how many of its evaluations it also takes the gradient of f, and how it is
-    drawn.
-    """
+    """An estimator, how many of its evaluations take grad f too, and how it is drawn."""
 
     estimator: vaejax.Estimator
     gradients: int

@@ -2,7 +2,7 @@
 that of `vaejax.runs.config` where it is there too.
 
     @dataclasses.dataclass(frozen=True)
-    class Config(Setting, Script):         # of a VAE; ImageSetting for another model of images
+    class Config(ModelSetting):            # of a VAE; ImageSetting for another model of images
         latent_dim: Count = 8              # another default; the meaning stays
         eval_size: EvalSize = None
 
@@ -24,6 +24,7 @@ from vaejax.base.fields import (
     Count,
     CountOrZero,
     Distinct,
+    Entries,
     Fraction,
     Plural,
     Positive,
@@ -63,18 +64,24 @@ class Script(Configuration):
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageSetting(DataSetting, Script):
-    """Images, and how a model of them is trained, where `Setting` has more than is asked for."""
+class Trained(Script):
+    """What is trained: for how long, on what batches, at what rate."""
 
-    binarisation: Policy = "threshold"
-    hidden: tuple[Count, ...] = (100,)
-    """Widths of the hidden layers (mlp and gated)."""
     num_steps: Count = 2_000
     """Steps of the training."""
     batch_size: TrainSize = 100
     """Examples of one step."""
     learning_rate: Positive = 1e-3
     """Of the optimiser, at its start."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageSetting(DataSetting, Trained):
+    """Images, and how a model of them is trained, where `Setting` has more than is asked for."""
+
+    binarisation: Policy = "threshold"
+    hidden: tuple[Count, ...] = (100,)
+    """Widths of the hidden layers (mlp and gated)."""
 
     @property
     def pixels(self) -> Any:
@@ -83,10 +90,20 @@ class ImageSetting(DataSetting, Script):
         return vaejax.ContinuousBernoulli if grey else vaejax.Bernoulli
 
 
-def require_no_warm_up(setting: Setting) -> None:
-    """Raises ValueError for a warm-up where the objective has a weight of the KL of its own."""
-    if setting.warm_up:
-        raise ValueError(f"warm_up = {setting.warm_up}; here the objective has none, so leave it 0")
+@dataclasses.dataclass(frozen=True)
+class ModelSetting(Setting, Script):
+    """A VAE, and how it is trained."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainSetting(ModelSetting):
+    """A VAE whose objective has no warm-up: one is refused."""
+
+    def check_together(self) -> None:
+        if self.warm_up:
+            raise ValueError(
+                f"warm_up = {self.warm_up}; here the objective has none, so leave it 0"
+            )
 
 
 # What is measured, and on what.
@@ -102,6 +119,7 @@ MeasuredAt = Annotated[
     Distinct[Fraction], arg(help="The fractions of the run after which to measure.")
 ]
 MeasuredExamples = Annotated[TrainSize, arg(help="The size of the fixed minibatch.")]
+LatentDim = Annotated[Count, arg(help="Dimensions of z.")]
 NumExamples = Annotated[Count, arg(help="Examples of the synthetic data.")]
 
 Temperatures = Annotated[Count, arg(help="Temperatures of AIS.")]
@@ -109,6 +127,7 @@ ValidateEvery = Annotated[Count, arg(help="Steps from one validation to the next
 
 # What is compared.
 
+Parts = Annotated[Distinct[Entries], arg(help="Which parts to run.")]
 Priors = Annotated[Distinct[PriorName], arg(help="As --prior of train.py.")]
 Encoders = Annotated[Distinct[EncoderName], arg(help="As --encoder of train.py.")]
 Betas = Annotated[Distinct[Positive], arg(help="Weights of the KL.")]

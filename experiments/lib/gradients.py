@@ -5,13 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optax
-from matplotlib.axes import Axes
 
 import vaejax
-from experiments.lib.figures import interval_bars
 from vaejax import Params
 from vaejax.variance.groups import Groups
+from vaejax.variance.intervals import Spread
 
 # Along a training.
 
@@ -21,27 +19,22 @@ def measured_steps(fractions: Iterable[float], num_steps: int) -> list[int]:
     return sorted({round(fraction * num_steps) for fraction in fractions})
 
 
-def params_at(
-    step: int,
-    folder: str | Path,
-    objective: vaejax.Objective,
-    start: Params,
-    optimizer: optax.GradientTransformation,
-    data: Any,
-    key,
-    **settings: Any,
-) -> Params:
-    """The parameters after so many steps of one training, which goes on from its checkpoints in
-    `folder`; `settings` are those of `vaejax.fit`.
+def params_at(step: int, folder: str | Path, start: Params, **settings: Any) -> Params:
+    """The parameters after so many steps of one training from `start`, which goes on from its
+    checkpoints in `folder`; `settings` are the arguments of `vaejax.fit`.
     """
     if step == 0:
         return start
     checkpoints = vaejax.Checkpoints(folder, resume=True)
-    settings |= {"num_steps": step, "checkpoints": checkpoints}
-    return vaejax.fit(objective, start, optimizer, data, key, **settings).params
+    return vaejax.fit(params=start, num_steps=step, checkpoints=checkpoints, **settings).params
 
 
 # What is measured.
+
+
+def interval_of(spread: Spread, name: str = "trace") -> dict[str, float]:
+    """The trace of the covariance of a gradient, and its interval at 95 %."""
+    return {name: spread.trace, "low": spread.low, "high": spread.high}
 
 
 def measured_intervals(
@@ -53,17 +46,12 @@ def measured_intervals(
         objective, params, x, key, num_draws, groups=groups, chunk=500
     )
     return {
-        name: {"measured": spread.trace, "low": spread.low, "high": spread.high}
+        name: interval_of(spread, "measured")
         for name, spread in vaejax.gradient_spread(moments, groups).items()
     }
 
 
 # Rows of what was measured, and beside what is exact.
-
-
-def where(rows: Iterable[dict], **columns: Any) -> list[dict]:
-    """The rows that have these values in these columns."""
-    return [row for row in rows if columns.items() <= row.items()]
 
 
 def covers(row: dict) -> bool:
@@ -79,9 +67,3 @@ def coverage(rows: Iterable[dict]) -> float:
 def worst_relative_error(rows: Iterable[dict]) -> float:
     """Of what was measured, against what is exact."""
     return max(abs(row["measured"] / row["exact"] - 1) for row in rows)
-
-
-def draw_measured(axes: Axes, rows: list[dict], x: str, **style: Any) -> None:
-    """Points with their intervals, against the column `x`."""
-    places, values = ([row[name] for row in rows] for name in (x, "measured"))
-    axes.errorbar(places, values, interval_bars(rows), **{"fmt": "o", "ms": 4, **style})

@@ -21,9 +21,7 @@ class OnGrid(NamedTuple):
 
 
 def on_grids(entries: Entries, xs, size: int) -> list[OnGrid]:
-    """For each example, on a grid over where p(z|x) or a q(z|x) is not negligible: found on a
-    coarse one, the same for all.
-    """
+    """For each example, on a grid over where p(z|x) or a q(z|x) is not negligible."""
     models = {name: model for name, (model, _) in entries.items()}
     params = {name: values for name, (_, values) in entries.items()}
     first = next(iter(models))  # the decoder is the same in all
@@ -62,9 +60,7 @@ def on_grids(entries: Entries, xs, size: int) -> list[OnGrid]:
 
 
 def box(points: np.ndarray, log_densities: list) -> tuple[np.ndarray, np.ndarray]:
-    """The corners around all points where one of the densities is not negligible, with a margin of
-    two cells.
-    """
+    """The corners around all points where a density is not negligible, and two cells more."""
     densities = np.asarray(log_densities)
     inside = points[np.any(densities > densities.max(axis=1, keepdims=True) + NEGLIGIBLE, axis=0)]
     margin = 2 * 2 * REACH / (COARSE - 1)

@@ -34,17 +34,13 @@ def signed_rows() -> np.ndarray:
 
 
 def log_likelihood(num_data: int, rows, w):
-    """(N / M) sum_m log sigmoid(r_m' w), of M signed rows: an unbiased estimate of the sum over the
-    data.
-    """
+    """(N / M) sum_m log sigmoid(r_m' w), of M signed rows: unbiased for the whole sum."""
     return num_data / len(rows) * jnp.sum(jax.nn.log_sigmoid(rows @ w))
 
 
 @vaejax.component
 class RegressionELBO(vaejax.Objective):
-    """E_q log p(y | w), as estimated, less KL(q || N(0, I)) in closed form; nats of the whole data
-    set.
-    """
+    """E_q log p(y | w), as estimated, less the exact KL; nats of the whole data set."""
 
     estimator: vaejax.Estimator
     model: vaejax.Expectation

@@ -65,9 +65,7 @@ class Posterior(NamedTuple):
 
 
 def of_mean(limit, signal, variance, exponent: float) -> Constants:
-    """The constants of a mean over data with independent noise, from those of each datum
-    [N, dim].
-    """
+    """Those of a mean over data with independent noise, from each datum's [N, dim]."""
     size = len(variance)
     limit, signal, variance = (np.mean(part, axis=0) for part in (limit, signal, variance))
     return Constants(limit, signal, np.sqrt(variance / size), exponent)

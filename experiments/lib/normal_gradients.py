@@ -60,9 +60,7 @@ def rules(num_points: int = 400) -> dict[str, Rule]:
 
 
 class Exact(NamedTuple):
-    """Of one estimator's gradient in one parameter, for each k; `baseline` is what is taken from
-    f.
-    """
+    """Of a gradient in one parameter, for each k; `baseline` is what is taken from f."""
 
     mean: np.ndarray
     variance: np.ndarray

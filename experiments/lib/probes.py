@@ -8,11 +8,10 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.lib import tables
-from experiments.lib.figures import error_curve
-from vaejax.base.mapping import estimate
+import vaejax
+from experiments.lib import figures, tables
+from vaejax import plots
 from vaejax.evaluation.representation import knn_accuracy, linear_probe
-from vaejax.plots.look import BLUE, GREY, ORANGE, TITLE, figure_of, finish, legend, ticks_at
 
 # {kind: (of the training, of the test examples)}
 Features = dict[str, tuple[np.ndarray, np.ndarray]]
@@ -35,9 +34,7 @@ def accuracies(
     test_labels: np.ndarray,
     choices: dict[int, list[np.ndarray]],
 ) -> list[dict]:
-    """A row for each probe, kind of feature and number of labels, with the accuracy of each
-    draw.
-    """
+    """A row for each probe, kind and number of labels, with the accuracy of each draw."""
     probes: dict[str, Callable[..., float]] = {
         "linear probe": linear_probe,
         "1 nearest": partial(knn_accuracy, num_neighbours=1),
@@ -55,39 +52,28 @@ def accuracies(
     ]
 
 
-def by_probe_and_kind(rows: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    """{(probe, kind of feature): its rows, one for each number of labels}."""
-    groups: dict[tuple[str, str], list[dict]] = {}
-    for row in rows:
-        groups.setdefault((row["probe"], row["features"]), []).append(row)
-    return groups
-
-
 def table(rows: list[dict]) -> str:
-    lines = [
-        [*names, *(f"{estimate(row['accuracy']):.3f}" for row in group)]
-        for names, group in by_probe_and_kind(rows).items()
+    shown = [
+        row | {"title": f"{row['labels']} labels", "mean": vaejax.estimate(row["accuracy"])}
+        for row in rows
     ]
-    counts = dict.fromkeys(row["labels"] for row in rows)
-    header = ["probe", "features", *(f"{count} labels" for count in counts)]
-    return tables.markdown(header, lines)
+    line = "{probe} | {features}"
+    return tables.wide("probe | features", line, "title", "{mean:.3f}", shown)
 
 
 def figure(rows: list[dict], title: str) -> Figure:
     """Accuracy against the number of labels, a panel for each probe."""
-    groups = by_probe_and_kind(rows)
-    names, kinds = (list(dict.fromkeys(part)) for part in zip(*groups, strict=True))
-    colours = dict(zip(kinds, (BLUE, ORANGE, GREY), strict=True))
-    drawing, [panels] = figure_of(columns=len(names), size=(4.6 * len(names), 3.9), sharey=True)
-    axes_of_probe = dict(zip(names, panels, strict=True))
-    for (name, kind), group in groups.items():
-        counts = [row["labels"] for row in group]
-        accuracy = (estimate(row["accuracy"]) for row in group)
-        error_curve(axes_of_probe[name], counts, accuracy, color=colours[kind], label=kind)
-    for name, axes in axes_of_probe.items():
-        finish(axes, grid=True, xscale="log", xlabel="labelled images", title=name)
-        ticks_at(axes, sorted({row["labels"] for row in rows}), "{:,}")
+    shown = [row | {"mean": vaejax.estimate(row["accuracy"])} for row in rows]
+    names, kinds, counts = map(dict.fromkeys, tables.columns(rows, "probe", "features", "labels"))
+    size = 4.6 * len(names), 3.9
+    drawing, [panels] = plots.figure_of(columns=len(names), size=size, sharey=True)
+    for axes, name in zip(panels, names, strict=True):
+        for kind, colour in zip(kinds, (plots.BLUE, plots.ORANGE, plots.GREY), strict=True):
+            points = tables.where(shown, probe=name, features=kind)
+            figures.curve(axes, points, "labels", "mean", color=colour, label=kind)
+        plots.finish(axes, grid=True, xscale="log", xlabel="labelled images", title=name)
+        plots.ticks_at(axes, sorted(counts), "{:,}")
     panels[0].set_ylabel("test accuracy")
-    legend(panels[-1], "lower right")
-    drawing.suptitle(title, fontsize=TITLE)
+    plots.legend(panels[-1], "lower right")
+    drawing.suptitle(title, fontsize=plots.TITLE)
     return drawing

@@ -36,9 +36,9 @@ class Config(Configuration):
     together: bool = False
     """Train all seeds of the row in one program, as suits an accelerator."""
     max_minutes: Positive | None = None
-    """Stop, saved, after so many minutes; the same command goes on."""
+    """Stop, saved, after this many minutes; the same command goes on."""
     shrink: Count = 1
-    """Take so many times fewer steps, examples and samples, for a try, which is not recorded."""
+    """Take this many times fewer steps, examples and samples, for a try, which is not recorded."""
     revision: str | None = None
     """Of the code, where the repository that it runs in does not say, or says another."""
     out: str = "runs/reproduce"

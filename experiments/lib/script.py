@@ -140,9 +140,7 @@ def require_free(out: Path, config: Script, name: str) -> None:
 
 
 def kind_of(out: Path, config: Script, name: str) -> Kind:
-    """The result of this experiment that `out` may hold: its files, and what shows that it is
-    there.
-    """
+    """The result of this experiment that `out` may hold, and what shows it."""
     pictures = (saved_record(out, name) or {}).get("pictures", {})
     files = (*(f"{picture}.png" for picture in pictures), *config.own_files(), RESULT)
     return Kind(

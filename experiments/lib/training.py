@@ -7,7 +7,6 @@ import jax
 import optax
 
 import vaejax
-from vaejax.training.seeds import SeedStrategy
 
 
 class Steps(Protocol):
@@ -33,25 +32,19 @@ def fitted(
     data: Any,
     key,
     transform: Callable | None = None,
-    progress: bool = True,
-    optimizer: optax.GradientTransformation | None = None,
-    validation: vaejax.Validation | None = None,
+    **settings: Any,
 ) -> vaejax.Params:
-    """The parameters that `cosine_adam`, or the optimiser, finds from `start`, the best by a
-    validation; the batches are all of the data where there are fewer.
+    """The parameters that `cosine_adam`, or the optimiser among the settings of `vaejax.fit`, finds
+    from `start`, the best by a validation; the batches are all of the data where there are fewer.
     """
-    run = vaejax.fit(
-        objective,
-        start,
-        optimizer or cosine_adam(steps.learning_rate, steps.num_steps),
-        data,
-        key,
-        num_steps=steps.num_steps,
-        batch_size=min(steps.batch_size, len(jax.tree.leaves(data)[0])),
-        transform=transform,
-        progress=progress,
-        validation=validation,
-    )
+    settings = {
+        "optimizer": cosine_adam(steps.learning_rate, steps.num_steps),
+        "num_steps": steps.num_steps,
+        "batch_size": min(steps.batch_size, len(jax.tree.leaves(data)[0])),
+        "transform": transform,
+        **settings,
+    }
+    run = vaejax.fit(objective, start, data=data, key=key, **settings)
     return run.params if run.best_params is None else run.best_params
 
 
@@ -62,19 +55,15 @@ def fitted_seeds(
     data: Any,
     keys,
     transform: Callable | None = None,
-    optimizer: optax.GradientTransformation | None = None,
-    strategy: SeedStrategy | None = None,
+    **settings: Any,
 ) -> list[vaejax.Params]:
-    """`fitted` of each seed, from the parameters `starts` that have an axis of seeds."""
-    run = vaejax.fit_seeds(
-        objective,
-        starts,
-        optimizer or cosine_adam(steps.learning_rate, steps.num_steps),
-        data,
-        keys,
-        num_steps=steps.num_steps,
-        batch_size=steps.batch_size,
-        transform=transform,
-        strategy=strategy,
-    )
+    """`fitted` of each seed, from `starts` [seed, ...], by the settings of `vaejax.fit_seeds`."""
+    settings = {
+        "optimizer": cosine_adam(steps.learning_rate, steps.num_steps),
+        "num_steps": steps.num_steps,
+        "batch_size": steps.batch_size,
+        "transform": transform,
+        **settings,
+    }
+    run = vaejax.fit_seeds(objective, starts, data=data, keys=keys, **settings)
     return [jax.tree.map(lambda leaf, i=i: leaf[i], run.params) for i in range(len(keys))]

@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.lib import tables
-from experiments.lib.figures import note
-from experiments.lib.gradients import where
-from vaejax.plots.look import GREY, figure_of, finish, shared_legend, ticks_at
+from experiments.lib import figures, tables
+from vaejax import plots
 from vaejax.runs.named_estimators import named_estimator
 
 LABELS = {"seed", "step", "estimator", "bound", "group"}
@@ -24,9 +22,9 @@ Means = dict[str, dict[str, Any]]  # {estimator: its bound, and the means of its
 
 def means(rows: Rows, step: int, group: str) -> Means:
     """For each estimator the means over the seeds of what was measured of a group at a step."""
-    chosen, result = where(rows, step=step, group=group), {}
+    chosen, result = tables.where(rows, step=step, group=group), {}
     for name in dict.fromkeys(row["estimator"] for row in chosen):
-        seeds = where(chosen, estimator=name)
+        seeds = tables.where(chosen, estimator=name)
         numbers = {
             column: statistics.mean(row[column] for row in seeds)
             for column in seeds[0]
@@ -60,9 +58,7 @@ LINE = (
 
 
 def table(rows: Rows, step: int) -> str:
-    """phi at a step, bound by bound: ** marks the least mean squared error, and the least variance
-    times time.
-    """
+    """phi at a step; ** the least mean squared error, and variance times time, of a bound."""
     phi, theta = means(rows, step, "phi"), means(rows, step, "theta")
     least_mse, least_work = winners(phi, "mse").values(), winners(phi, "work").values()
     shown = [
@@ -85,10 +81,8 @@ def look(i: int) -> dict[str, Any]:
 
 
 def along_training(rows: Rows) -> Figure:
-    """The trace over phi and over theta against the step, for each estimator; those that share a
-    line share their gradient there.
-    """
-    drawing, [panels] = figure_of(columns=2, size=(10, 4))
+    """The traces against the step; estimators that share a line share their gradient."""
+    drawing, [panels] = plots.figure_of(columns=2, size=(10, 4))
     steps = sorted({row["step"] for row in rows})
     names = list(dict.fromkeys(row["estimator"] for row in rows))
     for axes, group in zip(panels, ("phi", "theta"), strict=True):
@@ -98,10 +92,10 @@ def along_training(rows: Rows) -> Figure:
             sizes = {"ms": 4 + 2 * share, "lw": 1 + 2 * share}
             traces = [estimators[name]["trace"] for estimators in by_step]
             axes.plot(np.maximum(steps, 1), traces, label=name, **look(i), **sizes)
-        finish(axes, xscale="log", yscale="log", xlabel="step (the start is drawn at 1)")
-        axes.set_title(f"gradient in {group}")
+        plots.finish(axes, xscale="log", yscale="log", title=f"gradient in {group}")
+        axes.set_xlabel("step (the start is drawn at 1)")
     panels[0].set_ylabel("trace of the covariance")
-    shared_legend(drawing, panels[:1], "outside right center")
+    plots.shared_legend(drawing, panels[:1], "outside right center")
     return drawing
 
 
@@ -109,19 +103,19 @@ def against_work(rows: Rows, step: int) -> Figure:
     """The trace over phi against the time of a draw. Along a dotted line the two trade one for one,
     as when a draw is repeated.
     """
-    drawing, [[axes]] = figure_of(size=(7.6, 4.2))
+    drawing, [[axes]] = plots.figure_of(size=(7.6, 4.2))
     estimators = means(rows, step, "phi")
     times = 1e3 * np.array([row["seconds"] for row in estimators.values()])
     traces = np.array([row["trace"] for row in estimators.values()])
     for i, (name, time, trace) in enumerate(zip(estimators, times, traces, strict=True)):
         axes.scatter(time, trace, s=40, zorder=3, label=name, **look(i))
-    finish(axes, yscale="log", xlabel="milliseconds a draw", title=f"after {step} steps")
+    plots.finish(axes, yscale="log", xlabel="milliseconds a draw", title=f"after {step} steps")
     axes.set_ylabel("trace of the covariance in phi")
     axes.set(xlim=(0, 1.35 * times.max()), ylim=(traces.min() / 2, traces.max() * 2))
     grid, products = np.linspace(0.02, 1.35, 200) * times.max(), times * traces
     for product in np.geomspace(products.min() / 4, products.max() * 4, 9):
-        axes.plot(grid, product / grid, color=GREY, lw=0.6, ls=":", zorder=1)
-    shared_legend(drawing, [axes], "outside right center")
+        axes.plot(grid, product / grid, color=plots.GREY, lw=0.6, ls=":", zorder=1)
+    plots.shared_legend(drawing, [axes], "outside right center")
     return drawing
 
 
@@ -138,21 +132,21 @@ def against_samples(rows: Rows, step: int) -> Figure:
     """The signal to noise of phi and of theta against K, for what was measured at two or more K."""
     members = families(means(rows, step, "phi"))
     ks = sorted({k for pairs in members.values() for k, _ in pairs})
-    drawing, [panels] = figure_of(columns=2, size=(9, 3.8), sharey=True)
+    drawing, [panels] = plots.figure_of(columns=2, size=(9, 3.8), sharey=True)
     for axes, group in zip(panels, ("phi", "theta"), strict=True):
         estimators = means(rows, step, group)
         for i, (family, pairs) in enumerate(members.items()):
             ratios = [signal_to_noise(estimators[name]) for _, name in pairs]
             axes.plot([k for k, _ in pairs], ratios, label=family, **look(i))
         floor = math.sqrt(next(iter(estimators.values()))["floor"])
-        axes.axhline(floor, color=GREY, lw=0.8, ls=":")
+        axes.axhline(floor, color=plots.GREY, lw=0.8, ls=":")
         label, style = "floor of the uncorrected ratio", {"fontsize": 8, "color": "#7f8c8d"}
-        note(axes, label, (1, floor), (2, 3), **style)
-        finish(axes, xscale="log", yscale="log", xlabel="K")
-        axes.set_title(f"gradient in {group}, after {step} steps")
-        ticks_at(axes, ks, str)
+        figures.note(axes, label, (1, floor), (2, 3), **style)
+        title = f"gradient in {group}, after {step} steps"
+        plots.finish(axes, xscale="log", yscale="log", xlabel="K", title=title)
+        plots.ticks_at(axes, ks, str)
     panels[0].set_ylabel("signal to noise ratio")
-    shared_legend(drawing, panels[:1], "outside right center")
+    plots.shared_legend(drawing, panels[:1], "outside right center")
     return drawing
 
 

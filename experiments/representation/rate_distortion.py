@@ -53,31 +53,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import figures, flags, tables
 from experiments.lib.data import Examples
-from experiments.lib.figures import note
-from experiments.lib.flags import Betas, BoundSamples, Script, require_no_warm_up
 from experiments.lib.script import Report, run_script
 from experiments.lib.training import fitted_seeds
+from vaejax import plots
 from vaejax.base.fields import Count, Distinct, Positive
 from vaejax.data.check import check_data
-from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, legend
 from vaejax.runs.build import build_model, load_data
-from vaejax.runs.config import Setting, training_config
+from vaejax.runs.config import training_config
 
 EIGENVALUES = np.array([5.0, 3.0, 1.5, 0.6, 0.2])  # of the covariance of the linear VAE's data
 SCALE = 0.5  # of its likelihood
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(flags.PlainSetting):
     """The weights of the KL, and the two families of models."""
 
-    betas: Betas = (0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0)
+    betas: flags.Betas = (0.1, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0)
     hidden: tuple[Count, ...] = (100,)
     latent_dim: Count = 8
     num_steps: Count = 3_000
-    bound_samples: BoundSamples = 200
+    bound_samples: flags.BoundSamples = 200
     linear_betas: Distinct[Positive] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
     """Weights of the KL of the linear VAE."""
     linear_steps: Count = 10_000
@@ -86,18 +84,13 @@ class Config(Setting, Script):
     """Examples of its data."""
     out: str = "runs/rate_distortion"
 
-    def check_together(self) -> None:
-        require_no_warm_up(self)
-
 
 # One model at every beta.
 
 
 @vaejax.component
 class Weighted(vaejax.Estimator):
-    """log p(x|z) - beta KL(q || p) at one z ~ q, beta = params.psi, which no gradient moves; the
-    bound has beta = 1.
-    """
+    """log p(x|z) - beta KL at one z ~ q, beta = params.psi, held; the bound has beta = 1."""
 
     def __call__(self, model, params, x, key):
         return self.terms(model, params, x, key, 0).bound
@@ -204,41 +197,53 @@ def image_rows(config: Config) -> list[dict]:
 
 
 def figure(config: Config, linear: list[dict], images: list[dict]) -> Figure:
-    """Left: the linear VAE on its exact curve. Right: the curve on images, and the line of equal
-    ELBO through its best point.
-    """
-    drawing, [[left, right]] = figure_of(columns=2, size=(10, 4.2))
+    """Left: the linear VAE on its exact curve. Right: images, and a line of equal ELBO."""
+    drawing, [[left, right]] = plots.figure_of(columns=2, size=(10, 4.2))
     draw_linear(left, config, linear)
     draw_images(right, images)
     right.set_title(f"{config.data}, test set, labelled β (active latents)")
     for axes, rows, name in ((left, linear, "squared_error"), (right, images, "distortion")):
-        for row in rows:
-            label, point = f"{row['beta']:g} ({row['active']})", (row["rate"], row[name])
-            note(axes, label, point, (6, 5), fontsize=8)
-        legend(axes, "upper right")
+        label_points(axes, rows, name)
+        plots.legend(axes, "upper right")
         axes.margins(x=0.1)
-        finish(axes)
+        plots.finish(axes)
         axes.set_xlim(left=-0.03 * max(row["rate"] for row in rows))
     return drawing
+
+
+def label_points(axes: Axes, rows: list[dict], name: str) -> None:
+    """Each beta beside its point; of points that lie on one another, such as those of the betas
+    that leave no latent active, the first alone.
+    """
+    points = np.array([(row["rate"], row[name]) for row in rows])
+    apart = 0.05 * np.ptp(points, axis=0)
+    labelled: list[np.ndarray] = []
+    for row, point in zip(rows, points, strict=True):
+        if not any(np.all(np.abs(point - other) < apart) for other in labelled):
+            figures.note(
+                axes, f"{row['beta']:g} ({row['active']})", tuple(point), (6, 5), fontsize=8
+            )
+            labelled.append(point)
 
 
 def draw_linear(axes: Axes, config: Config, rows: list[dict]) -> None:
     low, high = min(config.linear_betas), max(config.linear_betas)
     exact = [water_filling(beta) for beta in np.geomspace(0.5 * low, 2 * high, 300)]
-    axes.plot(*np.array(exact).T, color=GREY, lw=2, label="exact: reverse water-filling")
-    rates, errors = ([row[name] for row in rows] for name in ("rate", "squared_error"))
-    axes.plot(rates, errors, "o", color=BLUE, label="linear VAE, trained")
+    label = "exact: reverse water-filling"
+    axes.plot(*np.array(exact).T, color=plots.GREY, lw=2, label=label)
+    points = tables.columns(rows, "rate", "squared_error")
+    axes.plot(*points, "o", color=plots.BLUE, label="linear VAE, trained")
     axes.set(xlabel="rate (nats)", ylabel="E |x − E[x|z]|²")
     axes.set_title(f"{len(EIGENVALUES)} Gaussian dimensions, labelled β (active latents)")
 
 
 def draw_images(axes: Axes, rows: list[dict]) -> None:
-    rates, distortions = ([row[name] for row in rows] for name in ("rate", "distortion"))
-    axes.plot(rates, distortions, "o-", color=BLUE)
-    best = max(row["elbo"] for row in rows)
+    rates, distortions, elbos = tables.columns(rows, "rate", "distortion", "elbo")
+    axes.plot(rates, distortions, "o-", color=plots.BLUE)
+    best = max(elbos)
     ends = np.array([max(0, -best - max(distortions)), max(rates)])
     label = f"D + R = {-best:.1f}, the best ELBO"
-    axes.plot(ends, -best - ends, color=ORANGE, lw=1, ls="--", label=label)
+    axes.plot(ends, -best - ends, color=plots.ORANGE, lw=1, ls="--", label=label)
     axes.set(xlabel="rate KL(q‖p) (nats)", ylabel="distortion −E log p(x|z) (nats)")
 
 
@@ -246,19 +251,13 @@ def experiment(config: Config) -> Report:
     images = image_rows(config)  # first, since data may be refused
     linear = linear_rows(config)
     exact = "{rate:.4f} | {exact_rate:.4f} | {squared_error:.4f} | {exact_squared_error:.4f}"
-    linear_table = tables.table(
-        "beta | rate | exact | squared error | exact | active",
-        f"{{beta:g}} | {exact} | {{active}}",
-        linear,
-    )
-    images_table = tables.table(
-        "beta | rate | distortion | ELBO | active",
-        "{beta:g} | {rate:.2f} | {distortion:.2f} | {elbo:.2f} | {active}",
-        images,
-    )
+    header = "beta | rate | exact | squared error | exact | active"
+    of_linear = tables.table(header, f"{{beta:g}} | {exact} | {{active}}", linear)
+    line = "{beta:g} | {rate:.2f} | {distortion:.2f} | {elbo:.2f} | {active}"
+    of_images = tables.table("beta | rate | distortion | ELBO | active", line, images)
     return Report(
         {"linear": linear, "images": images},
-        f"nats per example\n{linear_table}\n\n{images_table}",
+        f"nats per example\n{of_linear}\n\n{of_images}",
         {"rate_distortion": lambda: figure(config, linear, images)},
     )
 

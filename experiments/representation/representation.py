@@ -57,53 +57,46 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import probes, tables
+from experiments.lib import figures, flags, probes, tables
 from experiments.lib.data import require_labels
-from experiments.lib.figures import image_rows
-from experiments.lib.flags import Betas, LabelCounts, NumSeeds, Script, require_no_warm_up
-from experiments.lib.probes import Features, random_choices
 from experiments.lib.script import Report, joined, run_script, tell
 from experiments.lib.shapes import FACTORS, SIDE, ellipses
 from experiments.lib.training import fitted_seeds
-from vaejax.base.fields import Count, Distinct, Plural
+from vaejax import plots
+from vaejax.base.fields import Count, Plural
 from vaejax.data.pixels import Policy
 from vaejax.evaluation.representation import dci, mig, mutual_information, sap
-from vaejax.plots.look import BLUE, GREY, ORANGE, figure_of, finish, shared_legend, ticks_at
 from vaejax.runs.build import load_data, trained
-from vaejax.runs.config import LikelihoodName, Setting
+from vaejax.runs.config import LikelihoodName
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(flags.PlainSetting):
     """The VAE whose codes are probed, and the beta-VAEs whose codes are scored."""
 
-    parts: Distinct[Literal["digits", "shapes"]] = ("digits", "shapes")
-    """Which parts to run."""
+    parts: flags.Parts[Literal["digits", "shapes"]] = ("digits", "shapes")
     binarisation: Policy = "none"
     likelihood: LikelihoodName = "continuous-bernoulli"
     latent_dim: Count = 10
     num_steps: Count = 4_000
-    label_counts: LabelCounts = (10, 30, 100, 300, 1_000)
+    label_counts: flags.LabelCounts = (10, 30, 100, 300, 1_000)
     num_choices: Count = 10
     """Choices of the labelled images, at random, the same for each kind of feature."""
-    betas: Betas = (1.0, 2.0, 4.0, 8.0)
+    betas: flags.Betas = (1.0, 2.0, 4.0, 8.0)
     shape_latent_dim: Plural = 6
     """Dimensions of z of the beta-VAEs."""
     shape_steps: Count = 4_000
     """Steps of each of their trainings."""
     shape_examples: Count = 5_000
     """Shapes to train on; 2,000 more are for the scores."""
-    num_seeds: NumSeeds = 2
+    num_seeds: flags.NumSeeds = 2
     out: str = "runs/representation"
-
-    def check_together(self) -> None:
-        require_no_warm_up(self)
 
 
 # Digits.
 
 
-def learned_features(config: Config, dataset: vaejax.Dataset, transform) -> Features:
+def learned_features(config: Config, dataset: vaejax.Dataset, transform) -> probes.Features:
     """What is learned without labels."""
     from sklearn.decomposition import PCA
 
@@ -130,23 +123,23 @@ def digits(config: Config) -> Report:
     labels = require_labels(dataset, "to probe for")
     features = learned_features(config, dataset, transform)
     counts = tuple(count or size for count in config.label_counts)
-    draws = random_choices(size, counts, config.num_choices, config.seed)
+    draws = probes.random_choices(size, counts, config.num_choices, config.seed)
     rows = probes.accuracies(features, *labels, draws)
     choices = f"mean of {config.num_choices} choices of the labelled"
     title = f"{config.data}: features learned without labels, {choices}"
     heading = f"test accuracy, {choices} images ± standard error"
-    figures = {"probes": lambda: probes.figure(rows, title)}
-    return Report(rows, f"{heading}\n{probes.table(rows)}", figures)
+    pictures = {"probes": lambda: probes.figure(rows, title)}
+    return Report(rows, f"{heading}\n{probes.table(rows)}", pictures)
 
 
 # Shapes.
 
 SCORES = {
-    "mig": ("MIG", BLUE),
-    "disentanglement": ("DCI: D", ORANGE),
+    "mig": ("MIG", plots.BLUE),
+    "disentanglement": ("DCI: D", plots.ORANGE),
     "completeness": ("DCI: C", "#3a9a5b"),
     "sap": ("SAP", "#8a4fa3"),
-    "informativeness": ("DCI: I", GREY),
+    "informativeness": ("DCI: I", plots.GREY),
 }
 
 
@@ -190,30 +183,20 @@ def traversals(
     return {f"z[{units[i]}]: {names[i]}": images[i] for i in order}
 
 
-def figure_of_traversals(shown: dict[float, dict[str, np.ndarray]]) -> Figure:
-    """The traversals of the first seed at each beta, one below the other."""
-    rows = {
-        f"β = {beta:g}, {name}": images
-        for beta, units in shown.items()
-        for name, images in units.items()
-    }
-    title = "units from −2 to 2: the factor that each tells most of, and what share of it"
-    return image_rows(rows, title)
-
-
 def figure_of_scores(rows: list[dict], num_seeds: int) -> Figure:
     """The scores against beta."""
-    drawing, [[axes]] = figure_of(size=(6, 4))
-    betas = list(dict.fromkeys(row["beta"] for row in rows))
-    for name, (label, colour) in SCORES.items():
-        means = [np.mean([row[name] for row in rows if row["beta"] == beta]) for beta in betas]
-        axes.plot(betas, means, color=colour, lw=1.8, label=label)
-        dots = [(row["beta"], row[name]) for row in rows]
-        axes.plot(*zip(*dots, strict=True), "o", color=colour, ms=4, alpha=0.6)
+    drawing, [[axes]] = plots.figure_of(size=(6, 4))
+    betas, *columns = tables.columns(rows, "beta", *SCORES)
+    for (label, colour), values in zip(SCORES.values(), columns, strict=True):
+        means = np.reshape(values, (-1, num_seeds)).mean(axis=1)
+        axes.plot(betas[::num_seeds], means, color=colour, lw=1.8, label=label)
+        axes.plot(betas, values, "o", color=colour, ms=4, alpha=0.6)
     title = "one seed" if num_seeds == 1 else f"each dot a seed of {num_seeds}, the line their mean"
-    finish(axes, xscale="log", xlabel="β", ylabel="score", ylim=(-0.02, 1.02), title=title)
-    ticks_at(axes, betas)
-    shared_legend(drawing, [axes], ncols=5, fontsize=9, handlelength=1.2, columnspacing=1)
+    labels = {"xlabel": "β", "ylabel": "score", "ylim": (-0.02, 1.02), "title": title}
+    plots.finish(axes, xscale="log", **labels)
+    plots.ticks_at(axes, betas[::num_seeds])
+    look = {"fontsize": 9, "handlelength": 1.2, "columnspacing": 1}
+    plots.shared_legend(drawing, [axes], ncols=5, **look)
     return drawing
 
 
@@ -221,7 +204,7 @@ def table_of_shapes(rows: list[dict]) -> str:
     names = {**{name: label for name, (label, _) in SCORES.items()}, "active": "active units"}
     lines = []
     for beta in dict.fromkeys(row["beta"] for row in rows):
-        columns = [[row[name] for row in rows if row["beta"] == beta] for name in names]
+        columns = tables.columns(tables.where(rows, beta=beta), *names)
         cells = [f"{np.mean(part):.2f} ({min(part):.2f} to {max(part):.2f})" for part in columns]
         lines.append([f"{beta:g}", *cells])
     return tables.markdown(["beta", *names.values()], lines)
@@ -250,10 +233,12 @@ def shapes(config: Config) -> Report:
         shown[beta] = traversals(model, seeds[0], codes[0], known)
         tell(f"beta {beta:g}")
     heading = f"mean over {tables.seeds(config.num_seeds)} (least to most)"
-    figures = {"disentanglement": lambda: figure_of_scores(rows, config.num_seeds)}
-    if any(shown.values()):
-        figures["traversals"] = lambda: figure_of_traversals(shown)
-    return Report(rows, f"{heading}\n{table_of_shapes(rows)}", figures)
+    pictures = {"disentanglement": lambda: figure_of_scores(rows, config.num_seeds)}
+    units = {f"β = {beta:g}, {name}": row for beta in shown for name, row in shown[beta].items()}
+    if units:
+        title = "units from −2 to 2: the factor that each tells most of, and what share of it"
+        pictures["traversals"] = lambda: figures.image_rows(units, title)
+    return Report(rows, f"{heading}\n{table_of_shapes(rows)}", pictures)
 
 
 def experiment(config: Config) -> Report:

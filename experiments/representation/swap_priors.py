@@ -43,17 +43,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import tables
+from experiments.lib import figures, flags, tables
 from experiments.lib.data import drawn, seen
-from experiments.lib.figures import seeds_figure
-from experiments.lib.flags import EvalSamples, EvalSize, NumSeeds, Priors, Script
 from experiments.lib.script import Report, run_script, tell
 from experiments.lib.training import fitted_seeds
 from vaejax import plots
 from vaejax.base.fields import Count
-from vaejax.base.mapping import estimate
 from vaejax.data.check import check_data
-from vaejax.plots.look import BLUE, GREY, INK
 from vaejax.runs.build import (
     build_model,
     build_objective,
@@ -61,20 +57,20 @@ from vaejax.runs.build import (
     initial_params,
     load_data,
 )
-from vaejax.runs.config import Setting, TrainConfig, training_config
+from vaejax.runs.config import TrainConfig, training_config
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(Setting, Script):
+class Config(flags.ModelSetting):
     """Priors to compare on one model."""
 
-    priors: Priors = ("normal", "mixture:10", "vamp:50", "flow:4", "laplace")
-    num_seeds: NumSeeds = 3
+    priors: flags.Priors = ("normal", "mixture:10", "vamp:50", "flow:4", "laplace")
+    num_seeds: flags.NumSeeds = 3
     latent_dim: Count = 8
     hidden: tuple[Count, ...] = (100,)
     num_steps: Count = 3_000
-    eval_samples: EvalSamples = 500
-    eval_size: EvalSize = None
+    eval_samples: flags.EvalSamples = 500
+    eval_size: flags.EvalSize = None
     out: str = "runs/swap_priors"
 
     def with_prior(self, prior: str) -> TrainConfig:
@@ -115,41 +111,35 @@ def compare(
         "standard_error_over_examples": evaluations[0].log_marginal.standard_error,
         "active_units": [evaluation.active_units for evaluation in evaluations],
     }
-    tell(f"{prior}: test ELBO {estimate(row['elbo'])}")
+    tell(f"{prior}: test ELBO {vaejax.estimate(row['elbo'])}")
     return row, model, seeds[0]
 
 
 def table(rows: list[dict]) -> str:
-    """The gain is over the first prior, seed by seed: the starts of the nets, the batches and the
-    noise are the same.
-    """
-    quantities = ("elbo", "log_marginal", "gain")
+    """The gain is over the first prior, seed by seed: starts, batches and noise are equal."""
     shown = [
         row
-        | {name: estimate(row[name]) for name in quantities}
+        | {name: vaejax.estimate(row[name]) for name in ("elbo", "log_marginal", "gain")}
         | {"active": np.mean(row["active_units"])}
         for row in rows
     ]
     header = "prior | test ELBO | test log p(x) | its gain, paired | active units"
-    return tables.table(
-        header, "{prior} | {elbo} | {log_marginal} | {gain:+.2f} | {active:.1f}", shown
-    )
-
-
-def with_gains(rows: list[dict]) -> list[dict]:
-    """With the gain of each seed in log p(x) over the first prior."""
-    first = np.array(rows[0]["log_marginal"])
-    return [row | {"gain": (np.array(row["log_marginal"]) - first).tolist()} for row in rows]
+    line = "{prior} | {elbo} | {log_marginal} | {gain:+.2f} | {active:.1f}"
+    return tables.table(header, line, shown)
 
 
 def figure_of_gains(rows: list[dict], data: str) -> Figure:
     """The gain of each prior over the first in log p(x): blue where it is above twice its error."""
     first, *others = rows
-    gains = {row["prior"]: estimate(row["gain"]) for row in others}
-    colours = [BLUE if gain.mean > 2 * gain.standard_error else GREY for gain in gains.values()]
-    drawing = seeds_figure({row["prior"]: row["gain"] for row in others}, colours, "{:+.2f}")
+    gains = {row["prior"]: vaejax.estimate(row["gain"]) for row in others}
+    colours = [
+        plots.BLUE if gain.mean > 2 * gain.standard_error else plots.GREY for gain in gains.values()
+    ]
+    drawing = figures.seeds_figure(
+        {row["prior"]: row["gain"] for row in others}, colours, "{:+.2f}"
+    )
     [axes] = drawing.axes
-    axes.axhline(0, color=INK, lw=0.8, ls=":")
+    axes.axhline(0, color=plots.INK, lw=0.8, ls=":")
     axes.set_ylabel(f"log p(x) above that of {first['prior']} (nats)")
     axes.set_title(f"{data}: points are seeds, bars the standard error of their mean", fontsize=10)
     return drawing
@@ -174,13 +164,14 @@ def experiment(config: Config) -> Report:
     rows, entries = [], {}
     for prior in config.priors:
         row, model, params = compare(config, prior, dataset, transform)
-        rows.append(row)
+        # the gain of each seed in log p(x) over the first prior
+        first = (rows[0] if rows else row)["log_marginal"]
+        rows.append(row | {"gain": np.subtract(row["log_marginal"], first).tolist()})
         entries[prior] = model, params, posterior_draws(model, params, xs, draw_key)
     heading = (
         f"nats per example, mean over {tables.seeds(config.num_seeds)} ± standard error over seeds;"
         f" log p(x) with K = {config.eval_samples}"
     )
-    rows = with_gains(rows)
     return Report(
         {"data": dataset.source, "rows": rows},
         f"{heading}\n{table(rows)}",

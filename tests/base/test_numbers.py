@@ -141,7 +141,7 @@ def kinds_of(hint: Any) -> set:
 @cache
 def numeric_fields() -> dict[str, tuple[type, str, frozenset]]:
     """{"Class.field": (class, field, its types)} of every component and net of the library."""
-    found = {}
+    fields = {}
     for module in pkgutil.walk_packages(vaejax.__path__, "vaejax."):
         if module.name.endswith("__main__") or ".runs" in module.name:
             continue  # the fields of a run's configuration are checked as a whole, by its loader
@@ -157,8 +157,8 @@ def numeric_fields() -> dict[str, tuple[type, str, frozenset]]:
             for field in dataclasses.fields(kind):
                 types_ = kinds_of(hints[field.name])
                 if types_ & {int, float, tuple}:
-                    found[f"{name}.{field.name}"] = kind, field.name, frozenset(types_)
-    return found
+                    fields[f"{name}.{field.name}"] = kind, field.name, frozenset(types_)
+    return fields
 
 
 def made(kind: type, **changed) -> Any:

@@ -112,7 +112,7 @@ ACCEPTED: dict[str, dict[Any, str]] = {
 
 def numeric_parameters() -> dict[str, tuple[typing.Callable, str, set]]:
     """{"function.parameter": (function, parameter, its types)} of the public functions."""
-    found = {}
+    parameters = {}
     members = [item for home in HOMES for item in vars(home).items()]
     for name, function in members:
         public = inspect.isfunction(function) and name[0] != "_" and not name.startswith("require")
@@ -120,8 +120,8 @@ def numeric_parameters() -> dict[str, tuple[typing.Callable, str, set]]:
             for parameter, hint in typing.get_type_hints(function).items():
                 types = kinds_of(hint)
                 if parameter != "return" and types & NUMBERS and complex not in types:
-                    found[f"{name}.{parameter}"] = function, parameter, types
-    return found
+                    parameters[f"{name}.{parameter}"] = function, parameter, types
+    return parameters
 
 
 def arguments(function: typing.Callable) -> dict[str, Any]:

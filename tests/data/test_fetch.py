@@ -102,7 +102,7 @@ def test_binarised_mnist_as_it_is_published(tmp_path):
     np.testing.assert_array_equal(np.concatenate([part.images for part in parts]), bits)
     assert dataset.maximum == 1
     (tmp_path / AMAT["x_test"]).write_text("0 1 2\n")
-    with pytest.raises(ValueError, match="no file of lines of 784 bits"):
+    with pytest.raises(ValueError, match="it has no lines of 784 bits"):
         load_dataset("binarized_mnist", tmp_path)
     (tmp_path / AMAT["x_test"]).unlink()
     with pytest.raises(ValueError, match="has no binarized_mnist_test.amat"):

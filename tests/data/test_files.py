@@ -4,6 +4,8 @@ import gzip
 import io
 import json
 import pickle
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -106,6 +108,23 @@ def test_an_npz_file_that_is_not_what_its_name_says(case, tmp_path):
     assert (tmp_path / "mnist.npz").read_bytes() == content
 
 
+def test_what_a_file_holds_twice_is_refused(tmp_path):
+    """One of two arrays would be taken without a word."""
+    path = tmp_path / "one.npy"
+    with path.open("wb") as file:
+        np.save(file, IMAGES[:50])
+        np.save(file, IMAGES[:50])
+    with pytest.raises(ValueError, match=r"goes on after its array of shape \(50, 4, 4\)"):
+        load_dataset(str(path))
+    path = tmp_path / "two.npz"
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Python's own, of the second
+        for images in (IMAGES[:50], IMAGES[50:100]):
+            archive.writestr("x_train.npy", npy(images))
+    with pytest.raises(ValueError, match="holds arrays of one name, x_train, x_train; save it"):
+        load_dataset(str(path))
+
+
 SPELT = ({"x_valid"}, {"valid"}, {"x_val"}, {"val"}, {"x_validation"}, {"val_images"}, {"X_valid"})
 
 
@@ -134,14 +153,14 @@ def test_names_of_labels_and_labels_of_a_column(tmp_path):
 IDX_FILES = {
     "empty": (b"", "is empty"),
     "a page": (PAGE, "is a page of HTML"),
-    "gzip of something else": (gzip.compress(b"hello"), r"starts with b'hell'.*no idx file"),
+    "gzip of something else": (gzip.compress(b"hello"), r"starts with b'hell'.*not an idx file"),
     "gzip of a page": (gzip.compress(PAGE), "is a page of HTML"),
     "truncated gzip": (gzip.compress(idx_bytes(IMAGES[:6]))[:-20], "cut off or damaged"),
     "damaged gzip": (flipped(gzip.compress(idx_bytes(IMAGES[:6]))), "cut off or damaged"),
     "truncated": (idx_bytes(IMAGES[:6])[:-1], r"95 bytes for shape \(6, 4, 4\)"),
     "longer": (idx_bytes(IMAGES[:6]) + b"\0", "97 bytes for shape"),
-    "half a header": (idx_bytes(IMAGES[:6])[:9], "no idx file of bytes"),
-    "floats": (b"\0\0\x0d" + idx_bytes(IMAGES[:6])[3:], "no idx file of bytes"),
+    "half a header": (idx_bytes(IMAGES[:6])[:9], "not an idx file of bytes"),
+    "floats": (b"\0\0\x0d" + idx_bytes(IMAGES[:6])[3:], "not an idx file of bytes"),
     "labels": (idx_bytes(LABELS[:6]), r"shape \(6,\); images are"),
     "missing": (None, "has no t10k-images-idx3-ubyte; put all four files there"),
 }

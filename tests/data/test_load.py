@@ -155,10 +155,10 @@ def test_no_set_is_served_under_the_name_of_another(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_none(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"data folder '.*nowhere' is no folder"):
+    with pytest.raises(ValueError, match=r"data folder '.*nowhere' is not a folder"):
         load_dataset("mnist", tmp_path / "nowhere")
     monkeypatch.setenv("VAEJAX_DATA", "nowhere")
-    with pytest.raises(ValueError, match=r"data folder 'nowhere' \(\$VAEJAX_DATA\) is no folder"):
+    with pytest.raises(ValueError, match=r"'nowhere' \(\$VAEJAX_DATA\) is not a folder"):
         load_dataset("mnist")
 
 
@@ -179,9 +179,9 @@ EVIDENT = {
     "big-endian": ((LEVELS / 3).astype(">f4"), 1),
 }
 CONTRADICTED = {
-    "4 bits": (LEVELS * 5, r"up to 15 alone, far below 255, the usual maximum of mnist"),
-    "percent": (LEVELS * 33.0, r"up to 99 alone.*maximum=99 or --maximum 99 if it is that"),
-    "floats a little above 1": (LEVELS / 3 + 1e-3, "up to 1.001 alone"),
+    "4 bits": (LEVELS * 5, r"no pixel above 15, far below 255, the usual maximum of mnist"),
+    "percent": (LEVELS * 33.0, r"above 99.*maximum=99 or --maximum 99 if it is that"),
+    "floats a little above 1": (LEVELS / 3 + 1e-3, "above 1.001"),
     "16 bits": (LEVELS.astype(np.uint16) * 21845, "up to 65535, above 255"),
     "-1..1": (LEVELS / 1.5 - 1, r"in \[-1, 1\], and stored pixels are 0..maximum"),
     "black": (LEVELS * 0, r"in \[0, 0\]"),

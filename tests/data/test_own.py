@@ -30,9 +30,9 @@ def splits(dataset):
 
 
 def same(first, second):
-    for one, other in zip(splits(first), splits(second), strict=True):
-        np.testing.assert_array_equal(one.images, other.images)
-        np.testing.assert_array_equal(one.labels, other.labels)
+    for left, right in zip(splits(first), splits(second), strict=True):
+        np.testing.assert_array_equal(left.images, right.images)
+        np.testing.assert_array_equal(left.labels, right.labels)
     assert first.maximum == second.maximum
 
 
@@ -151,6 +151,17 @@ def test_pixels_and_real_numbers(case):
                 vaejax.prepare_pixels(dataset, policy)
 
 
+def test_a_table_without_names_says_so(tmp_path):
+    """Else names that are numbers would be an example without a word."""
+    table = load(write_table(tmp_path / "years.csv", TABLE, "1990,1991,1992"))
+    assert len(table.train.images) + len(table.valid.images) + len(table.test.images) == 51
+    assert "no line of names, so the first line is an example" in table.source
+    rows = np.abs(TABLE).round().astype(int)
+    labelled = load(write_table(tmp_path / "t.csv", rows, ""), label="1")
+    assert "the first line is an example" in labelled.source
+    assert "the first line" not in load(write_table(tmp_path / "named.csv", TABLE)).source
+
+
 # Refusals.
 
 BAD_ARRAYS = {
@@ -167,7 +178,14 @@ BAD_ARRAYS = {
     "all of them": ((GREY,), {"valid": 40, "test": 20}, "60 training images, of which 40 for"),
     "none of them": ((GREY,), {"valid": 0.001}, "1 for valid"),
     "beyond the maximum": ((GREY,), {"maximum": 99}, "up to 255, above 99"),
-    "dark": ((GREY // 16,), {}, "up to 15 alone, far below 255, the usual maximum of uint8"),
+    "dark": ((GREY // 16,), {}, "no pixel above 15, far below 255, the usual maximum of uint8"),
+    "a label beyond counts": ((GREY, LABELS * 1e300), {}, r"has the label 1e\+300; give whole"),
+    "a label of 64 bits": (
+        (GREY, (LABELS + 2**62).astype(np.uint64)),
+        {},
+        r"has the label 4611686018",
+    ),
+    "a split of three": ((GREY,), {"valid": (GREY, LABELS, LABELS)}, "valid is a tuple of 3; give"),
     "negative pixels": ((GREY - 1.0,), {"maximum": 255}, r"pixels in \[-1, 254\]"),
 }
 
@@ -183,7 +201,7 @@ def test_arrays_that_are_refused(case):
 BAD_TABLES = {
     "empty": ("", None, "is empty"),
     "header alone": ("a,b\n", None, "no row of numbers"),
-    "a word": ("a,b\n1,2\n3,x\n", None, r"line 3, column 'b' is 'x', no finite number"),
+    "a word": ("a,b\n1,2\n3,x\n", None, r"line 3, column 'b' is 'x', not a finite number"),
     "a hole": ("a,b\n1,\n", None, r"line 2, column 'b' is empty"),
     "NaN": ("a,b\n1,2\n1,nan\n", None, r"line 3, column 'b' is 'nan'"),
     "infinite": ("1,2\n1,1e999\n", None, r"line 2, column '2' is '1e999'"),
@@ -192,14 +210,15 @@ BAD_TABLES = {
     "semicolons": ("a;b\n1;2\n", None, r"line 2, column 'a;b' is '1;2'"),
     "an index": (",a\n0,1\n1,2\n", None, r"column 1 has no name.*to_csv\(index=False\)"),
     "a name twice": ("a,a\n1,2\n", None, "the column 'a' twice"),
+    "a name twice but for spaces": ("a, a\n1,2\n", None, "the column 'a' twice"),
     "a label that is none": ("a,b\n1,2\n", "c", "has the columns a, b; name one"),
     "a label by number": ("1,2\n3,4\n", "b", "has the columns 1, 2 .it names none"),
     "labels alone": ("a\nx\ny\n", "a", "no column but the labels"),
     "labels of halves": ("a,b\n1,0.5\n2,1\n" * 1, "b", "has the label 0.5"),
     "no label": ("a,b\n1,x\n2,\n", "b", "a row without a label"),
     "numbers of columns": ("0,1,2\n5,6,7\n", None, "numbers of columns as pandas writes them"),
-    "underscores": ("a,b\n1_000,2\n", None, "is no table of numbers"),
-    "latin-1": ("a,b\n1,\udcff\n", None, "no table in UTF-8"),
+    "underscores": ("a,b\n1_000,2\n", None, "is not a table of numbers"),
+    "latin-1": ("a,b\n1,\udcff\n", None, "is not a table in UTF-8"),
     "half a header": ("a,2\n1,2\n", None, "line 1, column '1' is 'a'"),
 }
 
@@ -238,9 +257,12 @@ BAD_FOLDERS = {
         lambda folder: Image.fromarray(np.stack([GREY[0]] * 4, -1)).save(folder / "x.png"),
         "x.png has the mode RGBA",
     ),
-    "cut off": (broken_image, "x.png can not be read"),
-    "text": (lambda folder: (folder / "notes.txt").write_text("x"), "notes.txt is no PNG or JPEG"),
-    "a gif": (lambda folder: Image.fromarray(GREY[0]).save(folder / "x.gif"), "x.gif is no PNG"),
+    "cut off": (broken_image, "x.png cannot be read"),
+    "text": (
+        lambda folder: (folder / "notes.txt").write_text("x"),
+        "notes.txt is not a PNG or JPEG",
+    ),
+    "a gif": (lambda folder: Image.fromarray(GREY[0]).save(folder / "x.gif"), "x.gif is not a PNG"),
 }
 FOLDERS = {
     "empty": (lambda folder: None, "holds no PNG or JPEG"),

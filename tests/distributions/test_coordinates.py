@@ -58,13 +58,13 @@ def test_what_is_no_product_says_so():
     normal = npd.MultivariateNormal(jnp.zeros(2), jnp.eye(2))
     mixture = vaejax.MixtureOfGaussians(2, 3)
     for p in (NumPyroDensity(normal), mixture(mixture.init(KEY, None), lambda x: None)):
-        with pytest.raises(vaejax.NotKnownError, match="is no product of densities"):
+        with pytest.raises(vaejax.NotKnownError, match="is not a product of densities"):
             p.coordinate_log_probs(jnp.zeros(2))
     nodes = vaejax.Node("a", vaejax.StandardNormal(1)), vaejax.Node("b", line(), "a")
     graph = vaejax.DirectedGraph(nodes)
     p = graph(graph.init(KEY))
     assert isinstance(p, Joint)
-    with pytest.raises(vaejax.NotKnownError, match="Joint is no product"):
+    with pytest.raises(vaejax.NotKnownError, match="Joint is not a product"):
         p.coordinate_log_probs(p.sample(KEY))
 
 

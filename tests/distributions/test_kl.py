@@ -254,7 +254,7 @@ def test_a_pair_without_one_is_refused(q, p, name):
 def test_two_shapes_are_refused(q, p):
     with pytest.raises(
         ValueError,
-        match=r"KL\(q \|\| p\) of events of two shapes, .*; these functions take one example",
+        match=r"KL\(q \|\| p\) of events of two shapes, .*; give both one shape",
     ):
         kl_divergence(q, p)
 

@@ -101,7 +101,7 @@ NOT_SMOOTH = "do not move smoothly with its parameters; use ScoreFunction"
 POSTERIORS = {
     "from no base class": (
         Undeclared,
-        "Own.posterior gave a Undeclared, which does not say whether it is reparameterised; derive",
+        "Own.posterior gave .*, which is not a density; give a vaejax.Distribution, or",
     ),
     "says that it is not": (Declared, f"those of Declared {NOT_SMOOTH}"),
     "a subclass that is not": (lambda phi: Rounded(phi, phi), f"those of Rounded {NOT_SMOOTH}"),
@@ -169,7 +169,9 @@ def test_the_samples_are_those_of_the_noise(make):
     """Two that are one have the value of one, whatever the bound; two of their own have another."""
     point = LinearGaussian()
     estimators = make(1), make(2, noise=Twice()), make(2)
-    values = jax.jit(lambda p: [each(point.model, p, point.datum, KEY) for each in estimators])
+    values = jax.jit(
+        lambda p: [estimator(point.model, p, point.datum, KEY) for estimator in estimators]
+    )
     alone, twice, two = values(point.params)
     np.testing.assert_allclose(twice, alone, rtol=1e-5)
     assert abs(two - alone) > 1e-3
@@ -265,7 +267,7 @@ def test_what_is_an_estimator():
     assert as_estimator(vaejax.Pathwise()) == vaejax.Pathwise()
     with pytest.raises(TypeError, match=r"is the class Pathwise; write Pathwise\(...\)"):
         as_estimator(vaejax.Pathwise)
-    with pytest.raises(TypeError, match="3 is no estimator; derive it from vaejax.Estimator"):
+    with pytest.raises(TypeError, match="3 is not an estimator; derive it from vaejax.Estimator"):
         as_estimator(3)
 
 

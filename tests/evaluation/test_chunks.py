@@ -2,6 +2,7 @@
 grow.
 """
 
+from dataclasses import replace
 from functools import partial
 from unittest import mock
 
@@ -13,7 +14,9 @@ from jax.sharding import Mesh
 import vaejax
 from tests.lib.evaluated import binary_model
 from vaejax.base.mapping import map_rows
+from vaejax.data import shares
 from vaejax.data.mapping import map_dataset
+from vaejax.data.shares import MappedSource
 from vaejax.evaluation import chunks
 
 
@@ -34,7 +37,7 @@ def test_evaluation_goes_on_where_it_was_cut_off(tmp_path):
             raise KeyboardInterrupt
         return map_rows(*args, **settings)
 
-    with mock.patch.object(chunks, "map_rows", count):
+    with mock.patch.object(shares, "map_rows", count):
         with pytest.raises(KeyboardInterrupt):
             call(xs=xs, path=path)
         resumed = call(xs=xs, path=path)
@@ -64,17 +67,21 @@ def test_chunks_are_the_whole_in_pieces(tmp_path):
     file belongs to one key.
     """
     xs, key = 10 * np.arange(7.0, dtype=np.float32)[:, None], jax.random.key(1)
-    source, another = vaejax.Arrays(xs), vaejax.Arrays(xs + 1)
+    mapped = MappedSource(draw, None, vaejax.Arrays(xs), key)
     whole = map_dataset(draw, None, xs, key)
     path = tmp_path / "draws.jsonl"
     for size in (1, 3, 7, 50):
-        pieces = chunks.map_in_chunks(draw, kept, None, source, key, batch_size=size)
+        pieces = chunks.map_in_chunks(mapped, kept, batch_size=size)
         np.testing.assert_array_equal(pieces["draw"], whole)
-    chunks.map_in_chunks(draw, kept, None, source, key, batch_size=3, path=path)
-    for other in ({"key": jax.random.key(2)}, {"source": another}, {"params": np.ones(1)}):
-        arguments = {"params": None, "source": source, "key": key} | other
+    chunks.map_in_chunks(mapped, kept, batch_size=3, path=path)
+    another = {
+        "key": jax.random.key(2),
+        "source": vaejax.Arrays(xs + 1),
+        "params": np.ones(1),
+    }
+    for name, part in another.items():
         with pytest.raises(ValueError, match="another model, data set, key or setting"):
-            chunks.map_in_chunks(draw, kept, **arguments, batch_size=3, path=path)
+            chunks.map_in_chunks(replace(mapped, **{name: part}), kept, batch_size=3, path=path)
 
 
 @pytest.mark.parametrize("num_devices", [1, 3, 8])
@@ -82,9 +89,8 @@ def test_a_mesh_shares_the_chunks(num_devices, tmp_path):
     """To the same bits, and those alone that are not in the file."""
     xs, key = np.arange(29.0, dtype=np.float32)[:, None], jax.random.key(1)
     path = tmp_path / "draws.jsonl"
-    call = partial(
-        chunks.map_in_chunks, draw, kept, None, vaejax.Arrays(xs), key, batch_size=3, path=path
-    )
+    mapped = MappedSource(draw, None, vaejax.Arrays(xs), key)
+    call = partial(chunks.map_in_chunks, mapped, kept, batch_size=3, path=path)
     whole = call()["draw"]
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:3], *lines[5:-1]]))
@@ -113,7 +119,7 @@ def test_a_larger_set_needs_no_more_memory():
         )
         return map_rows(function, params, xs, key, batch_size, start)
 
-    with mock.patch.object(chunks, "map_rows", record):
+    with mock.patch.object(shares, "map_rows", record):
         vaejax.evaluate(
             model, params, np.tile(xs, (2, 1, 1)), jax.random.key(0), num_samples=50, batch_size=10
         )
@@ -126,7 +132,7 @@ def test_what_arrays_have_begun_a_source_of_them_goes_on_with(tmp_path):
     path = tmp_path / "evaluation.jsonl"
     call = partial(vaejax.evaluate, model, params, key=jax.random.key(0), num_samples=5, path=path)
     whole = call(xs=xs)
-    with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):
+    with mock.patch.object(shares, "map_rows", side_effect=AssertionError):
         again = call(xs=vaejax.RandomAccess(list(xs)))
     np.testing.assert_array_equal(again.by_example["elbo"], whole.by_example["elbo"])
 
@@ -143,5 +149,5 @@ def test_a_file_goes_on_with_another_chunk(tmp_path):
     first, second = (run.by_example["elbo"] for run in (whole, resumed))
     np.testing.assert_array_equal(first[:10], second[:10])
     np.testing.assert_allclose(first, second, rtol=1e-5)
-    with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):
+    with mock.patch.object(shares, "map_rows", side_effect=AssertionError):
         call(xs=xs, chunk=4, batch_size=10, path=path)

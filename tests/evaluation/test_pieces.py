@@ -16,6 +16,8 @@ from tests.lib.cases import cases
 from tests.lib.evaluated import binary_model
 from vaejax.base.compare import differences
 from vaejax.base.mapping import map_rows
+from vaejax.data import shares
+from vaejax.data.shares import MappedSource
 from vaejax.evaluation import chunks
 from vaejax.evaluation.evaluate import Summary, WeightsAndMean
 from vaejax.evaluation.pieces import Pieces
@@ -40,13 +42,13 @@ def mapped(path, params=1.0, xs=XS, key=KEY, function=draw, size=2):
         return map_rows(*arguments, **settings)
 
     with (
-        mock.patch.object(chunks, "map_rows", counted),
+        mock.patch.object(shares, "map_rows", counted),
         warnings.catch_warnings(record=True) as said,
     ):
         warnings.simplefilter("always")
-        source, settings = vaejax.Arrays(xs), {"batch_size": size, "path": path}
-        found = chunks.map_in_chunks(function, kept, params, source, key, **settings)
-    return found, len(computed), [str(warning.message) for warning in said]
+        source = MappedSource(function, params, vaejax.Arrays(xs), key)
+        summaries = chunks.map_in_chunks(source, kept, batch_size=size, path=path)
+    return summaries, len(computed), [str(warning.message) for warning in said]
 
 
 @pytest.fixture
@@ -60,20 +62,20 @@ def file(tmp_path):
 WHOLE = mapped(None)[0]
 
 
-def assert_whole(found):
-    assert found.keys() == WHOLE.keys()
+def assert_whole(summaries):
+    assert summaries.keys() == WHOLE.keys()
     for name, values in WHOLE.items():
-        np.testing.assert_array_equal(found[name], values)
-        assert found[name].dtype == values.dtype
+        np.testing.assert_array_equal(summaries[name], values)
+        assert summaries[name].dtype == values.dtype
 
 
 def test_what_is_there_is_not_computed_again(file):
     before = file.stat().st_mtime_ns
-    found, computed, said = mapped(file)
-    assert_whole(found)
+    summaries, computed, said = mapped(file)
+    assert_whole(summaries)
     assert computed == 0 and said == [] and file.stat().st_mtime_ns == before
-    found, computed, said = mapped(file, size=5)  # of another size, too
-    assert_whole(found)
+    summaries, computed, said = mapped(file, size=5)  # of another size, too
+    assert_whole(summaries)
     assert computed == 0 and said == []
 
 
@@ -81,8 +83,8 @@ def test_a_missing_piece_ends_where_the_next_begins(file):
     """With larger chunks, too: nothing that is there is computed again, or stands twice."""
     first, *pieces = file.read_text().splitlines(keepends=True)
     file.write_text("".join([first, pieces[0], *pieces[2:]]))
-    found, computed, _ = mapped(file, size=5)
-    assert_whole(found)
+    summaries, computed, _ = mapped(file, size=5)
+    assert_whole(summaries)
     added = Pieces(file, json.loads(first)["of"]).arrays[2]
     assert computed == 1 and len(added["draw"]) == 2
 
@@ -94,8 +96,8 @@ def test_every_byte_counts(file):
         changed = bytearray(whole)
         changed[place] ^= 0x10 if place % 2 else 0x01
         file.write_bytes(changed)
-        found, computed, said = mapped(file)
-        assert_whole(found)
+        summaries, computed, said = mapped(file)
+        assert_whole(summaries)
         assert computed <= 2 and len(said) == 1 and "computed again" in said[0], place
         assert mapped(file)[1:] == (0, [])
 
@@ -104,8 +106,8 @@ def test_every_cut_goes_on(file):
     whole = file.read_bytes()
     for place in range(0, len(whole), 97):
         file.write_bytes(whole[:place])
-        found, computed, said = mapped(file)
-        assert_whole(found)
+        summaries, computed, said = mapped(file)
+        assert_whole(summaries)
         pieces = max(0, whole[:place].count(b"\n") - 1)
         assert computed == 6 - pieces and len(said) == 1, place
         assert mapped(file)[1:] == (0, [])
@@ -144,8 +146,8 @@ CHANGES = {
 def test_what_happens_to_lines(file, case):
     change, again = case
     file.write_text("".join(change(file.read_text().splitlines(keepends=True), file.parent)))
-    found, computed, said = mapped(file)
-    assert_whole(found)
+    summaries, computed, said = mapped(file)
+    assert_whole(summaries)
     assert computed == again and len(said) <= 1
     assert mapped(file)[1:] == (0, [])
 
@@ -171,7 +173,7 @@ def test_a_file_of_other_arguments_is_refused_and_stays(file, case):
 def test_a_file_of_something_else_is_not_written_over(tmp_path, content):
     path = tmp_path / "mine"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="mine is no file of an evaluation, and is not written"):
+    with pytest.raises(ValueError, match="mine is not a file of an evaluation, so it is not"):
         mapped(path)
     assert path.read_bytes() == content
 
@@ -180,9 +182,12 @@ def test_an_evaluation_is_of_its_model_and_settings():
     """Two that differ in a field of the model, or in a setting, are told apart by its path."""
     model, params, xs = binary_model()
     other = dataclasses.replace(model, prior=vaejax.VampPrior(3))
+    source = vaejax.Arrays(xs)
     parts = [
-        chunks.made_of(WeightsAndMean(*found, 5), Summary((1, 4)), params, vaejax.Arrays(xs), KEY)
-        for found in ((model, 3), (other, 4))
+        chunks.made_of(
+            MappedSource(WeightsAndMean(*setting, 5), params, source, KEY), Summary((4,))
+        )
+        for setting in ((model, 3), (other, 4))
     ]
     assert differences(*parts) == [
         "function.model.prior: saved vaejax.StandardNormal, now vaejax.VampPrior",

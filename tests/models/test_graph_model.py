@@ -249,7 +249,7 @@ def test_mistakes_are_named():
         vaejax.ByNode()(model, params, x, key)
     with pytest.raises(ValueError, match="unknown node 'w'"):
         vaejax.ByNode(enumerate=("w",))(model, params, x, key)
-    with pytest.raises(ValueError, match="'z' is no finite node"):
+    with pytest.raises(ValueError, match="'z' is not a finite node"):
         vaejax.ByNode(enumerate=("z", "y"))(model, params, x, key)
     with pytest.raises(ValueError, match="'y' is both enumerated and by the score function"):
         vaejax.ByNode(enumerate=("y",), score=("y",))
@@ -268,5 +268,7 @@ def test_mistakes_are_named():
             (model.encoder["y"], Node("z", vaejax.Bernoulli(vaejax.MLP(2)), "x")), ("x",)
         )
         vaejax.GraphModel(model.graph, wrong)
+    with pytest.raises(ValueError, match=r"a mapping with x, y, and this is of shape \(3,\)"):
+        model.observe("y").posterior(params, jnp.zeros(3))
     with pytest.raises(ValueError, match="the example has no 'y'"):
         model.observe("y").log_joint(params, {"x": x}, {"z": jnp.zeros(2)})

@@ -94,7 +94,7 @@ def test_every_field_that_is_a_net_is_looked_at():
         decoder: Net
         support = vaejax.supports.REAL
 
-    with pytest.raises(TypeError, match=r"Own.decoder is .*, which is no net"):
+    with pytest.raises(TypeError, match=r"Own.decoder is .*, which is not a net"):
         Own(lambda params, x: x)
 
 
@@ -171,6 +171,11 @@ WRONG: dict[str, tuple[Any, str]] = {
     "in a tuple": (
         lambda: vaejax.DirectedGraph((UnfrozenPrior(2),)),
         rf"DirectedGraph.nodes\[0\] = .*{UNFROZEN}",
+    ),
+    "a net for an encoder": (
+        lambda: vaejax.VAE(PRIOR, LIKELIHOOD, MLP(2, (3,), heads=2)),
+        r"VAE.encoder is the net MLP\(out=2, hidden=\(3,\), heads=2\); write the density .*"
+        r"vaejax.DiagNormal\(net\)",
     ),
     "class of a prior": (
         lambda: vaejax.VAE(vaejax.StandardNormal, LIKELIHOOD, ENCODER),
@@ -260,7 +265,7 @@ WRONG: dict[str, tuple[Any, str]] = {
         )(vaejax.NumPyroConditional(MLP(1), npd.Poisson).init(KEY, X), X),
         "no distribution: a NumPyro model draws",
     ),
-    "a net as node": (lambda: Node("z", MLP(2)), NO_FACTOR),
+    "a net as node": (lambda: Node("z", MLP(2)), r"is the net MLP\(out=2\); write the density"),
     "a prior as likelihood": (lambda: vaejax.VAE(LIKELIHOOD, PRIOR, ENCODER), NO_FACTOR),
     "a factor as node of a graph": (lambda: vaejax.DirectedGraph((PRIOR,)), NO_FACTOR),
     "nodes as graph": (lambda: vaejax.GraphModel(GRAPH.nodes, ENCODER), NO_FACTOR),

@@ -94,10 +94,10 @@ def test_the_numbers_of_the_module_itself(name):
     params = net.init(KEY, X)
     np.testing.assert_allclose(net.apply(params, X), value, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(net.apply)(params, X), value, rtol=1e-5)
-    found = slope_of(net, params)
-    found, expected = (jax.tree.leaves(tree) for tree in (found, gradient))
-    assert len(found) == len(expected) >= 4
-    for leaf, other in zip(found, expected, strict=True):
+    slope = slope_of(net, params)
+    slope, expected = (jax.tree.leaves(tree) for tree in (slope, gradient))
+    assert len(slope) == len(expected) >= 4
+    for leaf, other in zip(slope, expected, strict=True):
         np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-7)
 
 
@@ -338,11 +338,11 @@ NO_BUILDERS = {
     "no argument of Haiku": (lambda: vaejax.from_haiku(InHaiku), "missing .* 'd_out'"),
     "no module of NNX": (
         lambda: vaejax.from_nnx(lambda rngs: 3).init(KEY, X),
-        "from_nnx built 3, which is no nnx.Module",
+        "from_nnx built 3, which is not an nnx.Module",
     ),
     "no module of Equinox": (
         lambda: vaejax.from_equinox(lambda key: 3).init(KEY, X),
-        "from_equinox built 3, which is no eqx.Module",
+        "from_equinox built 3, which is not an eqx.Module",
     ),
     "Linen without noise": (
         lambda: vaejax.from_linen(InLinen(2)),

@@ -255,3 +255,8 @@ def test_a_stage_has_as_many_blocks_as_asked():
 def test_equal_nets_are_one_static(net):
     assert net.clone() is not net and net.clone() == net and hash(net.clone()) == hash(net)
     assert net.clone(heads=2) != net
+
+
+def test_a_net_is_shown_in_one_line_without_its_defaults():
+    assert repr(vaejax.MLP(2, heads=2)) == "MLP(out=2, heads=2)"
+    assert repr(vaejax.ConvDecoder((8, 8), norm="group")) == "ConvDecoder(out=(8, 8), norm='group')"

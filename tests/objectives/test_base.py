@@ -164,7 +164,7 @@ MISSPELT = {
         lambda: vaejax.minibatch(partial(vaejax.Pathwise(), BERNOULLI), support=supports.REAL),
         "a partial of Pathwise hides its model",
     ),
-    "no model": (lambda: vaejax.minibatch(vaejax.Pathwise()), "wants a model beside"),
+    "no model": (lambda: vaejax.minibatch(vaejax.Pathwise()), "needs a model too"),
     "a class": (lambda: vaejax.minibatch(vaejax.Pathwise, BERNOULLI), "the class Pathwise; write"),
     "an objective": (
         lambda: vaejax.minibatch(FreeBits(LINES, 0.1)),

@@ -124,7 +124,7 @@ REFUSED = {
     "one example": (
         lambda: optimal_scale(partial(vaejax.Pathwise(), LEARNED)),
         TypeError,
-        "is no objective: write vaejax.minibatch",
+        "is not an objective: write vaejax.minibatch",
     ),
 }
 

@@ -221,5 +221,5 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="prior_scale = -1"):
         VariationalBayes(objective, 10, prior_scale=-1.0)
     for given in (log_likelihood, partial(vaejax.Pathwise(), model), vaejax.Beta(0.5)):
-        with pytest.raises(TypeError, match="is no objective: write vaejax.minibatch"):
+        with pytest.raises(TypeError, match="is not an objective: write vaejax.minibatch"):
             VariationalBayes(given, 10)

@@ -102,7 +102,7 @@ def test_signals_are_lines():
         ([np.zeros((0, 4))], "give 1 to 3 kinds"),
         ([np.zeros((2, 4, 4))], "give 1 to 3 kinds"),
         ([np.zeros((2, 4))] * 4, "give 1 to 3 kinds"),
-        ([np.full((2, 4), np.nan)], "not finite"),
+        ([np.full((2, 4), np.nan)], "NaN or infinity"),
     ],
 )
 def test_what_is_no_signal_is_refused(kinds, message):

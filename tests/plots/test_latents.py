@@ -10,7 +10,7 @@ from tests.lib.cases import cases
 from tests.lib.images import image_model
 from tests.lib.kinds import KINDS, data_of, normal, params_of
 from vaejax import plots
-from vaejax.plots.latents import require_labels
+from vaejax.plots.points import require_labels
 
 KEY = jax.random.key(0)
 
@@ -72,7 +72,7 @@ def test_latents_of_every_prior_are_decoded_in_their_places(dim, support):
     means = np.random.default_rng(0).random(size=(40, dim)).astype(np.float32)
     figure = plots.latent(model, params, means, None, size=3)
     assert [axes.get_title() for axes in figure.axes] == [
-        "posterior means",
+        "posterior means of 40 examples",
         "decoded means, each in its place",
     ]
 

@@ -120,5 +120,5 @@ def test_a_latent_that_is_not_there_is_named():
     x = np.zeros((8, 8), np.float32)
     with pytest.raises(ValueError, match="unknown latent node 'y'"):
         plots.traverse(model, params, x, KEY, node="y")
-    with pytest.raises(ValueError, match="1 examples to 2 others are no pairs"):
+    with pytest.raises(ValueError, match="1 examples to 2 others are not pairs"):
         plots.interpolate(model, params, x[None], np.zeros((2, 8, 8), np.float32), KEY)

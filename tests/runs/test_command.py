@@ -280,7 +280,7 @@ def test_draws_are_written_over_draws_alone(tmp_path):
     (tmp_path / "text.npz").write_text("text")
     (tmp_path / "photo.png").touch()
     for out in ("table", "text.npz", "photo"):
-        with pytest.raises(ValueError, match="which are no draws of a run; name another file"):
+        with pytest.raises(ValueError, match="which are not draws of a run; name another file"):
             path(out)
     for out in ("x.png", "new/x.PDF", "x.npy"):
         with pytest.raises(ValueError, match=r"arrays in a .npz file.*; give x.npz"):

@@ -70,7 +70,7 @@ def test_a_run_of_the_revision_before_is_read(tmp_path):
 
 
 def test_what_is_no_run_and_what_is_unknown_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"holds no config.json, so it is no run"):
+    with pytest.raises(ValueError, match=r"holds no config.json, so it is not a run"):
         saved_config(tmp_path)
     with pytest.raises(ValueError, match="has the fields colour, which this vaejax does not know"):
         saved_config(saved(tmp_path, colour="red"))

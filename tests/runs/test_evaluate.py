@@ -18,7 +18,7 @@ from tests.lib.processes import ended, ran, started
 from tests.lib.runs import files_in, made_run, vaejax_command, vaejax_here
 from vaejax.distributions.base import NotKnownError
 from vaejax.runs.config import TrainConfig, check_config
-from vaejax.runs.evaluate import attempt, evaluate_run
+from vaejax.runs.evaluate import Evaluated, attempt, evaluate_run, of_training
 from vaejax.runs.lock import claimed
 from vaejax.runs.parts import EvaluateConfig, EvaluationPart, LeftOutError, Subject
 
@@ -68,13 +68,13 @@ def without_evaluation(run, folder):
     shutil.copytree(run[0] / "run", folder / "run", ignore=ignore_patterns("evaluation*"))
 
 
-def assert_same_numbers(found, expected):
+def assert_same_numbers(numbers, expected):
     """The bounds to the bit, the others but for rounding."""
     for name in ("elbo", "iwae", "effective_samples", "unreliable"):
-        assert found[name] == expected[name]
+        assert numbers[name] == expected[name]
     for name in ("ais", "sandwich_gap", "rate"):
-        assert found[name]["mean"] == pytest.approx(expected[name]["mean"], rel=1e-4, abs=1e-4)
-    assert found.keys() == expected.keys()
+        assert numbers[name]["mean"] == pytest.approx(expected[name]["mean"], rel=1e-4, abs=1e-4)
+    assert numbers.keys() == expected.keys()
 
 
 def test_devices_share_an_evaluation(run, tmp_path):
@@ -129,6 +129,10 @@ def test_again_it_takes_what_it_has(run, tmp_path):
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     result, first = last_line(done.stdout), last_line(printed)
     assert result["iwae"] == first["iwae"] and "ais" not in result
+    assert result["notes"] == [
+        "AIS is left out: ais_size = 0",
+        "the comparison of samples is left out: sample_size = 0",
+    ]
     assert path.stat().st_mtime_ns == before
 
 
@@ -246,14 +250,41 @@ def test_what_has_been_found_is_written_before_what_may_fail(tmp_path, monkeypat
     (out / "curves.png").mkdir()  # which can be no picture
     result = evaluate_run(config)
     assert result["rate"] == kept()["rate"] == 2.0 and result["notes"] == kept()["notes"]
-    left_out, *not_drawn = result["notes"]
+    left_out, samples, result_json, *missing = result["notes"][:5]
     assert left_out == "AIS is left out: no HMC"
+    assert samples == "the comparison of samples is left out: sample_size = 0"
+    assert result_json.startswith("what training said of its pictures is not known: ")
+    assert missing == [
+        f"{name}.png is not there: training draws it" for name in ("samples", "reconstructions")
+    ]
+    not_drawn = result["notes"][5:]
     names = [re.match("the picture '(.*?)' is not drawn: ", note).group(1) for note in not_drawn]
     assert names == ["bounds", "what each latent tells", "curves"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") == 1 and "is not drawn" in page  # latent.png
     assert not any(path.name.endswith(".lock") for path in out.iterdir())
     capsys.readouterr()
+
+
+def test_pictures_that_the_page_has_not_are_said(tmp_path):
+    """By what training said of each, and of which step those are that it has."""
+    out = made_run(tmp_path / "run")
+    result = {"step": 10, "pictures": {"curves": "curves.png is not drawn: no ink"}}
+    (out / "result.json").write_text(json.dumps(result))
+    config = EvaluateConfig(str(out))
+    evaluation = Evaluated(config, subject(config), {}, {}, [])
+    assert of_training(evaluation) == {"latent": out / "latent.png"}
+    assert evaluation.notes == [
+        "samples.png is not there: training draws it",
+        "reconstructions.png is not there: training draws it",
+        "curves.png is not drawn: no ink",
+        "the pictures that training drew are of step 10",
+    ]
+    (out / "latent.png").unlink()
+    (out / "result.json").unlink()
+    evaluation.notes.clear()
+    assert of_training(evaluation) == {}
+    assert "result.json" in evaluation.notes[0] and len(evaluation.notes) == 5
 
 
 def test_two_evaluations_of_one_run(tmp_path):
@@ -282,5 +313,5 @@ def test_numbers_that_cannot_be_are_named(change):
 
 def test_mistakes_are_one_line(tmp_path):
     done = vaejax_command("evaluate", "--run", "nothing", folder=tmp_path)
-    message = "error: nothing holds no config.json, so it is no run; name the folder of one"
+    message = "error: nothing holds no config.json, so it is not a run; name the folder of one"
     assert done.returncode == 2 and done.stderr.strip() == message

@@ -174,7 +174,7 @@ TOGETHER = {
     "half a pair": ({"estimator": "antithetic", "num_samples": 3}, "= 3; it must be a multiple of"),
     "K twice": ({"estimator": "iwae:5"}, "the number of samples has its own field"),
     "warm-up": ({"warm_up": 20_000}, "warm_up = 20000, but num_steps = 10000"),
-    "warm-up of": ({"warm_up": 5, "estimator": "analytic-kl"}, "a warm-up is for pathwise alone"),
+    "warm-up of": ({"warm_up": 5, "estimator": "analytic-kl"}, "only pathwise takes a warm-up"),
     "patience": ({"patience": 3, "num_steps": 100}, "nothing would be validated"),
 }
 

@@ -11,7 +11,7 @@ from vaejax.runs.files import json_text, read_json, strict, whole, write_json, w
 
 
 def refuse(constant):
-    raise AssertionError(f"{constant} is no JSON")
+    raise AssertionError(f"{constant} is not JSON")
 
 
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf, np.float64("nan")], ids=repr)
@@ -55,15 +55,15 @@ def test_json_and_text_are_written_by_one_module(folder):
 @pytest.mark.parametrize(
     "content, message",
     {
-        b"": "is no JSON",
-        b"not json": "is no JSON",
-        b"\xff\xfe{}": "is no JSON",
+        b"": "is not JSON",
+        b"not json": "is not JSON",
+        b"\xff\xfe{}": "is not JSON",
         b"[1]": "lacks a, b",
         b"3": "lacks a, b",
         b"null": "lacks a, b",
         b'"ab"': "lacks a, b",
         b'{"a": 1}': "lacks b",
-        b"[" * 100_000: "is no JSON",
+        b"[" * 100_000: "is not JSON",
     }.items(),
     ids=lambda part: repr(part)[:20],
 )

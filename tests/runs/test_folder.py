@@ -52,6 +52,8 @@ def test_an_open_run_has_all_of_it(folder):
     assert run.dataset.name == "digits" and len(run.dataset.test.images) == 300
     x = run.transform(run.dataset.test.images[0], jax.random.key(0))
     assert np.isfinite(vaejax.elbo(run.model, run.params, x, jax.random.key(1)))
+    assert repr(run) == f"OpenRun({str(folder)!r}, step=60, model={run.model!r})"
+    assert repr(run.checkpoints[60]).startswith("Run(step=60, history of bound, objective,")
 
 
 def test_its_parameters_are_those_of_the_validation_that_its_history_says(folder):
@@ -197,7 +199,7 @@ def test_what_is_not_there_is_named(folder, tmp_path):
         run.params_at("bets")
     with pytest.raises(ValueError, match="holds the steps 20, 40, 60, and not 30"):
         run.params_at(30)
-    with pytest.raises(ValueError, match=r"holds no config.json, so it is no run"):
+    with pytest.raises(ValueError, match=r"holds no config.json, so it is not a run"):
         vaejax.open_run(tmp_path)
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(ValueError, match="holds no checkpoint; train it further with --resume"):

@@ -72,4 +72,4 @@ def test_without_locks_it_says_so_and_goes_on(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("vaejax.runs.lock.fcntl", None)
     with claimed(tmp_path):
         pass
-    assert "can not be locked (this system has no locks)" in capsys.readouterr().err
+    assert "cannot be locked (this system has no locks)" in capsys.readouterr().err

@@ -40,7 +40,7 @@ REFUSED = {
     "a\0b": "nothing can have this name",
     "~nobody-of-this-name/x": "this home folder is not known",
     "/dev/null": "is a file",
-    "b\udcff": r"b.udcff': this is no UTF-8, by the locale; name another folder, or set",
+    "b\udcff": r"b.udcff': the locale's encoding is not UTF-8; name another folder, or set",
 }
 
 
@@ -68,7 +68,7 @@ def test_a_place_that_is_one(places, monkeypatch):
     for out in (".", "folder", "link", "new", "new/below/it", "./~"):
         assert str(place_of(out)) == os.path.normpath(out)
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(ValueError, match="can not be written to; name another folder"):
+    with pytest.raises(ValueError, match="cannot be written to; name another folder"):
         place_of("new")
 
 
@@ -126,9 +126,9 @@ def test_a_new_run_replaces_the_old_one_and_nothing_beside_it(tmp_path):
         assert not is_run(out) and is_run(out / "replaced-2")
         made_run(out, step=40)
     kept = {"thesis.txt", "replaced-1/letter.txt", "checkpoints/40/record/metadata"}
-    found = files_in(out)
-    assert kept <= set(found) and "replaced-2" not in found and "checkpoints/20" not in found
-    assert found["result.json"][2] == b"result.json of step 40"
+    files = files_in(out)
+    assert kept <= set(files) and "replaced-2" not in files and "checkpoints/20" not in files
+    assert files["result.json"][2] == b"result.json of step 40"
     assert (elsewhere / "20/record/metadata").read_text() == "20"
 
 

@@ -107,7 +107,7 @@ def test_numbers_are_whole_or_not_as_they_are_written():
     "name, message",
     [
         ("iwae", "estimator 'iwae': give a number, such as iwae:10"),
-        ("iwae:x", "'x' is no whole number; give one, such as iwae:10"),
+        ("iwae:x", "'x' is not a whole number; give one, such as iwae:10"),
         ("drge:3", "unknown estimator 'drge:3'; did you mean dreg"),
     ],
 )

@@ -37,7 +37,7 @@ def runs(elsewhere):
 
 def test_the_table_says_what_differs_and_what_was_found(runs, capsys):
     (runs / "other").mkdir()
-    assert main(["table", "a0", "a1", "b0", "b1", "other", "nowhere"]) == 0
+    assert main(["table", "a0", "a1", "b0", "b1", "other", "nowhere", "."]) == 0
     out, err = capsys.readouterr()
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()[:6]]
     header = ["run", "seed", "learning rate", "prior", "test ELBO", "test log p(x)"]
@@ -49,8 +49,19 @@ def test_the_table_says_what_differs_and_what_was_found(runs, capsys):
     # The mean of -20 and -22, and the standard error of two numbers that are 2 apart: 1.
     means = next(line for line in out.splitlines() if "-21.00 ± 1.00" in line)
     assert "-20.00 ± 1.00" in means
-    assert json.loads(out.splitlines()[-1]) == {"runs": 4, "finished": 3, "left_out": 2}
-    assert err.splitlines() == [f"{n} is left out: it holds no run" for n in ("other", "nowhere")]
+    assert json.loads(out.splitlines()[-1]) == {"runs": 4, "finished": 3, "left_out": 3}
+    *others, above = err.splitlines()
+    assert others == [f"{n} is left out: it holds no run" for n in ("other", "nowhere")]
+    assert above == ". is left out: it is a folder of runs; name them, ./*"
+
+
+def test_a_result_of_an_earlier_step_is_said(runs):
+    (runs / "a0" / "checkpoints" / "140").mkdir()
+    record = json.loads((runs / "a0" / "config.json").read_text())
+    record["config"]["num_steps"] = 200
+    (runs / "a0" / "config.json").write_text(json.dumps(record))
+    state = "not finished, step 140 of 200; the result is of step 100"
+    assert RunSummary(runs / "a0").state == state
 
 
 def test_csv_has_the_numbers_in_full(runs):

@@ -99,7 +99,7 @@ REFUSED = {
     "no number": ("--prior vamp", "prior 'vamp': give a number, such as vamp:10"),
     "not a number": (
         "--prior vamp:many",
-        "prior 'vamp:many': 'many' is no whole number; give one, such as vamp:10",
+        "prior 'vamp:many': 'many' is not a whole number; give one, such as vamp:10",
     ),
     "a number too many": ("--prior normal:3", "prior 'normal:3': it takes no number"),
     "too many components": ("--prior vamp:5000", "there are 1297; choose fewer"),
@@ -113,7 +113,7 @@ REFUSED = {
         "likelihood 'gaussian:-1': the number = -1.0; it must be positive and finite",
     ),
     "one support": ("--prior sphere", "use an encoder such as VonMisesFisher"),
-    "warm-up": ("--warm-up 100 --estimator iwae", "a warm-up is for pathwise"),
+    "warm-up": ("--warm-up 100 --estimator iwae", "only pathwise takes a warm-up"),
     "warm-up too long": ("--warm-up 100 --num-steps 60", "but num_steps = 60: the KL would never"),
     "no closed form": ("--prior mixture:3 --estimator analytic-kl", "has no closed form"),
     "half a pair": (
@@ -424,7 +424,7 @@ def test_an_average_is_trained_validated_and_evaluated(tmp_path, capsys):
     assert train(*SMALL, "--out", "plain") == 0
     plain = vaejax.open_run("plain")
     assert all(map(np.array_equal, jax.tree.leaves(newest.params), jax.tree.leaves(plain.params)))
-    bounds = (one.history["validation_bound"] for one in (run, plain))
+    bounds = (single.history["validation_bound"] for single in (run, plain))
     assert not np.array_equal(*bounds)
 
 

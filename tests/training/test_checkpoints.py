@@ -58,11 +58,11 @@ def restore(directory, like=STATE, config=None):
     ):
         warnings.simplefilter("always")
         before = contents(directory)
-        found = store.restore(like)
+        restored = store.restore(like)
         assert contents(directory) == before
         store.open()
         return (
-            found,
+            restored,
             [
                 str(warning.message)
                 for warning in caught
@@ -246,7 +246,7 @@ def test_others_folders_are_neither_steps_nor_deleted(tmp_path, name, child):
             partial(store.save, 40, STATE, {}),
             partial(store.restore, STATE),
         ):
-            with pytest.raises(ValueError, match=f"holds a folder {name} that is no checkpoint"):
+            with pytest.raises(ValueError, match=f"holds a folder {name} that is not a checkpoint"):
                 action()
     assert contents(tmp_path) == before
 
@@ -276,7 +276,7 @@ def test_an_error_that_is_no_damage_moves_nothing(saved, error):
 
 
 def test_a_folder_that_could_not_be_saved_into_is_refused_at_once(tmp_path):
-    with pytest.raises(ValueError, match="this is no UTF-8, by the locale; name another folder"):
+    with pytest.raises(ValueError, match="the locale's encoding is not UTF-8; name another folder"):
         CheckpointStore(tmp_path / "\udcff")
 
 
@@ -410,11 +410,11 @@ def test_killed_in_the_middle_of_a_save(tmp_path, delay):
     process.send_signal(signal.SIGKILL)
     acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
     process.wait()
-    found, _, _ = (
+    restored, _, _ = (
         restore(tmp_path, {"a": np.zeros(250_000, np.float32)}, config={})
         if os.listdir(tmp_path)
         else (None, 0, 0)
     )
-    step, state, _ = found
+    step, state, _ = restored
     assert step >= acknowledged
     assert (state["a"] == step).all()

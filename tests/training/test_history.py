@@ -7,9 +7,10 @@ import optax
 import pytest
 
 import vaejax
+from tests.lib.hierarchies import TOP_DOWN
 from tests.lib.training import KEY, MODEL, NAMES, PARAMS, XS, fit
 from vaejax.data.base import batch_rows
-from vaejax.training.run import NO_HISTORY, Record, completed, recorded
+from vaejax.training.run import NO_HISTORY, Record, by_step, completed, recorded
 
 BINARY = (XS > 7).astype(np.float32)
 STILL = {"data": BINARY, "transform": None, "optimizer": optax.sgd(0.0)}
@@ -60,6 +61,36 @@ def test_the_reconstruction_is_that_of_the_sample(objective):
     history = fit(2, objective=objective, **STILL).history
     expected = fit(2, objective=vaejax.minibatch(Apart(), MODEL), **STILL).history["bound"]
     np.testing.assert_allclose(history["reconstruction"], expected, rtol=1e-5)
+
+
+HIERARCHY, OF_HIERARCHY = TOP_DOWN
+BY_NODE = [
+    vaejax.minibatch(vaejax.KLByNode(2), HIERARCHY),
+    vaejax.minibatch(vaejax.KLByNode(), HIERARCHY, dataset_size=20),
+    vaejax.FreeBitsByNode(HIERARCHY, 1.0, vaejax.WarmUp(2)),
+]
+
+
+@pytest.mark.parametrize(
+    "objective", BY_NODE, ids=["two samples", "sum over the data", "free bits"]
+)
+def test_each_node_has_its_rate(objective):
+    """That of the top node does not depend on the samples, so it is its KL in closed form, at
+    parameters that stand still; the rates are parts of the whole one.
+    """
+    xs = np.random.default_rng(0).integers(0, 2, (20, 5)).astype(np.float32)
+    run = vaejax.fit(
+        objective, OF_HIERARCHY, optax.sgd(0.0), xs, KEY, num_steps=2, batch_size=20, progress=False
+    )
+
+    def top_kl(x):
+        q, p = HIERARCHY.posterior(OF_HIERARCHY, x), HIERARCHY.joint(OF_HIERARCHY)
+        return vaejax.kl_divergence(q.ready["z2"], p.ready["z2"])
+
+    top, bottom = run.history["rate_z2"], run.history["rate_z1"]
+    np.testing.assert_allclose(top, jax.vmap(top_kl)(xs).mean() * objective.scale, rtol=1e-5)
+    np.testing.assert_allclose(top + bottom, run.history["rate"], rtol=1e-4)
+    assert list(by_step(run.history))[-2:] == ["rate_z1", "rate_z2"]
 
 
 def test_of_every_latent_the_parts_are_those_of_the_sum():
@@ -168,6 +199,7 @@ def test_what_an_earlier_revision_did_not_record_is_nan():
     old = completed({"bound": bound})
     assert np.isnan(old["gradient_norm"]).all() and old["gradient_norm"].shape == (3,)
     ones = np.ones(2, np.float32)
-    history = recorded(old, Record(ones, ones, 2 * ones, ones, None))
-    assert np.isnan(history["rate"]).tolist() == [True] * 3 + [False] * 2
+    history = recorded(old, Record(ones, ones, 2 * ones, {"z": ones}, ones, None))
+    for name in ("rate", "rate_z"):
+        assert np.isnan(history[name]).tolist() == [True] * 3 + [False] * 2
     assert (history["rate"][3:] == 1).all() and len(history["gradient_norm"]) == 5

@@ -138,7 +138,7 @@ def test_saved_runs_are_those_that_were_kept(tmp_path):
     runs = saved(tmp_path)
     assert list(runs) == [15, 20] and digest(runs[20]) == digest(whole)
     assert len(runs[15].history["bound"]) == 15
-    with pytest.raises(ValueError, match="is no folder of checkpoints"):
+    with pytest.raises(ValueError, match="is not a folder of checkpoints"):
         saved(tmp_path / "none")
 
 

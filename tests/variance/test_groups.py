@@ -51,7 +51,7 @@ def test_groups_add_up():
         vaejax.StandardNormal(2), model.likelihood, vaejax.FullNormal(vaejax.MLP(2, (4,), heads=4))
     )
     with pytest.raises(
-        ValueError, match=r"heads wants an encoder DiagNormal .* use parts\(params\)"
+        ValueError, match=r"heads needs an encoder DiagNormal .* use parts\(params\)"
     ):
         heads(conv, conv.init(jax.random.key(0), x), x)
 
@@ -148,5 +148,5 @@ def test_heads_of_every_kind_of_model(name):
 )
 def test_other_encoders_have_no_heads(model, reason):
     x = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), data_of(model))
-    with pytest.raises(ValueError, match=rf"heads wants .* {reason}.*; use parts\(params\)"):
+    with pytest.raises(ValueError, match=rf"heads needs .* {reason}.*; use parts\(params\)"):
         heads(model, params_of_kind(model), x)

@@ -102,7 +102,7 @@ def test_a_minibatch_is_taken_by_its_example():
     )
     chex.assert_trees_all_equal(by_example, by_batch)
     plain: Any = lambda params, x, key: 0.0  # noqa: E731
-    with pytest.raises(TypeError, match=r"is no objective: write vaejax.minibatch"):
+    with pytest.raises(TypeError, match=r"is not an objective: write vaejax.minibatch"):
         vaejax.variance_sources(plain, *arguments)
 
 

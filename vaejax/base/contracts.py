@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 _held: set[Callable] = set()  # the methods that go through a contract already
 
@@ -35,3 +35,19 @@ def _through(contract: Callable, name: str, method: Any) -> Callable:
 
     _held.add(held)
     return held
+
+
+class Declared:
+    """A base class whose subclasses are made values by a decorator: their annotations are fields.
+
+    A class without it has no constructor, and says so when it is called with its fields.
+    """
+
+    decorator: ClassVar[str] = "@vaejax.component"
+
+    def __init__(self, *arguments: Any, **keywords: Any):
+        if arguments or keywords:
+            raise TypeError(
+                f"{type(self).__name__} has no fields: write {self.decorator} above the class,"
+                " which makes fields of its annotations"
+            )

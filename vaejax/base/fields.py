@@ -32,7 +32,7 @@ class Rule:
     brief: str = ""
 
     def check(self, value: Any, name: str) -> None:
-        """Raises ValueError for a value of the field `name` that can not be."""
+        """Raises ValueError for a value of the field `name` that cannot be."""
 
     def check_sizes(self, value: Any, name: str, sizes: Sizes) -> None:
         """Raises ValueError for a value that is not for data of these sizes."""
@@ -135,7 +135,7 @@ def _rules_of_annotated(
 def _rules_of_tuple(value: Any, kind: Any, name: str) -> Iterator[tuple[Rule, Any, str]]:
     if not isinstance(value, tuple):
         remedy = f"write {tuple(value)!r}" if isinstance(value, list) else "give a tuple"
-        raise TypeError(f"{name} = {shortened(value)} is no tuple; {remedy}")
+        raise TypeError(f"{name} = {shortened(value)} is not a tuple; {remedy}")
     for i, part in enumerate(value):
         yield from _rules_of_value(part, kind, f"{name}[{i}]")
 

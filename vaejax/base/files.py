@@ -44,7 +44,7 @@ def nameable(path: str | Path, name: str) -> Path:
         str(whole_path).encode("utf-8")
     except UnicodeEncodeError:
         raise ValueError(
-            f"{name} = {str(whole_path)!a}: this is no UTF-8, by the locale; name another folder,"
-            " or set PYTHONUTF8=1"
+            f"{name} = {str(whole_path)!a}: the locale's encoding is not UTF-8; name"
+            " another folder, or set PYTHONUTF8=1"
         ) from None
     return whole_path

@@ -114,14 +114,14 @@ def fetch_files(published: Published, folder: Path) -> list[Path]:
         except OSError as error:
             reason = " ".join(str(error).split())[:80]
             raise OSError(
-                f"{url} can not be fetched ({reason}); put {file} in {folder} by hand, or name"
+                f"{url} cannot be fetched ({reason}); put {file} in {folder} by hand, or name"
                 " another address by --mirror"
             ) from None
         if known is None and (seen := _name_of_blob(path)) != checksum:
             path.unlink()
             raise ValueError(
-                f"{url} is another file than it was: its checksum is {seen}, and that of the"
-                f" published file {checksum}; name an address that has that one by --mirror"
+                f"{url} is not the published file: its checksum is {seen}, and not {checksum};"
+                " name an address that has the published one by --mirror"
             )
         paths.append(path)
     return paths

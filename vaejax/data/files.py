@@ -49,7 +49,7 @@ def read_npz(path: Path, *, packed: bool) -> dict[str, np.ndarray]:
     require_start(path, b"PK", ".npz")
     try:
         with np.load(path, allow_pickle=False) as file:
-            stored = {name: file[name] for name in file.files}
+            names, stored = file.files, {name: file[name] for name in file.files}
     except DAMAGE as error:
         if "allow_pickle" in str(error):
             raise ValueError(
@@ -57,6 +57,8 @@ def read_npz(path: Path, *, packed: bool) -> dict[str, np.ndarray]:
                 " arrays of numbers, all images of one shape"
             ) from None
         raise damaged(path, error) from None
+    if len(names) > len(stored):  # as of a zip archive to which arrays were appended
+        raise ValueError(f"{path} holds arrays of one name, {', '.join(names)}; save it anew")
     keys = {name: _key(name) for name in stored}
     if len(keys) == 1:
         keys = {name: key or "x_train" for name, key in keys.items()}
@@ -88,9 +90,16 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
     """{x_train: the array} of a file of np.save."""
     require_start(path, b"\x93NUMPY", ".npy")
     try:
-        return {"x_train": np.load(path, allow_pickle=False)}
+        with path.open("rb") as file:
+            array, rest = np.load(file, allow_pickle=False), file.read(1)
     except DAMAGE as error:
         raise damaged(path, error) from None
+    if rest:
+        raise ValueError(
+            f"{path} goes on after its array of shape {array.shape}: an .npy file has one, and"
+            " np.savez(path, x_train=..., x_test=...) saves several"
+        )
+    return {"x_train": array}
 
 
 BITS_LINE = re.compile(rb"(?:[01] ){783}[01] ?\r?\n")
@@ -112,7 +121,7 @@ def read_amat(path: Path) -> np.ndarray:
     content = path.read_bytes()
     digits = np.frombuffer(content.translate(None, b" \r\n"), np.uint8) - ord("0")
     if not BITS_LINE.match(content) or digits.size % 784 or digits.max() > 1:
-        raise ValueError(f"{path} is {kind_of(content[:64])} (it is no file of lines of 784 bits)")
+        raise ValueError(f"{path} is {kind_of(content[:64])} (it has no lines of 784 bits)")
     return digits.reshape(-1, 28, 28)
 
 
@@ -168,13 +177,13 @@ def read_idx(path: Path) -> np.ndarray:
         except (OSError, EOFError, zlib.error) as error:
             raise damaged(path, error) from None
     if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
-        raise ValueError(f"{path} is {kind_of(content)} (it is no idx file of bytes)")
+        raise ValueError(f"{path} is {kind_of(content)} (it is not an idx file of bytes)")
     shape = np.frombuffer(content, ">u4", content[3], offset=4).tolist()
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
     if values.size != math.prod(shape):
         raise ValueError(
             f"{path} is cut off or damaged: {values.size} bytes for shape {tuple(shape)}; copy or"
-            " download it anew (it is no whole idx file of bytes)"
+            " download it anew (it is not a whole idx file of bytes)"
         )
     return values.reshape(shape)
 

@@ -72,7 +72,7 @@ def _images_in(folder: Path) -> list[Path]:
     inside = _entries(folder)
     odd = next((path for path in inside if path.suffix.lower() not in SUFFIXES), None)
     if odd is not None:
-        kind = "a folder" if odd.is_dir() else "no PNG or JPEG"
+        kind = "a folder" if odd.is_dir() else "not a PNG or JPEG"
         remedy = "folders are classes, one deep" if odd.is_dir() else "convert it"
         raise ValueError(f"{odd} is {kind}: {remedy}, or move it elsewhere")
     if not inside:
@@ -126,7 +126,7 @@ def read_image(path: Path) -> np.ndarray:
                 return np.asarray(image.convert(MODES[mode]))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:80]
-        raise ValueError(f"{path} can not be read as PNG or JPEG ({reason}); replace it") from None
+        raise ValueError(f"{path} cannot be read as PNG or JPEG ({reason}); replace it") from None
     raise ValueError(
         f"{path} has the mode {mode} or is transparent; store it as grey or RGB, such as by"
         ' image.convert("RGB").save(path) of Pillow'

@@ -158,7 +158,7 @@ def _places(name: str, folder: str | Path | None) -> list[Path]:
     for place in places:
         if not place.is_dir():
             origin = "" if folder else f" (${FOLDER_VARIABLE})"
-            raise ValueError(f"data folder {str(named)!r}{origin} is no folder; name one")
+            raise ValueError(f"data folder {str(named)!r}{origin} is not a folder; name one")
     places.append(fetched_folder())
     return [*places, DEBIAN_FASHION_MNIST] if name == "fashion_mnist" else places
 

@@ -59,6 +59,11 @@ def dataset(
         if said is None or (not isinstance(said, tuple) and np.ndim(said) == 0):
             asked[part] = said
             continue
+        if isinstance(said, tuple) and len(said) not in (1, 2):
+            raise ValueError(
+                f"{part} is a tuple of {len(said)}; give a fraction, a count, images, or (images,"
+                " labels)"
+            )
         split = Split(*said) if isinstance(said, tuple) else Split(said)
         arrays[f"x_{part}"] = as_array(split.images, part)
         if split.labels is not None:

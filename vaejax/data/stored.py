@@ -4,7 +4,7 @@ largest value that a pixel can have.
 
 import numpy as np
 
-from vaejax.base.checks import require_positive
+from vaejax.base.checks import LARGEST_COUNT, require_positive
 from vaejax.data.dtypes import first_not_finite, native, require_real
 
 Images = dict[str, np.ndarray]  # x_train, y_train, x_valid, ...
@@ -43,7 +43,9 @@ def checked_arrays(arrays: Images, where: str) -> Images:
 
 
 def _checked_labels(labels: np.ndarray, images: np.ndarray | None, name: str) -> np.ndarray:
-    """One whole number from 0 on for each image; a column of them is taken too."""
+    """One whole number, from 0 to the largest count, for each image; a column of them is taken
+    too.
+    """
     if images is None:
         raise ValueError(f"{name} has labels of no images; give their images too")
     if labels.shape == (len(labels), 1):
@@ -52,11 +54,12 @@ def _checked_labels(labels: np.ndarray, images: np.ndarray | None, name: str) ->
         raise ValueError(
             f"{name} has shape {labels.shape} for {len(images)} images; give one whole number each"
         )
-    wrong = labels[~(np.isfinite(labels) & (labels >= 0) & (labels == np.floor(labels)))]
+    in_range = (labels >= 0) & (labels <= LARGEST_COUNT)  # so that NaN is not
+    wrong = labels[~(in_range & (labels == np.floor(labels)))]
     if wrong.size:
         raise ValueError(
-            f"{name} has the label {wrong[0]}; give whole numbers from 0 on, or leave the labels"
-            " out"
+            f"{name} has the label {wrong[0]}; give whole numbers from 0 on, below 2**31, or leave"
+            " the labels out"
         )
     return labels.astype(np.int64) if labels.dtype.kind == "f" else labels
 
@@ -90,7 +93,7 @@ def settled_maximum(
         )
     if said is None and 1 < high <= FAR_BELOW * maximum:
         raise ValueError(
-            f"{where} has pixels up to {high:g} alone, far below {maximum:g}, {_whose(said, name)}:"
+            f"{where} has no pixel above {high:g}, far below {maximum:g}, {_whose(said, name)}:"
             f" {_remedy(high)}"
         )
     return maximum

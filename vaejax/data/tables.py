@@ -11,7 +11,8 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_table(path: Path, label: str | None = None) -> tuple[dict[str, np.ndarray], str]:
-    """({x_train: float64 [n, columns], y_train: the label column}, what the labels are).
+    """({x_train: float64 [n, columns], y_train: the label column}, what the first line and the
+    labels are taken for).
 
     The first line may name the columns; every other cell is a finite number, but for those of the
     column `label`, by its name or its number from 1 on: whole numbers, or names, whose classes are
@@ -41,16 +42,17 @@ def read_table(path: Path, label: str | None = None) -> tuple[dict[str, np.ndarr
         )
     except ValueError as error:
         _raise_for_cell(path, delimiter, names, header, number)
-        raise ValueError(f"{path} is no table of numbers ({error})") from None
+        raise ValueError(f"{path} is not a table of numbers ({error})") from None
     if not np.isfinite(values).all():
         _raise_for_cell(path, delimiter, names, header, number)
+    unnamed = "" if header else "no line of names, so the first line is an example"
     if number is None:
-        return {"x_train": values}, ""
+        return {"x_train": values}, unnamed
     labels, told = _labels(values[:, number].astype(np.int64), list(classes), path)
     images = np.delete(values, number, axis=1)
     if images.shape[1] == 0:
         raise ValueError(f"{path} has no column but the labels {names[number]!r}")
-    return {"x_train": images, "y_train": labels}, told
+    return {"x_train": images, "y_train": labels}, "; ".join(filter(None, (unnamed, told)))
 
 
 def _labels(codes: np.ndarray, classes: list[str], path: Path) -> tuple[np.ndarray, str]:
@@ -93,7 +95,8 @@ def _columns(path: Path, delimiter: str) -> tuple[list[str], int]:
             f"{path} starts with 0, 1, ..., which are an example, or numbers of columns as pandas"
             " writes them: name the columns, or leave that line out"
         )
-    twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+    bare = [name.strip() for name in names]
+    twice = next((name for i, name in enumerate(bare) if name in bare[:i]), None)
     if twice is not None:
         raise ValueError(f"{path} names the column {twice!r} twice; name each once")
     return names, line if has_header else 0
@@ -128,8 +131,8 @@ def _raise_for_cell(
                 shown = repr(cell) if cell.strip() else "empty"
                 remedy = "" if label is not None else ", or, if it is the label, --label"
                 raise ValueError(
-                    f"{path}, line {line}, column {names[i]!r} is {shown}, no finite number; give"
-                    f" one, or leave out the row or the column{remedy}"
+                    f"{path}, line {line}, column {names[i]!r} is {shown}, not a finite"
+                    f" number; give one, or leave out the row or the column{remedy}"
                 )
 
 
@@ -142,7 +145,7 @@ def _lines(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
                 if row:
                     yield reader.line_num, row
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no table in UTF-8 ({error}); save it as text") from None
+        raise ValueError(f"{path} is not a table in UTF-8 ({error}); save it as text") from None
 
 
 def _number(cell: str) -> float | None:

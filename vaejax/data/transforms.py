@@ -6,11 +6,12 @@ from typing import Any
 
 import jax
 
+from vaejax.base.contracts import Declared
 from vaejax.base.supports import ONE_HOT, REAL, Support
 from vaejax.base.types import Key, PyTree
 
 
-class Transform:
+class Transform(Declared):
     """x = transform(stored, key): what the model sees of one stored example.
 
     Any function will do, but of a plain one nothing is known, so what it is given is held against

@@ -16,7 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import AbstractArray, Array, Float
 
 from vaejax.base.checks import require_key, require_said, require_scalar, shape_of
-from vaejax.base.contracts import hold
+from vaejax.base.contracts import Declared, hold
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import batch_shape, pytree
@@ -26,7 +26,7 @@ class NotKnownError(TypeError):
     """A distribution was asked for what it does not know, such as a mean in closed form."""
 
 
-class Distribution:
+class Distribution(Declared):
     """One event, without a batch shape: a pytree, so that `jax.vmap` makes batches of it and
     `jax.lax.stop_gradient` stops its parameters.
 
@@ -58,6 +58,7 @@ class Distribution:
     and `one_event` do the same for a value.
     """
 
+    decorator = "@vaejax.pytree"
     reparameterised: ClassVar[Any]  # a bool, or a property where it depends on the fields
 
     def __init_subclass__(cls, **keywords):
@@ -134,7 +135,7 @@ class Distribution:
         A coordinate is a number, or a vector of the last axis where the event is made of such; they
         stand in a row, by the leaves of the event.
         """
-        raise NotKnownError(f"{self.name} is no product of densities of its coordinates")
+        raise NotKnownError(f"{self.name} is not a product of densities of its coordinates")
 
     def from_uniform(self, u: jax.Array) -> PyTree:
         """The sample that uniform numbers u of the event's shape stand for."""
@@ -300,7 +301,7 @@ def several(name: str, shape: tuple[int, ...]) -> str:
 
 
 def wrong_shape(name: str, got: PyTree, shape: PyTree) -> str:
-    return (
-        f"{name}.log_prob got a value of shape {got}, but one event has shape {shape}; these"
-        " functions take one example: use jax.vmap or vaejax.minibatch"
-    )
+    remedy = "its latents, or what its net gives, must have the shape of the value"
+    if type(got) is type(shape) is tuple and got[len(got) - len(shape) :] == shape:
+        remedy = "these functions take one example: use jax.vmap or vaejax.minibatch"
+    return f"{name}.log_prob got a value of shape {got}, but one event has shape {shape}; {remedy}"

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_counts, require_said
+from vaejax.base.contracts import Declared
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import component
 from vaejax.networks.base import Net
@@ -24,7 +25,7 @@ MAX_LAYER_LOG_SCALE = 3.0  # of one layer
 Vector = Float[Array, " d"]
 
 
-class FlowLayer:
+class FlowLayer(Declared):
     """An invertible map of vectors. With a context (a vector, or None) it is conditional.
 
     `forward(params, z, context)` is (y, log |det dy/dz|), and `inverse(params, y, context)` is z

@@ -159,8 +159,8 @@ def _require_same_event(q_shape: tuple[int, ...], p_shape: tuple[int, ...]) -> N
     """Broadcasting would turn two shapes into one wrong number in silence."""
     if q_shape != p_shape:
         raise ValueError(
-            f"KL(q || p) of events of two shapes, {q_shape} under q and {p_shape} under p; these"
-            " functions take one example"
+            f"KL(q || p) of events of two shapes, {q_shape} under q and {p_shape} under p; give"
+            " both one shape: a prior the latents of its encoder, one example in place of a batch"
         )
 
 

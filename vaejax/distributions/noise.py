@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_kind
+from vaejax.base.contracts import Declared
 from vaejax.base.types import Key
 from vaejax.base.values import check_fields_of, component
 from vaejax.distributions.base import Distribution, NotKnownError
@@ -17,7 +18,7 @@ from vaejax.distributions.base import Distribution, NotKnownError
 BITS = 30  # of a Sobol coordinate
 
 
-class Noise:
+class Noise(Declared):
     """K sources of randomness, and the sample of q that each stands for.
 
     Your own is a value with these two methods, such as one that uses each source twice:

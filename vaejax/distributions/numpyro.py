@@ -12,6 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base import supports
+from vaejax.base.checks import shortened
 from vaejax.base.devices import on_automatic_axes
 from vaejax.base.floats import full_dtype, widened, without_half
 from vaejax.base.supports import Support
@@ -232,8 +233,8 @@ def as_distribution(density: Any, source: str) -> Distribution:
         density.require_one()
         return density
     raise TypeError(
-        f"{source} gave a {type(density).__name__}, which does not say whether it is"
-        " reparameterised; derive it from vaejax.Distribution"
+        f"{source} gave {shortened(density)}, which is not a density; give a vaejax.Distribution,"
+        " or one of NumPyro's"
     )
 
 

@@ -35,7 +35,7 @@ def require_one_to_one(p: npd.TransformedDistribution) -> None:
         low, high = _domain(step)
         if values[0] < low - _ROUNDING or values[1] > high + _ROUNDING:
             raise TypeError(
-                f"{type(step).__name__} is one to one on [{low:g}, {high:g}] alone, and"
+                f"{type(step).__name__} is one to one only on [{low:g}, {high:g}], and"
                 f" {type(p.base_dist).__name__} has values on [{values[0]:g}, {values[1]:g}]: the"
                 " density would have a mass below 1; use FoldedDistribution for |x|, and a base"
                 " with values in the domain for others"

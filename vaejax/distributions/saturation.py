@@ -17,7 +17,7 @@ function: see `tails`. Of others the density at the last float is not known: NaN
 was handed over. A latent that is to be exact everywhere lives in other coordinates: see `relaxed`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -216,23 +216,41 @@ def log_probs_of_rounded(
         return with_tails(jnp.asarray(p.log_prob(value)), coordinate, value)
     parameters = parameters_of(family, p, coordinate)
     wide = value.astype(parameters[0].dtype)
-    low, high, largest = lowest(wide.dtype), highest(wide.dtype), jnp.finfo(wide.dtype).max
+    log_ratios = _log_ratios(family, parameters, wide)
+    axes = tuple(range(-coordinate.event_dim, 0))
+    total = _exact(family, p, parameters, value, wide)
+    return sum((jnp.sum(log_ratio, axis=axes) for log_ratio in log_ratios), total)
+
+
+def _exact(
+    family: SaturatingFamily, p: Any, parameters: list[jax.Array], value: jax.Array, z: jax.Array
+) -> jax.Array:
+    """log p(value), nats; by the family's own formula where NumPyro's loses digits. `z` is the
+    value in the dtype of the parameters.
+    """
     if family.log_prob is None:
-        total = jnp.asarray(p.log_prob(value))
-    else:  # NumPyro's at the ends and beyond, and neither derivative where the other counts
-        inside = (wide > 0) & (wide < (1 if family.above else jnp.inf))
-        own = family.log_prob(jnp.log(jnp.where(inside, wide, 0.5)), *parameters)
-        total = jnp.where(inside, own, p.log_prob(jnp.where(inside, 0.5, wide)))
+        return jnp.asarray(p.log_prob(value))
+    # NumPyro's at the ends and beyond, and neither derivative where the other counts.
+    inside = (z > 0) & (z < (1 if family.above else jnp.inf))
+    own = family.log_prob(jnp.log(jnp.where(inside, z, 0.5)), *parameters)
+    return jnp.where(inside, own, p.log_prob(jnp.where(inside, 0.5, z)))
+
+
+def _log_ratios(
+    family: SaturatingFamily, parameters: list[jax.Array], z: jax.Array
+) -> Iterator[jax.Array]:
+    """log(mean density / density) of all that is rounded to z, for each of the last floats that the
+    family has; 0 where z is none of them.
+    """
+    low, high, largest = lowest(z.dtype), highest(z.dtype), jnp.finfo(z.dtype).max
     for ratio, end, is_there in (
-        (family.below, low, (wide > 0) & (wide <= low)),
-        (family.above, high, (wide >= high) & (wide < 1)),
-        (family.beyond, largest, (wide >= largest) & (wide < jnp.inf)),
+        (family.below, low, (z > 0) & (z <= low)),
+        (family.above, high, (z >= high) & (z < 1)),
+        (family.beyond, largest, (z >= largest) & (z < jnp.inf)),
     ):
         if ratio is not None:
-            log_ratio = ratio(jnp.log(jnp.asarray(end, wide.dtype)), *parameters)
-            axes = tuple(range(-coordinate.event_dim, 0))
-            total += jnp.sum(jnp.where(is_there, log_ratio, 0), axis=axes)
-    return total
+            log_ratio = ratio(jnp.log(jnp.asarray(end, z.dtype)), *parameters)
+            yield jnp.where(is_there, log_ratio, 0)
 
 
 def _of_mixture(p: Any, coordinate: Any, value: jax.Array) -> jax.Array:

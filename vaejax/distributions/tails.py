@@ -125,13 +125,7 @@ def log_tail(p: npd.Distribution, z: jax.Array, *, above: bool) -> jax.Array:
     """
     q, point = innermost(p), jnp.asarray(z)
     if _is_through_transforms(q):
-        sign: Any = 1
-        for transform in reversed(q.transforms):
-            if transform.domain.event_dim:
-                raise NotImplementedError(f"{type(transform).__name__} mixes coordinates")
-            sign, point = sign * transform.sign, transform.inv(point)
-        same, other = (log_tail(q.base_dist, point, above=side) for side in (above, not above))
-        return jnp.where(jnp.asarray(sign) > 0, same, other)
+        return _log_tail_through(q, point, above)
     if type(q) is npd.Kumaraswamy:  # of which NumPyro has no distribution function
         a, b = jnp.asarray(q.concentration1), jnp.asarray(q.concentration0)
         log_above = b * jnp.log1p(-(point**a))
@@ -143,6 +137,17 @@ def log_tail(p: npd.Distribution, z: jax.Array, *, above: bool) -> jax.Array:
         return LOG_CDFS[type(q)]((point - q.loc) / q.scale)
     mass = q.cdf(point) if is_symmetric or not above else 1 - q.cdf(point)
     return jnp.where(mass > 0, jnp.log(jnp.where(mass > 0, mass, 1)), -jnp.inf)
+
+
+def _log_tail_through(q: Any, point: jax.Array, above: bool) -> jax.Array:
+    """That of Z = T(X), by the inverse of each transform in turn, from the last to the first."""
+    sign: Any = 1
+    for transform in reversed(q.transforms):
+        if transform.domain.event_dim:
+            raise NotImplementedError(f"{type(transform).__name__} mixes coordinates")
+        sign, point = sign * transform.sign, transform.inv(point)
+    same, other = (log_tail(q.base_dist, point, above=side) for side in (above, not above))
+    return jnp.where(jnp.asarray(sign) > 0, same, other)
 
 
 def _is_through_transforms(p: Any) -> bool:

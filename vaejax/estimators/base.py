@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import Integers, require_key, require_no_class, require_scalar, shortened
-from vaejax.base.contracts import hold
+from vaejax.base.contracts import Declared, hold
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Bound, Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
@@ -18,7 +18,7 @@ from vaejax.distributions.base import Distribution
 from vaejax.models.base import Model, posterior_of
 
 
-class Estimator:
+class Estimator(Declared):
     """A function of one example whose VALUE is a bound, nats, and whose GRADIENT is the estimator.
 
     `jax.grad` of it is all there is: each one is a visible placement of `stop_gradient`. Your own
@@ -129,7 +129,7 @@ def as_estimator(function: Any) -> Estimator:
     require_no_class(function, "the estimator")
     if callable(function):
         return FunctionEstimator(function)
-    raise TypeError(f"{shortened(function)} is no estimator; derive it from vaejax.Estimator")
+    raise TypeError(f"{shortened(function)} is not an estimator; derive it from vaejax.Estimator")
 
 
 @jax.custom_jvp

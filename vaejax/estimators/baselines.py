@@ -14,13 +14,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from vaejax.base.checks import require_kind, require_number, require_said
+from vaejax.base.contracts import Declared
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import check_fields_of, component
 from vaejax.bounds import mean_of_others
 from vaejax.networks.base import Net, apply_net, init_net
 
 
-class Baseline:
+class Baseline(Declared):
     """b_k, taken from f_k = log w_k before it multiplies the score of the sample k.
 
     It must not depend on the sample k itself. `init` gives its parameters psi, none by default; one
@@ -131,5 +132,5 @@ class LearnedBaseline(Baseline):
     def __call__(self, psi: PyTree, x: ArrayLike, log_w: Float[Array, " k"]) -> jax.Array:
         b = apply_net(self.net, psi, x)
         if isinstance(b, tuple) or b.size != 1:
-            raise TypeError("LearnedBaseline wants a net of one output, such as vaejax.MLP(1)")
+            raise TypeError("LearnedBaseline needs a net of one output, such as vaejax.MLP(1)")
         return b.reshape(())

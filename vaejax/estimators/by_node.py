@@ -13,7 +13,7 @@ from jax.typing import ArrayLike
 from vaejax.base.asserts import assert_shape
 from vaejax.base.checks import require_count
 from vaejax.base.mapping import map_samples
-from vaejax.base.types import Key, Params, PyTree, Scalar
+from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
 from vaejax.base.values import component
 from vaejax.bounds import stopped
 from vaejax.distributions.base import Distribution
@@ -185,7 +185,7 @@ class KLByNode(ELBOInParts):
     """Value: mean_k [log p(x | z_k) - sum_j KL_j(z_k)], z_k ~ q. Gradient: its total derivative.
 
     `AnalyticKL` of a hierarchy: unbiased for the gradient of the ELBO, with the KL in closed form
-    node by node, given the nodes above.
+    node by node, given the nodes above. The history of a training has each as `rate_NODE`.
     """
 
     num_samples: int = 1
@@ -196,8 +196,13 @@ class KLByNode(ELBOInParts):
     def parts(
         self, model: Model, params: Params, x: PyTree, key: Key
     ) -> tuple[Scalar, Scalar | None]:
+        bound, _, log_p_x, _ = self.terms(model, params, x, key, 0)
+        return bound, log_p_x
+
+    def terms(self, model: Model, params: Params, x: PyTree, key: Key, step: ArrayLike) -> Terms:
         log_p_x, kl = sampled_kl(self, model, params, x, key)
-        return log_p_x - sum(kl.values(), start=jnp.zeros(())), log_p_x
+        bound = log_p_x - sum(kl.values(), start=jnp.zeros(()))
+        return Terms(bound, bound, log_p_x, kl)
 
 
 def sampled_kl(

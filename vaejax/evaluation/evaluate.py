@@ -19,6 +19,7 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.base.values import component
 from vaejax.bounds import sample_log_weight
 from vaejax.data.base import Source
+from vaejax.data.shares import MappedSource
 from vaejax.data.transforms import countable_dimensions
 from vaejax.evaluation.chunks import map_in_chunks
 from vaejax.evaluation.latents import active_units, flattened, posterior_mean
@@ -71,7 +72,7 @@ class Evaluation:
         effective = f"{self.effective_samples.mean:.1f} of {self.num_samples} samples effective"
         if np.isnan(self.unreliable):
             return f"weights      {effective}"
-        share = f"k-hat above {RELIABLE}, or none, for {self.unreliable:.1%} of the examples"
+        share = f"k-hat above {RELIABLE} or undefined for {self.unreliable:.1%} of the examples"
         return f"weights      {effective}, {share}"
 
 
@@ -118,15 +119,12 @@ def evaluate(
     for name, count in counts.items():
         require_count(count, name)
     ladder = _ladder(num_samples, ladder)
-    source, params, example = checked_data(model, params, xs, transform, mesh)
+    example, params, source = checked_data(model, params, xs, transform, mesh)
     dimensions = countable_dimensions(model.observation(example), model.support)
     weights = WeightsAndMean(model, num_samples, min(chunk, num_samples))
     by_example = map_in_chunks(
-        Transformed(weights, transform),
+        MappedSource(Transformed(weights, transform), params, source, key),
         Summary(ladder),
-        params,
-        source,
-        key,
         batch_size=batch_size,
         path=path,
         mesh=mesh,

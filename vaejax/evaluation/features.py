@@ -11,13 +11,14 @@ CANCELLED = 1e-9  # of |p|^2 + |m|^2: a distance below has lost too many digits 
 
 def finite_rows(values: ArrayLike, name: str) -> np.ndarray:
     """As float64, or a ValueError that names the first row with NaN or infinity."""
+    if np.iscomplexobj(values):
+        raise ValueError(f"{name}: complex numbers; give real ones")
     values = np.asarray(values, np.float64)
     bad = ~np.isfinite(values)
     if bad.any():
         row = np.argwhere(bad)[0][0] if values.ndim else 0
         raise ValueError(
-            f"{name}: NaN or infinity, first in row {row}; nothing can be said of such a row: mend"
-            " it, or leave it out"
+            f"{name}: NaN or infinity, first in row {row}; repair such rows, or leave them out"
         )
     return values
 

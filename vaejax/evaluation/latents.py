@@ -54,7 +54,7 @@ def posterior_means(
     mean of 100 samples where a family has no closed form for it. `mesh` as in `vaejax.evaluate`.
     """
     require_key(key)
-    source, params, _ = checked_data(model, params, xs, transform, mesh)
+    _, params, source = checked_data(model, params, xs, transform, mesh)
     function = Transformed(partial(posterior_mean, model), transform)
     return map_blocks(function, params, source, key, batch_size, mesh)
 
@@ -166,7 +166,7 @@ def latent_space(
     """
     require_key(key)
     require_count(max_examples, "max_examples")
-    source, params, _ = checked_data(model, params, xs, transform, mesh)
+    _, params, source = checked_data(model, params, xs, transform, mesh)
     function = Transformed(partial(_of_example, model), transform)
     of_examples = map_blocks(function, params, source, key, mesh=mesh)
     rows = np.asarray(jax.random.permutation(key, len(source)))[:max_examples]

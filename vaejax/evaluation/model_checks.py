@@ -127,7 +127,7 @@ def _simulated(
             f"{owner} draws from the model, whose inputs {', '.join(model.inputs)} no density"
             " draws: give xs, examples that hold them"
         )
-    source, params, _ = checked_data(model, params, xs, transform)
+    _, params, source = checked_data(model, params, xs, transform)
     return map_blocks(Transformed(function, transform), params, Repeated(source, count), key)
 
 
@@ -199,7 +199,7 @@ def predictive_check(
     require_key(key)
     if num_draws is not None:
         require_count(num_draws, "num_draws")
-    source, params, _ = checked_data(model, params, xs, transform)
+    _, params, source = checked_data(model, params, xs, transform)
     of_data = Transformed(partial(_statistic, statistic, model), transform)
     observed = map_blocks(of_data, params, source, key)
     of_draw = partial(_statistic_drawn, statistic, model)

@@ -32,7 +32,7 @@ def mean_kl_by_node(
     require_key(key)
     require_count(batch_size, "batch_size")
     require_named_latents(model)
-    source, params, _ = checked_data(model, params, xs, transform)
+    _, params, source = checked_data(model, params, xs, transform)
     function = Transformed(partial(_kl_alone, model), transform)
     kl = map_blocks(function, params, source, key, batch_size)
     return {name: estimate(nats) for name, nats in kl.items()}

@@ -59,13 +59,14 @@ class Pieces:
         begins = text.startswith(FIRST) or FIRST.startswith(text)
         if not (is_intact or pieces or begins):
             raise ValueError(
-                f"{self.path} is no file of an evaluation, and is not written over; name another"
+                f"{self.path} is not a file of an evaluation, so it is not overwritten;"
+                " name another"
             )
         self.arrays = dict(pieces)
         damaged, double = len(kept) - len(pieces), len(pieces) - len(self.arrays)
         faults = [
             "its first line is damaged" * (not is_intact),
-            f"{damaged} of {len(kept)} pieces are damaged, or of another evaluation"
+            f"{damaged} of {len(kept)} pieces are damaged, or belong to another evaluation"
             * bool(damaged),
             f"{double} stand twice" * bool(double),
             "its end is cut off" * (not text.endswith("\n")),

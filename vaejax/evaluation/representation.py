@@ -262,7 +262,5 @@ def _scored(codes, factors) -> tuple[np.ndarray, np.ndarray]:
     (codes,), (factors,) = of_unit_columns(codes), of_unit_columns(factors)
     constant = np.flatnonzero(np.ptp(factors, axis=0) == 0)
     if len(constant):
-        raise ValueError(
-            f"factor {constant[0]} does not vary, so nothing can be said of it; leave it out"
-        )
+        raise ValueError(f"factor {constant[0]} does not vary, so it has no score; leave it out")
     return codes, factors

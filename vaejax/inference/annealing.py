@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_equal_shape, assert_rank
 from vaejax.base.checks import Reals, require_count, require_positive, require_said
+from vaejax.base.contracts import Declared
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import component
 
@@ -21,7 +22,7 @@ FIRST_STEP = 0.5  # the pilot's first step size in one dimension
 GAIN = 0.5  # of the pilot: by how much the log of the step size follows the acceptance
 
 
-class Temperatures:
+class Temperatures(Declared):
     """0 = b_0 <= b_1 <= ... <= b_T = 1.
 
     Your own is a value with `betas`, [T + 1]:
@@ -83,7 +84,7 @@ class Sigmoid(Temperatures):
         return (raw - raw[0]) / (raw[-1] - raw[0])
 
 
-class Transition:
+class Transition(Declared):
     """A reversible move that leaves exp(log_density) invariant: (z', the probability with which it
     was accepted).
 

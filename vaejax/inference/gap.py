@@ -81,7 +81,7 @@ def inference_gap(
     require_key(key)
     require_kind(refined, Refined, "`refined` of inference_gap")
     require_count(num_samples, "num_samples")
-    source, params, _ = checked_data(refined, params, xs, transform, mesh)
+    _, params, source = checked_data(refined, params, xs, transform, mesh)
     given = None if callable(log_marginal) else _of_each(log_marginal, len(source))
 
     def mapped(function) -> np.ndarray:

@@ -120,8 +120,8 @@ def on_grid(points: ArrayLike, log_density: ArrayLike) -> GridDensity:
         )
     if largest > TOO_COARSE:
         warnings.warn(
-            f"one cell of the grid has {largest:.0%} of the mass, so what is summed is no integral;"
-            " make the grid finer",
+            f"one cell of the grid has {largest:.0%} of the mass, so the sum is not the"
+            " integral; make the grid finer",
             stacklevel=2,
         )
     return density

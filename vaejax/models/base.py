@@ -13,20 +13,21 @@ import jax
 import numpyro.distributions as npd
 
 from vaejax.base.checks import require_key, require_kind, require_said, shortened
-from vaejax.base.contracts import hold
+from vaejax.base.contracts import Declared, hold
 from vaejax.base.supports import Support
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.data.check import check_values
 from vaejax.distributions.averages import mean_or_average
 from vaejax.distributions.base import Distribution, NotKnownError
 from vaejax.distributions.numpyro import as_distribution
-from vaejax.models.contracts import CONTRACTS, joint_alone
-from vaejax.models.learned import reading_params_of, require_params
+from vaejax.models.contracts import CONTRACTS, CONTRACTS_OF_FACTORS, joint_alone
+from vaejax.models.learned import require_params, require_params_of_part
+from vaejax.networks.base import Net
 
 Supports = Support | Mapping[str, Any] | None  # None: wherever q, or the data, put it
 
 
-class Factor:
+class Factor(Declared):
     """A density whose parameters come from what it is shown. Derive from `Prior` or `Conditional`.
 
     `support` is the set that the density is for, so that data, or the other density of one latent,
@@ -42,6 +43,7 @@ class Factor:
         if not abstract:
             question = "the values that its density is for, such as vaejax.supports.REAL"
             require_said(cls, Factor, "support", question)
+        hold(cls, CONTRACTS_OF_FACTORS)
 
     def init(self, key: Key, given: Any, /) -> PyTree:
         """Its parameters, for what it is shown at `given`."""
@@ -50,6 +52,12 @@ class Factor:
     def __call__(self, params: PyTree, given: Any, /) -> Distribution:
         """The density at `given`."""
         raise NotImplementedError(f"{type(self).__name__}.__call__")
+
+    def check_params(self, params: PyTree, given: Any) -> None:
+        """Raises ValueError for parameters of other names or shapes than `init` makes at `given`,
+        by shapes alone.
+        """
+        require_params_of_part(self, params, given)
 
 
 def require_factor(value: Any, kind: type, role: str) -> None:
@@ -67,6 +75,11 @@ def require_factor(value: Any, kind: type, role: str) -> None:
             " model, or of a function that gives a distribution; for a likelihood write a node with"
             " a vaejax.NumPyroConditional for each site, in a vaejax.GraphModel; or derive from"
             f" vaejax.{kind.__name__}"
+        )
+    if isinstance(value, Net):
+        raise TypeError(
+            f"{role} is the net {shortened(value)}; write the density that its outputs are of, such"
+            " as vaejax.DiagNormal(net) or vaejax.Bernoulli(net)"
         )
     require_kind(value, kind, role)
 
@@ -108,8 +121,12 @@ class Prior(Factor, abstract=True):
                 return vaejax.distributions.DiagNormalDensity(jnp.zeros(self.dim), log_scale)
     """
 
+    def check_params(self, params: PyTree, given: Any) -> None:
+        """As of any factor, where `init` reads nothing of its example."""
+        require_params_of_part(self, params)
 
-class Model:
+
+class Model(Declared):
     """log p_theta(x, z) = log p_theta(z) + log p_theta(x | z), and an inference model q_phi(z | x).
 
     Every method takes one example x. In a conditional model x holds the inputs u too, and all three
@@ -269,8 +286,7 @@ def posterior_of(model: Model, params: Params, x: PyTree) -> Distribution:
     require_kind(model, Model, "the model")
     require_params(model, params)
     check_example(model, x)
-    with reading_params_of(model, params, x):
-        return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
+    return as_distribution(model.posterior(params, x), f"{type(model).__name__}.posterior")
 
 
 def prior_of(model: Model, params: Params, x: PyTree = None) -> Distribution:

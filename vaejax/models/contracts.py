@@ -40,8 +40,10 @@ def _log_densities(
 def _posterior(
     model: Any, method: Callable, params: Params, *arguments: Any, **keywords: Any
 ) -> Distribution:
+    x = arguments[0] if arguments else keywords.get("x")
     require_params(model, params)
-    return method(params, *arguments, **keywords)
+    with reading_params_of(model, params, x):
+        return method(params, *arguments, **keywords)
 
 
 def _prior(model: Any, method: Callable, params: Params, x: PyTree = None) -> Distribution:
@@ -72,6 +74,21 @@ def _simulate(
     return drawn
 
 
+def _density(
+    factor: Any, method: Callable, params: PyTree, given: Any = None, *others: Any, **keywords: Any
+) -> Distribution:
+    """Its parameters are looked at afterwards: of a batch where one example belongs, and of a net
+    that does not fit, the factor itself says more.
+    """
+    try:
+        density = method(params, given, *others, **keywords)
+    except (LookupError, TypeError, AttributeError):
+        factor.check_params(params, given)
+        raise
+    factor.check_params(params, given)
+    return density
+
+
 def _init(model: Any, method: Callable, key: Key, *arguments: Any, **keywords: Any) -> Params:
     if key is not None:  # as of a model that draws none of its parameters
         require_key(key)
@@ -88,3 +105,4 @@ CONTRACTS = {
     "posterior": _posterior,
     "simulate": _simulate,
 }
+CONTRACTS_OF_FACTORS = {"__call__": _density}

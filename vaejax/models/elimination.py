@@ -128,7 +128,7 @@ def node_states(factor_at: FactorAt, name: str, values: Values) -> PyTree:
         return factor.states()
     except NotKnownError:
         raise NotFiniteError(
-            f"{name!r} is no finite node ({factor.name}), so it cannot be summed out; give its"
+            f"{name!r} is not a finite node ({factor.name}), so it cannot be summed out; give its"
             " value, or infer it: a bound (vaejax.GraphModel) or MCMC on log_prob"
         ) from None
 

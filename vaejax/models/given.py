@@ -21,14 +21,14 @@ def checked_data(
     xs: PyTree | Source,
     transform: Callable | None = None,
     mesh: Mesh | None = None,
-) -> tuple[Source, Params, PyTree]:
-    """The data as a source, the parameters with this process, and the shapes of one example as the
-    model sees it. Raises ValueError for data outside the model's support, and for parameters that
-    are not those of this model, before anything compiles: in all processes of a mesh, where it does
-    in one.
+) -> tuple[PyTree, Params, Source]:
+    """The shapes of one example as the model sees it, the parameters with this process, and the
+    data as a source.
+
+    Raises ValueError for data outside the model's support, and for parameters that are not those of
+    this model, before anything compiles: in all processes of a mesh, where it does in one.
     """
     require_mesh(mesh)
-    params = of_this_process(params)
     with processes_of(mesh).together():
         source = as_source(xs)
         check_data(source, model.support, transform)
@@ -36,4 +36,4 @@ def checked_data(
         if transform is not None:
             example = jax.eval_shape(transform, example, jax.eval_shape(jax.random.key, 0))
         require_params_of(model, params, example)
-    return source, params, example
+    return example, of_this_process(params), source

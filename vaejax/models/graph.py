@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from vaejax.base.types import Key, PyTree
 from vaejax.base.values import component
@@ -21,6 +22,7 @@ from vaejax.distributions.base import Distribution
 from vaejax.models.base import Conditional, Supports, density_of
 from vaejax.models.joint import Joint
 from vaejax.models.latents import no_prior_to_show
+from vaejax.models.learned import OtherParamsError
 from vaejax.models.node import BesidePrior, Node, Structure, Values
 from vaejax.networks.base import apply_net, init_net
 
@@ -70,6 +72,7 @@ class DirectedGraph(Structure, Conditional):
         drawn ancestrally where they lack.
         """
         known, params = {**self._inputs(given), **(values or {})}, {}
+        parents = {parent for name in self.order_of_all for parent in self.above(name)}
         keys = jax.random.split(key, len(self.order_of_all))
         for name, node_key in zip(self.order_of_all, keys, strict=True):
             params_key, sample_key = jax.random.split(node_key)
@@ -84,7 +87,7 @@ class DirectedGraph(Structure, Conditional):
                 prior_key, params_key = jax.random.split(params_key)
                 shown = BesidePrior(shown, self._prior_at_start(prior_key, name, known))
             params[name] = conditional.init(params_key, shown)
-            if name not in known and any(name in self.above(other) for other in self.order_of_all):
+            if name in parents and name not in known:
                 known[name] = density_of(conditional, params[name], shown).sample(sample_key)
         return params
 
@@ -120,6 +123,17 @@ class DirectedGraph(Structure, Conditional):
             self,
         )
 
+    def check_params(self, params: Mapping[str, PyTree], given: Any) -> None:
+        """That each node has parameters, which its factor looks at: others may have some too."""
+        known = list(params) if isinstance(params, Mapping) else []
+        missing = [name for name in self.order_of_all if name not in known]
+        if missing:
+            raise OtherParamsError(
+                f"these are the parameters of another model: there are none of the node"
+                f" {missing[0]!r}, and DirectedGraph.init makes {{node: its parameters}} of"
+                f" {', '.join(self.order_of_all)}"
+            )
+
     def not_ready(self, params: Mapping[str, PyTree], inputs: Values) -> "Joint":
         """The `Joint` of which no factor is made before it is asked for."""
         names = (*self.by_name, *self.functions)
@@ -142,6 +156,6 @@ class DirectedGraph(Structure, Conditional):
         if len(self.inputs) > 1:
             raise ValueError(
                 f"DirectedGraph has the inputs {', '.join(self.inputs)}; give a mapping of them,"
-                f" not {type(given).__name__}"
+                f" and not one value of shape {jax.tree.map(jnp.shape, given)}"
             )
         return dict.fromkeys(self.inputs, given)

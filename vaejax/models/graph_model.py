@@ -135,8 +135,8 @@ class GraphModel(Model):
         if not isinstance(x, Mapping):
             if len(names) > 1:
                 raise ValueError(
-                    f"GraphModel: an example is a mapping with {', '.join(names)}, not"
-                    f" {type(x).__name__}"
+                    f"GraphModel: an example is a mapping with {', '.join(names)}, and this is of"
+                    f" shape {jax.tree.map(jnp.shape, x)}"
                 )
             return dict.fromkeys(names, x)
         missing = [name for name in names if name not in x]
@@ -187,11 +187,11 @@ class GraphModel(Model):
         """The approximate posterior q_phi(z | x, u); of nodes that are shown the prior's factors, q
         depends on theta too.
         """
-        encoder = self.named_latents
+        encoder, known = self.named_latents, self.named(x)
         if encoder is None or encoder.prior is None:
             return density_of(self.encoder, params.phi, x)
         require_params(self, params, self.graph.by_name)
-        return encoder(params.phi, x, encoder.prior.not_ready(params.theta, self.named(x)))
+        return encoder(params.phi, x, encoder.prior.not_ready(params.theta, known))
 
     def example(self, observation: PyTree, x: PyTree = None) -> PyTree:
         """The example of this observation that has the inputs of x.
@@ -208,8 +208,8 @@ class GraphModel(Model):
         above = self.graph.ancestors(self.latents) & set(self.observed)
         if above:
             raise NotKnownError(
-                f"GraphModel: latent nodes depend on the observed {', '.join(sorted(above))}, so"
-                " there is no prior of them alone"
+                f"GraphModel: latent nodes depend on the observed {', '.join(sorted(above))},"
+                " so they have no prior by themselves"
             )
         require_params(self, params, self.graph.by_name)
         prior = self.graph.without(*self.observed)(params.theta, self._given(params, x))

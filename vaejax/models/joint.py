@@ -225,7 +225,7 @@ class Joint(Distribution):
         missing = [name for name in names if name not in values]
         if missing:
             raise ValueError(
-                f"DirectedGraph: no value for {missing[0]!r}; log_prob wants one for each of"
+                f"DirectedGraph: no value for {missing[0]!r}; log_prob needs one for each of"
                 f" {', '.join(names)}"
             )
         self._require_known(values)

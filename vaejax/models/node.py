@@ -12,6 +12,7 @@ from vaejax.base.values import component
 from vaejax.distributions.base import Distribution
 from vaejax.models.base import Factor, density_of, require_factor
 from vaejax.models.latents import no_prior_to_show
+from vaejax.models.learned import require_params_of_part
 from vaejax.networks.base import Net, apply_net
 
 Values = Mapping[str, Any]
@@ -210,7 +211,10 @@ class Structure:
 
     def function_at(self, name: str, params: PyTree, known: Values) -> PyTree:
         """The value of a deterministic node whose parents are known."""
-        return apply_net(self.functions[name].net, params, self.shown_to(name, known, None))
+        net, shown = self.functions[name].net, self.shown_to(name, known, None)
+        value = apply_net(net, params, shown)
+        require_params_of_part(net, params, shown)
+        return value
 
     def _shown(self, name: str, value: PyTree) -> PyTree:
         """What others are shown of a node or of an input."""

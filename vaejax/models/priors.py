@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as npd
 from jax.typing import ArrayLike
 
@@ -43,6 +44,7 @@ from vaejax.distributions.numpyro_model import SitesDensity, draws_sites
 from vaejax.distributions.relaxed import relaxed_bernoulli, relaxed_categorical
 from vaejax.distributions.sphere import UniformOnSphereDensity
 from vaejax.models.base import Prior, Supports
+from vaejax.models.learned import require_as_made
 
 Encoder = Callable[[ArrayLike], Distribution]
 
@@ -134,7 +136,14 @@ class VampPrior(Prior):
         return jnp.asarray(x, noise.dtype)[None] + self.init_scale * noise
 
     def __call__(self, params: PyTree, q: Encoder) -> Distribution:
+        self.check_params(params, q)
         return Mixture(jnp.zeros(len(params)), jax.vmap(q)(params))
+
+    def check_params(self, params: PyTree, given: Any) -> None:
+        """How many pseudo-inputs there are; of what shape, q says."""
+        shape = params.shape[1:] if isinstance(params, jax.Array | np.ndarray) else ()
+        wanted = jax.ShapeDtypeStruct((self.num_components, *shape), jnp.float32)
+        require_as_made(self, params, wanted)
 
 
 @component

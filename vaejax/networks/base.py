@@ -60,7 +60,7 @@ def require_net(net: Any, name: str) -> None:
         require_no_class(net, name)
     if not is_net:
         raise TypeError(
-            f"{name} is {shortened(net)}, which is no net: a value with init(key, example) and"
+            f"{name} is {shortened(net)}, which is not a net: a value with init(key, example) and"
             f" apply(params, example); {[*remedies, _RECIPE][0]}"
         )
     if "rng" in inspect.signature(net.apply).parameters:

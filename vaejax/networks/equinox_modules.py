@@ -53,7 +53,7 @@ def _parts(build: Callable) -> _Parts:
     if isinstance(module, tuple):  # as `eqx.nn.make_with_state` gives
         require_stateless("the module of from_equinox", ["eqx.nn.State"])
     if not isinstance(module, eqx.Module):
-        raise TypeError(f"from_equinox built {shortened(module)}, which is no eqx.Module")
+        raise TypeError(f"from_equinox built {shortened(module)}, which is not an eqx.Module")
     indices = [leaf for leaf in jax.tree.leaves(module, is_leaf=_is_state) if _is_state(leaf)]
     require_stateless(name, ["eqx.nn.State"] if indices else [])
     learned, others = eqx.partition(module, eqx.is_inexact_array)

@@ -57,7 +57,7 @@ def _parts(build: Callable) -> _Parts:
     with jax.ensure_compile_time_eval():
         module = build(rngs=nnx.Rngs(0))
     if not isinstance(module, nnx.Module):
-        raise TypeError(f"from_nnx built {shortened(module)}, which is no nnx.Module")
+        raise TypeError(f"from_nnx built {shortened(module)}, which is not an nnx.Module")
     graph, learned, streams, constants = nnx.split(module, nnx.Param, nnx.RngState, ...)
     require_stateless(type(module).__name__, _kinds_of_state(constants))
     shapes = nnx.to_pure_dict(jax.eval_shape(lambda: learned))

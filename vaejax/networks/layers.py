@@ -50,6 +50,13 @@ class Sized(nn.Module):
                 object.__setattr__(self, field.name, size)
         super().__post_init__()
 
+    def __repr__(self) -> str:
+        """In one line, without the defaults."""
+        own = [field for field in dataclasses.fields(self) if field.name not in ("parent", "name")]
+        values = {field: getattr(self, field.name) for field in own}
+        said = [f"{f.name}={value!r}" for f, value in values.items() if value != f.default]
+        return f"{type(self).__name__}({', '.join(said)})"
+
 
 Dense = partial(nn.Dense, dot_general=dot_general)
 

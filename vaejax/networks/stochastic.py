@@ -52,15 +52,6 @@ def draw_nets(params: PyTree, key: Key) -> tuple[PyTree, Key]:
     return structure.unflatten(nodes), key
 
 
-def undrawn(params: PyTree) -> PyTree:
-    """`params` without the keys of `draw_nets`, as an `init` makes them."""
-    return jax.tree.map(
-        lambda node: node._replace(key=None) if _is_stochastic(node) else node,
-        params,
-        is_leaf=_is_stochastic,
-    )
-
-
 def parted(net: Any, params: PyTree, has_noise: bool) -> tuple[PyTree, Key | None]:
     """The parameters that a net learns and the key of its noise; ValueError for those of another
     net.

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import require_count, require_kind, require_said, require_scalar, shortened
-from vaejax.base.types import Key, Params, PyTree, Scalar, Terms
+from vaejax.base.contracts import Declared
+from vaejax.base.types import Key, Params, PyTree, Scalar, Terms, numbers_of
 from vaejax.base.values import component
 from vaejax.data.mapping import map_batch
 from vaejax.estimators.base import Estimator, as_estimator
@@ -20,7 +21,7 @@ from vaejax.models.base import Model, Supports
 from vaejax.networks.stochastic import draw_nets
 
 
-class Objective:
+class Objective(Declared):
     """(params, xs, key, step) -> Terms(bound, objective): what is reported and what is maximised of
     a batch xs, at a step of training.
 
@@ -104,9 +105,8 @@ def terms_of(objective: Objective, params: Params, xs: PyTree, key: Key, step: A
             f"{type(objective).__name__} gave {type(terms).__name__}; an objective gives"
             " vaejax.Terms(bound, objective), the same number twice where it is one"
         )
-    for name, number in terms._asdict().items():
-        if number is not None:
-            require_scalar(number, f"the {name} of {type(objective).__name__}", SUM_OVER_EXAMPLE)
+    for name, number in numbers_of(terms).items():
+        require_scalar(number, f"the {name} of {type(objective).__name__}", SUM_OVER_EXAMPLE)
     return terms
 
 
@@ -114,7 +114,7 @@ def require_objective(objective: Any) -> None:
     """Raises TypeError for a plain function: what it is of cannot be seen from outside."""
     if not isinstance(objective, Objective):
         raise TypeError(
-            f"{shortened(objective)} is no objective: write vaejax.minibatch(estimator, model),"
+            f"{shortened(objective)} is not an objective: write vaejax.minibatch(estimator, model),"
             " wrap a function of one example by vaejax.minibatch(function, support=...), or derive"
             " from vaejax.Objective"
         )
@@ -187,7 +187,7 @@ def per_example(
     if isinstance(estimator, Objective):
         raise TypeError(f"{name} is an objective already; give it to what takes one, as it is")
     if isinstance(estimator, Estimator):
-        raise TypeError(f"{name} is an estimator, and wants a model beside: ({name}(...), model)")
+        raise TypeError(f"{name} is an estimator, and needs a model too: ({name}(...), model)")
     if isinstance(estimator, partial) and isinstance(estimator.func, Estimator):
         name = type(estimator.func).__name__
         raise TypeError(

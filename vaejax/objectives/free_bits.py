@@ -120,7 +120,7 @@ class FreeBitsByNode(Objective):
         free = at_step(self.nats, step)
         paid = sum((jnp.maximum(nats, free) for nats in kl.values()), start=nothing)
         bound = log_p_x - sum(kl.values(), start=nothing)
-        return Terms(bound, log_p_x - at_step(self.weight, step) * paid, log_p_x)
+        return Terms(bound, log_p_x - at_step(self.weight, step) * paid, log_p_x, kl)
 
     def bound(self, params: Params, x: PyTree, key: Key) -> Scalar:
         return KLByNode(self.num_samples)(self.model, params, x, key)

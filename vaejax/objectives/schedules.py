@@ -16,10 +16,11 @@ from vaejax.base.checks import (
     require_numbers,
     shortened,
 )
+from vaejax.base.contracts import Declared
 from vaejax.base.values import component
 
 
-class Schedule:
+class Schedule(Declared):
     """A weight as a function of the step, of known length, so that `fit` can hold it against the
     length of the run. Your own:
 
@@ -134,9 +135,9 @@ class Cyclical(Schedule):
             )
             whole = -(-num_steps // self.period) * self.period
             raise ValueError(
-                f"{name} has a cycle of {self.period} steps, and num_steps = {num_steps} are no"
-                f" whole cycles: the last step would be at {name} {last:.3g}; train for {whole}"
-                " steps, or choose a period that divides num_steps"
+                f"{name} has a cycle of {self.period} steps, and num_steps = {num_steps} is"
+                f" not a whole number of cycles: the last step would be at {name} {last:.3g}; train"
+                f" for {whole} steps, or choose a period that divides num_steps"
             )
 
 

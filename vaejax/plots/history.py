@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vaejax.base.mapping import Estimate
+from vaejax.evaluation.features import finite_rows
 from vaejax.plots.look import BLUE, ORANGE, figure_of, finish, legend
 
 
@@ -14,16 +15,19 @@ def curves(history: dict[str, np.ndarray], title: str = "") -> Figure:
     """The minibatch bound, smoothed, and the validation bound against the step, nats per example.
 
     The axis starts where the first twentieth of the run ends, for the first steps would flatten the
-    rest. Raises ValueError for a run of no step.
+    rest. Steps that were skipped are counted in the legend. Raises ValueError for a run of no step.
     """
     centres, smooth = smoothed(history["bound"])
+    validation = finite_rows(history["validation_bound"], "validation_bound")
     window = max(1, len(history["bound"]) // 100)
-    figure, [[axes]] = figure_of(size=(7, 4))
+    skipped = np.count_nonzero(np.isnan(history["bound"]))
     label = f"training, mean of {window} steps" if window > 1 else "training"
+    label += f", without {skipped:,} skipped" if skipped else ""
+    figure, [[axes]] = figure_of(size=(7, 4))
     axes.plot(centres, smooth, color=BLUE, lw=1.5, label=label)
     if len(history["validation_step"]):
-        _show_validation(axes, history["validation_step"], history["validation_bound"])
-    shown = np.concatenate([smooth[len(smooth) // 20 :], history["validation_bound"]])
+        _show_validation(axes, history["validation_step"], validation)
+    shown = np.concatenate([smooth[len(smooth) // 20 :], validation])
     axes.set_ylim(*_limits(shown))
     legend(axes, "lower right")
     finish(axes, xlabel="step", ylabel="bound (nats per example)", title=title)
@@ -38,7 +42,7 @@ def compare(
     """Runs side by side: the validation bound of each against the step, nats per example, or the
     smoothed training bound of one that has no validation; and beside it the `results`, {name:
     Estimate}, such as the `log_marginal` of `vaejax.evaluate`, with two standard errors to each
-    side.
+    side; of a run without one, or one that is not finite, it says so.
 
     The axis of the curves starts where a tenth of the longest run is over.
     """
@@ -50,30 +54,47 @@ def compare(
     panels = 1 if results is None else 2
     figure, [axes] = figure_of(columns=panels, size=(4.6 * panels, 3.6))
     colours = {name: f"C{i % 10}" for i, name in enumerate(histories)}
-    shown = []
-    longest = max(len(history["bound"]) for history in histories.values())
-    for name, history in histories.items():
-        steps, bounds = history["validation_step"], history["validation_bound"]
-        is_validated = len(steps) > 0
-        if not is_validated:
-            steps, bounds = smoothed(history["bound"])
-        marker = {"marker": "o", "ms": 3} if is_validated else {}
-        label = name if is_validated else f"{name} (training)"
-        axes[0].plot(steps, bounds, color=colours[name], lw=1.5, label=label, **marker)
-        shown.append(np.asarray(bounds)[(np.asarray(steps) > longest / 10) | (steps == steps[-1])])
+    first = max(len(history["bound"]) for history in histories.values()) / 10
+    curves = {
+        name: _show_curve(axes[0], name, history, colours[name])
+        for name, history in histories.items()
+    }
+    shown = [bounds[(steps > first) | (steps == steps[-1])] for steps, bounds in curves.values()]
     axes[0].set_ylim(*_limits(np.concatenate(shown)))
     finish(axes[0], grid=True, xlabel="step", ylabel="bound (nats per example)")
     legend(axes[0], "lower right")
     if results is not None:
-        _show_results(axes[1], results, colours, quantity)
+        named = {name: results.get(name) for name in (*results, *histories)}
+        _show_results(axes[1], named, colours, quantity)
     return figure
 
 
+def _show_curve(
+    axes: Axes, name: str, history: Mapping[str, np.ndarray], colour: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The validations of a run, or its smoothed training bound where it has none: steps and
+    bounds.
+    """
+    steps = history["validation_step"]
+    bounds = finite_rows(history["validation_bound"], f"validation_bound of {name}")
+    label, marker = name, {"marker": "o", "ms": 3}
+    if not len(steps):
+        steps, bounds = smoothed(history["bound"])
+        label, marker = f"{name} (training)", {}
+    axes.plot(steps, bounds, color=colour, lw=1.5, label=label, **marker)
+    return np.asarray(steps), np.asarray(bounds)
+
+
 def _show_results(
-    axes: Axes, results: Mapping[str, Estimate], colours: Mapping[str, str], quantity: str
+    axes: Axes, results: Mapping[str, Estimate | None], colours: Mapping[str, str], quantity: str
 ) -> None:
     """A dot with two standard errors to each side for each name, the first at the top."""
-    for place, (name, (mean, error)) in enumerate(results.items()):
+    for place, (name, result) in enumerate(results.items()):
+        if result is None or not np.isfinite(result[0]):
+            text = "no result" if result is None else "not finite"
+            axes.text(0.5, place, text, transform=axes.get_yaxis_transform(), ha="center")
+            continue
+        mean, error = result
         look = {"color": colours[name], "fmt": "o", "ms": 5, "capsize": 3}
         axes.errorbar(mean, place, xerr=2 * error, **look)
         axes.annotate(f"{mean:.2f}", (mean, place), (0, 6), textcoords="offset points", ha="center")
@@ -83,12 +104,22 @@ def _show_results(
 
 
 def smoothed(bound: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(centres, means) of at most a hundred windows of steps; those that were skipped count not."""
+    """(centres, means) of some hundred windows of steps; those that were skipped, NaN, count not,
+    nor does a window of these alone.
+    """
     if not len(bound):
         raise ValueError("the history has no step yet; train first")
+    bound = np.asarray(bound, float)
+    taken = ~np.isnan(bound)
+    finite_rows(bound[taken], "bound")
+    if not taken.any():
+        raise ValueError("every step of the history was skipped; there is no bound to show")
     window = max(1, len(bound) // 100)
-    means = np.nanmean(bound[: len(bound) // window * window].reshape(-1, window), axis=1)
-    return (np.arange(len(means)) + 0.5) * window, means
+    starts = np.arange(0, len(bound) // window * window, window)
+    counts = np.add.reduceat(taken, starts, dtype=float)
+    sums = np.add.reduceat(np.where(taken, bound, 0), starts)
+    filled = counts > 0
+    return (starts + 0.5 * window)[filled], sums[filled] / counts[filled]
 
 
 def _limits(shown: np.ndarray) -> tuple[float, float]:
@@ -97,15 +128,7 @@ def _limits(shown: np.ndarray) -> tuple[float, float]:
 
 
 def _show_validation(axes: Axes, steps: np.ndarray, bounds: np.ndarray) -> None:
-    """The curve, and its best value as a line with a number."""
-    axes.plot(steps, bounds, color=ORANGE, lw=1.5, marker="o", ms=3, label="validation")
-    best = int(bounds.argmax())
-    axes.axhline(bounds[best], color=ORANGE, lw=0.6, ls=":")
-    axes.annotate(
-        f"{bounds[best]:.2f}",
-        (steps[best], bounds[best]),
-        (0, 5),
-        textcoords="offset points",
-        ha="right",
-        color=ORANGE,
-    )
+    """The curve, and its best value as a line, with its number in the legend."""
+    label = f"validation, {bounds.max():.2f} at best"
+    axes.plot(steps, bounds, color=ORANGE, lw=1.5, marker="o", ms=3, label=label)
+    axes.axhline(bounds.max(), color=ORANGE, lw=0.6, ls=":")

@@ -8,16 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from vaejax.base.checks import require_count, require_key
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.check import check_data
+from vaejax.evaluation.features import finite_rows
 from vaejax.models.base import Model, likelihood_of, posterior_of, prior_of
 from vaejax.plots.look import TITLE, bare, figure_of
 from vaejax.plots.signals import is_signal, signal_grid
 
 COLOURS = ((), (1,), (3,))  # the axes of an image after its height and width
 CELL = 0.62  # inches: the width of one image of a grid
+VISIBLE = 0.1  # beyond 0 and 1: what is cut there shows
 
 
 def example_grid(examples: np.ndarray, columns: int, title: str = "") -> Figure:
@@ -29,9 +32,10 @@ def example_grid(examples: np.ndarray, columns: int, title: str = "") -> Figure:
 
 def image_grid(images, columns: int, title: str = "", rows_together: int = 1) -> Figure:
     """Images [n, h, w], [n, h, w, 1] or [n, h, w, 3], values in [0, 1], row by row; every
-    `rows_together` rows stand close together.
+    `rows_together` rows stand close together. The title says so where values are cut to [0, 1].
     """
-    canvas = tile(np.asarray(images), columns, rows_together)
+    canvas = tile(images, columns, rows_together)
+    title = (title + cut_values(images)).strip()
     width = CELL * columns
     height = width * canvas.shape[0] / canvas.shape[1] + (0.4 if title else 0)
     figure, [[axes]] = figure_of(size=(width, height))
@@ -41,14 +45,14 @@ def image_grid(images, columns: int, title: str = "", rows_together: int = 1) ->
 
 
 def tile(
-    images: np.ndarray, columns: int, rows_together: int = 1, gap: int | None = None
+    images: ArrayLike, columns: int, rows_together: int = 1, gap: int | None = None
 ) -> np.ndarray:
-    """Many images on one canvas, with white between them."""
+    """Many images on one canvas, with white between them; values are cut to [0, 1]."""
     for number, name in ((columns, "columns"), (rows_together, "rows_together")):
         require_count(number, name)
     if gap is not None:
         require_count(gap, "gap", least=0)
-    images = np.clip(_as_images(images), 0, 1)
+    images = np.clip(as_images(images), 0, 1)
     count, height, width, *colour = images.shape
     gap = max(1, height // 8) if gap is None else gap
     wider = gap if rows_together > 1 else 0  # between the groups of rows
@@ -63,8 +67,11 @@ def tile(
     return canvas
 
 
-def _as_images(images: np.ndarray) -> np.ndarray:
-    """[n, h, w] or [n, h, w, 3], n at least 1; ValueError for none, and for stored bytes."""
+def as_images(images: ArrayLike) -> np.ndarray:
+    """[n, h, w] or [n, h, w, 3], n at least 1. Raises ValueError for none, for stored bytes, and
+    for numbers that are not finite, which a picture would leave out.
+    """
+    images = np.asarray(images)
     if images.ndim < 3 or not len(images):
         raise ValueError(f"images have the shape {images.shape}; give at least one, [n, h, w]")
     require_image(jax.ShapeDtypeStruct(images.shape[1:], np.float32))
@@ -73,7 +80,16 @@ def _as_images(images: np.ndarray) -> np.ndarray:
             f"images hold whole numbers up to {images.max()}, and are shown from 0 to 1: divide"
             " them by their largest value"
         )
+    images = finite_rows(images, "images")
     return images[..., 0] if images.shape[3:] == (1,) else images
+
+
+def cut_values(images: ArrayLike) -> str:
+    """What a title adds where images leave [0, 1] so far that it shows: they are cut there."""
+    low, high = np.min(images), np.max(images)
+    if low >= -VISIBLE and high <= 1 + VISIBLE:
+        return ""
+    return f" (values from {low:.3g} to {high:.3g}, cut to 0 and 1)"
 
 
 def show_image(axes: Axes, image: np.ndarray, **settings: Any) -> None:
@@ -154,9 +170,8 @@ def mean_shown(model: Model, params: Params, z: PyTree, x: PyTree = None) -> jax
 
 def require_image(image: PyTree) -> Any:
     """Raises ValueError unless it is one array [h, w], [h, w, 1] or [h, w, 3]."""
-    leaves = jax.tree.leaves(image)
-    shapes = [tuple(np.shape(leaf)) for leaf in leaves]
-    if leaves != [image] or not is_image(shapes[0]):
+    if not is_image(image):
+        shapes = [tuple(np.shape(leaf)) for leaf in jax.tree.leaves(image)]
         channels_first = len(shapes) == 1 and len(shapes[0]) == 3 and shapes[0][:1] in COLOURS
         remedy = "move the channels to the end" if channels_first else "give the decoder that shape"
         raise ValueError(
@@ -167,8 +182,10 @@ def require_image(image: PyTree) -> Any:
     return image
 
 
-def is_image(shape: tuple[int, ...]) -> bool:
-    """Whether an array of this shape can be shown: [h, w], [h, w, 1] or [h, w, 3]."""
+def is_image(value: PyTree) -> bool:
+    """Whether it can be shown: one array [h, w], [h, w, 1] or [h, w, 3], or the shape of one."""
+    leaves = jax.tree.leaves(value)
+    shape = np.shape(value) if len(leaves) == 1 and leaves[0] is value else ()
     return len(shape) in (2, 3) and shape[2:] in COLOURS
 
 
@@ -191,8 +208,6 @@ def reconstructions(
     check_data(xs, model.support)
     xs = jax.tree.map(jnp.asarray, xs)
     size = len(jax.tree.leaves(xs)[0])
-    if originals is not None and len(originals) != size:
-        raise ValueError(f"{len(originals)} originals of {size} examples; give one of each")
 
     def decoded(params, x, key):
         z = posterior_of(model, params, x).sample(key)
@@ -201,11 +216,14 @@ def reconstructions(
     keys = jax.random.split(key, size)
     means = np.asarray(jax.jit(jax.vmap(decoded, (None, 0, 0)))(params, xs, keys))
     images = np.asarray(jax.vmap(model.observation)(xs))
-    kinds = [images, means] if originals is None else [np.asarray(originals), images, means]
+    kinds = [images, means]
+    if originals is not None:
+        kinds = [_like(np.asarray(originals), images), *kinds]
     columns = min(columns, size)
     if is_signal(means.shape[1:]):
         title = "x, and in blue the mean of p(x | z) at one z from q(z | x)"
         return signal_grid(kinds, columns, title)
+    kinds = [as_images(kind) for kind in kinds]
     starts = range(0, size, columns)
     blocks = [
         whole_row(kind[start : start + columns], columns) for start in starts for kind in kinds
@@ -214,6 +232,15 @@ def reconstructions(
     if originals is not None:
         title = "the image, x as the model saw it, and the mean of p(x | z)"
     return image_grid(np.concatenate(blocks), columns, title, rows_together=len(kinds))
+
+
+def _like(originals: np.ndarray, images: np.ndarray) -> np.ndarray:
+    if originals.shape != images.shape:
+        raise ValueError(
+            f"originals have the shape {originals.shape}, and the examples {images.shape}; give one"
+            " of each, alike"
+        )
+    return originals
 
 
 def whole_row(images: np.ndarray, columns: int) -> np.ndarray:

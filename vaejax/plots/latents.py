@@ -1,7 +1,6 @@
 """Pictures of a latent space."""
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,8 +14,9 @@ from vaejax.base.checks import require_count, require_counts, require_key
 from vaejax.base.supports import REAL, support_parts
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.distributions.base import NotKnownError
-from vaejax.models.base import Model, prior_of
+from vaejax.models.base import Model, likelihood_of, prior_of
 from vaejax.plots.images import (
+    cut_values,
     is_image,
     mean_image,
     prior_draws,
@@ -25,19 +25,18 @@ from vaejax.plots.images import (
     show_image,
     tile,
 )
-from vaejax.plots.look import (
-    BLUE,
-    GREY,
-    TITLE,
-    figure_of,
-    finish,
-    legend,
-    shared_legend,
-    without_ticks,
-)
+from vaejax.plots.look import BLUE, GREY, TITLE, figure_of, shared_legend, without_ticks
 from vaejax.plots.paths import nearest
+from vaejax.plots.points import (
+    by_class,
+    principal_components,
+    principal_directions,
+    require_labels,
+    rows_of,
+    scatter,
+    shared_colours,
+)
 
-MOST_CLASSES = 10  # that a legend names, each in its own colour
 QUANTILE_DRAWS = 10_000  # of the prior, for its quantiles
 
 
@@ -51,20 +50,23 @@ def latent(
     labels [n], or one-hot rows [n, classes], name the classes. Where the model explains images, and
     has no inputs, a second panel shows E[x | z]: with two real numbers for latents, of one node or
     of two, at quantiles of each number under the prior; with any others at one of the means in each
-    part of the first panel, or the point of the latents' support next to it.
+    part of the first panel, or the point of the latents' support next to it. Where there is no such
+    panel, the title says why.
     """
     require_count(size, "size")
-    z_means = jax.tree.map(jnp.asarray, means)
+    z_means, means = jax.tree.map(jnp.asarray, means), rows_of(means)
     of_one = jax.tree.map(lambda leaf: leaf[0], z_means)
-    means = _rows(means)
     labels = require_labels(labels, len(means))
-    decoded = means.shape[1] > 1 and not model.inputs and _is_of_images(model, params, of_one)
+    missing = _not_decoded(model, params, of_one)
+    decoded = not missing
     figure, [panels] = figure_of(columns=1 + decoded, size=(11.5 if decoded else 6.2, 5.4))
     points, names = means, ("$z_1$", "$z_2$")
     if means.shape[1] > 2:
-        points, names = _principal_components(means)
-    _scatter(panels[0], points, labels)
-    panels[0].set(xlabel=names[0], ylabel=names[1], title="posterior means")
+        points, names = principal_components(means)
+    scatter(panels[0], points, labels)
+    title = f"posterior means of {len(means):,} examples{shared_colours(labels)}"
+    panels[0].set(xlabel=names[0], ylabel=names[1])
+    panels[0].set_title(f"{title}\n{missing}" if missing else title)
     real = all(support == REAL for _, support in support_parts(model.latent_support))
     if decoded and means.shape[1] == 2 and real and _draws_images(model, params):
         _show_manifold(panels[1], model, params, of_one, size)
@@ -72,25 +74,6 @@ def latent(
         _show_places(panels[1], model, params, z_means, points, size)
         panels[1].set(xlabel=f"{names[0]} →", ylabel=f"{names[1]} →")
     return figure
-
-
-def require_labels(labels: Any, size: int) -> np.ndarray | None:
-    """[n] labels, of one-hot rows the number of each. Raises ValueError unless there is one for
-    each of `size` examples.
-    """
-    if labels is None:
-        return None
-    labels = np.asarray(labels)
-    if labels.shape[:1] != (size,):
-        raise ValueError(f"{size} examples have labels of the shape {labels.shape}; give one each")
-    if labels.ndim == 1:
-        return labels
-    one_hot = labels.ndim == 2 and labels.dtype != object and labels.shape[1] > 0
-    if one_hot and np.all((labels == 0) | (labels == 1)) and np.all(labels.sum(1) == 1):
-        return labels.argmax(1)
-    raise ValueError(
-        f"labels have the shape {labels.shape}; give [n], or one-hot rows [n, classes]"
-    )
 
 
 def _draws_images(model: Model, params: Params) -> bool:
@@ -102,34 +85,32 @@ def _draws_images(model: Model, params: Params) -> bool:
     except NotKnownError:
         return False
     x, _ = jax.eval_shape(lambda key: model.sample(params, key), jax.random.key(0))
-    return isinstance(x, jax.ShapeDtypeStruct) and is_image(x.shape)
-
-
-def _rows(latents: PyTree) -> np.ndarray:
-    """[n, d]: all latents of an example in a row."""
-    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(latents)]
-    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+    return is_image(x)
 
 
 def _show_manifold(axes: Axes, model: Model, params: Params, of_one: PyTree, size: int) -> None:
     """E[x | z] at a grid of size x size quantiles of the prior's draws, z made like `of_one`."""
-    draws = _rows(prior_draws(model, params, jax.random.split(jax.random.key(0), QUANTILE_DRAWS)))
+    draws = rows_of(prior_draws(model, params, jax.random.split(jax.random.key(0), QUANTILE_DRAWS)))
     first, second = np.quantile(draws, (np.arange(size) + 0.5) / size, axis=0).T
     zs = jnp.stack(jnp.meshgrid(first, second[::-1]), axis=-1).reshape(-1, 2)
     unravel = ravel_pytree(of_one)[1]
     images = jax.jit(jax.vmap(lambda z: mean_image(model, params, unravel(z))))(zs)
-    show_image(axes, tile(np.asarray(images), size))
-    title = "decoded manifold, at quantiles of p(z)"
+    show_image(axes, tile(images, size))
+    title = f"decoded manifold, at quantiles of p(z){cut_values(images)}"
     axes.set(xlabel="$z_1$ →", ylabel="$z_2$ →", title=title)
 
 
-def _is_of_images(model: Model, params: Params, z: PyTree) -> bool:
-    """Whether E[x | z] is known, and an image."""
+def _not_decoded(model: Model, params: Params, z: PyTree) -> str:
+    """Why there is no picture of E[x | z], or no text where there is one."""
+    if model.inputs:
+        return f"not decoded: x depends on the inputs {', '.join(model.inputs)}"
     try:
-        jax.eval_shape(lambda z: mean_image(model, params, z), z)
-    except (ValueError, NotKnownError):
-        return False
-    return True
+        mean = jax.eval_shape(lambda z: likelihood_of(model, params, z).mean(), z)
+    except NotKnownError as error:
+        return f"not decoded: {error}"
+    if not is_image(mean):
+        return "not decoded: the model explains no image"
+    return "" if sum(leaf.size for leaf in jax.tree.leaves(z)) > 1 else "not decoded: one latent"
 
 
 def _show_places(
@@ -151,7 +132,7 @@ def _show_places(
     canvas = np.full((size * size, *shape), 1.0 if shape[2:] == (3,) else 0.0)
     canvas[taken] = images
     show_image(axes, tile(canvas, size))
-    axes.set_title("decoded means, each in its place")
+    axes.set_title(f"decoded means, each in its place{cut_values(images)}")
 
 
 def priors(
@@ -179,12 +160,14 @@ def priors(
     figure, panels = figure_of(2, len(entries), size=(2.9 * len(entries), 6.1))
     keys = jax.random.split(key, grid[0] * grid[1])
     for (name, (model, params, zs)), above, below in zip(entries.items(), *panels, strict=True):
-        _prior_and_posterior(above, model, params, _rows(zs), labels, key, xs)
-        show_image(below, tile(prior_means(mean_image, model, params, keys, xs), grid[1]))
+        _prior_and_posterior(above, model, params, rows_of(zs), labels, key, xs)
+        means = prior_means(mean_image, model, params, keys, xs)
+        show_image(below, tile(means, grid[1]))
+        below.set_title(cut_values(means).strip(), fontsize=TITLE)
         above.set_title(name, fontsize=TITLE)
-    panels[0, 0].set_ylabel("p(z), and draws of q(z | x)")
+    panels[0, 0].set_ylabel(f"p(z), and draws of q(z | x){shared_colours(labels)}")
     panels[1, 0].set_ylabel("means of p(x | z), z from p(z)")
-    if labels is not None and len(np.unique(labels)) <= MOST_CLASSES:
+    if labels is not None and not shared_colours(labels):
         sizes = {"markerscale": 3, "handletextpad": 0.1}
         shared_legend(figure, panels[0, :1], "outside right upper", **sizes)
     return figure
@@ -217,27 +200,31 @@ def _prior_and_posterior(
     xs: PyTree,
 ) -> None:
     """Draws of the aggregated posterior over the density of the prior, or over its draws."""
-    draws = _rows(prior_draws(model, params, jax.random.split(key, 1_000), xs))
-    continuous = all(
-        support is None or support.steps is None
-        for _, support in support_parts(model.latent_support)
-    )
+    draws = rows_of(prior_draws(model, params, jax.random.split(key, 1_000), xs))
+    supports = [support for _, support in support_parts(model.latent_support)]
+    continuous = all(support is None or support.steps is None for support in supports)
     if zs.shape[1] == 2 and continuous and not model.inputs:
         _show_density(axes, prior_of(model, params), np.concatenate([zs, draws]))
     else:
-        if zs.shape[1] > 2:
-            directions, _ = _principal_directions(zs)
-            zs, draws = (zs - zs.mean(0)) @ directions, (draws - zs.mean(0)) @ directions
+        zs, draws = _in_the_plane(zs, draws)
         if not continuous:  # points that coincide are spread a little
             zs, draws = (_spread(points) for points in (zs, draws))
         axes.scatter(*draws.T, s=6, color=GREY, linewidths=0, alpha=0.6)
+    look = {"s": 4, "linewidths": 0, "alpha": 0.8}
     if labels is None:
-        axes.scatter(*zs.T, s=4, color=BLUE, linewidths=0, alpha=0.8)
+        axes.scatter(*zs.T, color=BLUE, **look)
     else:
-        for i, name, points in _by_class(zs, labels):
-            look = {"color": f"C{i % 10}", "linewidths": 0, "alpha": 0.8}
-            axes.scatter(*points.T, s=4, label=name, **look)
+        for i, name, points in by_class(zs, labels):
+            axes.scatter(*points.T, label=name, color=f"C{i % 10}", **look)
     without_ticks(axes)
+
+
+def _in_the_plane(zs: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both along the first two principal directions of zs, if they have more coordinates."""
+    if zs.shape[1] <= 2:
+        return zs, draws
+    directions, _ = principal_directions(zs)
+    return tuple((points - zs.mean(0)) @ directions for points in (zs, draws))
 
 
 def _spread(points: np.ndarray) -> np.ndarray:
@@ -257,49 +244,3 @@ def _show_density(axes: Axes, p_z: Any, points: np.ndarray) -> None:
     density = np.exp(np.asarray(jax.jit(log_density)(grid)))
     axes.contourf(first, second, density, levels=12, cmap="Greys", alpha=0.8)
     axes.set(xlim=first[[0, -1]], ylim=second[[0, -1]])
-
-
-def _by_class(points: np.ndarray, labels: np.ndarray) -> Iterator[tuple[int, str, np.ndarray]]:
-    """(its number, its name, its points) of every class."""
-    for i, name in enumerate(np.unique(labels)):
-        yield i, str(name), points[labels == name]
-
-
-def _principal_components(means: np.ndarray) -> tuple[np.ndarray, Sequence[str]]:
-    directions, share = _principal_directions(means)
-    return (means - means.mean(0)) @ directions, [
-        f"component {i + 1} ({100 * share[i]:.0f} % of the variance)" for i in range(2)
-    ]
-
-
-def _principal_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first two principal directions [d, 2], and the share of the variance along each
-    direction.
-    """
-    centred = points - points.mean(0)
-    rows = np.pad(centred, ((0, max(0, 2 - len(centred))), (0, 0)))  # one point has two too
-    _, singular, directions = np.linalg.svd(rows, full_matrices=False)
-    total = (singular**2).sum() or 1.0  # points that coincide vary in no direction
-    return directions[:2].T, singular**2 / total
-
-
-def _scatter(axes: Axes, points: np.ndarray, labels: np.ndarray | None) -> None:
-    size = 14 if len(points) <= 1_000 else 5
-    if points.shape[1] == 1:
-        points = np.column_stack([points, np.zeros(len(points))])
-    if labels is None:
-        axes.scatter(*points.T, s=size, color=BLUE, linewidths=0, alpha=0.5)
-    else:
-        _scatter_classes(axes, points, labels, size)
-    axes.set_aspect("equal", "datalim")
-    finish(axes)
-
-
-def _scatter_classes(axes: Axes, points: np.ndarray, labels: np.ndarray, size: int) -> None:
-    few = len(np.unique(labels)) <= MOST_CLASSES
-    for i, name, chosen in _by_class(points, labels):
-        look = {"color": f"C{i}" if few else None, "linewidths": 0, "alpha": 0.75}
-        axes.scatter(*chosen.T, s=size, label=name, **look)
-    if few:
-        spacing = {"markerscale": 20 / size, "handletextpad": 0.1}
-        legend(axes, "center left", bbox_to_anchor=(1, 0.5), **spacing)

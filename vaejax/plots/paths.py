@@ -14,7 +14,7 @@ from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.check import check_data
 from vaejax.distributions.averages import mean_or_average
 from vaejax.models.base import Model, posterior_of, prior_of
-from vaejax.plots.images import CELL, mean_image, show_image, tile
+from vaejax.plots.images import CELL, cut_values, mean_image, show_image, tile
 from vaejax.plots.look import TITLE, figure_of
 
 DRAWS = 2_000  # of the prior, for its quantiles
@@ -51,11 +51,13 @@ def traverse(
     moved = _moved(model, z, draws, node, columns)
     rows = [(label, np.asarray(decode(zs))) for label, zs in moved]
     rows.sort(key=lambda row: -float(row[1].std(axis=0).mean()))
-    rows = rows[:most]
+    moved_numbers, rows = len(rows), rows[:most]
     width = max(len(images) for _, images in rows)
     blank = np.ones_like(rows[0][1][:1]) * (rows[0][1].ndim == 4)
     images = [np.concatenate([images, *[blank] * (width - len(images))]) for _, images in rows]
     title = "means of p(x | z), one latent at a time, over 90 % of p(z)"
+    if len(rows) < moved_numbers:
+        title += f"; those {most} of {moved_numbers} that change x most"
     return _labelled_grid(np.concatenate(images), width, [label for label, _ in rows], title)
 
 
@@ -114,7 +116,7 @@ def _pairs(model: Model, firsts: PyTree, seconds: PyTree) -> tuple[PyTree, PyTre
         check_data(xs, model.support)
     size, other = (len(jax.tree.leaves(xs)[0]) for xs in pairs)
     if size != other:
-        raise ValueError(f"{size} examples to {other} others are no pairs; give as many of each")
+        raise ValueError(f"{size} examples to {other} others are not pairs; give as many of each")
     return pairs[0], pairs[1]
 
 
@@ -185,19 +187,25 @@ def _moves(
     if support is not None and support.unit == "sum":
         yield from _states(z)
         return
-    quantiles = np.quantile(
-        draws.reshape(len(draws), -1), np.linspace(TAIL, 1 - TAIL, columns), axis=0
-    )
+    rows, shares = draws.reshape(len(draws), -1), np.linspace(TAIL, 1 - TAIL, columns)
+    quantiles = np.quantile(rows, shares, axis=0)
     on_sphere = support is not None and support.unit == "length"
     for j in range(quantiles.shape[1]):
         moved = jnp.repeat(z.reshape(1, -1), columns, axis=0)
-        if on_sphere:  # the others keep their direction
-            rest = moved.at[:, j].set(0)
-            moved = rest / jnp.linalg.norm(rest, axis=1, keepdims=True)
-            moved = moved * jnp.sqrt(jnp.maximum(1 - quantiles[:, j : j + 1] ** 2, 0))
+        if on_sphere:
+            moved = _with_room_for(j, quantiles[:, j : j + 1], moved)
         moved = moved.at[:, j].set(jnp.asarray(quantiles[:, j], z.dtype))
         values = moved.reshape(columns, *z.shape)
         yield (j if z.ndim else None), nearest(support, values)
+
+
+def _with_room_for(j: int, values: np.ndarray, zs: jax.Array) -> jax.Array:
+    """Points of the sphere [n, d] whose coordinates but j keep their direction, and have the length
+    sqrt(1 - v^2) that the values v [n, 1] of coordinate j leave them.
+    """
+    rest = zs.at[:, j].set(0)
+    direction = rest / jnp.linalg.norm(rest, axis=1, keepdims=True)
+    return direction * jnp.sqrt(jnp.maximum(1 - values**2, 0))
 
 
 def _states(z: jax.Array) -> Iterator[tuple[int | None, jax.Array]]:
@@ -234,7 +242,7 @@ def great_circle(start: jax.Array, end: jax.Array, t: jax.Array) -> jax.Array:
 
 def _labelled_grid(images: np.ndarray, columns: int, labels: list[str], title: str) -> Figure:
     """Rows of images with a name beside each."""
-    canvas = tile(images, columns)
+    canvas, title = tile(images, columns), title + cut_values(images)
     width = CELL * columns + (0.6 if any(labels) else 0)
     figure, [[axes]] = figure_of(size=(width, width * len(canvas) / canvas.shape[1] + 0.4))
     show_image(axes, canvas)

@@ -7,6 +7,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from vaejax.base.checks import require_count
+from vaejax.evaluation.features import finite_rows
 from vaejax.plots.look import BLUE, GREY, ORANGE, TITLE, bare, figure_of
 
 CELL = (0.9, 0.6)  # inches: a signal of a grid
@@ -15,15 +16,13 @@ SHARE = 0.85  # of a cell that a signal takes
 
 def signal_grid(kinds: Sequence[np.ndarray], columns: int, title: str = "") -> Figure:
     """Signals [n, d] of some kinds, at most three, row by row: those of place i share a cell, the
-    last kind on top, and all have one scale. ValueError for none, and for numbers that are not
-    finite.
+    last kind on top, and all have one scale. Raises ValueError for none, and for numbers that are
+    not finite.
     """
     require_count(columns, "columns")
-    values = np.asarray(kinds, float)
+    values = np.asarray([finite_rows(kind, "signals") for kind in kinds])
     if values.ndim != 3 or not 1 <= len(kinds) <= 3 or not values.shape[1]:
         raise ValueError(f"signals have the shape {values.shape}; give 1 to 3 kinds of [n, d]")
-    if not np.isfinite(values).all():
-        raise ValueError("signals hold numbers that are not finite, which no line can show")
     low, high = values.min(), values.max()
     heights = SHARE * (values - low) / (high - low if high > low else 1)
     _, count, length = values.shape

@@ -231,15 +231,15 @@ class TrainConfig(Setting):
     validate_every: Count = 500
     """Steps from one validation to the next."""
     patience: Count | None = None
-    """Stop after so many validations without a better one, and evaluate the best."""
+    """Stop after this many validations without a better one, and evaluate the best."""
     max_minutes: Positive | None = None
-    """Stop the training, saved, after so many minutes; --resume goes on."""
+    """Stop the training, saved, after this many minutes; --resume goes on."""
     checkpoint_every: Count = 2_000
     """Steps from one checkpoint to the next."""
     eval_samples: Count = 500
     """Importance samples per example for log p(x)."""
     devices: Count | None = None
-    """Share each batch out over so many devices; None is one, with --distributed all that there
+    """Share each batch out over this many devices; None is one, with --distributed all that there
     are."""
     sharding: Literal["replicated", "fully-sharded"] = "replicated"
     """How parameters and the optimiser's state lie on the devices: whole on each, or in parts."""
@@ -262,8 +262,8 @@ class TrainConfig(Setting):
         super().check_together()
         if self.warm_up and self.estimator != "pathwise":
             raise ValueError(
-                f"warm_up = {self.warm_up} with estimator {self.estimator!r}: a warm-up is for"
-                " pathwise alone"
+                f"warm_up = {self.warm_up} with estimator {self.estimator!r}: only pathwise"
+                " takes a warm-up"
             )
         named_estimator(self.estimator, self.num_samples)
         if self.patience is not None and self.validate_every > self.num_steps:

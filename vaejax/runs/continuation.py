@@ -58,11 +58,13 @@ def saved_config(folder: str | Path) -> TrainConfig:
     """The configuration of the run in a folder."""
     path = Path(folder) / "config.json"
     if not path.exists():
-        raise ValueError(f"{folder} holds no config.json, so it is no run; name the folder of one")
+        raise ValueError(
+            f"{folder} holds no config.json, so it is not a run; name the folder of one"
+        )
     try:
         values = dict(read_json(path, *RUN_RECORD)["config"])
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder} is no run ({error}); name the folder of one") from None
+        raise ValueError(f"{folder} is not a run ({error}); name the folder of one") from None
     unknown = values.keys() - {field.name for field in dataclasses.fields(TrainConfig)}
     if unknown:
         raise ValueError(

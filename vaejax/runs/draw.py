@@ -75,7 +75,7 @@ def arrays_path(config: SampleConfig) -> Path:
     picture = path.with_suffix(".png")
     if (path.exists() or picture.exists()) and not _holds_draws(path):
         raise ValueError(
-            f"{path.parent} holds {path.name} or {picture.name}, which are no draws of a run; name"
+            f"{path.parent} holds {path.name} or {picture.name}, which are not draws of a run; name"
             " another file"
         )
     return path

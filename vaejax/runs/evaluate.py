@@ -20,7 +20,7 @@ from vaejax.runs.command import environment
 from vaejax.runs.config import check_config, require_examples
 from vaejax.runs.continuation import saved_config
 from vaejax.runs.devices import joined, mesh_of
-from vaejax.runs.files import write_json, write_text
+from vaejax.runs.files import read_json, write_json, write_text
 from vaejax.runs.folder import open_run
 from vaejax.runs.lock import claimed
 from vaejax.runs.parts import (
@@ -106,19 +106,18 @@ def facts_of(config: EvaluateConfig, subject: Subject) -> dict[str, Any]:
 
 
 def add_parts(evaluation: Evaluated) -> None:
-    """Finds each part that is wanted. One that fails ends the evaluation, and evaluation.json says
-    so beside what the parts before it have found.
+    """Finds each part. One that fails ends the evaluation, and evaluation.json says so beside what
+    the parts before it have found.
     """
     config, subject, _, parts, notes = evaluation
     keys = jax.random.split(jax.random.key(config.seed + 1), 4)
-    wanted = {
-        "bounds": (bounds, keys[0], True),
-        "AIS": (both_sides, keys[1], config.ais_size > 1),
-        "the latent space": (latents, keys[2], True),
-        "the comparison of samples": (sample_quality, keys[3], config.sample_size > 0),
+    functions = {
+        "bounds": bounds,
+        "AIS": both_sides,
+        "the latent space": latents,
+        "the comparison of samples": sample_quality,
     }
-    for name in [name for name, (*_, is_wanted) in wanted.items() if is_wanted]:
-        function, key, _ = wanted[name]
+    for (name, function), key in zip(functions.items(), keys, strict=True):
         try:
             part = attempt(name, partial(function, config, subject, key), notes)
         except Exception as error:
@@ -171,18 +170,36 @@ def reported(evaluation: Evaluated) -> dict[str, Any]:
 
 def _pictures(evaluation: Evaluated) -> list[str]:
     """Those that the parts give, and those that training has drawn, as HTML."""
-    out, parts = evaluation.out, evaluation.parts
+    parts = evaluation.parts
     difference = parts["AIS"].numbers["ais_less_iwae"]["mean"] if "AIS" in parts else None
-    pictures: dict[str, Callable[[], Figure | Path | None]] = {
+    pictures: dict[str, Callable[[], Figure | Path]] = {
         "bounds": lambda: bounds_figure(parts["bounds"].drawn, difference)
     }
     if "the latent space" in parts:
         space = parts["the latent space"].drawn
         pictures["what each latent tells"] = lambda: latents_figure(space)
-    paths = {name: out / f"{name}.png" for name in PICTURES}
-    pictures |= {name: lambda path=path: path for name, path in paths.items() if path.exists()}
+    pictures |= {name: lambda path=path: path for name, path in of_training(evaluation).items()}
     shown = (
         attempted(f"the picture {name!r}", partial(inlined, draw, name), evaluation.notes)
         for name, draw in pictures.items()
     )
-    return [html for html in shown if html]
+    return [html for html in shown if html is not None]
+
+
+def of_training(evaluation: Evaluated) -> dict[str, Path]:
+    """{name: file} of the pictures that training has drawn; notes say which are not there, and of
+    which step all are where the checkpoint is another.
+    """
+    out, step, notes = evaluation.out, evaluation.subject.step, evaluation.notes
+    paths = {name: out / f"{name}.png" for name in PICTURES}
+    try:
+        result = read_json(out / "result.json", "step")
+    except (OSError, ValueError) as error:
+        notes.append(f"what training said of its pictures is not known: {error}")
+        result = {}
+    said = result.get("pictures", {})
+    missing = [name for name, path in paths.items() if not path.exists()]
+    notes += [said.get(name, f"{name}.png is not there: training draws it") for name in missing]
+    if len(missing) < len(paths) and result.get("step", step) != step:
+        notes.append(f"the pictures that training drew are of step {result['step']:,}")
+    return {name: path for name, path in paths.items() if name not in missing}

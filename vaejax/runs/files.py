@@ -54,7 +54,7 @@ def read_json(path: Path, *keys: str) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, or a thousand brackets
-        raise ValueError(f"{path} is no JSON ({error}), so vaejax has not written it") from None
+        raise ValueError(f"{path} is not JSON ({error}), so vaejax has not written it") from None
     missing = [key for key in keys if not isinstance(record, dict) or key not in record]
     if missing:
         raise ValueError(f"{path} lacks {', '.join(missing)}, so vaejax has not written it")

@@ -48,6 +48,10 @@ class OpenRun:
     transform: Transform
     checkpoints: Mapping[int, Run]
 
+    def __repr__(self) -> str:
+        """Without its arrays, which fill screens."""
+        return f"OpenRun({str(self.folder)!r}, step={self.step}, model={self.model!r})"
+
     @property
     def step(self) -> int:
         return max(self.checkpoints)
@@ -98,20 +102,13 @@ def open_run(
     facts = read_json(folder / "config.json", *RUN_RECORD)
     require_same_data(folder, dataset)
     _require_described(folder, facts, {"model": model, "transform": transform})
-    key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(lambda key: model.init(key, transform(images[0], key)), key)
-
-    def zeros() -> Params:
-        return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-    like = jax.jit(zeros)()  # one program, where each shape would be one
     if not (folder / "checkpoints").is_dir():
         raise ValueError(f"{folder} holds no checkpoint; train it further with --resume")
     try:
         runs = saved_runs(
             folder / "checkpoints",
             build_objective(config, model),
-            like,
+            _zeros_like_params(model, transform, images[0]),
             build_optimizer(config),
             transform=transform,
             validated=True,
@@ -127,6 +124,15 @@ def open_run(
     evaluated = evaluated_params(config, runs[max(runs)])
     run = OpenRun(folder, config, model, evaluated, dataset, transform, runs)
     return run if params is None else replace(run, params=run.params_at(params))
+
+
+def _zeros_like_params(model: VAE, transform: Transform, image: np.ndarray) -> Params:
+    """Of the shapes that the model's `init` makes; by one program, where each shape would be
+    one.
+    """
+    key = jax.eval_shape(jax.random.key, 0)
+    shapes = jax.eval_shape(lambda key: model.init(key, transform(image, key)), key)
+    return jax.jit(lambda: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes))()
 
 
 def digests_of(dataset: Dataset) -> dict[str, str]:

@@ -74,7 +74,7 @@ def _is_free(file: int, path: Path) -> bool:
         return False
     except OSError as error:  # such as a network drive without locks
         print(
-            f"{path.parent} can not be locked ({error}): see that no other process writes into it",
+            f"{path.parent} cannot be locked ({error}): see that no other process writes into it",
             file=sys.stderr,
         )
     return True

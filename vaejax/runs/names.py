@@ -90,6 +90,6 @@ def _number(kind: str, name: str, known: Range) -> int | float:
     if number is None or not plainly or (is_whole and str(number) != argument):
         kind_of_number = "whole number" if is_whole else "number"
         raise ValueError(
-            f"{kind} {name!r}: {argument!r} is no {kind_of_number}; give one, such as {key}:10"
+            f"{kind} {name!r}: {argument!r} is not a {kind_of_number}; give one, such as {key}:10"
         )
     return number

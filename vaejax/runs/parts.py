@@ -63,7 +63,7 @@ class EvaluateConfig(Configuration):
     batch_size: Count = 50
     """Examples that are evaluated together, on each device."""
     devices: Count | None = None
-    """Share each batch out over so many devices; None is one, with --distributed all that there
+    """Share each batch out over this many devices; None is one, with --distributed all that there
     are.
     """
     distributed: bool = False
@@ -157,6 +157,8 @@ def _bounds_rows(evaluation: Evaluation, size: int) -> list[Row]:
 
 def both_sides(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
     """AIS on some test examples beside IWAE-K on the same, and the sandwich on simulated ones."""
+    if config.ais_size == 0:
+        raise LeftOutError("ais_size = 0")
     sampler = _sampler(config, subject.model)
     images = subject.images[: config.ais_size]
     shared = {"batch_size": min(10, config.ais_size), "mesh": subject.mesh}
@@ -172,13 +174,15 @@ def both_sides(config: EvaluateConfig, subject: Subject, key: Key) -> Evaluation
         transform=subject.transform,
         **shared,
     )
-    difference = estimate(lower - importance.by_example[f"iwae_{config.eval_samples}"])
+    beside = importance.by_example[f"iwae_{config.eval_samples}"]
+    difference = estimate(lower - beside)
     gap = _sandwich_gap(sampler, subject.params, len(images), key, shared)
     on_test = f"{len(images)} test examples, {config.temperatures} temperatures"
+    paired = f"paired: of the pixels that AIS saw, IWAE is {estimate(beside).mean:.2f} nats"
     simulated = f"{len(images)} simulated examples: upper − lower bound on log p(x)"
     rows = [
         ("AIS, lower bound", nats(estimate(lower)), on_test),
-        (f"AIS − IWAE-{config.eval_samples:,}", nats(difference, 3), "on the same, paired"),
+        (f"AIS − IWAE-{config.eval_samples:,}", nats(difference, 3), paired),
         ("gap of the sandwich", nats(gap, 3), simulated),
     ]
     numbers = {"ais": estimate(lower), "ais_less_iwae": difference, "sandwich_gap": gap}
@@ -240,7 +244,7 @@ def _latent_rows(space: LatentSpace) -> list[Row]:
     limit = f"of x and z; at most log N = {space.limit:.2f}{near}"
     correlation = known_nats(space.total_correlation, " nats of total correlation under q")
     if space.total_correlation is None:
-        correlation = "the latents are no product under q, so it has no parts"
+        correlation = "the latents are not a product under q, so it has no parts"
     active = f"{int(space.active.sum())} of {len(space.active)}"
     return [
         ("rate KL(q(z|x) ‖ p(z))", nats(space.rate), collapsed),
@@ -252,6 +256,8 @@ def _latent_rows(space: LatentSpace) -> list[Row]:
 
 def sample_quality(config: EvaluateConfig, subject: Subject, key: Key) -> EvaluationPart:
     """Draws of the model beside test examples, in pixels."""
+    if config.sample_size == 0:
+        raise LeftOutError("sample_size = 0")
     size = min(config.sample_size, len(subject.images))
     if size < FEWEST:
         raise LeftOutError(f"{size} samples beside {size} test examples; {FEWEST} are the fewest")

@@ -1,4 +1,4 @@
-"""The pictures of a result, each one attempt: what can not be drawn costs nothing else."""
+"""The pictures of a result, each one attempt: what cannot be drawn costs nothing else."""
 
 import sys
 from collections.abc import Callable, Mapping

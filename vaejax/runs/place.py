@@ -38,7 +38,7 @@ LONGEST_NAME = 255  # bytes, of a file
 
 
 def place_of(out: str | Path, flag: str = "out") -> Path:
-    """The folder that a flag names, "~" being the home folder. Raises ValueError where it can not
+    """The folder that a flag names, "~" being the home folder. Raises ValueError where it cannot
     be made or written into, before any work is done for it.
     """
     place = expanded(out, flag)
@@ -48,7 +48,7 @@ def place_of(out: str | Path, flag: str = "out") -> Path:
     if not nearest.is_dir():
         raise ValueError(f"{flag} = {out}: {nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
-        raise ValueError(f"{flag} = {out}: {nearest} can not be written to; name another folder")
+        raise ValueError(f"{flag} = {out}: {nearest} cannot be written to; name another folder")
     return place
 
 

@@ -116,22 +116,22 @@ PRIORS = {
         "a normal with learned mean and scales", lambda setting: LearnedNormal(setting.latent_dim)
     ),
     "mixture": Entry(
-        "a mixture of so many normals",
+        "a mixture of this many normals",
         lambda setting, components: MixtureOfGaussians(setting.latent_dim, components),
         COUNT,
     ),
     "vamp": Entry(
-        "a mixture of the posteriors of so many pseudo-inputs, which start at training examples",
+        "a mixture of the posteriors of this many pseudo-inputs, which start at training examples",
         lambda setting, components: VampPrior(components),
         COUNT,
         is_of_examples=True,
     ),
     "flow": Entry(
-        "a flow of so many coupling layers",
+        "a flow of this many coupling layers",
         lambda setting, layers=4: FlowPrior(setting.latent_dim, layers),
         COUNT,
     ),
-    "maf": Entry("a flow of so many autoregressive layers", _autoregressive_prior, COUNT),
+    "maf": Entry("a flow of this many autoregressive layers", _autoregressive_prior, COUNT),
     "laplace": Entry(
         "independent Laplace variables",
         lambda setting: NumPyroPrior(partial(_laplace, setting.latent_dim)),
@@ -163,12 +163,12 @@ ENCODERS = {
         "independent Laplace variables", lambda setting: Laplace(encoder_net(setting, 2))
     ),
     "real-nvp": Entry(
-        "a flow of so many coupling layers",
+        "a flow of this many coupling layers",
         lambda setting, layers=4: RealNVP(encoder_net(setting, 3), layers),
         COUNT,
     ),
     "iaf": Entry(
-        "a flow of so many inverse autoregressive layers",
+        "a flow of this many inverse autoregressive layers",
         lambda setting, layers=2: InverseAutoregressive(encoder_net(setting, 3), layers),
         COUNT,
     ),
@@ -209,10 +209,10 @@ LIKELIHOODS = {
         lambda setting, shape: Laplace(decoder_net(setting, shape, 2)),
     ),
     "categorical": Entry(
-        "pixels of so many levels, each with its own weight", _categorical, PLURAL
+        "pixels of this many levels, each with its own weight", _categorical, PLURAL
     ),
     "discretized-logistic": Entry(
-        "pixels of so many ordered levels", _discretized_logistic, PLURAL
+        "pixels of this many ordered levels", _discretized_logistic, PLURAL
     ),
 }
 

@@ -59,11 +59,9 @@ def _facts(name: str, values: Mapping[str, Any]) -> str:
     return f"<h2>{html.escape(name)}</h2><ul>{items}</ul>"
 
 
-def inlined(draw: Callable[[], Figure | Path | None], name: str) -> str:
-    """An <img> with the picture in it that `draw()` gives; no text where it gives none."""
+def inlined(draw: Callable[[], Figure | Path], name: str) -> str:
+    """An <img> with the picture in it that `draw()` gives."""
     picture = draw()
-    if picture is None:
-        return ""
     if isinstance(picture, Path):
         data = picture.read_bytes()
     else:

@@ -3,7 +3,7 @@
 import itertools
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,7 +40,7 @@ class SweepConfig(TrainConfig):
     seeds: Distinct[Seed] = (0,)
     """Instead of --seed."""
     max_minutes: Positive | None = None
-    """Stop, saved, after so many minutes of the whole sweep; the same command goes on."""
+    """Stop, saved, after this many minutes of the whole sweep; the same command goes on."""
     over: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """FIELD=VALUE,VALUE,..., such as --over prior=normal,vamp:50 --over learning-rate=1e-3,3e-4;
     several numbers in a value are separated by spaces, --over "hidden=200,400 400".
@@ -106,14 +106,8 @@ def swept_runs(config: SweepConfig) -> dict[str, TrainConfig]:
     """{name: the configuration of a run}, of every combination and every seed."""
     names = [field.name for field in fields(TrainConfig)]
     base = TrainConfig(**{name: getattr(config, name) for name in names})
-    choices = [_choices(text, names) for text in config.over]
-    swept = [field for field, _ in choices]
-    twice = next((field for i, field in enumerate(swept) if field in swept[:i]), None)
-    if twice is not None:
-        raise ValueError(f"--over names {twice} twice; give all its values at once")
     runs: dict[str, TrainConfig] = {}
-    for values in itertools.product(*(values for _, values in choices)):
-        pairs = list(zip(swept, values, strict=True))
+    for pairs in _combinations([_choices(text, names) for text in config.over]):
         flags = [flag for field, value in pairs for flag in _flag(field, value)]
         combined = parsed_flags(TrainConfig, flags, prog="vaejax sweep --over", default=base)
         for seed in config.seeds:
@@ -122,6 +116,16 @@ def swept_runs(config: SweepConfig) -> dict[str, TrainConfig]:
                 raise ValueError(f"--over gives two runs the name {name}; leave one of them out")
             runs[name] = replace(combined, seed=seed, out=str(Path(config.out) / name))
     return runs
+
+
+def _combinations(choices: list[tuple[str, list[str]]]) -> Iterator[list[tuple[str, str]]]:
+    """[(field, value)] of every combination of a value of each field."""
+    swept = [field for field, _ in choices]
+    twice = next((field for i, field in enumerate(swept) if field in swept[:i]), None)
+    if twice is not None:
+        raise ValueError(f"--over names {twice} twice; give all its values at once")
+    for values in itertools.product(*(values for _, values in choices)):
+        yield list(zip(swept, values, strict=True))
 
 
 def _choices(text: str, known: list[str]) -> tuple[str, list[str]]:

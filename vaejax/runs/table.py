@@ -63,7 +63,8 @@ class RunSummary:
     def state(self) -> str:
         if self.is_finished:
             return "finished"
-        return f"not finished, step {self.step:,} of {self.config.num_steps:,}"
+        state = f"not finished, step {self.step:,} of {self.config.num_steps:,}"
+        return f"{state}; the result is of step {self.result['step']:,}" if self.result else state
 
 
 def table_of_runs(config: TableConfig) -> dict[str, Any]:
@@ -90,6 +91,8 @@ def summary_of(folder: Path) -> RunSummary | None:
         if is_run(folder):
             return RunSummary(folder)
         reason = "it holds no run"
+        if any(is_run(path) for path in folder.glob("*/")):
+            reason = f"it is a folder of runs; name them, {folder}/*"
     except ValueError as error:  # of another vaejax, or damaged
         reason = str(error)
     print(f"{folder} is left out: {reason}", file=sys.stderr)

@@ -19,7 +19,7 @@ from vaejax.data.base import Dataset, random_rows
 from vaejax.data.sources import Arrays
 from vaejax.evaluation.evaluate import Evaluation, evaluate
 from vaejax.evaluation.latents import posterior_means
-from vaejax.plots.latents import require_labels
+from vaejax.plots.points import require_labels
 from vaejax.runs.command import environment, record
 from vaejax.runs.config import TrainConfig, check_config
 from vaejax.runs.continuation import require_same_run, saved_config, saved_fields

@@ -25,7 +25,8 @@ def check_nouns(validation: Any, checkpoints: Any) -> None:
         ("checkpoints", checkpoints, Checkpoints, "Checkpoints(folder, every=1_000, resume=False)"),
     ):
         if given is not None and not isinstance(given, noun):
-            raise TypeError(f"{name} is a {type(given).__name__}; write {name}=vaejax.{example}")
+            kind = type(given).__name__
+            raise TypeError(f"{name} is of type {kind}; write {name}=vaejax.{example}")
 
 
 def check_functions(**functions: Callable | None) -> None:
@@ -44,8 +45,8 @@ def check_params(params: Params) -> None:
         if not jnp.issubdtype(dtype, jnp.floating):
             name = f"params{jax.tree_util.keystr(path)}"
             raise TypeError(
-                f"{name} is of dtype {dtype}, and training changes real floats alone: give it as"
-                " such, two where it is complex, or leave it out of the parameters"
+                f"{name} is of dtype {dtype}, and training changes real floats only: give it as"
+                " one, a complex number as two, or leave it out of the parameters"
             )
 
 

@@ -89,10 +89,13 @@ class Callbacks:
 
     def __init__(self, callbacks: Sequence[Callback | Callable[[Run], Any]]):
         if callable(callbacks):
-            raise TypeError("callbacks are several: write callbacks=(callback,)")
+            raise TypeError("callbacks is a function; give a tuple of them: callbacks=(callback,)")
         self._callbacks = [as_callback(callback) for callback in callbacks]
         self._finished = False
         self.stopped = False
+
+    def __len__(self) -> int:
+        return len(self._callbacks)
 
     def start(self, run: Run) -> None:
         for callback in self._callbacks:

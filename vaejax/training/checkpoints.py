@@ -151,8 +151,8 @@ class CheckpointStore:
         strangers = [path for path in self._folders() if not is_ours(path)]
         if strangers:
             raise ValueError(
-                f"{self.directory} holds a folder {strangers[0].name} that is no checkpoint of"
-                " vaejax, and would be taken for a step; name a folder for checkpoints alone"
+                f"{self.directory} holds a folder {strangers[0].name} that is not a checkpoint of"
+                " vaejax, and would be taken for a step; name a folder that holds only checkpoints"
             )
 
     def steps(self) -> list[int]:

@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 
 from vaejax.base.checks import is_key
 from vaejax.base.devices import fetched
-from vaejax.base.types import Params, PyTree, Scalar
+from vaejax.base.types import Params, PyTree, Scalar, numbers_of
 
 
 class Run(NamedTuple):
@@ -20,8 +20,9 @@ class Run(NamedTuple):
     `history` holds host arrays. Of each step, on its minibatch before its update, nats per example:
     `bound`; `objective`, what was maximised, the same number where that is the bound (`Terms`);
     `reconstruction`, E_q log p(x | z), and `rate`, what the bound takes from it, such as KL(q ||
-    p), where the objective knows the two apart; and `gradient_norm`, over all parameters and before
-    any clipping; `learning_rate`, where the optimiser's state has it, as that of
+    p), where the objective knows the two apart; `rate_NODE`, what a latent node takes of that,
+    where it is known by node, as by `KLByNode`; `gradient_norm`, over all parameters and before any
+    clipping; `learning_rate`, where the optimiser's state has it, as that of
     `optax.inject_hyperparams` does. What was not recorded of some steps, as by earlier revisions,
     is NaN there. `validation_step` and `validation_bound` [v] are of the held-out examples.
     """
@@ -31,6 +32,10 @@ class Run(NamedTuple):
     step: int
     history: dict[str, np.ndarray]
     best_params: Params | None = None
+
+    def __repr__(self) -> str:
+        """Without its arrays, which fill screens."""
+        return f"Run(step={self.step}, history of {', '.join(self.history)})"
 
 
 class Record(NamedTuple):
@@ -42,6 +47,7 @@ class Record(NamedTuple):
     bound: Scalar
     objective: Scalar
     reconstruction: Scalar | None
+    rates: dict[str, Scalar] | None
     gradient_norm: Scalar
     learning_rate: Scalar | None
 
@@ -96,12 +102,13 @@ def hand_back(error: BaseException, run: Run) -> None:
 
 def by_step(history: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Those arrays of a history that have a number for each step, in one order."""
-    return {name: history[name] for name in BY_STEP if name in history}
+    of_nodes = sorted(name for name in history if name.startswith("rate_"))
+    return {name: history[name] for name in (*BY_STEP, *of_nodes) if name in history}
 
 
 def recorded(history: dict[str, np.ndarray], record: Record) -> dict[str, np.ndarray]:
     """The history with the records of more steps."""
-    more = {name: values for name, values in record._asdict().items() if values is not None}
+    more = numbers_of(record)
     if record.reconstruction is not None:
         more["rate"] = record.reconstruction - record.bound
     length = len(history["bound"])

@@ -157,7 +157,9 @@ def saved_runs(
     cannot be read is left out with a warning; if all are, CheckpointError.
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"{folder} is no folder of checkpoints; name the one that fit was given")
+        raise ValueError(
+            f"{folder} is not a folder of checkpoints; name the one that fit was given"
+        )
     opt_state = started(ByStructure(optimizer), params)
     like = Run(params, opt_state, 0, NO_HISTORY, params if validated else None)
     origin = {"objective": description(objective), "transform": description(transform)}

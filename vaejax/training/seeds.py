@@ -3,17 +3,15 @@ platform.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from vaejax.base.checks import require_count, require_keys, unknown_name
-from vaejax.base.devices import of_this_process, placed, under_mesh
+from vaejax.base.devices import of_this_process, placed
 from vaejax.base.trials import fastest, forms
 from vaejax.base.types import Key, Params, PyTree
 from vaejax.data.base import Source
@@ -21,18 +19,16 @@ from vaejax.data.sources import as_data
 from vaejax.objectives.base import Objective
 from vaejax.training.arguments import check_functions, check_params, data_for
 from vaejax.training.callbacks import Callback, Callbacks
-from vaejax.training.calls import Call, Calls, are_acceptable
-from vaejax.training.feeds import Examples, Order, padded, steps_per_call
+from vaejax.training.calls_of_seeds import MOST_PLACES, CallsOfSeeds, Seeds, SeedWay
+from vaejax.training.feeds import steps_per_call
 from vaejax.training.fit import progress_bar, show, warn_of_skipped
 from vaejax.training.interrupts import Signals
 from vaejax.training.optimizers import ByStructure, started, watched
-from vaejax.training.run import NonFiniteError, Record, Run, copied, hand_back, recorded
-from vaejax.training.trainer import Trainer, run_steps
+from vaejax.training.run import Run, copied, hand_back
+from vaejax.training.trainer import Trainer
 
-SeedWay = Literal["vmap", "map", "cores"]
 SeedStrategy = Literal["vmap", "map", "cores", "fastest"]
 TRIED_STEPS = 100  # steps of each way that is tried
-MOST_PLACES = 2**23  # of all seeds in one call: 32 MiB go to the devices with it
 
 
 def fit_seeds(
@@ -77,147 +73,71 @@ def fit_seeds(
     check_functions(transform=transform)
     told = Callbacks(callbacks)
     check_params(params)
+    data = data_for(objective, _arrays(data), None, transform, num_steps, batch_size)
+    strategy = _known(strategy or default_strategy())
+    _require_seeds(params, len(keys))
+    by_structure = ByStructure(optimizer)
+    params = copied(placed(of_this_process(params), None))
+    opt_state = _states(by_structure, params, len(keys))
+    trainer = Trainer(objective, by_structure, transform, None, batch_size, watched(opt_state))
+    calls = _calls_by(strategy, Seeds(trainer, data, keys, params, opt_state), num_steps)
+    course = _Course(calls.first_run(), calls, told)
+    calls.check(course.run.params, course.run.opt_state)
+    try:
+        course.complete(num_steps, progress)
+    except BaseException as error:
+        hand_back(error, calls.stacked(course.run))
+        told.finish_after(error)
+        raise
+    warn_of_skipped(course.run.opt_state, course.run.step)
+    return calls.stacked(course.run)
+
+
+@dataclass
+class _Course:
+    """The run of all seeds on its way to the last step, as far as it has come, whatever stops
+    it.
+    """
+
+    run: Run
+    calls: CallsOfSeeds
+    callbacks: Callbacks
+
+    def complete(self, num_steps: int, progress: bool) -> None:
+        """The steps, unless a signal or a callback ends the run before."""
+        title = f"{self.calls.num_seeds} seeds"
+        with progress_bar(num_steps, 0, progress, title) as bar, Signals() as signals:
+            self.callbacks.start(self.calls.stacked(self.run))
+            while self.run.step < num_steps and not (signals.received or self.callbacks.stopped):
+                self.run = self.calls.advance(self.run, num_steps)
+                show(bar, self.run)
+                if len(self.callbacks):
+                    self.callbacks(self.calls.stacked(self.run))
+            self.callbacks.finish()
+            signals.raise_received()
+
+
+def _arrays(data: PyTree) -> PyTree:
+    """The data, or a ValueError for what stays on the host."""
     data = as_data(data)
     if isinstance(data, Source):
         raise ValueError(
             f"fit_seeds keeps the data on the device, and {type(data).__name__} is a source on the"
             " host: give arrays, or run vaejax.fit for one seed after another"
         )
-    data = data_for(objective, data, None, transform, num_steps, batch_size)
-    strategy = strategy or default_strategy()
+    return data
+
+
+def default_strategy() -> SeedStrategy:
+    if jax.default_backend() != "cpu":
+        return "fastest"
+    return "cores" if jax.local_device_count() > 1 else "map"
+
+
+def _known(strategy: SeedStrategy) -> SeedStrategy:
     if strategy not in get_args(SeedStrategy):
         raise ValueError(unknown_name("strategy", strategy, list(get_args(SeedStrategy))))
-    num_seeds = len(keys)
-    _require_seeds(params, num_seeds)
-
-    by_structure = ByStructure(optimizer)
-    params = copied(placed(of_this_process(params), None))
-    opt_state = _states(by_structure, params, num_seeds)
-    trainer = Trainer(objective, by_structure, transform, None, batch_size, watched(opt_state))
-    if strategy == "fastest":
-        strategy = _fastest_way(trainer, data, keys, params, opt_state, num_steps)
-    seeds = CallsOfSeeds(trainer, strategy, data, keys)
-    run = seeds.placed(params, opt_state)
-    seeds.check(run.params, run.opt_state)
-    try:
-        with (
-            progress_bar(num_steps, 0, progress, f"{num_seeds} seeds") as bar,
-            Signals() as signals,
-        ):
-            told.start(seeds.stacked(run))
-            while run.step < num_steps and not (signals.received or told.stopped):
-                run = seeds.advance(run, num_steps)
-                show(bar, run)
-                if callbacks:
-                    told(seeds.stacked(run))
-            told.finish()
-            signals.raise_received()
-    except BaseException as error:
-        hand_back(error, seeds.stacked(run))
-        told.finish_after(error)
-        raise
-    warn_of_skipped(run.opt_state, run.step)
-    return seeds.stacked(run)
-
-
-def _fastest_way(
-    trainer: Trainer, data: PyTree, keys: Key, params: Params, opt_state: PyTree, num_steps: int
-) -> SeedWay:
-    """By the first steps, whose results are not kept."""
-
-    def trial(way: SeedWay) -> Callable[[int], Any]:
-        seeds = CallsOfSeeds(trainer, way, data, keys)
-        run = seeds.placed(params, opt_state)
-        return lambda count: jax.block_until_ready(
-            seeds.begin(run.params, run.opt_state, 0, count).params
-        )
-
-    num_seeds, num_devices = len(keys), jax.local_device_count()
-    ways: list[SeedWay] = ["map", "vmap"] if num_seeds > 1 else ["map"]
-    if num_seeds > 1 and num_devices > 1:
-        ways.append("cores")
-    most_places = trainer.batch_size * (num_seeds + num_devices)  # of a step, by "cores"
-    most_steps = min(num_steps, TRIED_STEPS, steps_per_call(most_places, MOST_PLACES))
-    return fastest(ways, trial, most_steps, (trainer, forms((params, opt_state, data))))
-
-
-class CallsOfSeeds(Calls):
-    """Those of `fit_seeds`, whose run has a leading axis of turns: the seeds, of which the last are
-    repeated where a device would have none.
-    """
-
-    def __init__(self, trainer: Trainer, strategy: SeedWay, data: PyTree, keys: Key):
-        super().__init__()
-        self._trainer, self._strategy, self._num_seeds = trainer, strategy, len(keys)
-        self._mesh, self._split, everywhere = _placement(strategy, len(keys))
-        width = 1 if self._mesh is None else self._mesh.size
-        self._turns = np.arange(-(-len(keys) // width) * width) % len(keys)
-        order_keys, noise_keys, _ = jnp.moveaxis(
-            jax.vmap(partial(jax.random.split, num=3))(keys), 0, 1
-        )
-        size = len(jax.tree.leaves(data)[0])
-        self._orders = [Order(order_keys[turn], size, trainer.batch_size) for turn in self._turns]
-        self._noise_keys = jax.device_put(noise_keys[self._turns], self._split)
-        self._data = placed(data, everywhere)
-        self._length = steps_per_call(trainer.batch_size * len(self._turns), MOST_PLACES)
-
-    def placed(self, params: Params, opt_state: PyTree) -> Run:
-        """The run before the first step, from those of each seed."""
-        by_turn = jax.tree.map(lambda leaf: leaf[self._turns], (params, opt_state))
-        params, opt_state = jax.device_put(by_turn, self._split)
-        nothing = np.zeros((0, self._num_seeds), np.float32)
-        names: list[str] = ["bound", "objective", "gradient_norm"]
-        return Run(params, opt_state, 0, dict.fromkeys(names, nothing))
-
-    def stacked(self, run: Run) -> Run:
-        """The run with a leading axis of the seeds, each once, in its history too."""
-        params, opt_state = jax.tree.map(
-            lambda leaf: leaf[: self._num_seeds], (run.params, run.opt_state)
-        )
-        history = {name: values.T for name, values in run.history.items()}
-        return Run(params, opt_state, run.step, history)
-
-    def steps_from(self, step: int) -> int:
-        return self._length
-
-    def check(self, params: Params, opt_state: PyTree) -> None:
-        shape = len(self._turns), self._length, self._trainer.batch_size
-        self._steps(_steps_of_seeds.eval_shape, params, opt_state, np.zeros(shape, np.int32), 0, 1)
-
-    def begin(self, params: Params, opt_state: PyTree, start: int, count: int) -> Call:
-        by_turn = [order.rows(start, start + count) for order in self._orders]
-        places = np.stack([padded(rows, self._length) for rows in by_turn])
-        results = self._steps(_steps_of_seeds, params, opt_state, places, start, count)
-        return Call(start, start + count, Examples(self._data, places), *results)
-
-    def _steps(self, function: Callable, params, opt_state, places: np.ndarray, start, count):
-        program = self._trainer, self._strategy, self._mesh
-        seeds = params, opt_state, places, self._noise_keys
-        with under_mesh(self._mesh):
-            return function(*program, *seeds, self._data, start, count)
-
-    def complete(self, run: Run, call: Call) -> Run:
-        count, num_seeds = call.end - call.start, self._num_seeds
-        record = jax.tree.map(lambda values: np.asarray(values)[:num_seeds, :count].T, call.record)
-        _require_finite(run, record, call.opt_state, np.asarray(call.finite)[:num_seeds])
-        return Run(call.params, call.opt_state, call.end, recorded(run.history, record))
-
-
-def _states(optimizer: ByStructure, params: PyTree, num_seeds: int) -> PyTree:
-    """The states of the optimiser before the first step of each seed."""
-    seeds = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(num_seeds)]
-    states = [started(optimizer, params) for params in seeds]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-
-
-def _placement(
-    strategy: SeedWay, num_seeds: int
-) -> tuple[Mesh | None, NamedSharding | None, NamedSharding | None]:
-    """A mesh of devices, and where on it lie what each seed has of its own and what all share."""
-    if strategy != "cores":
-        return None, None, None
-    mesh = Mesh(np.array(jax.local_devices()[:num_seeds]), "seed")
-    return mesh, NamedSharding(mesh, PartitionSpec("seed")), NamedSharding(mesh, PartitionSpec())
+    return strategy
 
 
 def _require_seeds(params: PyTree, num_seeds: int) -> None:
@@ -230,59 +150,34 @@ def _require_seeds(params: PyTree, num_seeds: int) -> None:
         )
 
 
-def default_strategy() -> SeedStrategy:
-    if jax.default_backend() != "cpu":
-        return "fastest"
-    return "cores" if jax.local_device_count() > 1 else "map"
+def _states(optimizer: ByStructure, params: PyTree, num_seeds: int) -> PyTree:
+    """The states of the optimiser before the first step of each seed."""
+    seeds = [jax.tree.map(lambda leaf, s=s: leaf[s], params) for s in range(num_seeds)]
+    states = [started(optimizer, params) for params in seeds]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
 
 
-@partial(jax.jit, static_argnames=("trainer", "strategy", "mesh"))
-def _steps_of_seeds(
-    trainer: Trainer,
-    strategy: SeedWay,
-    mesh: Mesh | None,
-    params,
-    opt_state,
-    rows,
-    noise_keys,
-    data,
-    start,
-    count,
-):
-    """`run_steps` of every seed."""
-    seeds = params, opt_state, rows, noise_keys
-
-    def single(data, start, count, params, opt_state, rows, noise_key):
-        return run_steps(trainer, params, opt_state, data, rows, noise_key, start, count)
-
-    def in_turn(data, start, count, *seeds):
-        return jax.lax.map(lambda seed: single(data, start, count, *seed), seeds)
-
-    if strategy == "vmap":
-        return jax.vmap(partial(single, data, start, count))(*seeds)
-    if strategy == "map":
-        return in_turn(data, start, count, *seeds)
-    everywhere, split = PartitionSpec(), PartitionSpec("seed")
-    on_devices = jax.shard_map(
-        in_turn,
-        mesh=mesh,
-        in_specs=(everywhere,) * 3 + (split,) * 4,
-        out_specs=split,
-        check_vma=False,
-    )
-    return on_devices(data, start, count, *seeds)
+def _calls_by(strategy: SeedStrategy, seeds: Seeds, num_steps: int) -> CallsOfSeeds:
+    if strategy == "fastest":
+        strategy = _fastest_way(seeds, num_steps)
+    return CallsOfSeeds(seeds, strategy)
 
 
-def _require_finite(run: Run, record: Record, opt_state: PyTree, finite: np.ndarray) -> None:
-    """Raises NonFiniteError that names the first seed at fault after `run`."""
-    broken = ~finite
-    if not are_acceptable(record, opt_state):
-        numbers = np.stack([record.bound, record.objective])
-        broken |= ~np.isfinite(numbers).all(axis=(0, 1))
-    if broken.any():
-        last = run.step + len(record.bound) - 1
-        raise NonFiniteError(
-            f"seed {int(broken.argmax())}: not finite within steps {run.step}..{last};"
-            " `fit` with its key alone names the leaf",
-            run,
+def _fastest_way(seeds: Seeds, num_steps: int) -> SeedWay:
+    """By the first steps, whose results are not kept."""
+
+    def trial(way: SeedWay) -> Callable[[int], Any]:
+        calls = CallsOfSeeds(seeds, way)
+        run = calls.first_run()
+        return lambda count: jax.block_until_ready(
+            calls.begin(run.params, run.opt_state, 0, count).params
         )
+
+    num_seeds, num_devices = len(seeds), jax.local_device_count()
+    ways: list[SeedWay] = ["map", "vmap"] if num_seeds > 1 else ["map"]
+    if num_seeds > 1 and num_devices > 1:
+        ways.append("cores")
+    most_places = seeds.trainer.batch_size * (num_seeds + num_devices)  # of a step, by "cores"
+    most_steps = min(num_steps, TRIED_STEPS, steps_per_call(most_places, MOST_PLACES))
+    computed = seeds.trainer, forms((seeds.params, seeds.opt_state, seeds.data))
+    return fastest(ways, trial, most_steps, computed)

@@ -8,6 +8,7 @@ chunks, and the sums of a chunk are added to the running ones together.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,7 +25,7 @@ from vaejax.base.loops import block_length, repeat
 from vaejax.base.trials import fastest, forms
 from vaejax.base.types import Key, Params, PyTree, Scalar
 from vaejax.objectives.base import Maximised
-from vaejax.variance.layouts import Chunk, Layout, Way, layout_for, ways_for
+from vaejax.variance.layouts import Chunk, Layout, Strategy, Way, layout_for, ways_for
 
 Selectors = tuple[Callable[[Params], PyTree], ...]
 Sums = tuple[Params, ...]  # of powers 1, 2, ... of the deviations
@@ -33,6 +34,21 @@ Kept = tuple[Float[Array, " n"], Float[Array, "n groups"]]  # of each draw: valu
 PILOT_DRAWS = 8  # for c, which is near the mean and independent of the draws
 DRAWS_PER_CALL = 10_000
 MOST_TRIED, DRAWS_OF_A_STEP = 10, 100  # where layouts are tried
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """The gradient of a function at (params, x), which of its draws are taken, and what is kept of
+    them: squares by the groups that `selectors` select, moments up to `order`.
+    """
+
+    function: Maximised
+    selectors: Selectors
+    params: Params
+    x: PyTree
+    keys: Key  # [2], of the pilot and of the draws
+    num_draws: int
+    order: int
 
 
 class Point(NamedTuple):
@@ -56,65 +72,54 @@ class Plan(NamedTuple):
     block: int
 
 
-def moments_by_draws(
-    function: Maximised,
-    selectors: Selectors,
-    params: Params,
-    x: PyTree,
-    keys: Key,
-    num_draws: int,
-    order: int,
-    layout: Layout,
-) -> tuple[np.ndarray, np.ndarray, list[Params]]:
-    """The values [n] and the squares [n, groups] of the draws; and the mean and the central moments
-    of order 2, ..., `order`. The keys are those of the pilot and of the draws.
-    """
-    pilot_key, draw_key = keys
-    plan = _plan(function, selectors, layout, num_draws)
-    # By the program of the draws, so that there is one to compile.
-    (total, *_), _ = _all_draws(plan, _pilot(params, x, pilot_key), PILOT_DRAWS, order)
-    centre = jax.tree.map(lambda leaf: leaf / PILOT_DRAWS, total)
-    sums, (values, squares) = _all_draws(plan, Point(params, x, draw_key, centre), num_draws, order)
-    return values, squares, central_moments(num_draws, centre, sums)
+class LaidOut:
+    """Draws in a layout, on its devices."""
 
-
-def fastest_way(
-    function: Maximised,
-    selectors: Selectors,
-    params: Params,
-    x: PyTree,
-    key: Key,
-    num_draws: int,
-    order: int,
-    chunk: int | None,
-) -> Way:
-    """The one whose draws take the least time here, by draws that are not kept."""
-
-    def trial(way: Way) -> Callable[[int], Any]:
-        layout = layout_for(way, chunk, num_draws)
-        plan = _plan(function, selectors, layout, num_draws)
+    def __init__(self, draws: Draws, layout: Layout):
+        size = layout.draws_per_device(min(draws.num_draws, DRAWS_PER_CALL))
+        self._plan = Plan(draws.function, draws.selectors, layout, size, block_length())
+        self._num_draws, self._order = draws.num_draws, draws.order
         with under_mesh(layout.mesh):
-            point = _pilot(*placed((params, x, key), layout.everywhere))
+            arrays = placed((draws.params, draws.x, draws.keys), layout.everywhere)
+            self._params, self._x, (self._pilot_key, self._draw_key) = arrays
 
-        def compute(count: int) -> None:
-            with under_mesh(layout.mesh):
-                _all_draws(plan, point, min(num_draws, DRAWS_OF_A_STEP) * count, order)
+    def moments(self) -> tuple[np.ndarray, np.ndarray, list[Params]]:
+        """The values [n] and the squares [n, groups] of the draws; and the mean and the central
+        moments of order 2, ..., `order`.
+        """
+        # By the program of the draws, so that there is one to compile.
+        total, *_ = self._pilot(PILOT_DRAWS)
+        with under_mesh(self._plan.layout.mesh):
+            centre = jax.tree.map(lambda leaf: leaf / PILOT_DRAWS, total)
+            point = Point(self._params, self._x, self._draw_key, centre)
+            sums, (values, squares) = _all_draws(self._plan, point, self._num_draws, self._order)
+            return values, squares, central_moments(self._num_draws, centre, sums)
 
-        return compute
+    def take(self, count: int) -> None:
+        """So many times some draws that are not kept."""
+        self._pilot(count * min(self._num_draws, DRAWS_OF_A_STEP))
 
-    computed = function, selectors, forms((params, x)), num_draws, order, chunk
-    return fastest(ways_for(chunk), trial, MOST_TRIED, computed)
+    def _pilot(self, count: int) -> Sums:
+        """The sums over so many draws about zeros, of a stated dtype: that of a parameter made of a
+        Python number gives way.
+        """
+        with under_mesh(self._plan.layout.mesh):
+            zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, leaf.dtype), self._params)
+            point = Point(self._params, self._x, self._pilot_key, zeros)
+            return _all_draws(self._plan, point, count, self._order)[0]
 
 
-def _plan(function: Maximised, selectors: Selectors, layout: Layout, num_draws: int) -> Plan:
-    size = layout.draws_per_device(min(num_draws, DRAWS_PER_CALL))
-    return Plan(function, selectors, layout, size, block_length())
+def laid_out(draws: Draws, strategy: Strategy, chunk: int | None) -> LaidOut:
+    """By that strategy; for "fastest" the way that takes the least time here, by some draws."""
 
+    def by(way: Way) -> LaidOut:
+        return LaidOut(draws, layout_for(way, chunk, draws.num_draws))
 
-def _pilot(params: Params, x: PyTree, key: Key) -> Point:
-    """About zeros, of a stated dtype: that of a parameter made of a Python number gives way."""
-    nothing = jax.tree.map(lambda leaf: jnp.zeros_like(leaf, leaf.dtype), params)
-    return Point(params, x, key, nothing)
+    if strategy != "fastest":
+        return by(strategy)
+    computed = draws.function, draws.selectors, draws.num_draws, draws.order, chunk
+    question = *computed, forms((draws.params, draws.x))
+    return by(fastest(ways_for(chunk), lambda way: by(way).take, MOST_TRIED, question))
 
 
 def _all_draws(
@@ -181,18 +186,22 @@ def _add_share(
 
     def add_chunk(i, carry):
         sums, kept = carry
-        index = first + i * chunk_size + jnp.arange(chunk_size)
+        offset = i * chunk_size
+        index = first + offset + jnp.arange(chunk_size)
         counts = index < count
         chunk = _drawn(plan, point, start + index, counts)
 
+        # S_p' = S_p + sum_i (g_i - c)^p
         powers = tuple(chunk.sum_of_powers(p) for p in range(1, len(sums) + 1))
         sums = jax.tree.map(jnp.add, sums, powers)
-        seen = PILOT_DRAWS + jnp.where(first == 0, start, 0) + i * chunk_size + jnp.sum(counts)
+        # k: the draws of the pilot, those in the sums before, and those of this chunk
+        before = jnp.where(first == 0, start, 0) + offset
+        seen = PILOT_DRAWS + before + jnp.sum(counts)
         squares = _squares(chunk, sums[0], seen, plan.selectors)
         assert_shape(chunk.values, (chunk_size,))
         assert_shape(squares, (chunk_size, len(plan.selectors)))
 
-        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=i * chunk_size, axis=0)
+        put = partial(jax.lax.dynamic_update_slice_in_dim, start_index=offset, axis=0)
         return sums, jax.tree.map(put, kept, (chunk.values, squares))
 
     value = jax.eval_shape(plan.function, point.params, point.x, point.key)

@@ -60,8 +60,8 @@ def independent_example(function: Maximised) -> Maximised:
     example = function.objective.independent_example
     if example is None:
         raise NotByExamplesError(
-            "the objective is no vaejax.minibatch, nor says its independent_example, so its noise"
-            " may be shared between examples"
+            "the objective is not a vaejax.minibatch and does not say its independent_example,"
+            " so its noise may be shared between examples"
         )
     return Maximised(example, function.step)
 

@@ -146,6 +146,6 @@ def _output_axis(by_loc: np.ndarray, by_scale: np.ndarray, v: np.ndarray) -> int
 
 def _no_heads(reason: str) -> str:
     return (
-        "heads wants an encoder DiagNormal of a net that ends in one dense layer, such as"
+        "heads needs an encoder DiagNormal of a net that ends in one dense layer, such as"
         f" vaejax.MLP, and {reason}; use parts(params)"
     )

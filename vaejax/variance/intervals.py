@@ -57,7 +57,7 @@ def _spread(moments: Moments, name: str, select: Callable[[Params], PyTree]) -> 
     half = min(half, 700.0)  # more, where the trace is rounding, would overflow
     low, high = (trace * math.exp(-half), trace * math.exp(half)) if finite else (0.0, math.inf)
     # Var |g - m|^2 = (kurtosis - 1) trace^2
-    kurtosis = 1 + (squares.std(ddof=1) / trace) ** 2 if moments.by == "draws" else math.nan
+    kurtosis = 1 + float(squares.std(ddof=1) / trace) ** 2 if moments.by == "draws" else math.nan
     kurtosis = kurtosis if finite else math.inf
     # |E g|^2 = E |mean|^2 - trace / n
     snr_squared = (norm - trace / n) / trace
@@ -94,8 +94,8 @@ def variance_ratio(a: Moments, b: Moments, group: str) -> Ratio:
     """
     if (a.num_draws, a.by) != (b.num_draws, b.by):
         raise ValueError(
-            f"{a.num_draws} draws by {a.by} against {b.num_draws} by {b.by}; measure both alike,"
-            " with one key, so that draws are pairs"
+            f"{a.num_draws} draws, by={a.by!r}, against {b.num_draws}, by={b.by!r}; measure both"
+            " alike, with one key, so that draws are pairs"
         )
     squares_a, squares_b = _squares(a, group), _squares(b, group)
     mean_a, mean_b = (max(float(squares.mean()), 0.0) for squares in (squares_a, squares_b))
@@ -196,7 +196,7 @@ def _flat(tree: PyTree, name: str) -> np.ndarray:
     numbers = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
     if not np.isfinite(numbers).all():
         raise ValueError(
-            f"gradient_bias: the {name} has NaN or infinity, of which no bias can be told; look for"
-            " what made it, with jax.debug_nans"
+            f"gradient_bias: the {name} has NaN or infinity, so its bias is not defined;"
+            " jax.debug_nans shows where it arises"
         )
     return numbers

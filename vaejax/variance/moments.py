@@ -17,12 +17,12 @@ from vaejax.base.checks import is_whole, require_count, require_key, unknown_nam
 from vaejax.base.devices import of_this_process, placed, under_mesh
 from vaejax.base.mapping import Estimate, estimate
 from vaejax.base.types import Key, Params, PyTree
-from vaejax.objectives.base import Maximised, Objective
-from vaejax.variance.by_draws import fastest_way, moments_by_draws
+from vaejax.objectives.base import Objective
+from vaejax.variance.by_draws import Draws, LaidOut, laid_out
 from vaejax.variance.by_examples import independent_example, moments_by_examples
 from vaejax.variance.differentiated import differentiated
 from vaejax.variance.groups import Groups, parts
-from vaejax.variance.layouts import Layout, Strategy, layout_for, strategy_for
+from vaejax.variance.layouts import Strategy, strategy_for
 from vaejax.variance.program import NotByExamplesError
 
 By = Literal["draws", "examples"]
@@ -103,51 +103,33 @@ def gradient_moments(
     with under_mesh(None):
         params, x, key = placed(of_this_process((params, x, key)), None)
         keys = jax.random.split(key)  # of the pilot, and of the draws
-        if by != "draws" and not only_draws:
-            try:
-                return _by_examples(function, groups, params, x, keys[1], num_draws)
-            except NotByExamplesError as reason:
-                if by == "examples":
-                    raise ValueError(
-                        f'by = "examples" cannot be: {reason}; use by="draws"'
-                    ) from None
-    if strategy == "fastest":
-        selectors = tuple(groups.values())
-        strategy = fastest_way(function, selectors, params, x, keys[0], num_draws, order, chunk)
-    layout = layout_for(strategy, chunk, num_draws)
-    with under_mesh(layout.mesh):
-        params, x, keys = placed((params, x, keys), layout.everywhere)
-        return _by_draws(function, groups, params, x, keys, num_draws, order, layout)
+    draws = Draws(function, tuple(groups.values()), params, x, keys, num_draws, order)
+    if by != "draws" and not only_draws:
+        try:
+            return _by_examples(draws, groups)
+        except NotByExamplesError as reason:
+            if by == "examples":
+                raise ValueError(
+                    f'by = "examples" is not possible: {reason}; use by="draws"'
+                ) from None
+    return _by_draws(laid_out(draws, strategy, chunk), groups, num_draws)
 
 
-def _by_examples(
-    function: Maximised, groups: Groups, params: Params, xs: PyTree, key: Key, num_draws: int
-) -> Moments:
-    example, scale = independent_example(function), function.objective.scale
-    measured = moments_by_examples(
-        example, scale, tuple(groups.values()), params, xs, key, num_draws
-    )
-    values, *trees = measured
+def _by_examples(draws: Draws, groups: Groups) -> Moments:
+    example, scale = independent_example(draws.function), draws.function.objective.scale
+    with under_mesh(None):
+        point = draws.params, draws.x, draws.keys[1]
+        values, *trees = moments_by_examples(
+            example, scale, draws.selectors, *point, draws.num_draws
+        )
     squares, mean, variance = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), trees)
     by_group = dict(zip(groups, squares.T, strict=True))
     value = estimate(np.asarray(values))
-    return Moments(num_draws, value, mean, variance, None, None, by_group, "examples")
+    return Moments(draws.num_draws, value, mean, variance, None, None, by_group, "examples")
 
 
-def _by_draws(
-    function: Maximised,
-    groups: Groups,
-    params: Params,
-    x: PyTree,
-    keys: Key,
-    num_draws: int,
-    order: int,
-    layout: Layout,
-) -> Moments:
-    selectors = tuple(groups.values())
-    values, squares, moments = moments_by_draws(
-        function, selectors, params, x, keys, num_draws, order, layout
-    )
+def _by_draws(draws: LaidOut, groups: Groups, num_draws: int) -> Moments:
+    values, squares, moments = draws.moments()
     mean, variance, *higher = moments
     third, fourth = higher or (None, None)
     # Their mean is made the trace: the squares are about the mean of the draws so far.
@@ -169,5 +151,5 @@ def _require_options(num_draws: int, order: int, by: By | None, only_draws: bool
         raise ValueError(unknown_name("by", by, list(get_args(By))))
     if by == "examples" and only_draws:
         raise ValueError(
-            'by = "examples" gives two moments, in one way; say order=2, and no strategy or chunk'
+            'by = "examples" gives two moments; say order=2, and leave out strategy and chunk'
         )

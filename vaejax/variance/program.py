@@ -81,7 +81,7 @@ def program_by_examples(
     program = gradient_program(example, params, jax.tree.map(lambda leaf: leaf[0], xs), key)
     if program.numbers > MOST_NUMBERS:
         raise NotByExamplesError(
-            f"one example's gradient has {program.numbers} numbers that are no products of"
+            f"one example's gradient has {program.numbers} numbers that are not products of"
             f" {MOST_ROWS} rows or fewer"
         )
     return program

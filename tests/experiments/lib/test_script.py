@@ -13,6 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from experiments.lib import tables
+from experiments.lib.figures import curve
 from experiments.lib.flags import Script
 from experiments.lib.script import Report, joined, run, tell
 from tests.lib.paths import EXPERIMENTS
@@ -248,3 +249,28 @@ def test_tables():
     row = {"gain": Estimate(0.5, 0.25), "accuracy": Estimate(0.5, 0.01)}
     table = tables.table("gain | accuracy", "{gain:+.1f} | {accuracy:.1%}", [row])
     assert table.endswith("| +0.5 ± 0.2 | 50.0% ± 1.0% |")
+
+
+def test_rows():
+    """Some of them, their columns, and a table that is as wide as one of them has values."""
+    rows = [{"step": step, "name": name, "n": n} for n, (step, name) in enumerate(ROWS)]
+    assert tables.where(rows, step=4) == rows[2:]
+    assert tables.where(rows, step=4, name="a") == [rows[2]]
+    assert tables.columns(rows, "n", "step") == [[0, 1, 2, 3], [0, 0, 4, 4]]
+    wide = tables.wide("at", "{step}", "name", "{n}.", rows)
+    assert wide.splitlines()[0] == "| at | a  | b  |" and wide.endswith("| 4  | 2. | 3. |")
+
+
+ROWS = [(0, "a"), (0, "b"), (4, "a"), (4, "b")]
+
+
+def test_a_curve_has_the_errors_that_its_rows_have():
+    """Of an `Estimate` the standard error to each side, of an interval its ends, or none."""
+    [[axes]] = plots.figure_of()[1]
+    curve(axes, [{"x": 1, "y": Estimate(5.0, 0.5)}], "x", "y")
+    curve(axes, [{"x": 1, "y": 5.0, "low": 4.0, "high": 7.0}], "x", "y")
+    ends = [collection.get_paths()[0].vertices[:, 1] for collection in axes.collections]
+    np.testing.assert_array_equal(ends, [[4.5, 5.5], [4.0, 7.0]])
+    curve(axes, [{"x": 1, "y": 5.0}], "x", "y")
+    assert len(axes.collections) == 2
+    assert {tuple(line.get_ydata()) for line in axes.lines if line.get_marker() == "o"} == {(5.0,)}

@@ -117,11 +117,24 @@ ONE_HEAD = [
 ]
 
 
+@vaejax.component
+class ZeroHeads:
+    """A net whose parameters are its heads of these shapes; of one shape, one array."""
+
+    shapes: tuple[tuple[int, ...], ...]
+
+    def init(self, key, example):
+        outputs = tuple(jnp.zeros(shape) for shape in self.shapes)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def apply(self, params, example):
+        return params
+
+
 def given_heads(make, *shapes):
-    """What `make` says to a net with heads of these shapes (one shape: one array)."""
-    outputs = tuple(jnp.zeros(shape) for shape in shapes)
-    conditional = make(Outputs((3,)))
-    params = outputs if len(outputs) > 1 else outputs[0]
+    """What `make` says to a net with heads of these shapes."""
+    net = ZeroHeads(shapes)
+    conditional, params = make(net), net.init(None, None)
     return conditional({"net": params} if isinstance(conditional, vaejax.Gaussian) else params, 0.0)
 
 
@@ -130,7 +143,7 @@ def test_wrong_numbers_of_heads(name):
     make = getattr(vaejax, name)
     if issubclass(make, OfFlow):
         make = partial(_called_by_its_net, make)
-    refusal = rf"{name} wants .*"
+    refusal = rf"{name} needs .*"
     for number in {
         "FullNormal": (1, 4, 6),
         "LowRankNormal": (1, 2),
@@ -141,13 +154,13 @@ def test_wrong_numbers_of_heads(name):
     with pytest.raises(
         TypeError,
         match=(
-            rf"{name} wants a net that returns \(.*\), such as vaejax.MLP\(dim,"
+            rf"{name} needs a net that returns \(.*\), such as vaejax.MLP\(dim,"
             rf" heads={HEADS[name]}\)"
         ),
     ):
         given_heads(make, (3,))
     with pytest.raises(
-        TypeError, match=rf"{name} wants .* of one shape; its net's have \[\(3,\), \(2,\)"
+        TypeError, match=rf"{name} needs .* of one shape; its net's have \[\(3,\), \(2,\)"
     ):
         given_heads(make, (3,), (2,), *[(3,)] * (HEADS[name] - 2))
 
@@ -168,7 +181,7 @@ OF_ONE_HEAD = [
 def test_two_heads_where_one_belongs(make):
     with pytest.raises(
         TypeError,
-        match=r"wants a net that returns .* alone, such as vaejax.MLP\(dim\), not 2 heads",
+        match=r"needs a net that returns .* only, such as vaejax.MLP\(dim\), not 2 heads",
     ):
         given_heads(make, (3,), (3,))
 
@@ -185,12 +198,12 @@ def test_other_wrong_outputs():
     with pytest.raises(
         TypeError,
         match=(
-            r"Categorical wants .* logits of shape \[\*x.shape, 256\], such as .*, not \(3, 255\)"
+            r"Categorical needs .* logits of shape \[\*x.shape, 256\], such as .*, not \(3, 255\)"
         ),
     ):
         given_heads(vaejax.Categorical, (3, 255))
     with pytest.raises(
-        TypeError, match=r"VonMisesFisher wants a vector of 2 or more .*, not shape \(1,\)"
+        TypeError, match=r"VonMisesFisher needs a vector of 2 or more .*, not shape \(1,\)"
     ):
         given_heads(vaejax.VonMisesFisher, (1,))
     for scale in (0.0, -1.0, "fixed"):

@@ -30,12 +30,12 @@ def take_heads(
         at_most or count
     ):
         raise TypeError(
-            f"{type(owner).__name__} wants a net that returns ({names}), such as vaejax.MLP(dim,"
+            f"{type(owner).__name__} needs a net that returns ({names}), such as vaejax.MLP(dim,"
             f" heads={at_least or count})"
         )
     if output[0].shape != output[1].shape:
         raise TypeError(
-            f"{type(owner).__name__} wants ({names}) of one shape; its net's have"
+            f"{type(owner).__name__} needs ({names}) of one shape; its net's have"
             f" {[head.shape for head in output]}"
         )
     return output
@@ -57,7 +57,7 @@ def take_one_head(owner: Any, output: Any, name: str) -> jax.Array:
     """The one output of a net, or a TypeError that says what to write."""
     if isinstance(output, tuple):
         raise TypeError(
-            f"{type(owner).__name__} wants a net that returns {name} alone, such as"
+            f"{type(owner).__name__} needs a net that returns {name} only, such as"
             f" vaejax.MLP(dim), not {len(output)} heads"
         )
     return output

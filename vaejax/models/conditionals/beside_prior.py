@@ -50,7 +50,7 @@ class OfNetBesidePrior(OfNet, abstract=True):
         )
         if loc.shape != prior.loc.shape:
             raise TypeError(
-                f"{name} wants heads of the shape of its latent under the prior, {prior.loc.shape},"
+                f"{name} needs heads of the shape of its latent under the prior, {prior.loc.shape},"
                 f" and its net's have {loc.shape}"
             )
         if self.max_log_scale is not None:

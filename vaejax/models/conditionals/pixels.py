@@ -60,7 +60,7 @@ class Categorical(OfNet):
         logits = self.logits(params, given)
         if logits.shape[-1] != self.num_levels:
             raise TypeError(
-                "Categorical wants a net that returns logits of shape [*x.shape,"
+                "Categorical needs a net that returns logits of shape [*x.shape,"
                 f" {self.num_levels}], such as vaejax.MLP((*x.shape, {self.num_levels})), not"
                 f" {logits.shape}"
             )
@@ -97,7 +97,7 @@ class DiscretizedLogistic(OfNet):
             logits, loc, log_scale = jnp.split(jnp.stack(outputs, axis=-1), 3, axis=-1)
         else:
             raise TypeError(
-                "DiscretizedLogistic wants 2 heads, or 3 for each component of a mixture, not"
+                "DiscretizedLogistic needs 2 heads, or 3 for each component of a mixture, not"
                 f" {len(outputs)}"
             )
         # Locations start in the middle of the pixels' range, scales at a seventh of it; the least

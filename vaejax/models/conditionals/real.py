@@ -199,7 +199,7 @@ class VonMisesFisher(OfNet):
         )
         if natural.ndim != 1 or natural.size < 2:
             raise TypeError(
-                "VonMisesFisher wants a vector of 2 or more from its net, such as vaejax.MLP(dim),"
+                "VonMisesFisher needs a vector of 2 or more from its net, such as vaejax.MLP(dim),"
                 f" not shape {natural.shape}"
             )
         largest = jax.lax.stop_gradient(jnp.max(jnp.abs(natural)))
