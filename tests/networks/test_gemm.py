@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from tests.lib.networks import quick_jit
 from vaejax.networks import gemm
@@ -123,3 +124,21 @@ def test_products_of_a_batch_are_of_two_matrices():
     products = [line for line in text.splitlines() if "dot_general" in line]
     assert len(products) == 2
     assert all("tensor<20x" in line and "x5x" not in line for line in products)
+
+
+@pytest.mark.parametrize("convolution", [gemm.conv, gemm.conv_transpose])
+def test_the_gradient_of_each_example_on_explicit_axes(convolution):
+    """Where JAX knows none of its own convolution."""
+    shape = (3, 3, 2, 2) if convolution is gemm.conv else (2, 3, 3, 2)
+    kernel = jax.random.normal(jax.random.key(0), shape)
+    xs = jax.random.normal(jax.random.key(1), (4, 4, 4, 2))
+
+    def loss(kernel, x):
+        return jnp.sum(jnp.sin(convolution(x, kernel)))
+
+    gradients = jax.jit(jax.vmap(jax.grad(loss), (None, 0)))
+    mesh = Mesh(np.array(jax.devices()[:2]), "data", axis_types=(AxisType.Explicit,))
+    split = jax.device_put(xs, NamedSharding(mesh, PartitionSpec("data")))
+    everywhere = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
+    found = gradients(everywhere, split)
+    np.testing.assert_allclose(found, gradients(kernel, xs), rtol=1e-5, atol=1e-5)

@@ -17,7 +17,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from vaejax.base.devices import is_placed
+from vaejax.base.devices import is_explicit, is_placed
 
 _matmul_p = Primitive("matmul")
 
@@ -77,12 +77,15 @@ batching.primitive_batchers[_matmul_p] = _matmul_batched
 
 # The one place that chooses by platform. On a CPU a convolution inside a compiled loop runs on a
 # slow path (jax issue 12868), and a matrix product of strided slices takes its place; on
-# accelerators lax.conv is the fast one.
+# accelerators lax.conv is the fast one. On a mesh with explicit axes it is the product everywhere:
+# of lax.conv JAX knows no gradient for each example there.
 def conv(
     x: Float[Array, "h w c"], kernel: Float[Array, "3 3 c d"], stride: Literal[1, 2] = 2
 ) -> Float[Array, "h/stride w/stride d"]:
     """A convolution of stride 1 or 2 with SAME padding, no bias; odd sizes are rounded up."""
     x, kernel = _of_one_dtype(x, kernel)
+    if is_explicit(x) or is_explicit(kernel):
+        return conv_gemm(x, kernel, stride)
     return jax.lax.platform_dependent(
         x, kernel, cpu=partial(conv_gemm, stride=stride), default=partial(conv_lax, stride=stride)
     )
@@ -93,6 +96,8 @@ def conv_transpose(
 ) -> Float[Array, "2h 2w d"]:
     """A transposed convolution of stride 2 with SAME padding, no bias."""
     x, kernel = _of_one_dtype(x, kernel)
+    if is_explicit(x) or is_explicit(kernel):
+        return conv_transpose_gemm(x, kernel)
     return jax.lax.platform_dependent(
         x, kernel, cpu=conv_transpose_gemm, default=conv_transpose_lax
     )
