@@ -49,9 +49,9 @@ def test_the_card(capsys):
 
 def test_log_marginal_in_closed_form():
     """In float32 on a CPU, of 602 nats; the mean over a hundred examples a tenth of that."""
-    found = device_truth.error_of_log_marginal()
-    assert found["largest"] < 5e-4 and abs(found["mean"]) < 5e-5
-    assert -620 < found["log_marginal"] < -580
+    error = device_truth.error_of_log_marginal()
+    assert error["largest"] < 5e-4 and abs(error["mean"]) < 5e-5
+    assert -620 < error["log_marginal"] < -580
 
 
 def test_the_count_of_operations():

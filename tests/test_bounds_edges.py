@@ -109,18 +109,18 @@ def test_bounds_where_weights_are_zero(x64, name):
 
 def test_baselines_where_weights_are_zero():
     """One, then two of three: by definition."""
-    one, two = jnp.asarray([0.0, -INF, 1.0]), jnp.asarray([0.0, -INF, -INF])
+    one_zero, two_zeros = jnp.asarray([0.0, -INF, 1.0]), jnp.asarray([0.0, -INF, -INF])
     leave_one_out = vaejax.LeaveOneOut()
-    np.testing.assert_allclose(leave_one_out((), X, one), [-INF, 0.5, -INF])
-    np.testing.assert_allclose(leave_one_out((), X, two), [-INF, -INF, -INF])
+    np.testing.assert_allclose(leave_one_out((), X, one_zero), [-INF, 0.5, -INF])
+    np.testing.assert_allclose(leave_one_out((), X, two_zeros), [-INF, -INF, -INF])
     # log of (w_2 + w_3 + 0, w_1 + w_3 + sqrt(w_1 w_3), w_1 + w_2 + 0) / 3
     geometric = np.log(np.array([math.e, 1 + math.e + math.exp(0.5), 1]) / 3)
-    np.testing.assert_allclose(vaejax.VIMCO(3).control(one), geometric, rtol=1e-6)
+    np.testing.assert_allclose(vaejax.VIMCO(3).control(one_zero), geometric, rtol=1e-6)
     arithmetic = np.log(np.array([math.e, 1 + math.e, 1]) / 2)
     control = vaejax.VIMCO(3, "arithmetic").control
-    np.testing.assert_allclose(control(one), arithmetic, rtol=1e-6)
-    np.testing.assert_allclose(control(two), [-INF, -math.log(2), -math.log(2)])
-    np.testing.assert_allclose(vaejax.VIMCO(3).control(two), [-INF, *[-math.log(3)] * 2])
+    np.testing.assert_allclose(control(one_zero), arithmetic, rtol=1e-6)
+    np.testing.assert_allclose(control(two_zeros), [-INF, -math.log(2), -math.log(2)])
+    np.testing.assert_allclose(vaejax.VIMCO(3).control(two_zeros), [-INF, *[-math.log(3)] * 2])
 
 
 def test_a_mean_of_others_keeps_its_digits():
@@ -264,9 +264,9 @@ def test_log_marginal_of_chunks_that_are_all_zero(x64):
         value, gradient = jax.jit(jax.value_and_grad(bound))(POINT.params)
         return np.append(ravel_pytree(gradient)[0], value)
 
-    one, whole = value_and_gradient(1), value_and_gradient(30)
-    assert np.isfinite(one).all()
-    np.testing.assert_allclose(one, whole, rtol=1e-9)
+    chunked, whole = value_and_gradient(1), value_and_gradient(30)
+    assert np.isfinite(chunked).all()
+    np.testing.assert_allclose(chunked, whole, rtol=1e-9)
 
 
 # The order of a Rényi bound.

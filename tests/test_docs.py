@@ -60,12 +60,12 @@ def test_no_page_hides_a_module_of_python():
 def recipes() -> dict[str, str]:
     """{heading: its code} of CONTRIBUTING.md."""
     sections = re.split(r"^## ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.MULTILINE)[1:]
-    found = {}
+    recipes = {}
     for section in sections:
         code = re.search(r"```python\n(.*?)```", section, re.DOTALL)
         if code:
-            found[section.splitlines()[0]] = code[1]
-    return found
+            recipes[section.splitlines()[0]] = code[1]
+    return recipes
 
 
 RECIPES = recipes()

@@ -242,8 +242,8 @@ class WideObjective(vaejax.Objective):
     scale = 1
 
     def __call__(self, params, xs, key, step):
-        each = jax.vmap(lambda x: vaejax.elbo(self.model, params, x, key))(xs)
-        bound = jnp.mean(each) if self.wide_bound else each
+        bounds = jax.vmap(lambda x: vaejax.elbo(self.model, params, x, key))(xs)
+        bound = jnp.mean(bounds) if self.wide_bound else bounds
         return vaejax.Terms(bound, bound)
 
     def bound(self, params, x, key):

@@ -28,6 +28,7 @@ from vaejax.distributions.noise import Independent, Noise
 from vaejax.models.base import Model, posterior_of
 
 INDEPENDENT = Independent()
+AT_LIMIT = 1e30  # of Renyi's order: a larger one gives the floats of an infinite one
 
 
 def require_bound(bound: Bound, name: str) -> None:
@@ -229,7 +230,7 @@ class RenyiBound:
 
     def __call__(self, log_w: Float[Array, " k"]) -> Scalar:
         k = count_weights("renyi_bound", log_w)
-        if math.isinf(self.alpha):
+        if abs(self.alpha) > AT_LIMIT:
             return jnp.min(log_w) if self.alpha > 0 else jnp.max(log_w)
         # Of w / its extreme, so that the powers are at most 1.
         extreme = jnp.max(log_w) if self.alpha < 1 else jnp.min(log_w)

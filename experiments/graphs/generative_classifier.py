@@ -115,11 +115,8 @@ def classifier(config: Config, name: str, shape: tuple[int, ...], num_classes: i
     if name == "naive Bayes":
         x = vaejax.Node("x", config.pixels(vaejax.MLP(shape, ())), "y")
         graph = vaejax.DirectedGraph((y, x))
-        return Classifier(
-            lambda key, example: vaejax.Params(graph.init(key, None, example), ()),
-            lambda params, example, key: graph(params.theta).log_prob(example),
-            partial(exact_scores, graph),
-        )
+        functions = (init_graph, log_joint, exact_scores)
+        return Classifier(*(partial(function, graph) for function in functions))
     hidden = config.hidden if name == "MLP" else ()
     net = vaejax.OneHotCategorical(vaejax.MLP(num_classes, hidden))
     return Classifier(Network(net).init, Network(net), partial(net_scores, net))
@@ -135,6 +132,15 @@ def sampled_scores(
 
     keys = jax.random.split(key, (2, num_classes))
     return jax.vmap(jax.vmap(log_marginal), (None, 0))(jnp.eye(num_classes), keys)
+
+
+def init_graph(graph: vaejax.DirectedGraph, key, example) -> vaejax.Params:
+    return vaejax.Params(graph.init(key, None, example), ())
+
+
+def log_joint(graph: vaejax.DirectedGraph, params: vaejax.Params, example, key):
+    """log p(x, y), nats."""
+    return graph(params.theta).log_prob(example)
 
 
 def exact_scores(graph: vaejax.DirectedGraph, params: vaejax.Params, x, key) -> jax.Array:

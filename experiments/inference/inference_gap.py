@@ -36,9 +36,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 import vaejax
-from experiments.lib import flags, tables
+from experiments.lib import encoders, flags, tables
 from experiments.lib.data import Examples, drawn
-from experiments.lib.encoders import Entries, encoders_of_one_decoder, free_encoder, gap_parts
+from experiments.lib.encoders import EncodersSetting, Entries
 from experiments.lib.script import Report, run_script, tell
 from vaejax import plots
 from vaejax.base.fields import Count
@@ -46,14 +46,10 @@ from vaejax.runs.build import load_data
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(flags.ModelSetting):
+class Config(EncodersSetting):
     """A VAE, families of q for it, and how exactly the three numbers of an example are found."""
 
     latent_dim: Count = 4
-    hidden: tuple[Count, ...] = (100,)
-    num_steps: Count = 3_000
-    encoders: flags.Encoders = ("diag-normal", "full-normal", "real-nvp:4")
-    encoder_steps: flags.EncoderSteps = 3_000
     refining_steps: flags.RefiningSteps = 1_000
     refining_rate: flags.RefiningRate = 0.01
     bound_samples: flags.BoundSamples = 500
@@ -83,7 +79,7 @@ def gaps(config: Config, entries: Entries, test: Examples, key) -> dict[str, vae
     settings = {"num_samples": config.bound_samples, "transform": test.transform}
     by_family = {}
     for name, (model, params) in entries.items():
-        family = free_encoder(model.encoder, name, config.latent_dim)
+        family = encoders.free_encoder(model.encoder, name, config.latent_dim)
         refined = vaejax.Refined(
             model, config.refining_steps, "standard", family, config.refining_rate
         )
@@ -111,12 +107,11 @@ def figure(rows: list[dict], title: str) -> Figure:
 
 def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
-    steps, training = (config.num_steps, config.encoder_steps), dataset.train.images
-    entries = encoders_of_one_decoder(config, config.encoders, *steps, training, transform)
+    entries = encoders.encoders_of_one_decoder(config, dataset.train.images, transform)
     rows_key, key = jax.random.split(jax.random.key(config.seed + 1))
     test = Examples(drawn(dataset.test, config.eval_size, rows_key).images, transform)
     by_family = gaps(config, entries, test, key)
-    rows = [{"family": name, **gap_parts(gap)} for name, gap in by_family.items()]
+    rows = [{"family": name, **encoders.gap_parts(gap)} for name, gap in by_family.items()]
     parts = "elbo", "best", "gap", "approximation", "amortisation"
     line = " | ".join(["{family}", *(f"{{{name}:.3f}}" for name in parts)])
     header = "family | ELBO | best ELBO | gap | approximation | amortisation"

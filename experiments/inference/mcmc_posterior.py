@@ -44,7 +44,7 @@ from matplotlib.figure import Figure
 import vaejax
 from experiments.lib import flags, tables
 from experiments.lib.data import one_of_each_class, seen
-from experiments.lib.encoders import encoders_of_one_decoder
+from experiments.lib.encoders import EncodersSetting, encoders_of_one_decoder
 from experiments.lib.grid import OnGrid, on_grids
 from experiments.lib.script import Report, run_script
 from vaejax import plots
@@ -61,15 +61,12 @@ REFINED = "diag-normal, refined"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(flags.ModelSetting):
+class Config(EncodersSetting):
     """A VAE with two latents, families of q for the same posterior, and how long NUTS runs. The
     diagonal normal is also refined for each example, unless --refining-steps is 0.
     """
 
     hidden: tuple[Count, ...] = (100, 100)
-    num_steps: Count = 3_000
-    encoders: flags.Encoders = ("diag-normal", "full-normal", "real-nvp:4")
-    encoder_steps: flags.EncoderSteps = 3_000
     refining_steps: flags.RefiningSteps = 200
     num_shown: TestSize = 5
     """Test examples that NUTS is run on and that the picture shows: the first of each class."""
@@ -195,8 +192,7 @@ def table_of_chains(nuts: list[dict[str, Any]]) -> str:
 
 def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
-    steps, training = (config.num_steps, config.encoder_steps), dataset.train.images
-    entries = encoders_of_one_decoder(config, config.encoders, *steps, training, transform)
+    entries = encoders_of_one_decoder(config, dataset.train.images, transform)
     model, params = entries[config.encoders[0]]
     if "diag-normal" in entries and config.refining_steps:
         amortised, of_amortised = entries["diag-normal"]

@@ -2,9 +2,9 @@
 table, picture.
 
     @dataclasses.dataclass(frozen=True)
-    class Config(ImageSetting):            # every field is a flag, its annotation the range
+    class Config(flags.ImageSetting):      # every field is a flag, its annotation the range
         num_steps: Count = 1_000
-        eval_size: EvalSize = None         # of experiments.lib.flags, with its meaning
+        eval_size: flags.EvalSize = None   # with its meaning
         out: str = "runs/name"
 
     def experiment(config: Config) -> Report:
@@ -22,11 +22,11 @@ flags        what the flags are called that experiments share, and what each mea
 script       the command line, the folder, result.json, the last line of output
 data         examples as a model sees them, a quantity of each; at random, one of each class
 training     Adam under a cosine, of one seed or of several at once
-encoders     several families of q on one decoder
+encoders     several families of q on one decoder, and their flags
 classifiers  networks p(y | x) as objectives; a few labelled images
 gradients    variances of gradients: where they are measured, and beside what is exact
-tables       Markdown
-figures      on `vaejax.plots.look`: notes, error bars, seeds, rows of images with names
+tables       rows {column: value}: some of them, their columns, and Markdown
+figures      on `vaejax.plots`: curves of rows with their errors, notes, seeds, rows of images
 
 and the larger parts of an experiment that stand on their own:
 

@@ -7,6 +7,7 @@ import jax
 
 import vaejax
 from experiments.lib import flags
+from vaejax.base.fields import Count
 from vaejax.runs.build import build_model, build_optimizer, initial_params, trained
 from vaejax.runs.config import training_config
 
@@ -22,37 +23,40 @@ class EncoderBound(vaejax.Estimator):
         return vaejax.Pathwise()(model, held, x, key)
 
 
-def encoders_of_one_decoder(
-    setting: flags.ModelSetting,
-    names: tuple[str, ...],
-    num_steps: int,
-    encoder_steps: int,
-    images,
-    transform,
-) -> Entries:
+@dataclasses.dataclass(frozen=True)
+class EncodersSetting(flags.ModelSetting):
+    """A VAE, and the encoders that are trained on its decoder."""
+
+    hidden: tuple[Count, ...] = (100,)
+    num_steps: Count = 3_000
+    encoders: flags.Encoders = ("diag-normal", "full-normal", "real-nvp:4")
+    encoder_steps: flags.EncoderSteps = 3_000
+
+
+def encoders_of_one_decoder(setting: EncodersSetting, images, transform) -> Entries:
     """{encoder: (model, parameters)}: a VAE is trained, then an encoder of each kind on its theta,
     which is the same in all. The rates fall to zero along a cosine.
     """
-    config = training_config(setting, num_steps=encoder_steps, schedule="cosine")
+    config = training_config(setting, num_steps=setting.encoder_steps, schedule="cosine")
     # What is no encoder for this prior is refused before anything trains.
     variants = {
-        name: build_model(dataclasses.replace(config, encoder=name), images[0]) for name in names
+        name: build_model(dataclasses.replace(config, encoder=name), images[0])
+        for name in setting.encoders
     }
-    _, decoder_params = trained(setting, images, transform, num_steps, schedule="cosine")
+    _, shared = trained(setting, images, transform, setting.num_steps, schedule="cosine")
     init_key, _, encoder_key = jax.random.split(jax.random.key(setting.seed), 3)
+    settings = {
+        "key": encoder_key,
+        "num_steps": setting.encoder_steps,
+        "batch_size": setting.batch_size,
+        "transform": transform,
+    }
     entries: Entries = {}
     for name, variant in variants.items():
         start = initial_params(config, variant, images, transform, init_key)
-        run = vaejax.fit(
-            vaejax.minibatch(EncoderBound(), variant),
-            start._replace(theta=decoder_params.theta),
-            build_optimizer(config),
-            images,
-            encoder_key,
-            num_steps=encoder_steps,
-            batch_size=setting.batch_size,
-            transform=transform,
-        )
+        start = start._replace(theta=shared.theta)
+        objective, optimizer = vaejax.minibatch(EncoderBound(), variant), build_optimizer(config)
+        run = vaejax.fit(objective, start, optimizer, images, **settings)
         entries[name] = variant, run.params
     return entries
 

@@ -92,8 +92,8 @@ def along_training(rows: Rows) -> Figure:
             sizes = {"ms": 4 + 2 * share, "lw": 1 + 2 * share}
             traces = [estimators[name]["trace"] for estimators in by_step]
             axes.plot(np.maximum(steps, 1), traces, label=name, **look(i), **sizes)
-        plots.finish(axes, xscale="log", yscale="log", xlabel="step (the start is drawn at 1)")
-        axes.set_title(f"gradient in {group}")
+        plots.finish(axes, xscale="log", yscale="log", title=f"gradient in {group}")
+        axes.set_xlabel("step (the start is drawn at 1)")
     panels[0].set_ylabel("trace of the covariance")
     plots.shared_legend(drawing, panels[:1], "outside right center")
     return drawing
@@ -142,8 +142,8 @@ def against_samples(rows: Rows, step: int) -> Figure:
         axes.axhline(floor, color=plots.GREY, lw=0.8, ls=":")
         label, style = "floor of the uncorrected ratio", {"fontsize": 8, "color": "#7f8c8d"}
         figures.note(axes, label, (1, floor), (2, 3), **style)
-        plots.finish(axes, xscale="log", yscale="log", xlabel="K")
-        axes.set_title(f"gradient in {group}, after {step} steps")
+        title = f"gradient in {group}, after {step} steps"
+        plots.finish(axes, xscale="log", yscale="log", xlabel="K", title=title)
         plots.ticks_at(axes, ks, str)
     panels[0].set_ylabel("signal to noise ratio")
     plots.shared_legend(drawing, panels[:1], "outside right center")

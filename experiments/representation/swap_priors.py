@@ -145,6 +145,12 @@ def figure_of_gains(rows: list[dict], data: str) -> Figure:
     return drawing
 
 
+def posterior_draws(model: vaejax.VAE, params: vaejax.Params, xs, key) -> np.ndarray:
+    """One draw of q(z | x) for every x."""
+    draw = jax.vmap(lambda x, key: model.posterior(params, x).sample(key))
+    return np.asarray(jax.jit(draw)(xs, jax.random.split(key, len(xs))))
+
+
 def experiment(config: Config) -> Report:
     dataset, transform = load_data(config)
     for prior in config.priors:  # what any of them refuses comes before the first one trains
@@ -155,14 +161,13 @@ def experiment(config: Config) -> Report:
     dataset = dataset._replace(test=drawn(dataset.test, len(dataset.test.images), order_key))
     shown, labels = (None if part is None else part[:1_000] for part in dataset.test)
     xs = seen(shown, transform, pixels_key)
-    draw_keys, rows, entries = jax.random.split(draw_key, len(xs)), [], {}
+    rows, entries = [], {}
     for prior in config.priors:
         row, model, params = compare(config, prior, dataset, transform)
         # the gain of each seed in log p(x) over the first prior
         first = (rows[0] if rows else row)["log_marginal"]
         rows.append(row | {"gain": np.subtract(row["log_marginal"], first).tolist()})
-        q = jax.vmap(lambda x, key, m=model, p=params: m.posterior(p, x).sample(key))
-        entries[prior] = model, params, np.asarray(jax.jit(q)(xs, draw_keys))
+        entries[prior] = model, params, posterior_draws(model, params, xs, draw_key)
     heading = (
         f"nats per example, mean over {tables.seeds(config.num_seeds)} ± standard error over seeds;"
         f" log p(x) with K = {config.eval_samples}"

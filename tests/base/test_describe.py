@@ -165,11 +165,11 @@ PAIRS = {
 
 @pytest.mark.parametrize("make", cases(PAIRS))
 def test_another_part_is_another_description(make):
-    (one, other), (again, _) = make(), make()
-    assert differences(description(one), description(other))
+    (first, other), (again, _) = make(), make()
+    assert differences(description(first), description(other))
     if make is not PAIRS["default"]:
-        assert description(one) == description(again)
-    json.dumps(description(one), allow_nan=False)
+        assert description(first) == description(again)
+    json.dumps(description(first), allow_nan=False)
 
 
 SAME = {
@@ -461,8 +461,8 @@ def test_a_number_of_an_optimiser_is_its_value_whatever_its_type(name):
     described = description(OPTIMIZERS[name]())
     for kind in (np.float64, np.asarray, lambda number: np.float32(number).item()):
         for number, optimizer in spelt(name, kind):
-            found = differences(described, description(optimizer))
-            assert bool(found) == (kind(number) != number), (number, found)
+            lines = differences(described, description(optimizer))
+            assert bool(lines) == (kind(number) != number), (number, lines)
 
 
 def test_a_rounded_number_trains_otherwise():
@@ -471,7 +471,7 @@ def test_a_rounded_number_trains_otherwise():
     for decay, is_same in ((np.float64(0.999), True), (np.float32(0.999), False)):
         other = fit(optax.rmsprop(np.float32(0.01), decay=decay)).params
         pairs = zip(jax.tree.leaves(params), jax.tree.leaves(other), strict=True)
-        assert all((one == two).all() for one, two in pairs) is is_same
+        assert all((left == two).all() for left, two in pairs) is is_same
     (line,) = differences(description(optax.sgd(0.1)), description(optax.sgd(np.float32(0.1))))
     assert line.endswith(" now -0.10000000149011612 (the same in float32 alone; write the first)")
 

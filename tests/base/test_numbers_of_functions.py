@@ -20,7 +20,10 @@ from vaejax import plots
 from vaejax.evaluation import pareto, representation, samples
 from vaejax.variance.sources import Sources
 
-HOMES = (vaejax, plots, representation, samples, pareto, vaejax.grids, vaejax.mcmc)
+HOMES = (
+    *(vaejax, plots, representation, samples, pareto),
+    *(vaejax.grids, vaejax.mcmc, vaejax.supports),
+)
 NUMBERS = {int, float, tuple}
 KEY = jax.random.key(0)
 PARAMS = params_of()
@@ -58,6 +61,7 @@ VALUES: dict[str, Any] = {
     "name": "digits",
     "moments": None,  # the numbers come first
     "num_draws": 4,
+    "num_levels": 4,
     "num_samples": 4,
     "num_steps": 2,
     "objective": OBJECTIVE,
@@ -93,6 +97,8 @@ ACCEPTED: dict[str, dict[Any, str]] = {
     "active_units.threshold": {0: "every one that varies"},
     "renyi_bound.alpha": {0: "IWAE", -1: "any number is one", math.inf: "log min w"},
     "gradient_moments.step": {0: "the first"},
+    "map_dataset.start": {0: "the first"},
+    "map_source.start": {0: "the first"},
     "gradient_cost.step": {0: "the first"},
     "variance_sources.step": {0: "the first"},
     "dataset.seed": {0: "the default"},
@@ -106,7 +112,7 @@ ACCEPTED: dict[str, dict[Any, str]] = {
 
 def numeric_parameters() -> dict[str, tuple[typing.Callable, str, set]]:
     """{"function.parameter": (function, parameter, its types)} of the public functions."""
-    found = {}
+    parameters = {}
     members = [item for home in HOMES for item in vars(home).items()]
     for name, function in members:
         public = inspect.isfunction(function) and name[0] != "_" and not name.startswith("require")
@@ -114,8 +120,8 @@ def numeric_parameters() -> dict[str, tuple[typing.Callable, str, set]]:
             for parameter, hint in typing.get_type_hints(function).items():
                 types = kinds_of(hint)
                 if parameter != "return" and types & NUMBERS and complex not in types:
-                    found[f"{name}.{parameter}"] = function, parameter, types
-    return found
+                    parameters[f"{name}.{parameter}"] = function, parameter, types
+    return parameters
 
 
 def arguments(function: typing.Callable) -> dict[str, Any]:

@@ -25,9 +25,9 @@ def test_equal_fields_make_equal_values():
 
 
 def test_partials_compare_by_their_parts():
-    one, other = (by_value(partial(vaejax.elbo, num_samples=3)) for _ in range(2))
-    assert one == other and hash(one) == hash(other)
-    assert one != by_value(partial(vaejax.elbo, num_samples=4))
+    first, other = (by_value(partial(vaejax.elbo, num_samples=3)) for _ in range(2))
+    assert first == other and hash(first) == hash(other)
+    assert first != by_value(partial(vaejax.elbo, num_samples=4))
     nested = by_value(partial(partial(divmod, 7), 2))
     assert nested() == (3, 1) and nested == by_value(partial(divmod, 7, 2))
 
@@ -94,9 +94,9 @@ DIFFERENT = {
 }
 
 
-@pytest.mark.parametrize("one, other", DIFFERENT.values(), ids=DIFFERENT)
-def test_other_optimisers_are_not(one, other):
-    assert ByStructure(one) != ByStructure(other)
+@pytest.mark.parametrize("first, other", DIFFERENT.values(), ids=DIFFERENT)
+def test_other_optimisers_are_not(first, other):
+    assert ByStructure(first) != ByStructure(other)
 
 
 def test_a_distribution_is_a_pytree_of_its_arrays():
@@ -108,11 +108,11 @@ def test_a_distribution_is_a_pytree_of_its_arrays():
 
 def test_one_of_a_batch_that_was_made_by_hand_is_like_any_other():
     """So that both may leave one `jax.lax.cond`."""
-    one = DiagNormalDensity(jnp.zeros(2), jnp.ones(2))
+    single = DiagNormalDensity(jnp.zeros(2), jnp.ones(2))
     batch = DiagNormalDensity(jnp.zeros((3, 2)), jnp.ones((3, 2)))
     part = jax.tree.map(lambda leaf: leaf[1], batch)
-    assert jax.tree.structure(part) == jax.tree.structure(one)
-    chosen = jax.lax.cond(True, lambda: one, lambda: part)
+    assert jax.tree.structure(part) == jax.tree.structure(single)
+    chosen = jax.lax.cond(True, lambda: single, lambda: part)
     assert batch_shape(chosen) == () and chosen.log_prob(jnp.zeros(2)).shape == ()
     mapped = jax.vmap(lambda q, z: q.log_prob(z), (0, None))(batch, jnp.zeros(2))
     assert mapped.shape == (3,)

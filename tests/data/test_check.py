@@ -227,7 +227,9 @@ def test_rows_that_are_not_as_the_others(other, message):
 
 
 def test_objects_that_are_neither_arrays_nor_a_source():
-    with pytest.raises(TypeError, match=r"a object, which is not an array: .* vaejax.RandomAccess"):
+    with pytest.raises(
+        TypeError, match=r"of type object, which is not an array: .* vaejax.RandomAccess"
+    ):
         check_data({"x": object()})
 
 

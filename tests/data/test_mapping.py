@@ -76,8 +76,8 @@ def test_a_mesh_shares_the_batches(size, batch_size):
 
     expected = vaejax.map_dataset(draw, 1.0, xs, key, batch_size, start=5)
     for data in (xs, vaejax.RandomAccess(list(xs))):
-        found = vaejax.map_dataset(draw, 1.0, data, key, batch_size, start=5, mesh=mesh)
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        draws = vaejax.map_dataset(draw, 1.0, data, key, batch_size, start=5, mesh=mesh)
+        jax.tree.map(np.testing.assert_array_equal, draws, expected)
 
 
 @pytest.mark.parametrize(

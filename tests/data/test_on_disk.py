@@ -121,6 +121,6 @@ def stand_in(name):
     ],
 )
 def test_random_access_sources_of_other_libraries_are_taken_as_they_are(name):
-    found = read(as_source(stand_in(name)), ROWS)
-    np.testing.assert_array_equal(found["image"], XS[ROWS])
-    np.testing.assert_array_equal(found["label"], ROWS)
+    rows = read(as_source(stand_in(name)), ROWS)
+    np.testing.assert_array_equal(rows["image"], XS[ROWS])
+    np.testing.assert_array_equal(rows["label"], ROWS)

@@ -30,9 +30,9 @@ def splits(dataset):
 
 
 def same(first, second):
-    for one, other in zip(splits(first), splits(second), strict=True):
-        np.testing.assert_array_equal(one.images, other.images)
-        np.testing.assert_array_equal(one.labels, other.labels)
+    for left, right in zip(splits(first), splits(second), strict=True):
+        np.testing.assert_array_equal(left.images, right.images)
+        np.testing.assert_array_equal(left.labels, right.labels)
     assert first.maximum == second.maximum
 
 

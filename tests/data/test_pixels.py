@@ -34,8 +34,8 @@ def test_static_binarisation_is_drawn_once():
         prepare_pixels(GREY, "static", seed=3)[0].test.images, dataset.test.images
     )
     assert (prepare_pixels(GREY, "static", seed=4)[0].test.images != dataset.test.images).any()
-    one, other = (transform(dataset.train.images[0], jax.random.key(seed)) for seed in (0, 1))
-    np.testing.assert_array_equal(one, other)
+    first, second = (transform(dataset.train.images[0], jax.random.key(seed)) for seed in (0, 1))
+    np.testing.assert_array_equal(first, second)
 
 
 def test_what_is_drawn_once_is_as_bright_as_what_is_stored():

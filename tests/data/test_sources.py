@@ -60,9 +60,9 @@ def test_the_digest_is_of_the_contents(source):
     expected = hashlib.sha256()
     for leaf in (DATA["label"], XS):  # as jax orders the names
         expected.update(f"{leaf.shape} {leaf.dtype}".encode() + leaf.tobytes())
-    found = hashlib.sha256()
-    add_to_digest(found, source)
-    assert found.hexdigest() == expected.hexdigest()
+    digest = hashlib.sha256()
+    add_to_digest(digest, source)
+    assert digest.hexdigest() == expected.hexdigest()
 
 
 def start_and_noise(params, x, key):
@@ -74,6 +74,6 @@ def test_a_map_over_blocks_is_that_over_the_arrays():
     xs = np.zeros((10, BLOCK_BYTES // 16), np.float32) + np.arange(10, dtype=np.float32)[:, None]
     assert block_size(vaejax.Arrays(xs)) == 4
     params, key = vaejax.Params((), ()), jax.random.key(0)
-    found = map_source(start_and_noise, params, vaejax.Arrays(xs), key, batch_size=2)
+    results = map_source(start_and_noise, params, vaejax.Arrays(xs), key, batch_size=2)
     expected = map_dataset(start_and_noise, params, xs, key, 2)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(results, expected, rtol=1e-6)

@@ -52,9 +52,11 @@ def test_transformations(name):
             )
 
         (draws, log_probs), (moves, _) = jax.jvp(draw, (several,), (several,))
-        one = [array[1] for array in several]
-        live = jax.grad(lambda one: family(*one).log_prob(draws[1]))(one)
-        stopped = jax.grad(lambda one: jax.lax.stop_gradient(family(*one)).log_prob(draws[1]))(one)
+        single = [array[1] for array in several]
+        live = jax.grad(lambda single: family(*single).log_prob(draws[1]))(single)
+        stopped = jax.grad(
+            lambda single: jax.lax.stop_gradient(family(*single)).log_prob(draws[1])
+        )(single)
         mixed = Mixture(jnp.zeros(2), made)
         both = jnp.stack(
             [family(*[array[i] for array in several]).log_prob(draws[1]) for i in range(2)]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
 import pytest
-from scipy import special
+from scipy import special, stats
 
 import vaejax
 from tests.lib.cases import cases
@@ -17,6 +17,7 @@ from vaejax.distributions.mixture import Mixture
 from vaejax.distributions.normal import DiagNormalDensity
 from vaejax.distributions.numpyro import NumPyroDensity
 from vaejax.distributions.pixels import DiscretizedLogisticDensity, Levels
+from vaejax.distributions.relaxed import RelaxedBernoulliDensity, RelaxedCategoricalDensity
 
 INF = np.inf
 MASKED = np.array([0.0, -INF, 1.0])
@@ -112,6 +113,41 @@ def test_bernoulli_where_it_is_almost_certain():
     p = BernoulliDensity(jnp.asarray([20.0, -30.0]))
     np.testing.assert_allclose(p.log_prob(np.array([1, 0])), -np.exp(-20) - np.exp(-30), atol=3e-9)
     assert np.isnan(BernoulliDensity(jnp.asarray([np.nan])).log_prob(np.zeros(1)))
+
+
+def relaxed_one_hot(logits, y):
+    return RelaxedCategoricalDensity(jnp.asarray(0.3), logits).log_prob(y)
+
+
+def test_a_masked_class_of_a_relaxed_variable_is_as_if_it_were_not_there():
+    q = RelaxedCategoricalDensity(jnp.asarray(0.3), jnp.asarray(MASKED, jnp.float32))
+    y = q.sample(jax.random.key(0))
+    assert y[1] == -INF and np.isfinite(y[np.array([0, 2])]).all()
+    for of_y in (0, 1):
+        masked = jax.value_and_grad(relaxed_one_hot, of_y)(q.logits, y)
+        fewer = jax.value_and_grad(relaxed_one_hot, of_y)(jnp.asarray(FEWER), y[jnp.array([0, 2])])
+        np.testing.assert_allclose(masked[0], fewer[0], rtol=1e-6)
+        np.testing.assert_allclose(masked[1], np.insert(fewer[1], 1, 0), rtol=1e-5, atol=1e-6)
+    # What one of two densities leaves out, the other never gives: a bound of the two is -inf.
+    inside = jnp.log(jnp.asarray([0.2, 0.5, 0.3]))
+    for logits, point in ((MASKED, inside), (np.zeros(3), y)):
+        value, slopes = jax.value_and_grad(relaxed_one_hot, (0, 1))(jnp.asarray(logits), point)
+        assert value == -INF and np.isfinite(slopes).all()
+
+
+@pytest.mark.parametrize("logit", [-INF, -1.5, INF])
+@pytest.mark.parametrize("y", [-INF, 0.4, INF])
+def test_a_certain_relaxed_variable_is_a_mass(logit, y):
+    value, slopes = jax.jit(
+        jax.value_and_grad(
+            lambda l, y: RelaxedBernoulliDensity(jnp.asarray(0.3), l[None]).log_prob(y[None]),
+            (0, 1),
+        )
+    )(logit, y)
+    noise = 0.3 * y - logit if np.isfinite([y, logit]).all() else INF
+    expected = np.log(0.3) + stats.logistic.logpdf(noise)
+    np.testing.assert_allclose(value, 0 if np.isinf(logit) and y == logit else expected, rtol=1e-5)
+    assert np.isfinite(slopes).all()
 
 
 # A hidden Markov model with forbidden transitions, by elimination and by every path.

@@ -150,20 +150,20 @@ FACTOR, VARIANCES = np.array([[0.5], [-0.8]]), np.array([0.3, 0.6])
 
 def normals(family):
     """[(density, loc, covariance)]"""
-    found = []
+    members = []
     for loc, tril in zip(LOCS, TRILS, strict=True):
         if family is npd.MultivariateNormal:
             density = npd.MultivariateNormal(jnp.asarray(loc), scale_tril=jnp.asarray(tril))
-            found.append((density, loc, tril @ tril.T))
+            members.append((density, loc, tril @ tril.T))
         elif family is npd.LowRankMultivariateNormal:
             parts = (jnp.asarray(part) for part in (loc, FACTOR, VARIANCES))
             covariance = FACTOR @ FACTOR.T + np.diag(VARIANCES)
-            found.append((npd.LowRankMultivariateNormal(*parts), loc, covariance))
+            members.append((npd.LowRankMultivariateNormal(*parts), loc, covariance))
         else:
             scale = np.abs(np.diag(tril))
             density = DiagNormalDensity(jnp.asarray(loc), jnp.log(jnp.asarray(scale)))
-            found.append((density, loc, np.diag(scale**2)))
-    return found
+            members.append((density, loc, np.diag(scale**2)))
+    return members
 
 
 def log_density(z, loc, covariance):

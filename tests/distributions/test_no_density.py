@@ -187,8 +187,8 @@ def test_no_rounding_and_no_unknown_number_is_refused():
     logit = transforms.SigmoidTransform().inv
     rounded = [transforms.AffineTransform(0.0, 1 / 0.9), logit]
     from_numpyro(npd.TransformedDistribution(npd.Uniform(0.0, 0.9), rounded))
-    each = [transforms.AffineTransform(0.0, jnp.asarray([0.5, 1.0])), logit]
-    from_numpyro(npd.TransformedDistribution(npd.Beta(jnp.ones(2), 1.0), each))
+    scaled = [transforms.AffineTransform(0.0, jnp.asarray([0.5, 1.0])), logit]
+    from_numpyro(npd.TransformedDistribution(npd.Beta(jnp.ones(2), 1.0), scaled))
     moved = transforms.PowerTransform
     jax.jit(
         lambda e: from_numpyro(

@@ -94,8 +94,8 @@ def test_scrambled_points_stay_a_net(x64):
     assert len({float(u[0, 0]) for u in uniforms}) == 20
     for first in range(7):
         boxes = np.floor(np.asarray(uniforms) * np.array([2**first, 2 ** (6 - first)])).astype(int)
-        for one in boxes:
-            assert len(set(map(tuple, one))) == 64
+        for places in boxes:
+            assert len(set(map(tuple, places))) == 64
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_what_is_asked_by_mpmath_is_the_density():
     def rate(raw):
         return math.exp(15 * math.tanh(raw / 15))
 
-    for found, right in (
+    for ours, right in (
         (first("DiagNormalDensity", 0.7, 0.2, -0.5), stats.norm.logpdf(0.7, 0.2, math.exp(-0.5))),
         (first("Laplace", 0.7, 0.2, 0.0), stats.laplace.logpdf(0.7, 0.2, 1.0)),
         (first("Poisson", 3, 1.0), stats.poisson.logpmf(3, rate(1.0))),
@@ -62,7 +62,7 @@ def test_what_is_asked_by_mpmath_is_the_density():
             stats.vonmises_fisher([1, 0, 0], 3.0).logpdf([0.6, 0.8, 0.0]),
         ),
     ):
-        assert found == pytest.approx(right, rel=1e-9)
+        assert ours == pytest.approx(right, rel=1e-9)
     levels = [first("DiscretizedLogisticDensity", k / 255, 0.4, -2.0) for k in range(256)]
     assert np.exp(levels).sum() == pytest.approx(1, abs=1e-9)
 

@@ -117,17 +117,17 @@ def test_a_tree_is_held_against_a_draw_by_the_shapes_of_its_leaves():
 
 
 NO_NUMBERS = {
-    "a flag": (lambda z: True, "is a bool"),
+    "a flag": (lambda z: True, "is of type bool"),
     "a traced flag": (lambda z: jnp.sum(z) > 0, "is of dtype bool"),
     "a whole number": (lambda z: jnp.sum(z).astype(int), "is of dtype int"),
     "complex": (lambda z: jnp.sum(z) + 1j, "is of dtype complex"),
     "bfloat16": (lambda z: jnp.sum(z).astype(jnp.bfloat16), "is of dtype bfloat16"),
     "float16": (lambda z: jnp.sum(z).astype(jnp.float16), "is of dtype float16"),
     "a key": (lambda z: jax.random.key(0), "is of dtype key"),
-    "a tuple": (lambda z: (jnp.sum(z),), "is a tuple"),
-    "a list": (lambda z: [jnp.sum(z)], "is a list"),
-    "a dict": (lambda z: {"log_prob": jnp.sum(z)}, "is a dict"),
-    "a word": (lambda z: "0", "is a str"),
+    "a tuple": (lambda z: (jnp.sum(z),), "is of type tuple"),
+    "a list": (lambda z: [jnp.sum(z)], "is of type list"),
+    "a dict": (lambda z: {"log_prob": jnp.sum(z)}, "is of type dict"),
+    "a word": (lambda z: "0", "is of type str"),
 }
 NUMBERS = (lambda z: 0, lambda z: -1.5, lambda z: np.float64(1), lambda z: jnp.sum(z))
 
@@ -212,8 +212,8 @@ def test_a_batch_of_a_models_densities_gives_no_one_number():
         with pytest.raises(ValueError, match=r"batch of densities, \(8,\) of them"):
             of_batch(ask)
     assert of_batch(lambda qs: qs.loc).shape == (8, 2)
-    each = of_batch(lambda qs: jax.vmap(lambda q, z: q.log_prob(z))(qs, jnp.zeros((8, 2))))
-    assert each.shape == (8,)
+    log_probs = of_batch(lambda qs: jax.vmap(lambda q, z: q.log_prob(z))(qs, jnp.zeros((8, 2))))
+    assert log_probs.shape == (8,)
 
 
 NUMPYRO = {
@@ -228,8 +228,8 @@ NUMPYRO = {
 def test_numpyros_own_batches_of_a_vmap(name):
     """Which say that they are one: their arrays are not looked at, so what they give is."""
     make = NUMPYRO[name]
-    one = jax.eval_shape(make, jnp.zeros(2))
-    value = jnp.full(one.event_shape, 0.5)
+    single = jax.eval_shape(make, jnp.zeros(2))
+    value = jnp.full(single.event_shape, 0.5)
     for ask in (
         lambda q: q.log_prob(value),
         lambda q: q.sample(KEY),

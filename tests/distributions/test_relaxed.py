@@ -84,8 +84,8 @@ def kl_of_logistics(logit, prior_logit):
     """
     t = np.linspace(-60, 60, 200_001)
     p, q = stats.logistic(prior_logit), stats.logistic(logit)
-    at = t + logit
-    return np.trapezoid(q.pdf(at) * (q.logpdf(at) - p.logpdf(at)), t)
+    shifted = t + logit
+    return np.trapezoid(q.pdf(shifted) * (q.logpdf(shifted) - p.logpdf(shifted)), t)
 
 
 @jax.jit

@@ -169,7 +169,9 @@ def test_the_samples_are_those_of_the_noise(make):
     """Two that are one have the value of one, whatever the bound; two of their own have another."""
     point = LinearGaussian()
     estimators = make(1), make(2, noise=Twice()), make(2)
-    values = jax.jit(lambda p: [each(point.model, p, point.datum, KEY) for each in estimators])
+    values = jax.jit(
+        lambda p: [estimator(point.model, p, point.datum, KEY) for estimator in estimators]
+    )
     alone, twice, two = values(point.params)
     np.testing.assert_allclose(twice, alone, rtol=1e-5)
     assert abs(two - alone) > 1e-3

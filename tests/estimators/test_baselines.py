@@ -42,8 +42,8 @@ def test_a_learned_baseline(baseline):
 
 def test_leaving_one_out_is_the_mean_of_the_others():
     log_w = np.asarray([1.0, -2.0, 0.5, 4.0], np.float32)
-    found = vaejax.LeaveOneOut()((), None, jnp.asarray(log_w))
-    np.testing.assert_allclose(found, [np.delete(log_w, k).mean() for k in range(4)], rtol=1e-6)
+    baselines = vaejax.LeaveOneOut()((), None, jnp.asarray(log_w))
+    np.testing.assert_allclose(baselines, [np.delete(log_w, k).mean() for k in range(4)], rtol=1e-6)
 
 
 def test_a_baseline_of_two_numbers_is_refused():

@@ -147,7 +147,7 @@ def test_a_smooth_node_by_the_score_function_has_no_path(x64):
         theta, phi = gradient.theta["x"]["net"], gradient.phi["z"]
         return jnp.stack([phi["loc"][0], phi["log_scale"][0], theta["w"]])
 
-    found = exact_moments(
+    measured = exact_moments(
         vaejax.ByNode(score=("z",)),
         point,
         model=vaejax.GraphModel(graph, encoder),
@@ -155,7 +155,7 @@ def test_a_smooth_node_by_the_score_function_has_no_path(x64):
         vector=vector,
     )
     expected = exact_moments(vaejax.ScoreFunction(1, vaejax.ConstantBaseline(1.0)), point)
-    for ours, theirs in zip(found, expected, strict=True):
+    for ours, theirs in zip(measured, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-10)
 
 

@@ -24,8 +24,8 @@ ROWS = np.random.default_rng(0).normal(size=(6, 12)) * 3
 def test_miwae_is_the_mean_over_groups(x64, num_groups):
     for row in ROWS:
         logs = [math.log(np.mean(np.exp(group))) for group in row.reshape(num_groups, -1)]
-        found = vaejax.MIWAEBound(num_groups)(jnp.asarray(row))
-        np.testing.assert_allclose(found, np.mean(logs), rtol=1e-12)
+        bound = vaejax.MIWAEBound(num_groups)(jnp.asarray(row))
+        np.testing.assert_allclose(bound, np.mean(logs), rtol=1e-12)
 
 
 def test_the_ends_are_the_elbo_and_iwae(x64):

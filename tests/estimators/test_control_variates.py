@@ -70,8 +70,8 @@ def disarm(f, logits, u):
 
 def test_disarm_exactly(x64):
     u, weights = uniform_nodes(1)
-    one = jax.vmap(lambda u: disarm(f_of_one, jnp.asarray([LOGIT]), u[None])[0])
-    g = np.asarray(one(jnp.asarray(u)))
+    gradient = jax.vmap(lambda u: disarm(f_of_one, jnp.asarray([LOGIT]), u[None])[0])
+    g = np.asarray(gradient(jnp.asarray(u)))
     mean = weights @ g
     np.testing.assert_allclose(
         [mean, weights @ (g - mean) ** 2],
@@ -221,8 +221,8 @@ def test_the_controls_are_their_formulas():
     expected = 0.6 * jnp.sum((jax.nn.sigmoid(z / 0.25) - 0.3) ** 2)
     np.testing.assert_allclose(vaejax.REBAR().control(psi, relaxed, (X,))(z), expected, rtol=1e-5)
     of_net = net.init(jax.random.key(1), (X, z))
-    found = vaejax.RELAX(net).control({**psi, "net": of_net}, relaxed, (X,))(z)
-    np.testing.assert_allclose(found, expected + net.apply(of_net, (X, z))[0], rtol=1e-5)
+    control = vaejax.RELAX(net).control({**psi, "net": of_net}, relaxed, (X,))(z)
+    np.testing.assert_allclose(control, expected + net.apply(of_net, (X, z))[0], rtol=1e-5)
 
 
 def test_the_double_control_variate_of_two_latents_by_enumeration(x64):

@@ -150,13 +150,13 @@ def test_controls_are_their_formulas(x64):
         "arithmetic": [np.mean([*o, o.mean()]) for o in others],
     }
     for mean, expected in replaced.items():
-        found = vaejax.VIMCO(4, mean).control(given)
-        np.testing.assert_allclose(found, np.log(expected), rtol=1e-12)
+        control = vaejax.VIMCO(4, mean).control(given)
+        np.testing.assert_allclose(control, np.log(expected), rtol=1e-12)
     for gamma in (0.0, 0.4, 1.0):
         expected = np.log([o.mean() for o in others]) - gamma * w / w.sum()
         expected += (1 - gamma) * np.log(1 - 1 / 4)
-        found = vaejax.OVIS(4, gamma).control(given)
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+        control = vaejax.OVIS(4, gamma).control(given)
+        np.testing.assert_allclose(control, expected, rtol=1e-12)
 
 
 def test_one_weight_may_dominate():

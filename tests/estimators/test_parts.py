@@ -51,15 +51,15 @@ def exact_parts():
 @pytest.mark.parametrize("estimator", cases(OF_BINARY, slow=("RELAX", "ScoreFunction")))
 def test_of_binary_latents(estimator):
     parts = reconstructions(estimator, MODEL, with_psi(estimator), X, 40_000)
-    for found, expected in zip(parts, exact_parts(), strict=True):
-        assert_mean(found, expected, detectable=0.1)
+    for part, expected in zip(parts, exact_parts(), strict=True):
+        assert_mean(part, expected, detectable=0.1)
 
 
 def test_of_nodes_that_are_summed_out():
     """Exactly, with any key; and by the score function in the mean."""
     expected = exact_parts()
-    found = reconstructions(vaejax.ByNode(enumerate=("z",)), GRAPH, GRAPH_PARAMS, X, 2)
-    np.testing.assert_allclose([part[0] for part in found], expected, rtol=1e-4)
+    measured = reconstructions(vaejax.ByNode(enumerate=("z",)), GRAPH, GRAPH_PARAMS, X, 2)
+    np.testing.assert_allclose([part[0] for part in measured], expected, rtol=1e-4)
     sampled = reconstructions(vaejax.ByNode(score=("z",)), GRAPH, GRAPH_PARAMS, X, 40_000)
     for part, exact in zip(sampled, expected, strict=True):
         assert_mean(part, exact, detectable=0.1)

@@ -111,8 +111,12 @@ def test_the_coefficient_is_that_of_its_pilot(x64):
         POINT.model.posterior(POINT.params, POINT.datum),
         np.array([0.3, -1.1, 0.7, 1.9, -0.4]),
     )
-    found = jax.jit(lambda key: best_coefficient(POINT.model, POINT.params, POINT.datum, q, key, 5))
-    np.testing.assert_allclose(found(key_of_normals(noise)), pilot_coefficient(noise), rtol=1e-9)
+    coefficient = jax.jit(
+        lambda key: best_coefficient(POINT.model, POINT.params, POINT.datum, q, key, 5)
+    )
+    np.testing.assert_allclose(
+        coefficient(key_of_normals(noise)), pilot_coefficient(noise), rtol=1e-9
+    )
 
 
 def test_the_pilot_has_noise_of_its_own(x64):
@@ -136,8 +140,10 @@ def test_the_pilot_has_noise_of_its_own(x64):
 def test_the_estimated_coefficient(x64):
     """It tends to lam s^2, and leaves the estimator unbiased however few samples it is from."""
     q = POINT.model.posterior(POINT.params, POINT.datum)
-    found = best_coefficient(POINT.model, POINT.params, POINT.datum, q, jax.random.key(0), 20_000)
-    np.testing.assert_allclose(found, POINT.lam * POINT.s**2, rtol=0.05)
+    coefficient = best_coefficient(
+        POINT.model, POINT.params, POINT.datum, q, jax.random.key(0), 20_000
+    )
+    np.testing.assert_allclose(coefficient, POINT.lam * POINT.s**2, rtol=0.05)
     estimator = vaejax.StickTheLanding(coefficient="estimated", num_pilot=2)
     gradient = jax.jit(
         jax.vmap(jax.grad(lambda p, key: estimator(POINT.model, p, POINT.datum, key)), (None, 0))
@@ -227,7 +233,7 @@ def test_num_samples_is_a_count(estimator, num_samples):
 
 
 def test_a_coefficient_is_a_number_or_estimated():
-    message = r'coefficient = .best.; give a number, or "estimated"'
+    message = r'coefficient = .best.; it must be a finite number in float32, or "estimated"'
     with pytest.raises(ValueError, match=message):
         vaejax.StickTheLanding(coefficient="best")
     with pytest.raises(ValueError, match="num_pilot = 1; it must be a whole number, at least 2"):

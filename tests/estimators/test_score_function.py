@@ -54,10 +54,10 @@ def test_the_optimal_constant(x64):
     q = POINT.model.posterior(POINT.params, POINT.datum)
     of_mu, of_rho = 1 / POINT.s**2, 2.0  # E score^2
     expected = (of_mu * (A0 + 3 * A2) + of_rho * (A0 + 5 * A2)) / (of_mu + of_rho)
-    found = jax.jit(
+    constant = jax.jit(
         lambda key: optimal_constant(POINT.model, POINT.params, POINT.datum, q, key, 100_000)
     )(jax.random.key(0))
-    np.testing.assert_allclose(found, expected, rtol=0.02)
+    np.testing.assert_allclose(constant, expected, rtol=0.02)
     estimator = vaejax.OptimalConstant(2, num_pilot=1)
     gradient = jax.jit(
         jax.vmap(jax.grad(lambda p, key: estimator(POINT.model, p, POINT.datum, key)), (None, 0))

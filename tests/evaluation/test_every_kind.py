@@ -108,9 +108,9 @@ TRACED = {
 
 def evaluate(model, params, xs):
     """Binary pixels have bits per dimension, under whatever name and beside whatever input."""
-    found = vaejax.evaluate(model, params, xs, KEY, num_samples=3)
-    nats = np.log(2) * np.prod(SHAPE) * found.bits_per_dim.mean
-    assert nats == pytest.approx(-found.log_marginal.mean, rel=1e-6)
+    evaluation = vaejax.evaluate(model, params, xs, KEY, num_samples=3)
+    nats = np.log(2) * np.prod(SHAPE) * evaluation.bits_per_dim.mean
+    assert nats == pytest.approx(-evaluation.log_marginal.mean, rel=1e-6)
 
 
 def latent_space(model, params, xs):

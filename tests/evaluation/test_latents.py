@@ -171,8 +171,8 @@ def exact_parts(log_q, log_p, weight=1.0):
 
 def assert_parts(space, means, variances, size, **more):
     """Within Z standard errors of `size` samples, each from the exact joint of x and z."""
-    found = {"mutual_information": space.mutual_information, "marginal_kl": space.marginal_kl}
-    for name, value in found.items():
+    nats = {"mutual_information": space.mutual_information, "marginal_kl": space.marginal_kl}
+    for name, value in nats.items():
         assert abs(value - means[name]) < Z * np.sqrt(variances[name] / size) + 1e-9, name
     # Of every example there are 16 samples, or a closed form.
     assert abs(space.rate.mean - means["rate"]) < Z * np.sqrt(variances["rate"] / size) + 1e-9

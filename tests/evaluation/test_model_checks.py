@@ -108,10 +108,12 @@ def test_calibration_breaks_the_ties_of_discrete_latents(model_and_params, x64):
 def test_p_values_are_those_of_scipy(x64):
     """Of the ranks in equal bins; and the ranks are those of all draws, 0 to 63."""
     params = POINT.params._replace(phi=())
-    found = vaejax.calibration(exact_model(1.05), params, jax.random.key(1), num_simulations=2_000)
-    table = np.histogram(found.ranks[:, 0], bins=16, range=(0, 64))[0]
-    np.testing.assert_allclose(found.p_values, stats.chisquare(table).pvalue, rtol=1e-6)
-    assert set(found.ranks[:, 0].tolist()) == set(range(64))
+    calibration = vaejax.calibration(
+        exact_model(1.05), params, jax.random.key(1), num_simulations=2_000
+    )
+    table = np.histogram(calibration.ranks[:, 0], bins=16, range=(0, 64))[0]
+    np.testing.assert_allclose(calibration.p_values, stats.chisquare(table).pvalue, rtol=1e-6)
+    assert set(calibration.ranks[:, 0].tolist()) == set(range(64))
 
 
 def test_a_rank_is_the_number_of_draws_below(x64):
@@ -121,8 +123,8 @@ def test_a_rank_is_the_number_of_draws_below(x64):
         net = replace(encoder.net, shift=(encoder.net.shift[0] + shift,))
         model = replace(POINT.model, encoder=replace(encoder, net=net))
         params = POINT.params._replace(phi=())
-        found = vaejax.calibration(model, params, jax.random.key(0), num_simulations=32)
-        assert (found.ranks == rank).all()
+        calibration = vaejax.calibration(model, params, jax.random.key(0), num_simulations=32)
+        assert (calibration.ranks == rank).all()
 
 
 def test_the_smallest_of_several_p_values_is_weighed_by_their_number():
@@ -226,9 +228,9 @@ def test_latents_by_name_are_all_ranked(x64):
     line = POINT.params.theta["likelihood"]
     theta = {"a": (), "b": (), "x a": line, "x b": line}
     params = vaejax.Params(theta, {"a": (), "b": ()})
-    found = vaejax.calibration(model, params, jax.random.key(0), num_simulations=5_000)
-    assert found.ranks.shape == (5_000, 2)
-    assert found.p_values[0] > 1e-6 and found.p_values[1] < 1e-12
+    calibration = vaejax.calibration(model, params, jax.random.key(0), num_simulations=5_000)
+    assert calibration.ranks.shape == (5_000, 2)
+    assert calibration.p_values[0] > 1e-6 and calibration.p_values[1] < 1e-12
 
 
 def residual(example):

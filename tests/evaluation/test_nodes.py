@@ -15,14 +15,14 @@ from vaejax.base.mapping import Transformed, estimate
 def test_it_is_the_mean_of_that_of_each_example(name):
     model, key = KINDS[name], jax.random.key(1)
     params = params_of(model)
-    found = vaejax.mean_kl_by_node(model, params, IMAGES, key, batch_size=4)
+    measured = vaejax.mean_kl_by_node(model, params, IMAGES, key, batch_size=4)
     function = Transformed(partial(vaejax.kl_by_node, model), None)
     _, kl = vaejax.map_dataset(function, params, IMAGES, key)
-    assert set(found) == {"top", "z"}
-    for node, nats in found.items():
+    assert set(measured) == {"top", "z"}
+    for node, nats in measured.items():
         np.testing.assert_allclose(nats, estimate(kl[node]), rtol=1e-5)
     changed = vaejax.mean_kl_by_node(model, params, 1 - IMAGES, key, transform=lambda x, key: 1 - x)
-    np.testing.assert_allclose(changed["z"], found["z"], rtol=1e-5)
+    np.testing.assert_allclose(changed["z"], measured["z"], rtol=1e-5)
 
 
 def test_what_has_no_nodes_is_refused():

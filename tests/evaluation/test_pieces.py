@@ -47,8 +47,8 @@ def mapped(path, params=1.0, xs=XS, key=KEY, function=draw, size=2):
     ):
         warnings.simplefilter("always")
         source = MappedSource(function, params, vaejax.Arrays(xs), key)
-        found = chunks.map_in_chunks(source, kept, batch_size=size, path=path)
-    return found, len(computed), [str(warning.message) for warning in said]
+        summaries = chunks.map_in_chunks(source, kept, batch_size=size, path=path)
+    return summaries, len(computed), [str(warning.message) for warning in said]
 
 
 @pytest.fixture
@@ -62,20 +62,20 @@ def file(tmp_path):
 WHOLE = mapped(None)[0]
 
 
-def assert_whole(found):
-    assert found.keys() == WHOLE.keys()
+def assert_whole(summaries):
+    assert summaries.keys() == WHOLE.keys()
     for name, values in WHOLE.items():
-        np.testing.assert_array_equal(found[name], values)
-        assert found[name].dtype == values.dtype
+        np.testing.assert_array_equal(summaries[name], values)
+        assert summaries[name].dtype == values.dtype
 
 
 def test_what_is_there_is_not_computed_again(file):
     before = file.stat().st_mtime_ns
-    found, computed, said = mapped(file)
-    assert_whole(found)
+    summaries, computed, said = mapped(file)
+    assert_whole(summaries)
     assert computed == 0 and said == [] and file.stat().st_mtime_ns == before
-    found, computed, said = mapped(file, size=5)  # of another size, too
-    assert_whole(found)
+    summaries, computed, said = mapped(file, size=5)  # of another size, too
+    assert_whole(summaries)
     assert computed == 0 and said == []
 
 
@@ -83,8 +83,8 @@ def test_a_missing_piece_ends_where_the_next_begins(file):
     """With larger chunks, too: nothing that is there is computed again, or stands twice."""
     first, *pieces = file.read_text().splitlines(keepends=True)
     file.write_text("".join([first, pieces[0], *pieces[2:]]))
-    found, computed, _ = mapped(file, size=5)
-    assert_whole(found)
+    summaries, computed, _ = mapped(file, size=5)
+    assert_whole(summaries)
     added = Pieces(file, json.loads(first)["of"]).arrays[2]
     assert computed == 1 and len(added["draw"]) == 2
 
@@ -96,8 +96,8 @@ def test_every_byte_counts(file):
         changed = bytearray(whole)
         changed[place] ^= 0x10 if place % 2 else 0x01
         file.write_bytes(changed)
-        found, computed, said = mapped(file)
-        assert_whole(found)
+        summaries, computed, said = mapped(file)
+        assert_whole(summaries)
         assert computed <= 2 and len(said) == 1 and "computed again" in said[0], place
         assert mapped(file)[1:] == (0, [])
 
@@ -106,8 +106,8 @@ def test_every_cut_goes_on(file):
     whole = file.read_bytes()
     for place in range(0, len(whole), 97):
         file.write_bytes(whole[:place])
-        found, computed, said = mapped(file)
-        assert_whole(found)
+        summaries, computed, said = mapped(file)
+        assert_whole(summaries)
         pieces = max(0, whole[:place].count(b"\n") - 1)
         assert computed == 6 - pieces and len(said) == 1, place
         assert mapped(file)[1:] == (0, [])
@@ -146,8 +146,8 @@ CHANGES = {
 def test_what_happens_to_lines(file, case):
     change, again = case
     file.write_text("".join(change(file.read_text().splitlines(keepends=True), file.parent)))
-    found, computed, said = mapped(file)
-    assert_whole(found)
+    summaries, computed, said = mapped(file)
+    assert_whole(summaries)
     assert computed == again and len(said) <= 1
     assert mapped(file)[1:] == (0, [])
 

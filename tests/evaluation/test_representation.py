@@ -232,10 +232,10 @@ def test_the_experiment_in_short(tmp_path):
         for row in result["digits"]
     }
     assert probed["linear probe", "posterior means"] > 0.3  # chance is 0.1
-    one, twenty = result["shapes"]
+    beta_1, beta_20 = result["shapes"]
     assert (
-        one["active"] > twenty["active"]
-        and one["informativeness"] > twenty["informativeness"] + 0.1
+        beta_1["active"] > beta_20["active"]
+        and beta_1["informativeness"] > beta_20["informativeness"] + 0.1
     )
     assert "| linear probe | posterior means, 4 |" in printed
     assert {path.name for path in (tmp_path / "out").iterdir()} == {

@@ -83,8 +83,8 @@ def test_exact_moves_have_the_closed_form_gaps(x64, temperatures):
     assert_mean((up - (POINT.log_marginal - below)) ** 2, variance, detectable=0.25 * variance)
     # One z for many chains is one draw, so their starts are drawn here, from the posterior.
     zs = POINT.posterior_mean + POINT.lam**-0.5 * jax.random.normal(keys[1], (4_000, 1))
-    one = replace(sampler, num_chains=1).chains(POINT.params, POINT.datum)
-    down = jax.jit(jax.vmap(lambda z, key: one.downwards(z, steps, key)[0][0]))(
+    single = replace(sampler, num_chains=1).chains(POINT.params, POINT.datum)
+    down = jax.jit(jax.vmap(lambda z, key: single.downwards(z, steps, key)[0][0]))(
         zs, jax.random.split(keys[2], 4_000)
     )
     assert_mean(-down, POINT.log_marginal + above, detectable=0.08)
@@ -104,12 +104,13 @@ def test_the_weights_are_unbiased_in_both_directions(x64, start):
     """E w = p(x) upwards and 1/p(x) downwards, under HMC of whatever step size, with few
     temperatures.
     """
-    one, (pilot_key, up_key, z_key, down_key) = (
+    sampler, (pilot_key, up_key, z_key, down_key) = (
         replace(ONE, start=start),
         jax.random.split(jax.random.key(1), 4),
     )
     single, few, many = (
-        replace(one, num_chains=count).chains(WEAK.params, WEAK.datum) for count in (1, 16, 4_000)
+        replace(sampler, num_chains=count).chains(WEAK.params, WEAK.datum)
+        for count in (1, 16, 4_000)
     )
     steps = jax.jit(few.step_sizes)(pilot_key)
     up, acceptance = jax.jit(many.upwards)(steps, up_key)

@@ -82,8 +82,10 @@ def test_steps_are_adam_along_a_gradient_of_fresh_noise(x64):
         updates, state = optimizer.update(descent, state)
         q = jax.tree.map(jnp.add, q, updates)
     refined = vaejax.Refined(Bent(), 2, learning_rate=0.1, num_samples=5)
-    found = refined.posterior(params, jnp.zeros(1))
-    np.testing.assert_allclose([found.loc, found.log_scale], [q.loc, q.log_scale], rtol=1e-9)
+    refined_q = refined.posterior(params, jnp.zeros(1))
+    np.testing.assert_allclose(
+        [refined_q.loc, refined_q.log_scale], [q.loc, q.log_scale], rtol=1e-9
+    )
 
 
 def test_no_steps_are_the_model_itself():

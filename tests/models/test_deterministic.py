@@ -85,8 +85,8 @@ def test_it_is_the_graph_with_the_values_put_in(x64):
         total += factor.log_prob(value[name])
     np.testing.assert_allclose(log_p, total, rtol=1e-12)
     np.testing.assert_allclose(joint.log_prob(value), total, rtol=1e-12)
-    at = joint.at_uniform(jnp.full(8, 0.3)).sample(None)
-    assert set(at) == {*"abcd"} and np.isfinite(joint.log_prob(at))
+    sample = joint.at_uniform(jnp.full(8, 0.3)).sample(None)
+    assert set(sample) == {*"abcd"} and np.isfinite(joint.log_prob(sample))
 
 
 def test_each_is_computed_once():
@@ -148,8 +148,8 @@ def test_sums_over_finite_nodes_go_through_it(x64):
     for given in ({"e": 1.0}, {"c": 0.0, "a": 1.0}, {"b": 1.0, "e": 0.0}):
         fits = [all(value[name] == given[name] for name in given) for value in values]
         expected = np.logaddexp.reduce(log_p[np.array(fits)])
-        found = joint.log_marginal({name: jnp.atleast_1d(v) for name, v in given.items()})
-        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        marginal = joint.log_marginal({name: jnp.atleast_1d(v) for name, v in given.items()})
+        np.testing.assert_allclose(marginal, expected, rtol=1e-10)
     rest = joint.condition({"e": jnp.ones(1)}).sample(jax.random.key(0))
     assert set(rest) == {"a", "b", "c"}
 

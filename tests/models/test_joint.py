@@ -133,9 +133,9 @@ def test_samples_of_a_conditional_are_exact():
     samples = jax.jit(jax.vmap(joint.condition(given).sample))(
         jax.random.split(jax.random.key(0), 40_000)
     )
-    found = np.concatenate([samples[name(j)] for j in (0, 1, 3)], axis=1) @ [1, 2, 4]
+    codes = np.concatenate([samples[name(j)] for j in (0, 1, 3)], axis=1) @ [1, 2, 4]
     expected = np.bincount((states[:, [0, 1, 3]] @ [1, 2, 4]).astype(int), p, minlength=8)
-    assert_mean(found[:, None] == np.arange(8), expected, detectable=0.02)
+    assert_mean(codes[:, None] == np.arange(8), expected, detectable=0.02)
 
 
 def test_summing_out_what_is_below_costs_nothing():
@@ -205,8 +205,8 @@ def hidden_markov_model(num_steps, num_states=3, num_symbols=4):
 def log_forward(params, symbols):
     """The textbook's recursion, log p(x_1..x_t, z_t), in NumPy."""
 
-    def table(of, num_rows):
-        logits = np.asarray(of["b"])[None] + (np.asarray(of["w"]).T if num_rows else 0)
+    def table(net, num_rows):
+        logits = np.asarray(net["b"])[None] + (np.asarray(net["w"]).T if num_rows else 0)
         return logits - np.logaddexp.reduce(logits, axis=1)[:, None]
 
     alpha = table(params["z0"], 0)[0]

@@ -119,9 +119,9 @@ def test_states_and_combinations_are_every_assignment_once(make):
     }
     flat = np.concatenate([leaf.reshape(len(leaf), -1) for leaf in jax.tree.leaves(states)], 1)
     assert len(flat) == len(rows) and set(map(tuple, flat)) == rows
-    some = joint.combinations((inner,))
-    assert set(some) == {inner}
-    assert len(jax.tree.leaves(some)[0]) == len(STATES[make][inner])
+    combinations = joint.combinations((inner,))
+    assert set(combinations) == {inner}
+    assert len(jax.tree.leaves(combinations)[0]) == len(STATES[make][inner])
 
 
 def test_samples_given_a_child_of_an_inner_graph_are_exact():

@@ -166,13 +166,13 @@ def test_a_learned_normal_starts_standard_and_a_mixture_of_one_is_a_normal(x64):
     standard = vaejax.StandardNormal(2)((), None).log_prob(Z)
     assert learned(learned.init(jax.random.key(0), X), None).log_prob(Z) == standard
     params = {"loc": jnp.array([0.5, -1.0]), "log_scale": jnp.array([0.2, -0.3])}
-    one = jax.tree.map(lambda leaf: leaf[None], params) | {"logits": jnp.array([7.0])}
+    single = jax.tree.map(lambda leaf: leaf[None], params) | {"logits": jnp.array([7.0])}
     expected = learned(params, None).log_prob(Z)
     np.testing.assert_allclose(
         expected, stats.norm.logpdf(Z, params["loc"], np.exp(params["log_scale"])).sum(), rtol=1e-12
     )
     np.testing.assert_allclose(
-        vaejax.MixtureOfGaussians(2, 1)(one, None).log_prob(Z), expected, rtol=1e-12
+        vaejax.MixtureOfGaussians(2, 1)(single, None).log_prob(Z), expected, rtol=1e-12
     )
 
 

@@ -169,7 +169,7 @@ def test_encoder_scale_is_bounded_and_smooth(raw):
 def test_gaussian_scale_is_stated(scale):
     with pytest.raises(
         ValueError,
-        match=f'Gaussian.scale = {scale!r}; give a positive number, "learned" or "per-dimension"',
+        match=f"Gaussian.scale = {scale!r}; it must be positive and finite in float32",
     ):
         vaejax.Gaussian(vaejax.MLP(4), scale)
 

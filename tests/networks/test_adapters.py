@@ -94,10 +94,10 @@ def test_the_numbers_of_the_module_itself(name):
     params = net.init(KEY, X)
     np.testing.assert_allclose(net.apply(params, X), value, rtol=1e-6)
     np.testing.assert_allclose(jax.jit(net.apply)(params, X), value, rtol=1e-5)
-    found = slope_of(net, params)
-    found, expected = (jax.tree.leaves(tree) for tree in (found, gradient))
-    assert len(found) == len(expected) >= 4
-    for leaf, other in zip(found, expected, strict=True):
+    slope = slope_of(net, params)
+    slope, expected = (jax.tree.leaves(tree) for tree in (slope, gradient))
+    assert len(slope) == len(expected) >= 4
+    for leaf, other in zip(slope, expected, strict=True):
         np.testing.assert_allclose(leaf, other, rtol=1e-5, atol=1e-7)
 
 

@@ -63,13 +63,13 @@ def check_devices(mean, params, batch, rtol, in_every_way=False):
         results.append(quick_jit(without)(params, batch))
         with jax.set_mesh(mesh_of(AxisType.Explicit)):
             results.append(value_and_gradient(*on_axes))
-    for found in results:
+    for result in results:
         # An entry that is small beside the others is no more exact than they are.
         jax.tree.map(
             lambda leaf, right: np.testing.assert_allclose(
                 leaf, right, rtol, rtol * (1e-6 + float(np.abs(right).max(initial=0)))
             ),
-            found,
+            result,
             expected,
         )
 
@@ -126,9 +126,9 @@ def test_rows_are_merged_where_the_compiler_places_the_batch():
 
     def products(function, *args):
         text = quick_jit(jax.grad(function)).lower(*args).as_text()
-        found = [line for line in text.splitlines() if "dot_general" in line]
-        assert found
-        return [line for line in found if "batching" in line or "x5x" in line]
+        lines = [line for line in text.splitlines() if "dot_general" in line]
+        assert lines
+        return [line for line in lines if "batching" in line or "x5x" in line]
 
     def loss(kernel, xs):
         return jnp.sum(jax.vmap(jax.vmap(lambda x: gemm.matmul(x[None], kernel)[0]))(xs) ** 2)
@@ -223,12 +223,12 @@ def test_objectives_on_explicit_axes(objective):
     key = jax.random.key(1)
     value_and_gradient = quick_jit(jax.value_and_grad(Maximised(objective)))
     expected = value_and_gradient(params, xs, key)
-    found = value_and_gradient(*on_explicit_axes(params, xs), key)
+    results = value_and_gradient(*on_explicit_axes(params, xs), key)
     jax.tree.map(
         lambda leaf, right: np.testing.assert_allclose(
             leaf, right, 1e-4, 1e-4 * float(np.abs(right).max(initial=1e-3))
         ),
-        found,
+        results,
         expected,
     )
 

@@ -81,9 +81,9 @@ def test_masks_are_drawn_as_the_library_draws_them(house):
         return net.apply(vaejax.draw_nets(params, key)[0], x)
 
     keys = jax.random.split(KEY, 20_000)
-    found = np.asarray(outputs(keys))
-    np.testing.assert_array_equal(found, outputs(keys))
-    is_mask = np.isclose(found[:, None], MASKS * np.asarray(x), rtol=1e-5).all(-1)
+    masked = np.asarray(outputs(keys))
+    np.testing.assert_array_equal(masked, outputs(keys))
+    is_mask = np.isclose(masked[:, None], MASKS * np.asarray(x), rtol=1e-5).all(-1)
     assert (is_mask.sum(1) == 1).all()
     assert_mean(is_mask.astype(float), PROBABILITIES, detectable=0.03)
 
@@ -216,11 +216,11 @@ def test_without_a_key_it_is_the_net_without_dropout():
             params, BITS[0], KEY
         ),
     ):
-        found, expected = ask(with_dropout, dropped), ask(without, params)
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        measured, expected = ask(with_dropout, dropped), ask(without, params)
+        jax.tree.map(np.testing.assert_array_equal, measured, expected)
     objectives = [vaejax.minibatch(vaejax.Pathwise(), model) for model in (with_dropout, without)]
-    one = objectives[0](dropped, BITS, KEY, 0).bound
-    assert one != objectives[1](params, BITS, KEY, 0).bound
+    bound = objectives[0](dropped, BITS, KEY, 0).bound
+    assert bound != objectives[1](params, BITS, KEY, 0).bound
 
 
 OBJECTIVES = {

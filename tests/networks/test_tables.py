@@ -19,8 +19,8 @@ def test_a_table_gives_the_entry_of_its_parents_state(dtype):
     params = {name: GENERATOR.normal(size=(3, 2, 2, 4)).astype(np.float32) for name in net.names}
     states = np.array(list(itertools.product(range(3), range(2))))
     parents = np.eye(3)[states[:, 0]].astype(dtype), states[:, 1:].astype(dtype)
-    found = jax.vmap(net.apply, (None, 0))(params, parents)
-    for name, rows in zip(net.names, found, strict=True):
+    tables = jax.vmap(net.apply, (None, 0))(params, parents)
+    for name, rows in zip(net.names, tables, strict=True):
         np.testing.assert_allclose(rows, params[name].reshape(6, 2, 4), rtol=1e-6)
 
 

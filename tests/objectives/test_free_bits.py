@@ -78,9 +78,9 @@ def test_the_objective_is_its_formula():
     xs, key = jnp.stack([X, 1 - X, X]), jax.random.key(3)
     keys = [jax.random.split(example_key, 1)[0] for example_key in jax.random.split(key, 3)]
     by_node = jax.jit(partial(vaejax.kl_by_node, model, params))
-    each = [by_node(x, key) for x, key in zip(xs, keys, strict=True)]
-    log_p_x = np.mean([log_p for log_p, _ in each])
-    kl = {name: np.mean([parts[name] for _, parts in each]) for name in ("z1", "z2")}
+    kls = [by_node(x, key) for x, key in zip(xs, keys, strict=True)]
+    log_p_x = np.mean([log_p for log_p, _ in kls])
+    kl = {name: np.mean([parts[name] for _, parts in kls]) for name in ("z1", "z2")}
     nats = float(kl["z1"] + kl["z2"]) / 2  # one layer is above, the other below
     terms = jax.jit(vaejax.FreeBitsByNode(model, nats, vaejax.WarmUp(10)))(params, xs, key, 4)
     np.testing.assert_allclose(terms.bound, log_p_x - kl["z1"] - kl["z2"], rtol=1e-5)

@@ -83,9 +83,9 @@ def test_the_scale_is_held_constant(x64):
     bound = vaejax.minibatch(vaejax.Pathwise(2), LEARNED)
     best = with_optimal_scale(LEARNED, params, xs, KEY)
     _, expected = value_and_gradient(bound)(best, xs, KEY)
-    _, found = value_and_gradient(optimal_scale(bound))(params, xs, KEY)
+    _, gradient = value_and_gradient(optimal_scale(bound))(params, xs, KEY)
     assert abs(log_scale_of(expected)) > 0.01
-    for ours, theirs in ((found.phi, expected.phi), (found.theta, expected.theta)):
+    for ours, theirs in ((gradient.phi, expected.phi), (gradient.theta, expected.theta)):
         net = lambda tree: tree["likelihood"]["net"] if "likelihood" in tree else tree  # noqa: E731
         assert_close(net(ours), net(theirs), rtol=1e-9)
 

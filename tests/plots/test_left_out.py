@@ -211,6 +211,6 @@ def test_a_window_is_the_mean_of_the_steps_that_were_taken():
 
 def test_a_single_observed_node_needs_no_tuple():
     graph = KINDS["layers"].graph
-    one, same = (plots.graph(graph, observed) for observed in ("x", ("x",)))
-    fills = [[patch.get_facecolor() for patch in figure.axes[0].patches] for figure in (one, same)]
+    bare, same = (plots.graph(graph, observed) for observed in ("x", ("x",)))
+    fills = [[patch.get_facecolor() for patch in figure.axes[0].patches] for figure in (bare, same)]
     assert fills[0] == fills[1] and len(set(fills[0])) == 2

@@ -32,12 +32,12 @@ def test_two_processes_train_as_one(tmp_path):
     flags = ["--sharding", "fully-sharded", "--out", "two"]
     first, second = ran([*COMMAND, *flags], 2, folder=tmp_path)
     vaejax_here("train", *SMALL, "--out", "one", folder=tmp_path)
-    one, two = tmp_path / "one", tmp_path / "two"
-    assert files_of(one) == files_of(two)
-    for left, right in zip(rows_of(one), rows_of(two), strict=True):
+    alone, shared = tmp_path / "one", tmp_path / "two"
+    assert files_of(alone) == files_of(shared)
+    for left, right in zip(rows_of(alone), rows_of(shared), strict=True):
         assert left.keys() == right.keys()
         np.testing.assert_allclose([*left.values()], [*right.values()], rtol=1e-5)
-    results = [json.loads((folder / "result.json").read_text()) for folder in (one, two)]
+    results = [json.loads((folder / "result.json").read_text()) for folder in (alone, shared)]
     np.testing.assert_allclose(*(result["test_elbo"] for result in results), rtol=1e-5)
     assert results[1]["config"]["distributed"] and results[1]["device"].startswith("2 x ")
     assert json.loads(first.out.splitlines()[-1])["test_elbo"] == results[1]["test_elbo"]
@@ -61,9 +61,9 @@ def test_what_cannot_be_is_refused_by_all(tmp_path):
             (["--overwrite", "--devices", "1"], "takes all 2 devices of all processes; leave out"),
             (["--overwrite"], "run is in use by process"),
         ):
-            found = ended(started([*COMMAND, "--out", "run", *flags], 2, 1, tmp_path))
-            assert [process.status for process in found] == [2, 2]
-            assert all(message in process.err for process in found), found
+            finished = ended(started([*COMMAND, "--out", "run", *flags], 2, 1, tmp_path))
+            assert [process.status for process in finished] == [2, 2]
+            assert all(message in process.err for process in finished), finished
     assert files_in(tmp_path) == before
 
 
@@ -88,9 +88,9 @@ def test_what_ends_one_process_ends_all_and_the_checkpoint_serves(victim, tmp_pa
     processes = training(tmp_path, set())
     processes[victim].kill()
     killed = time.monotonic()
-    found = ended(processes)
+    finished = ended(processes)
     assert time.monotonic() - killed < PATIENCE
-    other = found[1 - victim]
+    other = finished[1 - victim]
     if victim == 1:  # of process 0, which all ask for the others, JAX itself may speak first
         assert other.status == 3, other.err[-3_000:]
     if other.status == 3:
@@ -101,8 +101,8 @@ def test_what_ends_one_process_ends_all_and_the_checkpoint_serves(victim, tmp_pa
     before = saved_steps(tmp_path)
     processes = training(tmp_path, before)
     processes[victim].send_signal(signal.SIGTERM)
-    found = ended(processes)
-    assert [process.status for process in found] == [143, 143], found[0].err[-3_000:]
+    finished = ended(processes)
+    assert [process.status for process in finished] == [143, 143], finished[0].err[-3_000:]
     last = max(saved_steps(tmp_path))
     assert last > max(before)
     flags = ["--resume", "--num-steps", str(last + 20), "--out", "run"]
@@ -122,9 +122,9 @@ def test_whatever_signals_come_all_end_and_a_checkpoint_serves(signals, tmp_path
     sent = time.monotonic()
     for number, kind in signals:
         processes[number].send_signal(kind)
-    found = ended(processes)
+    finished = ended(processes)
     assert time.monotonic() - sent < PATIENCE
-    assert all(process.status != 0 for process in found)
+    assert all(process.status != 0 for process in finished)
     last = max(saved_steps(tmp_path))
     flags = ["--resume", "--num-steps", str(last + 20), "--out", "run"]
     text = vaejax_here("train", *flags, folder=tmp_path)

@@ -68,13 +68,13 @@ def without_evaluation(run, folder):
     shutil.copytree(run[0] / "run", folder / "run", ignore=ignore_patterns("evaluation*"))
 
 
-def assert_same_numbers(found, expected):
+def assert_same_numbers(numbers, expected):
     """The bounds to the bit, the others but for rounding."""
     for name in ("elbo", "iwae", "effective_samples", "unreliable"):
-        assert found[name] == expected[name]
+        assert numbers[name] == expected[name]
     for name in ("ais", "sandwich_gap", "rate"):
-        assert found[name]["mean"] == pytest.approx(expected[name]["mean"], rel=1e-4, abs=1e-4)
-    assert found.keys() == expected.keys()
+        assert numbers[name]["mean"] == pytest.approx(expected[name]["mean"], rel=1e-4, abs=1e-4)
+    assert numbers.keys() == expected.keys()
 
 
 def test_devices_share_an_evaluation(run, tmp_path):

@@ -126,9 +126,9 @@ def test_a_new_run_replaces_the_old_one_and_nothing_beside_it(tmp_path):
         assert not is_run(out) and is_run(out / "replaced-2")
         made_run(out, step=40)
     kept = {"thesis.txt", "replaced-1/letter.txt", "checkpoints/40/record/metadata"}
-    found = files_in(out)
-    assert kept <= set(found) and "replaced-2" not in found and "checkpoints/20" not in found
-    assert found["result.json"][2] == b"result.json of step 40"
+    files = files_in(out)
+    assert kept <= set(files) and "replaced-2" not in files and "checkpoints/20" not in files
+    assert files["result.json"][2] == b"result.json of step 40"
     assert (elsewhere / "20/record/metadata").read_text() == "20"
 
 

@@ -27,12 +27,12 @@ def test_what_is_shown_is_text():
 
 @pytest.mark.parametrize("known", ["kl", "information", "neither"])
 def test_there_is_a_panel_of_the_latents_whatever_is_known(known):
-    each = np.array([0.5, 0.001])
-    parts = {"kl": None, "information": None} | ({} if known == "neither" else {known: each})
+    nats = np.array([0.5, 0.001])
+    parts = {"kl": None, "information": None} | ({} if known == "neither" else {known: nats})
     unknown = dict.fromkeys(("mutual_information", "total_correlation", "dimension_wise"))
     space = LatentSpace(
-        **parts, **unknown, rate=Estimate(0.6, 0.1), marginal_kl=0.2, limit=3.0, active=each > 0.01
+        **parts, **unknown, rate=Estimate(0.6, 0.1), marginal_kl=0.2, limit=3.0, active=nats > 0.01
     )
     [axes] = latents_figure(space).axes
     drawn = [bar.get_width() if known == "neither" else bar.get_height() for bar in axes.patches]
-    np.testing.assert_allclose(drawn, [0.6, 0.2] if known == "neither" else each)
+    np.testing.assert_allclose(drawn, [0.6, 0.2] if known == "neither" else nats)

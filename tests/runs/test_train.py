@@ -424,7 +424,7 @@ def test_an_average_is_trained_validated_and_evaluated(tmp_path, capsys):
     assert train(*SMALL, "--out", "plain") == 0
     plain = vaejax.open_run("plain")
     assert all(map(np.array_equal, jax.tree.leaves(newest.params), jax.tree.leaves(plain.params)))
-    bounds = (one.history["validation_bound"] for one in (run, plain))
+    bounds = (single.history["validation_bound"] for single in (run, plain))
     assert not np.array_equal(*bounds)
 
 

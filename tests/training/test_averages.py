@@ -37,7 +37,7 @@ def test_it_is_the_exponential_average_and_changes_nothing():
         return sum(weight * np.asarray(leaf, np.float64) for weight, leaf in pairs)
 
     jax.tree.map(
-        lambda found, expected: np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7),
+        lambda ours, expected: np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-7),
         vaejax.averaged_params(run),
         jax.tree.map(by_hand, *steps),
     )
@@ -81,9 +81,7 @@ def test_of_several_seeds_each_has_its_own():
     runs = vaejax.fit_seeds(OBJECTIVE, params, averaged(), XS, keys, **settings)
     alone = vaejax.fit(OBJECTIVE, PARAMS, averaged(), XS, keys[1], **settings)
     jax.tree.map(
-        lambda found, expected: np.testing.assert_allclose(
-            found[1], expected, rtol=1e-4, atol=1e-6
-        ),
+        lambda both, expected: np.testing.assert_allclose(both[1], expected, rtol=1e-4, atol=1e-6),
         vaejax.averaged_params(runs),
         vaejax.averaged_params(alone),
     )

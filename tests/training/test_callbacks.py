@@ -163,16 +163,16 @@ def scalars(folder):
     """{name: {step: value}} of what TensorBoard would show: a START hides what lies before it."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = {}
+    series = {}
     for path in sorted(folder.glob("events*"), key=lambda path: path.stat().st_mtime):
         for record in records(path.read_bytes()):
             event = Event.FromString(record)
             if event.HasField("session_log"):
-                found = {name: {step: value for step, value in steps.items() if step < event.step}
-                         for name, steps in found.items()}  # fmt: skip
+                series = {name: {step: value for step, value in steps.items() if step < event.step}
+                         for name, steps in series.items()}  # fmt: skip
             for value in event.summary.value:
-                found.setdefault(value.tag, {})[event.step] = value.simple_value
-    return found
+                series.setdefault(value.tag, {})[event.step] = value.simple_value
+    return series
 
 
 def test_tensorboard_has_the_rows(tmp_path):
@@ -181,10 +181,10 @@ def test_tensorboard_has_the_rows(tmp_path):
     fit(5, callbacks=(vaejax.TensorBoard(folder, 1),), checkpoints=vaejax.Checkpoints(checkpoints))
     again = vaejax.Checkpoints(checkpoints, resume=True)
     run = fit(8, callbacks=(vaejax.TensorBoard(folder, 1),), checkpoints=again)
-    found = scalars(folder)
-    assert sorted(found["bound"]) == list(range(1, 9))
-    np.testing.assert_allclose(list(found["bound"].values()), run.history["bound"], rtol=1e-6)
-    assert {"reconstruction", "rate", "gradient_norm"} <= found.keys()
+    logged = scalars(folder)
+    assert sorted(logged["bound"]) == list(range(1, 9))
+    np.testing.assert_allclose(list(logged["bound"].values()), run.history["bound"], rtol=1e-6)
+    assert {"reconstruction", "rate", "gradient_norm"} <= logged.keys()
     with pytest.raises(ValueError, match="board holds the log of another run"):
         fit(2, callbacks=(vaejax.TensorBoard(folder, 1),))
 

@@ -58,11 +58,11 @@ def restore(directory, like=STATE, config=None):
     ):
         warnings.simplefilter("always")
         before = contents(directory)
-        found = store.restore(like)
+        restored = store.restore(like)
         assert contents(directory) == before
         store.open()
         return (
-            found,
+            restored,
             [
                 str(warning.message)
                 for warning in caught
@@ -410,11 +410,11 @@ def test_killed_in_the_middle_of_a_save(tmp_path, delay):
     process.send_signal(signal.SIGKILL)
     acknowledged = max([acknowledged, *map(int, process.stdout.read().split())])
     process.wait()
-    found, _, _ = (
+    restored, _, _ = (
         restore(tmp_path, {"a": np.zeros(250_000, np.float32)}, config={})
         if os.listdir(tmp_path)
         else (None, 0, 0)
     )
-    step, state, _ = found
+    step, state, _ = restored
     assert step >= acknowledged
     assert (state["a"] == step).all()

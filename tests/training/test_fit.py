@@ -289,7 +289,7 @@ def test_a_transform_that_returns_nothing_is_refused():
 NO_NOUNS = {
     "held-out arrays": (
         {"validation": XS},
-        r"validation is a ndarray; write validation=vaejax.Validation\(data",
+        r"validation is of type ndarray; write validation=vaejax.Validation\(data",
     ),
     "a number as a key": ({"key": 0}, r"key = 0; give a random key, such as jax.random.key\(0\)"),
     "no callback": (
@@ -305,13 +305,13 @@ NO_NOUNS = {
     "complex parameters": ({"params": np.ones(2) * 1j}, "params is of dtype complex64"),
     "a folder": (
         {"checkpoints": "runs/one"},
-        r"checkpoints is a str; write checkpoints=vaejax.Checkpoints\(folder",
+        r"checkpoints is of type str; write checkpoints=vaejax.Checkpoints\(folder",
     ),
     "a function of a batch": ({"objective": lambda p, xs, key: 0.0}, "vaejax.minibatch"),
     "a function of an example": ({"objective": partial(vaejax.elbo, MODEL)}, "vaejax.minibatch"),
     "items by number": (
         {"data": type("Items", (), {"__len__": lambda self: 3})()},
-        r"data has a Items, which is not an array: give arrays, .* vaejax.RandomAccess\(items\)",
+        r"value of type Items, which is not an array: give arrays, .* vaejax.RandomAccess\(items\)",
     ),
 }
 

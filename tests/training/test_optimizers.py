@@ -81,8 +81,8 @@ def test_every_schedule_of_optax_makes_one_optimizer():
     others = {"inject_hyperparams", "inject_stateful_hyperparams"}
     assert functions - others == set(SCHEDULES)
     for name, arguments in SCHEDULES.items():
-        one, other = (ByStructure(optax.adam(vars(optax)[name](*arguments))) for _ in range(2))
-        assert one == other and differences(description(one), description(other)) == [], name
+        first, other = (ByStructure(optax.adam(vars(optax)[name](*arguments))) for _ in range(2))
+        assert first == other and differences(description(first), description(other)) == [], name
 
 
 UNMOVED = {"optax.set_to_zero", "optax.scale_by_distance_over_gradients"}  # the second by 1e-9

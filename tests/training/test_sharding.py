@@ -109,15 +109,15 @@ MESH_OF_FOUR = Mesh(np.array(jax.devices()[:4]), "data")
 def test_what_is_sharded_is_evaluated():
     rule = vaejax.FullyShardedDataParallel(at_least=16)
     run = fit(2, 40, mesh=MESH, sharding=rule, validation=vaejax.Validation(XS[:40], every=1))
-    one = fit(2, 40, validation=vaejax.Validation(XS[:40], every=1))
+    alone = fit(2, 40, validation=vaejax.Validation(XS[:40], every=1))
     np.testing.assert_allclose(
-        run.history["validation_bound"], one.history["validation_bound"], rtol=5e-6
+        run.history["validation_bound"], alone.history["validation_bound"], rtol=5e-6
     )
-    found, expected = (
+    sharded, expected = (
         vaejax.evaluate(MODEL, r.params, XS[:20], KEY, num_samples=8, transform=vaejax.Pixels(16))
-        for r in (run, one)
+        for r in (run, alone)
     )
-    np.testing.assert_allclose(found.elbo, expected.elbo, rtol=5e-6)
+    np.testing.assert_allclose(sharded.elbo, expected.elbo, rtol=5e-6)
 
 
 def test_a_rule_needs_a_mesh_and_is_a_rule():

@@ -36,17 +36,17 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path):
     """Four processes, then two, then one: 20 steps within 5e-6 of one device's."""
     for count, num_steps in ((4, 9), (2, 14), (1, 20)):
         together("trained", tmp_path, str(num_steps), count=count, devices=2)
-    found, expected = np.load(tmp_path / "20.npz"), history(20)
+    ours, expected = np.load(tmp_path / "20.npz"), history(20)
     for name in HISTORY:
-        np.testing.assert_allclose(found[name], expected[name], rtol=5e-6)
+        np.testing.assert_allclose(ours[name], expected[name], rtol=5e-6)
 
 
 @pytest.mark.slow
 def test_four_processes_train_as_one(tmp_path):
     together("trained", tmp_path, "20", count=4, devices=2)
-    found, expected = np.load(tmp_path / "20.npz"), history(20)
+    ours, expected = np.load(tmp_path / "20.npz"), history(20)
     for name in HISTORY:
-        np.testing.assert_allclose(found[name], expected[name], rtol=5e-6)
+        np.testing.assert_allclose(ours[name], expected[name], rtol=5e-6)
 
 
 @pytest.mark.slow
@@ -55,13 +55,13 @@ def test_what_is_measured_is_what_one_process_measures(tmp_path):
     expected = answers(PARAMS)
     expected["alone"] = expected["evaluate"]
     for number in range(2):
-        found = dict(np.load(tmp_path / f"{number}.npz"))
-        assert str(found.pop("fault")) == fault()
+        numbers = dict(np.load(tmp_path / f"{number}.npz"))
+        assert str(numbers.pop("fault")) == fault()
         prefix = "process 1 of 2 ended all: OSError: " if number == 0 else ""
-        assert str(found.pop("ended")) == f"{prefix}the disk is full"
-        assert set(found) == set(expected) - ({"alone"} if number == 0 else set())
-        for name in found:
-            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, err_msg=name)
+        assert str(numbers.pop("ended")) == f"{prefix}the disk is full"
+        assert set(numbers) == set(expected) - ({"alone"} if number == 0 else set())
+        for name in numbers:
+            np.testing.assert_allclose(numbers[name], expected[name], rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.slow
@@ -72,11 +72,11 @@ def test_what_is_shared_out_is_what_one_device_gives(tmp_path):
     together("evaluated", tmp_path, count=2, devices=2)
     expected = shared(None)
     for number in range(2):
-        found = np.load(tmp_path / f"{number}.npz")
-        assert set(found) == set(expected)
-        for name in found:
+        numbers = np.load(tmp_path / f"{number}.npz")
+        assert set(numbers) == set(expected)
+        for name in numbers:
             rtol = 0 if name in EVALUATION else 1e-6
-            np.testing.assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
+            np.testing.assert_allclose(numbers[name], expected[name], rtol=rtol, err_msg=name)
     with mock.patch.object(chunks, "map_rows", side_effect=AssertionError):
         shared(None, tmp_path / "evaluation.jsonl")
 

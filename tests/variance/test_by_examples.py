@@ -157,12 +157,12 @@ def test_it_agrees_with_draws_and_says_more():
     measure = partial(vaejax.gradient_moments, objective, params, xs, order=2)
     examples, draws = measure(KEY, 400), measure(jax.random.key(1), 4_000, by="draws")
     assert (examples.by, draws.by) == ("examples", "draws")
-    for name, one in vaejax.gradient_spread(examples).items():
+    for name, ours in vaejax.gradient_spread(examples).items():
         other = vaejax.gradient_spread(draws)[name]
-        errors = [np.log(spread.high / spread.low) / 3.92 for spread in (one, other)]
-        assert abs(np.log(one.trace / other.trace)) < Z * np.hypot(*errors)
+        errors = [np.log(spread.high / spread.low) / 3.92 for spread in (ours, other)]
+        assert abs(np.log(ours.trace / other.trace)) < Z * np.hypot(*errors)
         assert errors[0] < 2.5 * errors[1] < 0.1  # of as many draws it would be sqrt(10)
-        assert np.isnan(one.kurtosis) and other.kurtosis > 1
+        assert np.isnan(ours.kurtosis) and other.kurtosis > 1
     half = vaejax.gradient_moments(
         vaejax.minibatch(vaejax.Pathwise(2), DENSE), params, xs, KEY, 400, order=2
     )

@@ -172,7 +172,7 @@ def require_scalar(number: Any, name: str, remedy: str) -> Any:
     if number is None:
         raise TypeError(f"{name} is None; it must be one number: is there a `return`?")
     if isinstance(number, bool) or not isinstance(number, _NUMBERS):
-        raise TypeError(f"{name} is a {type(number).__name__}; it must be one number")
+        raise TypeError(f"{name} is of type {type(number).__name__}; it must be one number")
     shape = jnp.shape(number)
     if shape != ():
         raise ValueError(f"{name} has shape {shape}; it must be one number: {remedy}")

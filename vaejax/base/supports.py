@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vaejax.base.checks import require_count
 from vaejax.base.values import component
 
 PIECE = 2**18  # numbers that are looked at at once
@@ -33,6 +34,15 @@ class Support:
     moving: bool = False
     unit: Literal["sum", "length"] | None = None
     shown: Callable[[jax.Array], jax.Array] | None = None
+
+    def __post_init__(self):
+        if not self.low <= self.high:
+            raise ValueError(
+                f"Support.low = {self.low!r}, Support.high = {self.high!r}; give two numbers, low"
+                " at most high"
+            )
+        if self.steps is not None:
+            require_count(self.steps, "Support.steps")
 
     def contains(self, x: np.ndarray, scale: float = 1) -> bool:
         """Whether every x / scale lies in the support."""
@@ -94,6 +104,7 @@ def levels(num_levels: int) -> Support:
     >>> vaejax.supports.levels(5).contains(np.array([0.0, 0.25, 0.9]))
     False
     """
+    require_count(num_levels, "num_levels", least=2)
     return Support(
         f"{num_levels} levels", f"multiples of 1/{num_levels - 1} from 0 to 1", 0, 1, num_levels - 1
     )

@@ -71,42 +71,40 @@ def as_array(leaf: Any, name: str) -> np.ndarray | jax.Array:
         return native(np.asarray(leaf))
     if isinstance(leaf, str | bytes | PurePath):
         raise TypeError(
-            f"{name} is {leaf!r}, a {kind.__name__}, not an array: load it first, by np.load or"
-            " vaejax.load_dataset"
+            f"{name} is {leaf!r}, of type {kind.__name__} and not an array: load it first,"
+            " by np.load or vaejax.load_dataset"
         )
-    remedy = _instead(kind)
+    holds, remedy = f"{name} has a value of type {kind.__name__}", _instead(kind)
     if remedy is not None:
-        raise TypeError(f"{name} has a {kind.__name__}, which is not an array: give {remedy}")
+        raise TypeError(f"{holds}, which is not an array: give {remedy}")
     if isinstance(leaf, list):
         return _from_list(leaf, name)
     if any("__array__" in vars(base) for base in kind.__mro__):
         return _from_tensor(leaf, name)
     if isinstance(leaf, Iterator):
         raise TypeError(
-            f"{name} has a {kind.__name__}, which can be read only once and in one order: give"
-            " np.stack(list(x)), or vaejax.RandomAccess(items) of what gives one example by its"
-            " number"
+            f"{holds}, which can be read only once and in one order: give np.stack(list(x)), or"
+            " vaejax.RandomAccess(items) of what gives one example by its number"
         )
     by_number = "__getitem__" in dir(kind) or not isinstance(leaf, Iterable)
     remedy = "" if by_number else " np.stack(list(x)),"
     raise TypeError(
-        f"{name} has a {kind.__name__}, which is not an array: give arrays,{remedy} a"
-        " vaejax.Source, or vaejax.RandomAccess(items) of what gives one example by its number"
+        f"{holds}, which is not an array: give arrays,{remedy} a vaejax.Source, or"
+        " vaejax.RandomAccess(items) of what gives one example by its number"
     )
 
 
 def require_items(items: Any) -> None:
     """Raises TypeError for what has no length, or does not give one example by its number."""
     kind = type(items)
+    holds = f"RandomAccess got a value of type {kind.__name__}"
     if any(name.startswith(TABLES) for name in full_names(kind)):
-        raise TypeError(
-            f"RandomAccess got a {kind.__name__}, whose x[0] is not a row: give {_instead(kind)}"
-        )
+        raise TypeError(f"{holds}, whose x[0] is not a row: give {_instead(kind)}")
     for method in ("__len__", "__getitem__"):
         if method not in dir(kind):
             raise TypeError(
-                f"RandomAccess got a {kind.__name__}, which has no {method}: give what has a length"
-                " and one item for each number, such as list(x)"
+                f"{holds}, which has no {method}: give what has a length and one item for each"
+                " number, such as list(x)"
             )
 
 
@@ -172,6 +170,6 @@ def _from_tensor(tensor: Any, name: str) -> np.ndarray:
     except Exception as error:  # whatever the other library raises, of a device of its own say
         reason = " ".join(str(error).split())[:80]
         raise TypeError(
-            f"{name} has a {type(tensor).__name__} that NumPy cannot read ({reason}): give it as an"
-            " array on the host, such as x.detach().cpu().numpy()"
+            f"{name} has a value of type {type(tensor).__name__} that NumPy cannot read"
+            f" ({reason}): give it as an array on the host, such as x.detach().cpu().numpy()"
         ) from None

@@ -7,9 +7,8 @@ from typing import Any
 import jax
 from jax.core import Tracer
 from jax.sharding import Mesh
-from jax.typing import ArrayLike
 
-from vaejax.base.checks import require_key
+from vaejax.base.checks import require_count, require_key
 from vaejax.base.devices import example_keys, of_this_process, on_own_mesh, require_mesh
 from vaejax.base.mapping import Transformed, map_rows
 from vaejax.base.processes import processes_of
@@ -30,7 +29,7 @@ def map_dataset(
     xs: PyTree,
     key: Key,
     batch_size: int = 100,
-    start: ArrayLike = 0,
+    start: int = 0,
     mesh: Mesh | None = None,
 ) -> PyTree:
     """[function(params, x_i, key_i) for every i], stacked: `function` is of one example, and
@@ -45,6 +44,8 @@ def map_dataset(
     them call, and all have the result.
     """
     require_key(key)
+    require_count(batch_size, "batch_size")
+    require_count(start, "start", least=0)
     if mesh is not None:
         return map_source(function, params, as_source(xs), key, batch_size, start, mesh)
     if not any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(xs)):
@@ -61,11 +62,13 @@ def map_source(
     source: Source,
     key: Key,
     batch_size: int = 100,
-    start: ArrayLike = 0,
+    start: int = 0,
     mesh: Mesh | None = None,
 ) -> PyTree:
     """`map_dataset` of a source, a block at a time: the results as arrays of the host."""
     require_key(key)
+    require_count(batch_size, "batch_size")
+    require_count(start, "start", least=0)
     require_mesh(mesh)
     params = of_this_process(params)
     with processes_of(mesh).together():

@@ -64,6 +64,18 @@ def log_binomial_of_logits(x: jax.Array, trials: jax.Array, logits: jax.Array) -
     return log_binomial(rarer, trials, probability) + beyond
 
 
+def log_negative_binomial_of_logits(
+    x: jax.Array, concentration: jax.Array, logits: jax.Array
+) -> jax.Array:
+    """The negative binomial with m / (c + m) = sigmoid(l)."""
+    x = jax.lax.stop_gradient(x)
+    # Beyond MAX_LOGIT one of the two probabilities is exp(-|l|) to all digits.
+    beyond = times_log(x, jnp.minimum(logits + MAX_LOGIT, 0))
+    beyond += times_log(concentration, -jnp.maximum(logits - MAX_LOGIT, 0))
+    rate = jnp.exp(-jnp.clip(logits, -MAX_LOGIT, MAX_LOGIT))
+    return log_gamma_poisson(x, concentration, rate) + beyond
+
+
 def log_multinomial(x: jax.Array, log_p: jax.Array, p: jax.Array) -> jax.Array:
     """log of n! prod_i p_i^x_i / x_i!, over the last axis, n being the sum of x. The derivative is
     that with respect to log p.

@@ -9,10 +9,9 @@ the point itself, by `Support.shown`; a KL does not depend on the coordinates.
 Reference: Maddison, Mnih & Teh 2017, appendices B and C; Jang, Gu & Poole 2017.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
+from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
@@ -29,7 +28,8 @@ class RelaxedBernoulliDensity(Distribution):
     that tend to 0 and 1 as T -> 0.
 
     log p = sum_i [log T + t_i - 2 log(1 + exp t_i)], t_i = T y_i - l_i the noise, nats.
-    `temperature` is T and `logits` are l, which have the shape of the event.
+    `temperature` is T and `logits` are l, which have the shape of the event. At an infinite logit
+    the variable is certain: a mass of 1 at y = l.
     """
 
     temperature: Float[Array, ""]
@@ -56,8 +56,12 @@ class RelaxedBernoulliDensity(Distribution):
 
     def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
         y = as_event("RelaxedBernoulli", value, self.logits)
-        noise = jnp.ravel(self.temperature * y - self.logits)
-        return jnp.log(self.temperature) + noise - 2 * log1p_exp(noise)
+        certain = jnp.isinf(self.logits)
+        noise = self.temperature * jnp.where(certain, 0, y) - jnp.where(certain, 0, self.logits)
+        # t - 2 log(1 + exp t) without inf - inf
+        log_p = jnp.log(self.temperature) - log1p_exp(noise) - log1p_exp(-noise)
+        mass = jnp.where(y == self.logits, 0, -jnp.inf)
+        return jnp.ravel(jnp.where(certain, mass, log_p))
 
 
 @pytree
@@ -67,7 +71,8 @@ class RelaxedCategoricalDensity(Distribution):
 
     log p = sum_i [log (n-1)! + (n-1) log T + sum_c t_ic - n logsumexp_c t_ic], t_ic = l_ic - T
     y_ic, n categories, nats; with respect to the n - 1 logits y_ic - y_in. `temperature` is T and
-    `logits` are l, which have the shape of the event.
+    `logits` are l, which have the shape of the event. A category whose logit is -inf is left out: n
+    counts the others, and its y is -inf.
     """
 
     temperature: Float[Array, ""]
@@ -88,11 +93,16 @@ class RelaxedCategoricalDensity(Distribution):
     def coordinate_log_probs(self, value: ArrayLike) -> Float[Array, " d"]:
         """Of each categorical variable."""
         y = as_event("RelaxedCategorical", value, self.logits)
-        num_categories = self.logits.shape[-1]
+        possible = self.logits > -jnp.inf
+        inside = possible & (y > -jnp.inf)
+        t = jnp.where(possible, self.logits - self.temperature * jnp.where(inside, y, 0), -jnp.inf)
         # sum_c t_c - n logsumexp t = sum_c log softmax(t)_c
-        log_shares = jax.nn.log_softmax(self.logits - self.temperature * y)
-        constant = math.lgamma(num_categories) + (num_categories - 1) * jnp.log(self.temperature)
-        return constant + jnp.ravel(jnp.sum(log_shares, axis=-1))
+        log_shares = jnp.sum(jnp.where(possible, jax.nn.log_softmax(t), 0), axis=-1)
+        n = jnp.sum(possible, axis=-1, dtype=t.dtype)
+        log_p = gammaln(n) + (n - 1) * jnp.log(self.temperature) + log_shares
+        # -inf at the edge of the simplex, and off the face that the possible categories span
+        matches = jnp.all(possible == (y > -jnp.inf), axis=-1)
+        return jnp.ravel(jnp.where(matches, log_p, -jnp.inf))
 
 
 def relaxed_bernoulli(temperature: float, logits: jax.Array) -> RelaxedBernoulliDensity:

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from vaejax.base.asserts import assert_shape
-from vaejax.base.checks import is_finite, require_count
+from vaejax.base.checks import Reals, require_count
 from vaejax.base.mapping import map_samples
 from vaejax.base.types import Bound, Key, Params, PyTree, Scalar
 from vaejax.base.values import component
@@ -108,9 +108,10 @@ class StickTheLanding(ELBOInParts):
 
     def __post_init__(self):
         require_count(self.num_samples, "StickTheLanding.num_samples")
-        if self.coefficient != "estimated" and not is_finite(self.coefficient):
+        if self.coefficient != "estimated" and self.coefficient not in Reals():
             raise ValueError(
-                f'StickTheLanding.coefficient = {self.coefficient!r}; give a number, or "estimated"'
+                f"StickTheLanding.coefficient = {self.coefficient!r}; it must be {Reals()}, or"
+                ' "estimated"'
             )
         require_count(self.num_pilot, "StickTheLanding.num_pilot", least=2)
 

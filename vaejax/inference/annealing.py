@@ -10,7 +10,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from vaejax.base.asserts import assert_equal_shape, assert_rank
-from vaejax.base.checks import is_finite, require_count, require_positive, require_said
+from vaejax.base.checks import Reals, require_count, require_positive, require_said
 from vaejax.base.contracts import Declared
 from vaejax.base.types import Key, PyTree, Scalar
 from vaejax.base.values import component
@@ -127,7 +127,7 @@ class HMC(Transition):
 
     def __post_init__(self):
         require_count(self.num_leapfrog, "HMC.num_leapfrog")
-        if not (is_finite(self.target) and 0 < self.target < 1):
+        if self.target not in Reals(0, 1, is_open=True):
             raise ValueError(f"HMC.target = {self.target!r}; an acceptance lies between 0 and 1")
 
     def __call__(

@@ -72,6 +72,7 @@ class DirectedGraph(Structure, Conditional):
         drawn ancestrally where they lack.
         """
         known, params = {**self._inputs(given), **(values or {})}, {}
+        parents = {parent for name in self.order_of_all for parent in self.above(name)}
         keys = jax.random.split(key, len(self.order_of_all))
         for name, node_key in zip(self.order_of_all, keys, strict=True):
             params_key, sample_key = jax.random.split(node_key)
@@ -86,7 +87,7 @@ class DirectedGraph(Structure, Conditional):
                 prior_key, params_key = jax.random.split(params_key)
                 shown = BesidePrior(shown, self._prior_at_start(prior_key, name, known))
             params[name] = conditional.init(params_key, shown)
-            if name not in known and any(name in self.above(other) for other in self.order_of_all):
+            if name in parents and name not in known:
                 known[name] = density_of(conditional, params[name], shown).sample(sample_key)
         return params
 

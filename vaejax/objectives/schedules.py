@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 
 from vaejax.base.checks import (
-    is_finite,
+    Reals,
     require_count,
     require_no_class,
     require_numbers,
@@ -111,7 +111,8 @@ class Cyclical(Schedule):
     def __post_init__(self):
         require_count(self.period, "Cyclical.period")
         require_numbers(self, start=self.start, end=self.end)
-        if not (is_finite(self.ramp) and 0 < self.ramp * self.period <= self.period - 1):
+        rises = self.ramp in Reals(0, 1, is_open=True)
+        if not (rises and self.ramp * self.period <= self.period - 1):
             raise ValueError(
                 f"Cyclical.ramp = {self.ramp!r}; it is the part of a period that rises, above 0,"
                 f" and leaves a step of {self.period} at end"

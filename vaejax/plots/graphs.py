@@ -29,18 +29,10 @@ def graph(graph: DirectedGraph, observed: str | tuple[str, ...] = ()) -> Figure:
     xs, ys = zip(*places.values(), strict=True)
     size = (1.3 * (max(xs) - min(xs)) + 1.6, 1.3 * (max(ys) - min(ys)) + 1.6)
     figure, [[axes]] = figure_of(size=size)
-    shapes: dict[str, Patch] = {}
-    for name, place in places.items():
-        fill, border = "lightgrey" if name in observed else "white", int(name not in graph.inputs)
-        style = {"facecolor": fill, "edgecolor": INK, "lw": border}
-        is_function = name in graph.functions
-        shape = (
-            RegularPolygon(place, 4, radius=1.3 * RADIUS) if is_function else Circle(place, RADIUS)
-        )
-        shape.set(**style)
-        shapes[name] = axes.add_patch(shape)
-        points = min(12, 100 / len(name))  # a long name fits into its circle
-        axes.text(*place, name, ha="center", va="center", fontsize=points)
+    shapes = {
+        name: _show_node(axes, graph, name, place, name in observed)
+        for name, place in places.items()
+    }
     for name in graph.order_of_all:
         for parent in graph.above(name):
             dashed = parent not in graph.parents(name)
@@ -49,6 +41,24 @@ def graph(graph: DirectedGraph, observed: str | tuple[str, ...] = ()) -> Figure:
     axes.set_aspect("equal")
     axes.axis("off")
     return figure
+
+
+def _show_node(
+    axes: Axes, graph: DirectedGraph, name: str, place: Place, is_observed: bool
+) -> Patch:
+    """Its shape, which is filled where it is observed, and its name within."""
+    if name in graph.functions:
+        shape: Patch = RegularPolygon(place, 4, radius=1.3 * RADIUS)
+    else:
+        shape = Circle(place, RADIUS)
+    shape.set(
+        facecolor="lightgrey" if is_observed else "white",
+        edgecolor=INK,
+        lw=int(name not in graph.inputs),
+    )
+    points = min(12, 100 / len(name))  # a long name fits into its circle
+    axes.text(*place, name, ha="center", va="center", fontsize=points)
+    return axes.add_patch(shape)
 
 
 def _show_arrow(

@@ -54,18 +54,12 @@ def compare(
     panels = 1 if results is None else 2
     figure, [axes] = figure_of(columns=panels, size=(4.6 * panels, 3.6))
     colours = {name: f"C{i % 10}" for i, name in enumerate(histories)}
-    shown = []
-    longest = max(len(history["bound"]) for history in histories.values())
-    for name, history in histories.items():
-        steps = history["validation_step"]
-        bounds = finite_rows(history["validation_bound"], f"validation_bound of {name}")
-        is_validated = len(steps) > 0
-        if not is_validated:
-            steps, bounds = smoothed(history["bound"])
-        marker = {"marker": "o", "ms": 3} if is_validated else {}
-        label = name if is_validated else f"{name} (training)"
-        axes[0].plot(steps, bounds, color=colours[name], lw=1.5, label=label, **marker)
-        shown.append(np.asarray(bounds)[(np.asarray(steps) > longest / 10) | (steps == steps[-1])])
+    first = max(len(history["bound"]) for history in histories.values()) / 10
+    curves = {
+        name: _show_curve(axes[0], name, history, colours[name])
+        for name, history in histories.items()
+    }
+    shown = [bounds[(steps > first) | (steps == steps[-1])] for steps, bounds in curves.values()]
     axes[0].set_ylim(*_limits(np.concatenate(shown)))
     finish(axes[0], grid=True, xlabel="step", ylabel="bound (nats per example)")
     legend(axes[0], "lower right")
@@ -73,6 +67,22 @@ def compare(
         named = {name: results.get(name) for name in (*results, *histories)}
         _show_results(axes[1], named, colours, quantity)
     return figure
+
+
+def _show_curve(
+    axes: Axes, name: str, history: Mapping[str, np.ndarray], colour: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """The validations of a run, or its smoothed training bound where it has none: steps and
+    bounds.
+    """
+    steps = history["validation_step"]
+    bounds = finite_rows(history["validation_bound"], f"validation_bound of {name}")
+    label, marker = name, {"marker": "o", "ms": 3}
+    if not len(steps):
+        steps, bounds = smoothed(history["bound"])
+        label, marker = f"{name} (training)", {}
+    axes.plot(steps, bounds, color=colour, lw=1.5, label=label, **marker)
+    return np.asarray(steps), np.asarray(bounds)
 
 
 def _show_results(

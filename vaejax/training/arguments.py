@@ -25,7 +25,8 @@ def check_nouns(validation: Any, checkpoints: Any) -> None:
         ("checkpoints", checkpoints, Checkpoints, "Checkpoints(folder, every=1_000, resume=False)"),
     ):
         if given is not None and not isinstance(given, noun):
-            raise TypeError(f"{name} is a {type(given).__name__}; write {name}=vaejax.{example}")
+            kind = type(given).__name__
+            raise TypeError(f"{name} is of type {kind}; write {name}=vaejax.{example}")
 
 
 def check_functions(**functions: Callable | None) -> None:

@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple, get_args
 import jax
 import numpy as np
 
-from vaejax.base.checks import require_count, require_key, unknown_name
+from vaejax.base.checks import is_whole, require_count, require_key, unknown_name
 from vaejax.base.devices import of_this_process, placed, under_mesh
 from vaejax.base.mapping import Estimate, estimate
 from vaejax.base.types import Key, Params, PyTree
@@ -145,7 +145,7 @@ def _require_options(num_draws: int, order: int, by: By | None, only_draws: bool
     require_count(num_draws, "num_draws")
     if num_draws < 2:
         raise ValueError("num_draws = 1; a variance needs at least 2")
-    if order not in (2, 4):
+    if not is_whole(order) or order not in (2, 4):
         raise ValueError(f"order = {order!r}; give 2 or 4")
     if by is not None and by not in get_args(By):
         raise ValueError(unknown_name("by", by, list(get_args(By))))

@@ -34,13 +34,13 @@ TABLE = {
 @pytest.mark.parametrize("cost", TABLE)
 def test_the_variances_are_those_of_the_table(cost):
     ks = list(TABLE[cost])
-    found = exact(COSTS[cost].f, ks)
+    moments = exact(COSTS[cost].f, ks)
     for i, k in enumerate(ks):
         for parameter in PARAMETERS:
             for name, printed in zip(NAMES, TABLE[cost][k][parameter].split(), strict=True):
                 half_a_digit = 0.5 * 10.0 ** -len(printed.partition(".")[2])
                 assert (
-                    abs(found[name, parameter].variance[i] - float(printed)) < 1.01 * half_a_digit
+                    abs(moments[name, parameter].variance[i] - float(printed)) < 1.01 * half_a_digit
                 ), (cost, k, parameter, name)
 
 
@@ -62,11 +62,11 @@ def test_square_cost(sigma):
         (MVD, "sigma"): 4 * d**2 + 4 * s**2,
     }
     means = {"mu": 2 * d, "sigma": np.full(7, 2 * s)}
-    found = exact(COSTS["square"].f, ks, mu, sigma)
+    moments = exact(COSTS["square"].f, ks, mu, sigma)
     for (name, parameter), form in forms.items():
-        np.testing.assert_allclose(found[name, parameter].variance, form, rtol=1e-11, atol=1e-12)
+        np.testing.assert_allclose(moments[name, parameter].variance, form, rtol=1e-11, atol=1e-12)
         np.testing.assert_allclose(
-            found[name, parameter].mean, means[parameter], rtol=1e-11, atol=1e-12
+            moments[name, parameter].mean, means[parameter], rtol=1e-11, atol=1e-12
         )
 
 
@@ -82,7 +82,7 @@ def test_exponential_cost():
         return np.sqrt(v) * np.exp(-a * v) * np.sum(weights * polynomial(v + np.sqrt(v) * points))
 
     ks = np.geomspace(0.1, 10, 5)
-    found = exact(COSTS["exponential"].f, ks)
+    moments = exact(COSTS["exponential"].f, ks)
     scores = {"mu": (lambda x: x - 1, 1), "sigma": (lambda x: (x - 1) ** 2 - 1, 2)}
     for i, k in enumerate(ks):
         for parameter, (score, of_square) in scores.items():
@@ -96,7 +96,7 @@ def test_exponential_cost():
                 PW: expectation(2 * k, lambda x: (2 * k * x * step(x)) ** 2) - mean**2,
             }
             for name, form in forms.items():
-                assert found[name, parameter].variance[i] == pytest.approx(form, rel=1e-10)
+                assert moments[name, parameter].variance[i] == pytest.approx(form, rel=1e-10)
 
 
 def test_every_estimator_has_the_same_mean_and_pathwise_can_lose():

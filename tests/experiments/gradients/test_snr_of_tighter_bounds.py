@@ -20,11 +20,11 @@ def test_snr_of_tighter_bounds(tmp_path):
     assert files(tmp_path) == {"snr.png", "result.json"}
     slopes = {"iwae": (-0.5, -0.5), "dreg": (-1.5, 0.5)}
     for name, expected in slopes.items():
-        of = result["comparison"][name]
-        assert [of[f"slope of {what}"]["measured"] for what in ("std", "snr")] == pytest.approx(
-            expected, abs=0.1
-        )
-        assert [of[f"{what} over theory"] for what in ("std", "snr")] == pytest.approx(
+        measured = result["comparison"][name]
+        assert [
+            measured[f"slope of {what}"]["measured"] for what in ("std", "snr")
+        ] == pytest.approx(expected, abs=0.1)
+        assert [measured[f"{what} over theory"] for what in ("std", "snr")] == pytest.approx(
             [1, 1], abs=0.1
         )
     assert "| iwae and dreg in mu |" in printed and "stopped-iwae" not in printed

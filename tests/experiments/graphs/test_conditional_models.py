@@ -42,8 +42,8 @@ def test_maximum_likelihood_of_a_linear_regression_is_least_squares():
     scale = np.sqrt(np.mean((y[:, 0] - design @ expected) ** 2))
     params = most_likely(vaejax.Gaussian(vaejax.MLP(1, hidden=()), "learned"), x, y)
     (dense,) = params["net"]["params"].values()
-    found = [*dense["kernel"][:, 0], dense["bias"][0], jnp.exp(params["log_scale"])]
-    np.testing.assert_allclose(found, [*expected, scale], atol=2e-3)
+    fitted = [*dense["kernel"][:, 0], dense["bias"][0], jnp.exp(params["log_scale"])]
+    np.testing.assert_allclose(fitted, [*expected, scale], atol=2e-3)
 
 
 def test_a_scale_for_each_x_is_found():

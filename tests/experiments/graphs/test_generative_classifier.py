@@ -35,7 +35,7 @@ class OfClass:
         )
 
     def apply(self, params, y):
-        return tuple(jnp.tensordot(y, of, 1) for of in params)
+        return tuple(jnp.tensordot(y, table, 1) for table in params)
 
 
 def full_normal(loc, covariance):
@@ -116,24 +116,24 @@ def test_what_the_sampling_does_is_measured_by_the_halves():
     2 over all.
     """
     scores = np.log([[[0.5, 0.25], [0.5, 0.25]], [[0.2, 0.3], [0.2, 0.3 * np.exp(-1.0)]]])
-    of = experiment.measured(scores, np.array([0, 1]))
-    np.testing.assert_allclose(of["error_of_log_joint"], 0.25)
+    numbers = experiment.measured(scores, np.array([0, 1]))
+    np.testing.assert_allclose(numbers["error_of_log_joint"], 0.25)
     second = 0.3 * np.exp(-1.0)
     p = np.array([2 / 3, (0.3 + second) / (0.4 + 0.3 + second)])
-    np.testing.assert_allclose(of["log_class"], np.log(p).mean())
+    np.testing.assert_allclose(numbers["log_class"], np.log(p).mean())
     np.testing.assert_allclose(
-        of["error_of_probability"], (0.6 - second / (0.2 + second)) / 2 / np.sqrt(2)
+        numbers["error_of_probability"], (0.6 - second / (0.2 + second)) / 2 / np.sqrt(2)
     )
-    assert of["changed"] == 0.5 and of["accuracy"] == (1.0 if p[1] > 0.5 else 0.5)
+    assert numbers["changed"] == 0.5 and numbers["accuracy"] == (1.0 if p[1] > 0.5 else 0.5)
 
 
 def test_importance_sampling_against_a_sum():
     """A decoder that does not look at z: log p(x, y) is exact in every sample if q is p(z)."""
     config = experiment.Config(latent_dim=2, hidden=(), eval_samples=4)
-    of = experiment.classifier(config, "conditional VAE", (3,), 2)
+    classifier = experiment.classifier(config, "conditional VAE", (3,), 2)
     example = {"x": jnp.asarray([1.0, 0.0, 1.0]), "y": jnp.asarray([0.0, 1.0])}
-    params = jax.tree.map(jnp.zeros_like, of.init(jax.random.key(0), example))
-    scores = jax.jit(of.scores)(params, example["x"], jax.random.key(1))
+    params = jax.tree.map(jnp.zeros_like, classifier.init(jax.random.key(0), example))
+    scores = jax.jit(classifier.scores)(params, example["x"], jax.random.key(1))
     np.testing.assert_allclose(scores, np.full((2, 2), -4 * np.log(2)), rtol=1e-6)
 
 
@@ -170,7 +170,8 @@ def test_discriminative_is_ahead_where_the_model_is_false():
     config = experiment.Config(label_counts=(1_000,), num_steps=300, num_seeds=12)
     digits = vaejax.load_dataset("digits")
     train, test = (
-        Split((of.images > 8).astype(np.float32), of.labels) for of in (digits.train, digits.test)
+        Split((split.images > 8).astype(np.float32), split.labels)
+        for split in (digits.train, digits.test)
     )
     rows = experiment.compare(config, train, test, ("naive Bayes", "logistic regression"))
     lead = experiment.lead(rows, "naive Bayes", 1_000)

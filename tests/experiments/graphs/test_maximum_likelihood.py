@@ -36,7 +36,8 @@ def test_log_likelihood_and_divergence_add_to_minus_the_entropy(x64, name):
     """
     graph, data = experiment.MODELS[name], data_of(500)
     data, states = (
-        {name: x.astype(float) for name, x in of.items()} for of in (data, experiment.STATES)
+        {name: x.astype(float) for name, x in columns.items()}
+        for columns in (data, experiment.STATES)
     )
     p = experiment.data_distribution(data)
     unique, counts = np.unique(

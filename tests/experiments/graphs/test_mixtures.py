@@ -42,10 +42,10 @@ def test_the_marginal_is_the_density_of_a_gaussian_mixture(x64):
     log_weights = logits - logsumexp(logits)
     for x in generator.normal(size=(20, 2)):
         expected = logsumexp(log_weights + np.array([density.logpdf(x) for density in densities]))
-        found = experiment.log_density(
+        log_p = experiment.log_density(
             graph, vaejax.Params(params, ()), jnp.asarray(x), jax.random.key(0)
         )
-        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        np.testing.assert_allclose(log_p, expected, rtol=1e-10)
 
 
 def test_sgd_reaches_em():
@@ -74,7 +74,8 @@ def log_likelihoods(seed: int) -> tuple[float, float, float]:
     start = vaejax.Params(theta | {"x": experiment.at_centres(theta["x"], centres, 0.3)}, ())
     density = jax.jit(jax.vmap(partial(experiment.log_density, graph), (None, 0, None)))
     before, after = (
-        float(np.mean(density(of, points, jax.random.key(0)))) for of in (start, params)
+        float(np.mean(density(parameters, points, jax.random.key(0))))
+        for parameters in (start, params)
     )
     return float(np.mean(experiment.by_em(points, centres).score_samples(points))), before, after
 

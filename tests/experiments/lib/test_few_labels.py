@@ -29,8 +29,8 @@ OBJECTIVE = vaejax.minibatch(ESTIMATOR, MODEL)
 
 @pytest.fixture
 def params(x64):
-    found = MODEL.init(jax.random.key(0), jnp.asarray(IMAGES[0]))
-    params = jax.tree.map(lambda leaf: 1.5 * jnp.asarray(leaf, jnp.float64), found)
+    initial = MODEL.init(jax.random.key(0), jnp.asarray(IMAGES[0]))
+    params = jax.tree.map(lambda leaf: 1.5 * jnp.asarray(leaf, jnp.float64), initial)
     return params._replace(psi=jnp.eye(2)[DRAW])
 
 

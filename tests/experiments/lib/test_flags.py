@@ -8,13 +8,13 @@ from tests.lib.paths import ROOT
 def test_a_flag_has_one_type_and_one_meaning():
     """But for those with a reason."""
     variants = flags(configurations().values())
-    several = {name for name, found in variants.items() if len(found) > 1}
+    several = {name for name, meanings in variants.items() if len(meanings) > 1}
     assert several == REASONS.keys(), several ^ REASONS.keys()
 
 
 def test_every_flag_says_what_it_means():
-    for name, found in flags(configurations().values()).items():
-        for (kind, text), owners in found.items():
+    for name, meanings in flags(configurations().values()).items():
+        for (kind, text), owners in meanings.items():
             assert text.endswith(".") and kind, (name, owners)
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
+from experiments.representation import rate_distortion
 from tests.lib.scripts import files, run
+from vaejax.plots import figure_of
 
 
 @pytest.mark.slow
@@ -22,3 +24,12 @@ def test_rate_distortion(tmp_path):
     assert low["rate"] > high["rate"] + 1 and low["distortion"] < high["distortion"] - 1
     assert "| beta | rate | exact |" in printed
     assert files(tmp_path) == {"rate_distortion.png", "result.json"}
+
+
+def test_points_that_lie_on_one_another_have_one_label():
+    """Of 3, 2 and 1.8 the first; the others are apart in the rate, or in the distortion."""
+    numbers = ((3, 0.0, 30.0), (2, 0.0, 29.8), (1.8, 0.2, 29.9), (1, 1.0, 29.9), (0.5, 9.0, 20.0))
+    rows = [{"beta": b, "active": 1, "rate": r, "distortion": d} for b, r, d in numbers]
+    _, [[axes]] = figure_of()
+    rate_distortion.label_points(axes, rows, "distortion")
+    assert [text.get_text() for text in axes.texts] == ["3 (1)", "1 (1)", "0.5 (1)"]

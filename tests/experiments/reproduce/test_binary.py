@@ -47,8 +47,8 @@ def test_as_many_evaluations_for_each(name):
     row = TABLE[name]
     model, params = started(row)
     image = jnp.asarray(IMAGES[0], jnp.float32)
-    found = decoder_evaluations(row.estimator, model, params, image, KEY)
-    assert found.forward == (2 if name.startswith("one") else 3)
+    evaluations = decoder_evaluations(row.estimator, model, params, image, KEY)
+    assert evaluations.forward == (2 if name.startswith("one") else 3)
 
 
 def test_a_step_leaves_the_mean_where_it_is():
@@ -65,7 +65,7 @@ def test_a_step_leaves_the_mean_where_it_is():
         transform=vaejax.data.pixels.Pixels(1, "none"),
         progress=False,
     )
-    before, after = (first_layer(row, each) for each in (params, run.params))
+    before, after = (first_layer(row, trained) for trained in (params, run.params))
     np.testing.assert_array_equal(after["mean"], before["mean"])
     moved = jax.tree.map(
         lambda new, old: float(np.abs(new - old).max()),

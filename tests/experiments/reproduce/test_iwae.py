@@ -22,11 +22,11 @@ def shapes(params):
 
 
 def test_the_architectures_are_those_of_the_paper():
-    one, two = iwae.TABLE["iwae-5"], iwae.TABLE["two-layers-iwae-5"]
-    params = one.start(one.model(), IMAGES, KEY)
+    shallow, deep = iwae.TABLE["iwae-5"], iwae.TABLE["two-layers-iwae-5"]
+    params = shallow.start(shallow.model(), IMAGES, KEY)
     assert shapes(params.phi) == [(784, 200), (200, 200), (200, 2 * 50)]
     assert shapes(params.theta) == [(50, 200), (200, 200), (200, 784)]
-    params = two.start(two.model(), IMAGES, KEY)
+    params = deep.start(deep.model(), IMAGES, KEY)
     assert shapes(params.phi["z1"]) == [(784, 200), (200, 200), (200, 2 * 100)]
     assert shapes(params.phi["z2"]) == [(100, 100), (100, 100), (100, 2 * 50)]
     assert shapes(params.theta["z1"]) == [(50, 100), (100, 100), (100, 2 * 100)]

@@ -24,12 +24,12 @@ def test_a_table_is_named_as_its_file(table):
 
 def test_records_are_of_the_rows_as_they_are():
     for table, name in RECORDED:
-        found = records.records_of(table)[name]
-        saved, now = (settings_of(part) for part in (found["settings"], by_names(table[name])))
+        record = records.records_of(table)[name]
+        saved, now = (settings_of(part) for part in (record["settings"], by_names(table[name])))
         assert differences(saved, now) == [], name
-        row, ours = table[name], found["ours"][table[name].measure]
-        values = [result["numbers"][row.measure] for result in found["seeds"].values()]
+        row, ours = table[name], record["ours"][table[name].measure]
+        values = [result["numbers"][row.measure] for result in record["seeds"].values()]
         assert ours == records.mean_and_error(values)
         assert len(values) == row.num_seeds
         if row.reached is not None:
-            assert found["is_reached"] == row.reached.is_met(ours["mean"], row.published.value)
+            assert record["is_reached"] == row.reached.is_met(ours["mean"], row.published.value)

@@ -41,10 +41,10 @@ def test_there_are_as_many_seeds_as_draws(work, row):
 
 def test_labels_are_ten_of_each_class_and_another_draw_for_each_seed(work, monkeypatch):
     """On the digits, which need no folder of data."""
-    found = work("supervised", 0)
-    dataset = found.dataset("digits")
-    monkeypatch.setattr(found, "dataset", lambda name, valid: dataset)
-    first, second = (drawn_labels(found, seed) for seed in (0, 1))
+    row = work("supervised", 0)
+    dataset = row.dataset("digits")
+    monkeypatch.setattr(row, "dataset", lambda name, valid: dataset)
+    first, second = (drawn_labels(row, seed) for seed in (0, 1))
     np.testing.assert_array_equal(first.y.sum(axis=0), np.full(10, 10))
     np.testing.assert_array_equal(first.y.argmax(1), dataset.train.labels[first.chosen])
     assert len(np.unique(first.chosen)) == 100

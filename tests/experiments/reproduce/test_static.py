@@ -29,8 +29,8 @@ def test_pseudo_inputs_start_at_training_images():
         vaejax.Bernoulli(vaejax.MLP(vamp.SHAPE, (4,))),
         vaejax.DiagNormal(vaejax.MLP(2, (4,), heads=2)),
     )
-    found = np.asarray(row.start(model, images, jax.random.key(0)).theta["prior"])
-    rows = [int(np.flatnonzero((images == image).all(axis=(1, 2)))[0]) for image in found]
+    pseudo_inputs = np.asarray(row.start(model, images, jax.random.key(0)).theta["prior"])
+    rows = [int(np.flatnonzero((images == image).all(axis=(1, 2)))[0]) for image in pseudo_inputs]
     assert len(set(rows)) == 20
 
 

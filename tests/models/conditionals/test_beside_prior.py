@@ -110,21 +110,21 @@ def q_of(kinds, params, x):
     p2, p1 = params.theta["z2"], params.theta["z1"]
     prior2 = 0.0, p2["loc"][0], p2["log_scale"][0]
     prior1 = p1["net"]["w"], p1["net"]["b"], p1["log_scale"]
-    found = []
+    layers = []
     for kind, name, (slope, shift, log_s) in zip(
         kinds, ("z2", "z1"), (prior2, prior1), strict=True
     ):
         head = params.phi[name]
         loc, log_scale = head["w"] * x + head["b"], head["s"][0]
         if kind is PLAIN:
-            found.append((0.0, loc, jnp.exp(2 * log_scale)))
+            layers.append((0.0, loc, jnp.exp(2 * log_scale)))
         elif kind is RESIDUAL:
-            found.append((slope, shift + jnp.exp(log_s) * loc, jnp.exp(2 * (log_s + log_scale))))
+            layers.append((slope, shift + jnp.exp(log_s) * loc, jnp.exp(2 * (log_s + log_scale))))
         else:
             of_p, of_x = jnp.exp(-2 * log_s), jnp.exp(-2 * log_scale)
             weight = of_p / (of_p + of_x)
-            found.append((weight * slope, weight * shift + (1 - weight) * loc, 1 / (of_p + of_x)))
-    (_, m2, v2), q1 = found
+            layers.append((weight * slope, weight * shift + (1 - weight) * loc, 1 / (of_p + of_x)))
+    (_, m2, v2), q1 = layers
     return (m2, v2), q1
 
 
@@ -146,11 +146,11 @@ def test_gradients_of_a_ladder(x64, kinds):
 
     value, gradient = jax.value_and_grad(closed)(params)
     for estimator in (vaejax.Pathwise(), vaejax.StickTheLanding(), vaejax.KLByNode()):
-        found, mean, _ = exact_moments(
+        bound, mean, _ = exact_moments(
             estimator, None, 1, 20, model=model, params=params, x=x, noise_shape=(2, 1),
             vector=lambda gradient: ravel_pytree(gradient)[0],
         )  # fmt: skip
-        np.testing.assert_allclose(found, value, rtol=1e-10)
+        np.testing.assert_allclose(bound, value, rtol=1e-10)
         np.testing.assert_allclose(mean, ravel_pytree(gradient)[0], atol=1e-10)
 
 
@@ -184,7 +184,7 @@ def test_reweighted_wake_sleep_teaches_phi_alone_by_q(x64, doubly):
         linear_chain.theta(), {"z1": heads(0.3, 0.2, 0.1), "z2": heads(0.2, -0.1, -0.5)}
     )
     estimator = vaejax.RWS(4, doubly_reparameterised=doubly)
-    found = jax.jit(jax.grad(lambda p: estimator(model, p, x, key)))(params)
+    gradient = jax.jit(jax.grad(lambda p: estimator(model, p, x, key)))(params)
     q = model.posterior(params, x)
     zs = vaejax.bounds.sample_posterior(q, key, 4)
     weights = jax.nn.softmax(vaejax.log_weights(model, params, x, q, zs))
@@ -194,7 +194,9 @@ def test_reweighted_wake_sleep_teaches_phi_alone_by_q(x64, doubly):
         return weights @ jax.vmap(joint)(zs)
 
     expected = jax.jit(jax.grad(log_joint))(params.theta)
-    np.testing.assert_allclose(ravel_pytree(found.theta)[0], ravel_pytree(expected)[0], rtol=1e-10)
+    np.testing.assert_allclose(
+        ravel_pytree(gradient.theta)[0], ravel_pytree(expected)[0], rtol=1e-10
+    )
 
 
 def test_the_kl_by_node_is_that_of_the_factors(x64):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as npd
 
-from vaejax.base.checks import is_finite, require_positive
+from vaejax.base.checks import Reals, require_positive
 from vaejax.base.devices import on_automatic_axes
 from vaejax.base.supports import REAL, SPHERE
 from vaejax.base.types import Key, PyTree
@@ -140,11 +140,10 @@ class Gaussian(Conditional):
                 "Gaussian.scale = 'optimal': the best scale is one of a batch, not of one example; "
                 "use scale='learned' and vaejax.optimal_scale(objective)"
             )
-        if self.scale not in ("learned", "per-dimension") and not (
-            is_finite(self.scale) and self.scale > 0
-        ):
+        positive = Reals(0, is_open=True)
+        if self.scale not in ("learned", "per-dimension") and self.scale not in positive:
             raise ValueError(
-                f'Gaussian.scale = {self.scale!r}; give a positive number, "learned" or'
+                f'Gaussian.scale = {self.scale!r}; it must be {positive}, "learned" or'
                 ' "per-dimension"'
             )
 
