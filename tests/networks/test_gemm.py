@@ -140,5 +140,5 @@ def test_the_gradient_of_each_example_on_explicit_axes(convolution):
     mesh = Mesh(np.array(jax.devices()[:2]), "data", axis_types=(AxisType.Explicit,))
     split = jax.device_put(xs, NamedSharding(mesh, PartitionSpec("data")))
     everywhere = jax.device_put(kernel, NamedSharding(mesh, PartitionSpec()))
-    found = gradients(everywhere, split)
-    np.testing.assert_allclose(found, gradients(kernel, xs), rtol=1e-5, atol=1e-5)
+    shared = gradients(everywhere, split)
+    np.testing.assert_allclose(shared, gradients(kernel, xs), rtol=1e-5, atol=1e-5)
