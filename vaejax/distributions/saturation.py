@@ -26,6 +26,7 @@ import numpyro.distributions as npd
 from jax.scipy.special import gammaln
 from jax.scipy.stats import norm
 
+from vaejax.base.devices import on_automatic_axes
 from vaejax.base.floats import log_sum_exp
 from vaejax.base.types import Key
 from vaejax.distributions.quantiles import innermost
@@ -64,15 +65,20 @@ def _last(log_z: jax.Array) -> jax.Array:
 # Between 0 and z lies the mass z f / c, where the density is f = z^(c - 1).
 
 
+def _log_gamma(key: Key, a: jax.Array) -> jax.Array:
+    """Of which JAX knows no derivative on explicit axes."""
+    return on_automatic_axes(jax.random.loggamma, key, a)
+
+
 def _draw_gamma(key: Key, a: jax.Array, rate: jax.Array) -> Draw:
-    noise = jax.random.loggamma(key, a)
+    noise = _log_gamma(key, a)
     log_z = noise - jnp.log(rate)
     return Draw(log_z, a * noise - jnp.exp(noise) - gammaln(a) - log_z)
 
 
 def _draw_beta(key: Key, a: jax.Array, b: jax.Array) -> Draw:
     keys = jax.random.split(key)
-    first, second = jax.random.loggamma(keys[0], a), jax.random.loggamma(keys[1], b)
+    first, second = (_log_gamma(key, shape) for key, shape in zip(keys, (a, b), strict=True))
     log_sum = jnp.logaddexp(first, second)
     log_z, log_rest = first - log_sum, second - log_sum
     log_constant = gammaln(a + b) - gammaln(a) - gammaln(b)
@@ -80,13 +86,13 @@ def _draw_beta(key: Key, a: jax.Array, b: jax.Array) -> Draw:
 
 
 def _draw_dirichlet(key: Key, a: jax.Array) -> Draw:
-    log_z = jax.nn.log_softmax(jax.random.loggamma(key, a))
+    log_z = jax.nn.log_softmax(_log_gamma(key, a))
     constant = gammaln(jnp.sum(a, axis=-1)) - jnp.sum(gammaln(a), axis=-1)
     return Draw(log_z, jnp.sum((a - 1) * log_z, axis=-1) + constant)
 
 
 def _draw_inverse_gamma(key: Key, a: jax.Array, rate: jax.Array) -> Draw:
-    log_z = jnp.log(rate) - jax.random.loggamma(key, a)
+    log_z = jnp.log(rate) - _log_gamma(key, a)
     log_q = _inverse_gamma_log_prob(log_z, a, rate)
     at_last = _inverse_gamma_log_prob(_last(log_z), a, rate) - jnp.log(a)
     return Draw(log_z, jnp.where(log_z < _last(log_z), log_q, at_last))
@@ -114,7 +120,7 @@ def _log_normal_beyond(log_z: jax.Array, loc: jax.Array, scale: jax.Array) -> ja
 
 
 def _draw_weibull(key: Key, scale: jax.Array, k: jax.Array) -> Draw:
-    noise = jax.random.loggamma(key, jnp.ones_like(k))  # the logarithm of an exponential
+    noise = _log_gamma(key, jnp.ones_like(k))  # the logarithm of an exponential
     log_z = jnp.log(scale) + noise / k
     log_q = _weibull_log_prob(log_z, scale, k)
     last = _last(log_z)
@@ -148,7 +154,7 @@ def _slope(t: jax.Array) -> jax.Array:
 
 def _draw_kumaraswamy(key: Key, a: jax.Array, b: jax.Array) -> Draw:
     # 1 - z^a = (1 - u)^(1/b), and -log(1 - u) is exponential
-    log_rest = -jnp.exp(jax.random.loggamma(key, jnp.ones_like(b))) / b
+    log_rest = -jnp.exp(_log_gamma(key, jnp.ones_like(b))) / b
     log_z = jnp.log(-jnp.expm1(log_rest)) / a
     return Draw(log_z, jnp.log(a) + jnp.log(b) + (a - 1) * log_z + (b - 1) * log_rest)
 
