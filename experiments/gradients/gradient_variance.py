@@ -138,7 +138,6 @@ class Subject(NamedTuple):
 
 def subject_of(config: Config, seed: int) -> Subject:
     """What is measured of one seed. Nothing is trained before its parameters are asked for."""
-    init_key, fit_key, rows_key, pixels_key, key = jax.random.split(jax.random.key(seed), 5)
     if config.run is not None:
         run = vaejax.open_run(config.run, data_folder=config.data_folder)
         model, dataset, transform, steps = run.model, run.dataset, run.transform, [*run.checkpoints]
@@ -167,6 +166,8 @@ def subject_of(config: Config, seed: int) -> Subject:
             )
 
     require_examples(config, dataset)
+    # Nothing compiles before all is looked at, a key's split included.
+    init_key, fit_key, rows_key, pixels_key, key = jax.random.split(jax.random.key(seed), 5)
     chosen = drawn(dataset.train, config.measured_examples, rows_key)
     return Subject(model, seen(chosen.images, transform, pixels_key), key, steps, params_at)
 

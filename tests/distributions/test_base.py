@@ -89,13 +89,12 @@ def test_a_wrong_shape_never_passes(name):
         (1,) * len(shape),
         (shape[0] + 1, *shape[1:]),
     ):
-        with pytest.raises(
-            ValueError,
-            match=(
-                rf"{name}.log_prob got a value of shape .* one event has shape .*; .* one example:"
-                r" use jax.vmap"
-            ),
-        ):
+        is_batch = wrong[1:] == shape
+        remedy = (
+            ".* one example: use jax.vmap" if is_batch else ".* must have the shape of the value"
+        )
+        message = rf"{name}.log_prob got a value of shape .* one event has shape .*; {remedy}"
+        with pytest.raises(ValueError, match=message):
             family(*arrays).log_prob(jnp.zeros(wrong))
 
 

@@ -86,7 +86,7 @@ def assert_close(actual, expected, **tolerance):
 def samples(params, xs, key):
     """z_i ~ q(z | x_i) as the one-sample bound of the batch draws them."""
     keys = jax.vmap(lambda key: jax.random.split(key, 1)[0])(jax.random.split(key, len(xs)))
-    return jax.vmap(lambda x, key: LINES.posterior(params, x).sample(key))(xs, keys)
+    return jax.vmap(lambda x, key: LINES.encoder(params.phi, x).sample(key))(xs, keys)
 
 
 def correlated():

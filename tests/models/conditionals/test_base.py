@@ -207,7 +207,7 @@ def test_other_wrong_outputs():
     ):
         given_heads(vaejax.VonMisesFisher, (1,))
     for scale in (0.0, -1.0, "fixed"):
-        with pytest.raises(ValueError, match="give a positive number"):
+        with pytest.raises(ValueError, match='must be positive and finite in float32, "learned"'):
             vaejax.Gaussian(Outputs((2,)), scale)
     with pytest.raises(ValueError, match="optimal_scale"):
         vaejax.Gaussian(Outputs((2,)), "optimal")
