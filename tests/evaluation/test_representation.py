@@ -208,9 +208,9 @@ def test_the_experiment_in_short(tmp_path):
         "30",
         "--latent-dim",
         "4",
-        "--num-labels",
+        "--label-counts",
         "100",
-        "--num-draws",
+        "--num-choices",
         "4",
         "--num-seeds",
         "1",
@@ -221,9 +221,9 @@ def test_the_experiment_in_short(tmp_path):
         "20",
         "--shape-steps",
         "600",
-        "--num-shapes",
+        "--shape-examples",
         "1000",
-        "--shape-latents",
+        "--shape-latent-dim",
         "4",
     ]
     result, printed = run("representation", *flags, folder=tmp_path)
@@ -241,5 +241,6 @@ def test_the_experiment_in_short(tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "probes.png",
         "disentanglement.png",
+        "traversals.png",
         "result.json",
     }
